@@ -1,0 +1,45 @@
+# Two commands for a fresh machine that has python3 and make: `make demo` and `make test`.
+# Each sets up what it needs in .venv (about two minutes the first time, a few seconds later).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGES ?=
+
+.PHONY: demo test lint types tests slow bench clean
+
+demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe and write demo.png; IMAGES=folder takes your own
+	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
+
+test: lint types tests  ## everything that CI runs
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+tests: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.test  ## what is run by hand before a release
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
+	$(BIN)/python -m benchmarks.foundation
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png

@@ -1,0 +1,1 @@
+"""Speed, measured: every figure as a ratio to something else in the same run."""

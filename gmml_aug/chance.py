@@ -1,0 +1,175 @@
+"""All chance, in integers: a counter hash of one int64 key per image.
+
+A key says everything that happens to its image. `mix` is the finaliser of splitmix64 in wrapping int64, about eleven
+operations for 64 bits; it gives the same integers on every device, eager or compiled. Counters are only ever *added* to a
+hashed key: Inductor folds ``arange * constant`` in unbounded integers, so a large constant may only multiply what was loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.checks import check_integer
+
+_BITS = 1 << 64
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # Stafford's variant 13, as splitmix64 has it
+_SHIFTS = (30, 27, 31)
+
+
+def _signed(value: int) -> int:
+    value %= _BITS
+    return value - _BITS if value >= _BITS >> 1 else value
+
+
+_FIRST, _SECOND = map(_signed, _MULTIPLIERS)
+_KEEP = tuple((1 << (64 - shift)) - 1 for shift in _SHIFTS)  # turns the arithmetic shift of int64 into a logical one
+
+
+def mix(z: Tensor) -> Tensor:
+    """Hash each int64 of ``z``: a bijection of 64 bits in which every input bit moves about half of the output bits."""
+    # each line is z ^ (z >>> shift), and makes one new tensor only: memory is what the CPU waits for here
+    z = (z >> _SHIFTS[0]).bitwise_and_(_KEEP[0]).bitwise_xor_(z).mul_(_FIRST)
+    z = (z >> _SHIFTS[1]).bitwise_and_(_KEEP[1]).bitwise_xor_(z).mul_(_SECOND)
+    return (z >> _SHIFTS[2]).bitwise_and_(_KEEP[2]).bitwise_xor_(z)
+
+
+def mix_int(z: int) -> int:
+    """`mix` of one Python integer (taken modulo 2**64), as a signed 64-bit integer."""
+    z %= _BITS
+    z = (z ^ (z >> _SHIFTS[0])) * _MULTIPLIERS[0] % _BITS
+    z = (z ^ (z >> _SHIFTS[1])) * _MULTIPLIERS[1] % _BITS
+    return _signed(z ^ (z >> _SHIFTS[2]))
+
+
+def keys(seed: int, epoch: int, index: Tensor | Sequence[int], *, device: torch.device | str | None = None) -> Tensor:
+    """One key per image, from what names the image in a run: nothing else decides what happens to it.
+
+    A run that is resumed, or spread over another number of processes, repeats itself when its keys come from here.
+
+    Args:
+        seed: any integer, one a run.
+        epoch: any integer; count views of the same image here too (``epoch * views + view``).
+        index: (B,) integers, the number of each image in its data set.
+        device: where the keys are made; by default where ``index`` lies. It must be the device of the images.
+
+    Returns:
+        (B,) int64, all different for different indices.
+
+    Raises:
+        TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` does not hold integers.
+        ValueError: ``index`` does not have exactly one axis.
+    """
+    check_integer("keys", "seed", seed)
+    check_integer("keys", "epoch", epoch)
+    numbers = torch.as_tensor(index, device=device)
+    if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise TypeError(f"keys: index holds {numbers.dtype}. Give the integer number of each image in its data set.")
+    if numbers.ndim != 1:
+        raise ValueError(f"keys: index has shape {tuple(numbers.shape)}. Give one integer per image, shape (B,).")
+    return mix(numbers.long() + mix_int(mix_int(seed) + epoch))
+
+
+def draw_keys(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """(count,) fresh int64 keys from the generator, or from torch's own one of that device."""
+    return torch.randint(-(1 << 63), (1 << 63) - 1, (count,), dtype=torch.int64, device=device, generator=generator)
+
+
+def stream(keys: Tensor, number: int) -> Tensor:
+    """(B,) int64 keys of an independent stream: each step of a program has its own, by its number."""
+    return mix(keys + mix_int(number + 1))
+
+
+def words(key: Tensor, count: int, start: int = 0) -> Tensor:
+    """(B, count) hashed int64 at the counters ``start`` to ``start + count - 1`` of each key (B,)."""
+    return mix(key[:, None] + torch.arange(start, start + count, device=key.device))
+
+
+def to_uniform(word: Tensor) -> Tensor:
+    """Float32 in [0, 1), from the upper 24 bits of each word: every value exact on every device."""
+    return ((word >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def high_half(word: Tensor) -> Tensor:
+    """The upper 32 bits of each word as a non-negative int64."""
+    return (word >> 32) & 0xFFFFFFFF
+
+
+def low_half(word: Tensor) -> Tensor:
+    """The lower 32 bits of each word as a non-negative int64."""
+    return word & 0xFFFFFFFF
+
+
+def scale(half: Tensor, span: Tensor | int) -> Tensor:
+    """Integers uniform in 0 to ``span - 1`` from 32 random bits (bias below span / 2**32)."""
+    return (half * span) >> 32
+
+
+@cache
+def _normal_table() -> Tensor:
+    return _inverse_normal(torch.arange(1 << 16, device="cpu")).contiguous()
+
+
+def _inverse_normal(bits: Tensor) -> Tensor:
+    centred = bits.to(torch.float32) * 2.0**-15 - (1.0 - 2.0**-16)  # exact: 17 bits are enough for it
+    return torch.erfinv(centred) * math.sqrt(2.0)
+
+
+def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
+    """Float32 N(0, 1) from 16 random bits each (int64, 0 to 65535): |z| <= 4.33, variance 0.99998.
+
+    Args:
+        bits: int64 of any shape.
+        table: read the 65,536 values from memory instead of computing them; for the CPU, outside compiled code.
+    """
+    # index_select is nine times faster than indexing here
+    return _normal_table().index_select(0, bits.flatten()).view(bits.shape) if table else _inverse_normal(bits)
+
+
+@final
+class Chance:
+    """The draws of one step for a batch: what `Fill.draw` gets.
+
+    Every method gives the next numbers of the step's own stream; none of them depends on the batch an image sits in,
+    `donor` excepted.
+
+    Attributes:
+        keys: (B,) int64, for per-pixel chance that is drawn later, in `Fill.pixels`.
+        shape: (B, C, *S) of the images.
+        donors: number of images a donor can be chosen from.
+        own: True if the donors are the batch itself, so that an image must not choose itself.
+    """
+
+    def __init__(self, keys: Tensor, number: int, shape: Sequence[int], donors: int, own: bool) -> None:
+        self.keys = stream(keys, number)
+        self.shape = tuple(shape)
+        self.donors = donors
+        self.own = own
+        self._used = 0
+
+    def words(self, count: int) -> Tensor:
+        """(B, count) int64, 64 random bits each."""
+        self._used += count
+        return words(self.keys, count, self._used - count)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) float32 in [0, 1)."""
+        return to_uniform(self.words(math.prod(shape))).reshape(-1, *shape)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """(B, *shape) int64, uniform from low to high, both included."""
+        return (low + scale(high_half(self.words(math.prod(shape))), high - low + 1)).reshape(-1, *shape)
+
+    def donor(self) -> Tensor:
+        """(B,) int64: the number of another image of the batch, or of any image of a bank."""
+        chosen = high_half(self.words(1))[:, 0]
+        if not self.own:
+            return scale(chosen, self.donors)
+        me = torch.arange(chosen.shape[0], device=chosen.device)
+        other = me + 1 + scale(chosen, max(self.donors - 1, 1))
+        return torch.where(other >= self.donors, other - self.donors, other)

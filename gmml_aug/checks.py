@@ -1,0 +1,110 @@
+"""What a value must be before any work is done; every message says who speaks, what came, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Number = TypeVar("Number", int, float)
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_integer(who: str, name: str, value: object, low: int | None = None, high: int | None = None) -> int:
+    """The value as an int, or an error that names the speaker."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{who}: {name}={value!r} is not an integer. Give a whole number, for example {name}={low or 1}.")
+    number = int(value.__index__())
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{who}: {name}={number} is out of range. Allowed is {_span(low, high)}.")
+    return number
+
+
+def check_number(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """The value as a finite float within low to high, or an error that names the speaker."""
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"{who}: {name}={value!r} is not a number. Give a number from {_span(low, high)}.")
+    number = float(value.__float__())
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ValueError(f"{who}: {name}={number} is out of range. Allowed is a finite number, {_span(low, high)}.")
+    return number
+
+
+def check_pair(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+    """A number, or a (low, high) pair of numbers, as a pair with low <= high."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if len(value) != 2:
+            raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one number or a pair (low, high).")
+        pair = (check_number(who, name, value[0], low, high), check_number(who, name, value[1], low, high))
+    else:
+        pair = (check_number(who, name, value, low, high),) * 2
+    if pair[0] > pair[1]:
+        raise ValueError(f"{who}: {name}={pair} has low above high. Give (low, high) with low <= high.")
+    return pair
+
+
+def check_integer_pair(who: str, name: str, value: object, low: int, high: int) -> tuple[int, int]:
+    """An integer, or a (low, high) pair of integers, as a pair with low <= high."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if len(value) != 2:
+            raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one integer or a pair (low, high).")
+        pair = (check_integer(who, name, value[0], low, high), check_integer(who, name, value[1], low, high))
+    else:
+        pair = (check_integer(who, name, value, low, high),) * 2
+    if pair[0] > pair[1]:
+        raise ValueError(f"{who}: {name}={pair} has low above high. Give (low, high) with low <= high.")
+    return pair
+
+
+def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
+    """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
+    got = tuple(shape)
+    if len(got) != dims + 2:
+        axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
+        mend = f"or, if these are {len(got) - 2}-D data, say Boxes(dims={len(got) - 2})" if 3 <= len(got) <= 5 else "or fold axes"
+        raise ValueError(
+            f"gmml_aug: images of shape {got} came, but this corruption works on {dims} spatial axes: (B, C, {axes}). "
+            f"Add the missing axis (one image is images[None]) {mend}."
+        )
+    if min(got) < 1:
+        raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")
+    return got
+
+
+def check_dtype(images: Tensor) -> None:
+    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
+    if images.dtype not in (*FLOATS, torch.uint8):
+        raise TypeError(
+            f"gmml_aug: images of {images.dtype} came. Allowed are float16, bfloat16, float32, float64 (any value range) "
+            "and uint8 (0 to 255); convert with images.float() or images.to(torch.uint8)."
+        )
+
+
+def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
+    """One int64 per image, where the images are."""
+    if not isinstance(keys, Tensor) or keys.dtype != torch.int64:
+        came = keys.dtype if isinstance(keys, Tensor) else type(keys).__name__
+        raise TypeError(f"gmml_aug: keys must be an int64 tensor, one per image, but {came} came. Make them with gmml_aug.keys().")
+    if keys.shape != (batch,):
+        raise ValueError(f"gmml_aug: keys have shape {tuple(keys.shape)}, but the batch holds {batch} images. Give one per image.")
+    check_device("keys", keys.device, device)
+    return keys
+
+
+def check_device(what: str, got: torch.device, wanted: torch.device) -> None:
+    """Two things on one device: a copy would wait for it."""
+    if got.type != wanted.type or (got.index or 0) != (wanted.index or 0):
+        raise ValueError(
+            f"gmml_aug: the {what} is on {got}, the images are on {wanted}. Make it on {wanted}: a copy inside the call "
+            "would make the device wait."
+        )
+
+
+def _span(low: float | None, high: float | None) -> str:
+    bottom = low is None or low == -math.inf
+    top = high is None or high == math.inf
+    return "any" if bottom and top else f"{low} or more" if top else f"{high} or less" if bottom else f"{low} to {high}"

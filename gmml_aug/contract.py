@@ -1,0 +1,294 @@
+"""The contract: ``images -> sample(shape) -> plan -> apply -> (images, mask)``, written once for every corruption.
+
+A corruption is a tree that people write; at construction it is made flat (`program.py`), and `sample` and `apply` walk that flat
+list. `sample` is all chance and no pixels, `apply` all pixels and no chance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from gmml_aug import checks
+from gmml_aug.chance import Chance, draw_keys
+from gmml_aug.paint import paint, paint_in_groups, step_mask
+from gmml_aug.plan import Plan, Tensors
+from gmml_aug.program import Context, Program, Scene, Writer
+from gmml_aug.resolve import open_steps, place_boxes
+
+
+class Corrupted(NamedTuple):
+    """What a corruption returns."""
+
+    images: Tensor  # (B, C, *S), dtype, device and memory format of the input
+    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
+
+
+class Corruption(ABC):
+    """Something that corrupts a batch of images: a fill, boxes with fills in them, or a composition of these.
+
+    Corruptions are frozen dataclasses: comparable, hashable, picklable, without tensors or state; ``eval(repr(c)) == c``. They
+    work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or uint8,
+    any memory format and device, and behave the same in training and evaluation.
+    """
+
+    @abstractmethod
+    def write(self, program: Writer, at: Context) -> None:
+        """Append this corruption's steps to the flat program."""
+
+    def __post_init__(self) -> None:
+        """Make the tree flat, once; every error of the composition is raised here."""
+        writer = Writer()
+        self.write(writer, Context())
+        object.__setattr__(self, "_program", writer.finish())
+
+    @property
+    def program(self) -> Program:
+        """The flat list of steps that `sample` and `apply` walk."""
+        if "_program" not in self.__dict__:  # a fill of somebody's own whose __post_init__ does not call ours
+            Corruption.__post_init__(self)
+        return cast(Program, self.__dict__["_program"])
+
+    def __call__(
+        self,
+        images: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
+        donors: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Corrupted:
+        """Corrupt a batch: `sample`, then `apply`.
+
+        Args:
+            images: (B, C, *S), float or uint8, on any device; never written to.
+            generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
+            keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
+            donors: (N, C, *S) images that aliens are taken from instead of this batch.
+            out: where the corrupted images are written; may be ``images`` itself.
+
+        Returns:
+            The corrupted images, and the mask of the pixels that were touched.
+
+        Raises:
+            TypeError: images, keys or donors of a type or dtype that is not allowed.
+            ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
+                where a donor from the batch is needed.
+        """
+        _check_images(images, self.program)
+        if donors is not None:
+            _check_donors(donors, images)
+        bank = None if donors is None else donors.shape[0]
+        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
+        return self.apply(images, plan, donors=donors, out=out)
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
+        bank: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> Plan:
+        """Decide everything that chance decides, from the shape of a batch alone.
+
+        Args:
+            shape: (B, C, *S).
+            generator: where the keys are drawn from.
+            keys: (B,) int64 instead.
+            bank: number of images that aliens will be taken from; by default they come from the batch.
+            device: of the plan; by default that of the keys or of the generator, else torch's default.
+
+        Raises:
+            TypeError: keys that are not int64, a bank that is not an integer.
+            ValueError: a wrong shape, both keys and a generator, things on different devices, a batch of one where a donor from
+                the batch is needed.
+        """
+        program = self.program
+        shape = checks.check_shape(shape, program.dims)
+        batch, size = shape[0], shape[2:]
+        if bank is not None:
+            checks.check_integer("sample", "bank", bank, 1)
+        if keys is not None and generator is not None:
+            raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
+        source = keys if isinstance(keys, Tensor) else generator
+        where = torch.device(device) if device is not None else source.device if source is not None else torch.get_default_device()
+        if keys is not None:
+            checks.check_keys(keys, batch, where)
+        elif generator is not None:
+            checks.check_device("generator", generator.device, where)
+        donors, own = (batch, True) if bank is None else (bank, False)
+        works = [step.fill.works(shape, donors=donors, own=own) for step in program.steps]
+        for boxes in program.places:
+            if boxes is not None:
+                boxes.check_size(size)
+        program.check_channels(shape[1])
+
+        if keys is None:
+            keys = draw_keys(batch, where, generator)
+        active = open_steps(program, keys, works)
+        return Plan(
+            keys=keys,
+            boxes=place_boxes(program, keys, active, size),
+            active=active,
+            drawn=tuple(s.fill.draw(Chance(keys, n + 2, shape, donors, own)) for n, s in enumerate(program.steps)),
+            steps=program.names,
+            shape=shape[1:],
+            donors=donors,
+        )
+
+    def apply(self, images: Tensor, plan: Plan, *, donors: Tensor | None = None, out: Tensor | None = None) -> Corrupted:
+        """Do what a plan says; no chance in here.
+
+        ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
+
+        Args:
+            images: (B, C, *S) of the shape that the plan was sampled for.
+            plan: from `sample`, of this corruption or one with the same steps.
+            donors: (N, C, *S) the images that the plan's donor numbers refer to; by default ``images``.
+            out: where the corrupted images are written; may be ``images`` itself.
+
+        Raises:
+            TypeError: images or donors of a type or dtype that is not allowed, a plan that is no plan.
+            ValueError: images, donors or a plan that do not fit each other.
+        """
+        program = self.program
+        _check_images(images, program)
+        _check_plan(plan, program)
+        _check_fit(plan, images)
+        pool = images if donors is None else donors
+        if donors is not None:
+            _check_donors(donors, images)
+        if program.foreign and pool.shape[0] != plan.donors:
+            raise ValueError(
+                f"gmml_aug: the plan chose donors among {plan.donors} images, but {pool.shape[0]} are here. Give the batch or "
+                "bank it was sampled for as donors=."
+            )
+        clean = images
+        if out is not None:
+            _check_out(out, images)
+            if _share_memory(out, pool) and program.foreign:
+                pool = pool.clone()  # written to while others still read from it
+            if _share_memory(out, images) and out.data_ptr() != images.data_ptr():
+                clean = images.clone()
+        differentiable = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or differentiable:
+            done = Corrupted(*paint(program, clean, pool, plan))
+            return done if out is None else Corrupted(out.copy_(done.images), done.mask)
+        result = torch.empty_like(images) if out is None else out
+        return Corrupted(result, paint_in_groups(program, result, clean, pool, plan))
+
+    def kinds(self, plan: Plan) -> Tensor:
+        """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.
+
+        Steps are numbered in the order in which they stand in the printed code.
+        """
+        program = self.program
+        _check_plan(plan, program)
+        found = torch.zeros(plan.keys.shape[0], 1, *plan.shape[1:], dtype=torch.uint8, device=plan.keys.device)
+        places: dict[int, Tensor] = {}
+        for number in range(len(program.steps)):
+            found = found.masked_fill(step_mask(program, plan, number, places), number + 1)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the code that builds it, so that unpickling checks every value again."""
+        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})  # type: ignore[arg-type]
+
+
+class Fill(Corruption):
+    """What goes into a group of pixels; where and how much are not its business. On its own it fills the whole image.
+
+    A fill of one's own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
+
+        @dataclass(frozen=True)
+        class Negative(gmml_aug.Fill):
+            def pixels(self, scene, drawn):
+                return -scene.now
+    """
+
+    replaces: ClassVar[bool] = False  # True if nothing of the content is kept; only such fills count for a budget
+    foreign: ClassVar[bool] = False  # True if it reads `Scene.donors`
+
+    def draw(self, chance: Chance) -> Tensors:
+        """Small tensors, (B, ...) each, that say what this fill does to each image."""
+        return ()
+
+    @abstractmethod
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
+
+    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+        """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""
+        return True
+
+    def write(self, program: Writer, at: Context) -> None:
+        """Append one step: in the boxes around it, or over the whole image."""
+        program.step(self, at)
+
+
+def _rebuild(kind: type, fields: dict[str, Any]) -> Any:
+    return kind(**fields)
+
+
+def _check_images(images: Tensor, program: Program) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"gmml_aug: images must be a tensor (B, C, *S), but {type(images).__name__} came. Stack them: torch.stack(list)."
+        )
+    checks.check_dtype(images)
+    checks.check_shape(images.shape, program.dims)
+    program.check_channels(images.shape[1])
+
+
+def _check_plan(plan: Plan, program: Program) -> None:
+    if not isinstance(plan, Plan):
+        raise TypeError(f"gmml_aug: a Plan is wanted, but {type(plan).__name__} came. Make one with sample(images.shape).")
+    places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
+    if plan.steps != program.names or not places:
+        raise ValueError(
+            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} at {len(plan.boxes)} places, this corruption "
+            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that this corruption, or one written with the same "
+            "steps, has sampled."
+        )
+
+
+def _check_fit(plan: Plan, images: Tensor) -> None:
+    wanted = (plan.keys.shape[0], *plan.shape)
+    if wanted != tuple(images.shape):
+        raise ValueError(
+            f"gmml_aug: the plan is for images {wanted}, but {tuple(images.shape)} came. Sample one for them, or slice it."
+        )
+    checks.check_device("plan", plan.keys.device, images.device)
+
+
+def _check_donors(donors: Tensor, images: Tensor) -> None:
+    if not isinstance(donors, Tensor):
+        raise TypeError(f"gmml_aug: donors must be a tensor (N, C, *S), but {type(donors).__name__} came.")
+    if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
+        raise ValueError(
+            f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
+            "least one image of the same dtype, channels and size."
+        )
+    checks.check_device("donors", donors.device, images.device)
+
+
+def _check_out(out: Tensor, images: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gmml_aug: out must be a tensor, but {type(out).__name__} came.")
+    if out.dtype != images.dtype or out.shape != images.shape:
+        raise ValueError(
+            f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
+            "buffer like them: torch.empty_like(images)."
+        )
+    checks.check_device("buffer given as out", out.device, images.device)
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

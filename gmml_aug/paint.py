@@ -1,0 +1,74 @@
+"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from gmml_aug.cover import boxes_to_mask, paint_boxes
+from gmml_aug.functional import blend_, column, in_format_of, like
+from gmml_aug.plan import Plan
+from gmml_aug.program import Program, Scene
+
+_GROUP_BYTES = 2 << 20  # of images at a time on the CPU: what stays in its caches
+_KEPT_BYTES = 16 << 20  # of pages that the allocator keeps between the buffers of a call
+_FEW_BOXES = 20  # up to so many an image, marking one after the other is cheaper than words of bits
+
+
+def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], *, compact: bool = False) -> Tensor:
+    """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
+    place = program.steps[number].place
+    if place not in places:
+        few = compact and plan.boxes[place].shape[1] <= _FEW_BOXES
+        places[place] = (paint_boxes if few else boxes_to_mask)(plan.boxes[place], plan.shape[1:])
+    return places[place] & column(plan.active[:, number], places[place].ndim)
+
+
+def paint(program: Program, images: Tensor, donors: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """All images at once, out of place: differentiable, one graph, nothing that waits for the device."""
+    now = images
+    mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
+    places: dict[int, Tensor] = {}
+    for number, step in enumerate(program.steps):
+        here = step_mask(program, plan, number, places)
+        scene = Scene(now, images, donors, here, program.values, compact=False)
+        now = torch.where(here, like(step.fill.pixels(scene, plan.drawn[number]), now), now)
+        mask = mask | here
+    return (now.clone() if now is images else in_format_of(images, now)), mask
+
+
+def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan) -> Tensor:
+    """A few images at a time, in place in ``out``: for the CPU.
+
+    Steps that work on none of them, and boxes without size, cost nothing.
+    """
+    # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
+    mask = torch.zeros(len(clean), 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
+    in_place = out.data_ptr() == clean.data_ptr()
+    group = max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4)))
+    for low in range(0, len(clean), group):
+        part = slice(low, low + group)
+        some, now, touched = _without_empty_boxes(plan[part]), out[part], mask[part]
+        before = clean[part].clone() if in_place else clean[part]
+        now.copy_(before)
+        places: dict[int, Tensor] = {}
+        for number, step in enumerate(program.steps):
+            if some.boxes[step.place].shape[1] == 0 or not some.active[:, number].any():
+                continue
+            here = step_mask(program, some, number, places, compact=True)
+            scene = Scene(now, before, donors, here, program.values, compact=True)
+            blend_(now, like(step.fill.pixels(scene, some.drawn[number]), now), here)
+            touched |= here
+    return mask
+
+
+def _without_empty_boxes(plan: Plan) -> Plan:
+    dims = len(plan.shape) - 1
+    kept = []
+    for boxes in plan.boxes:
+        used = (boxes[:, :, dims] > 0).any(0).nonzero()
+        kept.append(boxes[:, : int(used[-1]) + 1 if len(used) else 0])
+    return dataclasses.replace(plan, boxes=tuple(kept))

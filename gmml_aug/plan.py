@@ -1,0 +1,163 @@
+"""Plan: all that chance decided for a batch, as small tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+_FORMAT = "gmml_aug.Plan 1"
+
+Tensors = tuple[Tensor, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a corruption will do to a batch, resolved: boxes after stops, trims and budgets, and what each step drew.
+
+    A plan is a pytree, can be sliced along the batch, moved and saved. It says everything: `Corruption.apply` draws nothing.
+
+    Attributes:
+        keys: (B,) int64, the chance that the plan follows from.
+        boxes: one (B, N, 2 dims) int32 tensor per place: dims starts, then dims sizes, in pixels. Boxes are painted in their
+            order, need no further trimming and continue at the opposite border; rows without size are unused.
+        active: (B, steps) bool, True where a step works on an image.
+        drawn: one tuple of (B, ...) tensors per step: donor, sigma, stream of the noise, ... as its fill needs them.
+        steps: the names of the fills.
+        shape: (C, *S) of the images that the plan is for.
+        donors: number of images that donor numbers refer to: the batch it was sampled for, or the bank.
+    """
+
+    keys: Tensor
+    boxes: Tensors
+    active: Tensor
+    drawn: tuple[Tensors, ...]
+    steps: tuple[str, ...]
+    shape: tuple[int, ...]
+    donors: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.keys)
+
+    def __getitem__(self, item: int | slice) -> Plan:
+        """The plan of some of the images; ``plan[i]`` is a plan for a batch of one.
+
+        Donors keep their numbers: give the whole batch as ``donors=`` when a part is applied.
+
+        Raises:
+            IndexError: no such image.
+            TypeError: neither an integer nor a slice.
+        """
+        if not isinstance(item, slice):
+            number = operator.index(item)
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"Plan: image {number} of a plan for {len(self)} images.")
+            item = slice(number, number + 1 or None)
+        chosen = item
+        return self._each(lambda tensor: tensor[chosen])
+
+    def to(self, device: torch.device | str) -> Plan:
+        """The same plan on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as a safetensors file, aside first and then renamed.
+
+        Raises:
+            ModuleNotFoundError: safetensors is not installed.
+        """
+        from safetensors.torch import save_file
+
+        leaves, _ = _flatten(self)
+        tensors = {f"{number:04d}": leaf.detach().cpu().contiguous() for number, leaf in enumerate(leaves)}
+        about = {
+            "format": _FORMAT,
+            "shape": json.dumps(self.shape),
+            "donors": json.dumps(int(self.donors)),
+            "boxes": json.dumps(len(self.boxes)),
+            "drawn": json.dumps([len(step) for step in self.drawn]),
+            "steps": json.dumps(self.steps),
+        }
+        aside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
+        try:
+            save_file(tensors, aside, metadata=about)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan that `save` wrote, onto the CPU.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is not a plan.
+            ModuleNotFoundError: safetensors is not installed.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"Plan: no file {os.fspath(path)}.")
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") != _FORMAT:
+                    raise ValueError(
+                        f"Plan: {os.fspath(path)} is not a saved plan ({_FORMAT!r}). Give a file that Plan.save wrote."
+                    )
+                leaves = [file.get_tensor(name) for name in sorted(file.keys())]
+            boxes, drawn = int(json.loads(about["boxes"])), [int(n) for n in json.loads(about["drawn"])]
+            shape = tuple(int(n) for n in json.loads(about["shape"]))
+            steps = tuple(str(name) for name in json.loads(about["steps"]))
+            if len(leaves) != 2 + boxes + sum(drawn):
+                raise ValueError(f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, its header says {2 + boxes + sum(drawn)}.")
+            return _unflatten(leaves, (boxes, tuple(drawn), steps, shape, int(json.loads(about["donors"]))))
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Plan:
+        leaves, context = _flatten(self)
+        return _unflatten([change(leaf) for leaf in leaves], context)
+
+    def only(self, *steps: int) -> Plan:
+        """The same plan with nothing but these steps (counted from 0) at work: what one step alone does to the images."""
+        kept = torch.zeros_like(self.active)
+        for step in steps:
+            kept[:, step] = self.active[:, step]
+        return dataclasses.replace(self, active=kept)
+
+
+def _flatten(plan: Plan) -> tuple[list[Tensor], Any]:
+    leaves = [plan.keys, plan.active, *plan.boxes, *(tensor for step in plan.drawn for tensor in step)]
+    return leaves, (len(plan.boxes), tuple(len(step) for step in plan.drawn), plan.steps, plan.shape, plan.donors)
+
+
+def _unflatten(leaves: Any, context: Any) -> Plan:
+    keys, active, *rest = leaves
+    boxes, counts, steps, shape, donors = context
+    drawn, at = [], boxes
+    for count in counts:
+        drawn.append(tuple(rest[at : at + count]))
+        at += count
+    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors)
+
+
+def _flatten_with_names(plan: Plan) -> tuple[list[tuple[Any, Tensor]], Any]:
+    leaves, context = _flatten(plan)
+    return [(pytree.SequenceKey(number), leaf) for number, leaf in enumerate(leaves)], context
+
+
+pytree.register_pytree_node(
+    Plan, _flatten, _unflatten, serialized_type_name="gmml_aug.Plan", flatten_with_keys_fn=_flatten_with_names
+)

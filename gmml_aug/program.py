@@ -1,0 +1,174 @@
+"""The flat program of a composition: a tree is written, a list of steps is run.
+
+A *step* is one fill at one *place* (boxes, or the whole image). Steps that share boxes share a place. A step works on an image if
+all its *gates* are open there (``p``, the choice of `OneOf`), and counts for every *budget* around it if it replaces content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from gmml_aug.boxes import Boxes
+from gmml_aug.chance import Chance
+from gmml_aug.functional import Values
+
+_MOST_STEPS = 255  # `kinds` numbers them in a byte
+
+
+class Scene(NamedTuple):
+    """What a fill sees when it makes its pixels."""
+
+    now: Tensor  # (B, C, *S) as the earlier steps left them; read it, never write to it
+    clean: Tensor  # (B, C, *S) as they came
+    donors: Tensor  # (N, C, *S) where aliens come from: the whole clean batch, or the bank
+    mask: Tensor  # (B, 1, *S) bool: pixels are used only here
+    values: Values  # the value range, see `functional`
+    compact: bool  # True on the CPU outside compiled code: there shapes may follow from data
+
+
+class Filling(Protocol):
+    """What a step needs of its fill; `gmml_aug.Fill` documents it."""
+
+    @property
+    def replaces(self) -> bool:
+        """True if nothing of the content is kept."""
+
+    @property
+    def foreign(self) -> bool:
+        """True if it reads the donors."""
+
+    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+        """False if it cannot change images of this shape."""
+
+    def draw(self, chance: Chance) -> tuple[Tensor, ...]:
+        """Its share of the plan."""
+
+    def pixels(self, scene: Scene, drawn: tuple[Tensor, ...]) -> Tensor:
+        """The new pixels."""
+
+
+class Gate(NamedTuple):
+    """Open where uniform draw number ``draw`` of an image lies in low <= u < high."""
+
+    draw: int
+    low: float
+    high: float
+
+
+class Context(NamedTuple):
+    """What surrounds a node of the tree."""
+
+    place: int | None = None
+    gates: tuple[Gate, ...] = ()
+    budgets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One fill at one place."""
+
+    fill: Filling
+    place: int
+    gates: tuple[Gate, ...]
+    budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What `sample` and `apply` walk."""
+
+    steps: tuple[Step, ...]
+    places: tuple[Boxes | None, ...]  # None: the whole image
+    budgets: tuple[float, ...]
+    gates: int
+    values: Values
+    dims: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fills, step by step."""
+        return tuple(type(step.fill).__name__ for step in self.steps)
+
+    @property
+    def foreign(self) -> bool:
+        """True if a step reads other images."""
+        return any(step.fill.foreign for step in self.steps)
+
+    def steps_at(self, place: int) -> list[int]:
+        """Numbers of the steps at a place."""
+        return [number for number, step in enumerate(self.steps) if step.place == place]
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError if the statistics given as ``values`` are for another number of channels."""
+        if not isinstance(self.values, str) and len(self.values[0]) not in (1, channels):
+            raise ValueError(
+                f"gmml_aug: values=(mean, std) has {len(self.values[0])} channels, the images have {channels}. Give one "
+                "number, or one per channel."
+            )
+
+
+@dataclass
+class Writer:
+    """Collects the flat program while the tree is walked."""
+
+    steps: list[Step] = field(default_factory=list)
+    places: list[Boxes | None] = field(default_factory=list)
+    budgets: list[float] = field(default_factory=list)
+    gates: int = 0
+    values: Values | None = None
+    dims: int | None = None
+
+    def place(self, boxes: Boxes | None) -> int:
+        """A new place; its number."""
+        if boxes is not None:
+            self.declare_dims(boxes.dims, "Boxes")
+        self.places.append(boxes)
+        return len(self.places) - 1
+
+    def gate(self) -> int:
+        """A new uniform draw per image; its number."""
+        self.gates += 1
+        return self.gates - 1
+
+    def budget(self, share: float) -> int:
+        """A new budget; its number."""
+        self.budgets.append(share)
+        return len(self.budgets) - 1
+
+    def step(self, fill: Filling, at: Context) -> None:
+        """Append a step."""
+        place = self.place(None) if at.place is None else at.place
+        self.steps.append(Step(fill, place, at.gates, at.budgets))
+        if len(self.steps) > _MOST_STEPS:
+            raise ValueError(
+                f"Chain: more than {_MOST_STEPS} steps. `kinds` numbers them in a byte; use several corruptions in a row."
+            )
+
+    def declare_dims(self, dims: int, who: str) -> None:
+        """All boxes of a tree have the same number of spatial axes."""
+        if self.dims not in (None, dims):
+            raise ValueError(f"{who}: dims={dims} in one composition with dims={self.dims}. Give the same dims everywhere.")
+        self.dims = dims
+
+    def declare_values(self, values: Values) -> None:
+        """A batch has one value range."""
+        if self.values not in (None, values):
+            raise ValueError(
+                f"Chain: values={values!r} inside values={self.values!r}. A batch has one value range: give it once, outside."
+            )
+        self.values = values
+
+    def finish(self) -> Program:
+        """The program."""
+        return Program(
+            steps=tuple(self.steps),
+            places=tuple(self.places),
+            budgets=tuple(self.budgets),
+            gates=self.gates,
+            values=self.values or "normalised",
+            dims=self.dims or 2,
+        )

@@ -1,0 +1,57 @@
+"""The console script ``gmml``: typed sub-commands, each a frozen dataclass whose fields are its options.
+
+A command lives in a module of its own that imports nothing heavy at its top, so that ``gmml --help`` is quick. It does its work in
+`Command.run` and refuses with `UsageError`, which ends the program with exit code 2.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from gmml_models.corrupt_command import Corrupt
+from gmml_models.errors import UsageError
+
+
+class Command(Protocol):
+    """What is asked of a command."""
+
+    def run(self) -> int:
+        """Do the work; the exit code."""
+
+
+COMMANDS: Mapping[str, Callable[..., Command]] = {
+    "corrupt": Corrupt,
+}
+_DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code: 0 all good, 1 done but for what stderr names, 2 nothing done.
+
+    Args:
+        arguments: the words after ``gmml``; by default those of the command line.
+    """
+    import tyro
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        dict(COMMANDS), prog="gmml", description=_DESCRIPTION, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    try:
+        code = command.run()
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("gmml: interrupted.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

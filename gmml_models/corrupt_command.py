@@ -1,0 +1,214 @@
+"""``gmml corrupt``: what a preset does to photographs, as a contact sheet and in figures.
+
+What needs torch is imported in the methods, so that the command line can show its help without it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from gmml_models.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from gmml_aug import Corruption, Plan
+    from gmml_models.photographs import Reading
+    from gmml_models.stages import Stage
+
+_DEMO = Path("demo.png")
+_DEMO_SEED = 144  # every step shows on every photograph
+_SEEDS = 1 << 31
+_SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
+_ABOUT = {"gmml": "The recipe of the GMML paper", "gmml_reference": "The behaviour of the GMML release"}
+_ROUNDS = 9  # of the measurement
+_TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of it that are worth measuring
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """Corrupt photographs with a preset and draw what every step of it did."""
+
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
+    """Image files, and folders of them. Any sizes and modes; the middle square of each is used."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """Where the sheet is written, a .png file; demo.png with --demo."""
+    demo: bool = False
+    """Take the photographs that come with scikit-image, if no IMAGES are given."""
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
+    """The shorter side of every image is resized to this."""
+    preset: Literal["gmml", "gmml_reference"] = "gmml"
+    """The paper's recipe, or the behaviour of the authors' release."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Decides everything that chance decides. A new one is drawn, and printed, if none is given."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the batch is corrupted; auto takes the GPU if there is one."""
+    columns: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """Largest number of images on the sheet."""
+    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Largest number of images in the batch; the first ones are read."""
+
+    def run(self) -> int:
+        """Read, corrupt, draw, tell; the exit code is 1 if files had to be skipped."""
+        self._check_numbers()
+        output = self._output()
+        paths = self._paths()
+        import torch
+
+        import gmml_aug
+        from gmml_models import stages
+        from gmml_models.photographs import read_photographs
+        from gmml_models.sheet import save
+
+        device = self._device()
+        reading = read_photographs(paths, self.size, self.batch, without=output)
+        for skipped in reading.skipped:
+            print(f"gmml corrupt: {skipped.path} is skipped: {skipped.reason}.", file=sys.stderr)
+        count = len(reading.photographs)
+        if count == 0:
+            raise UsageError(
+                "gmml corrupt: not one image could be read, so nothing was written. Give image files, or folders of them, "
+                "or --demo for photographs that come with scikit-image."
+            )
+        if count == 1:
+            print("gmml corrupt: alien content comes from another image and only one is here: give two or more.", file=sys.stderr)
+
+        seed = self.seed if self.seed is not None else _DEMO_SEED if self.demo and not self.images else secrets.randbelow(_SEEDS)
+        build = getattr(gmml_aug.presets, self.preset)
+        corrupt: Corruption = build(values=(stages.MEAN, stages.STD), alone="skip" if count == 1 else "error")
+        batch = stages.normalise(stages.to_batch([photograph.picture for photograph in reading.photographs]).to(device))
+        plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(seed, 0, range(count), device=device))
+        alone = stages.stages(corrupt, batch, plan, min(count, self.columns))
+        sheet = self._sheet(corrupt, batch, plan, alone, reading, seed)
+        try:
+            save(sheet, output)
+        except OSError as error:
+            raise _unwritable(output, error) from error
+
+        parts = ", ".join(f"{stage.name} {stages.mean(stage.shares)}" for stage in alone)
+        together = stages.mean(stages.shares(corrupt.apply(batch, plan).mask))
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        print(f"{self.preset} on one batch of {_several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
+        if reading.left:
+            print(f"  left     {_several(reading.left, 'file')} that were not looked at: --batch takes more")
+        print(f"  touched  {parts}; all together {together} of the pixels")
+        print(f"  speed    {speed(corrupt, batch)}")
+        if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
+            many = batch.repeat(-(-_TYPICAL // count), 1, 1, 1)[:_TYPICAL]
+            print(f"           {speed(corrupt, many)}")
+        print(f"           (smallest of {_ROUNDS} after a warm-up, in turns with clone)")
+        print(f"  sheet    {output} ({sheet.width} x {sheet.height})")
+        print("In a training loop, with the mean and std that your images were normalised by:")
+        print("  import gmml_aug")
+        print(f"  corrupt = gmml_aug.presets.{self.preset}(values=(mean, std))")
+        print("  images, mask = corrupt(batch)  # (B, 3, H, W) on any device; the mask is True where a pixel was touched")
+        return 1 if reading.skipped else 0
+
+    def _check_numbers(self) -> None:
+        limits = (("size", self.size, _SIZES), ("columns", self.columns, _COLUMNS), ("batch", self.batch, _BATCHES))
+        for name, value, (low, high) in limits:
+            if not low <= value <= high:
+                raise UsageError(f"gmml corrupt: --{name} {value} is out of range. Allowed is {low} to {high}.")
+
+    def _output(self) -> Path:
+        """Where the sheet goes, checked before any work is done."""
+        if self.output is None and not self.demo:
+            raise UsageError("gmml corrupt: no file for the sheet was named. Give one with -o, for example -o sheet.png.")
+        output = self.output or _DEMO
+        if output.suffix.lower() != ".png":
+            raise UsageError(f"gmml corrupt: -o {output} does not end in .png, and the sheet is a PNG file. Give a name that does.")
+        try:
+            if output.is_dir():
+                raise UsageError(f"gmml corrupt: -o {output} is a folder. Give a file, for example -o {output / 'sheet.png'}.")
+            if not output.parent.is_dir():
+                raise UsageError(f"gmml corrupt: -o {output} lies in a folder that does not exist, {output.parent}. Make it first.")
+            if output.exists() and any(path.exists() and path.samefile(output) for path in self.images):
+                raise UsageError(f"gmml corrupt: -o {output} is one of the IMAGES, which are never written to. Give another name.")
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        return output
+
+    def _paths(self) -> Sequence[Path]:
+        if self.images:
+            return self.images
+        if not self.demo:
+            raise UsageError("gmml corrupt: no IMAGES came. Give image files, or folders of them, or --demo.")
+        from gmml_models.photographs import bundled
+
+        found = bundled()
+        if not found:
+            raise UsageError(
+                "gmml corrupt: --demo shows photographs that come with scikit-image, which is not installed. "
+                'Install it with pip install "gmml[demo]", or give IMAGES.'
+            )
+        return found
+
+    def _device(self) -> torch.device:
+        import torch
+
+        there = torch.cuda.is_available()
+        if self.device == "cuda" and not there:
+            raise UsageError("gmml corrupt: --device cuda came, but torch finds no CUDA device here. Give --device cpu or auto.")
+        return torch.device("cpu" if self.device == "cpu" or not there else "cuda")
+
+    def _sheet(
+        self, corrupt: Corruption, batch: torch.Tensor, plan: Plan, alone: Sequence[Stage], reading: Reading, seed: int
+    ) -> Image.Image:
+        from gmml_models import stages
+        from gmml_models.sheet import Sheet, edge_of
+
+        count = len(reading.photographs)
+        shown = min(count, self.columns)
+        some = f" The first {shown} are shown; shares on the left are means over all." if shown < count else ""
+        on = ", device=batch.device" if batch.device.type != "cpu" else ""
+        options = "values=(mean, std)" + (', alone="skip"' if count == 1 else "")
+        return Sheet(
+            title=self.preset,
+            about=f"{_ABOUT[self.preset]}, on one batch of {_several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
+            "Every step is shown alone, at the places where it works in the whole.",
+            columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
+            rows=stages.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
+            legend=stages.legend(corrupt, plan, alone),
+            code=f"images, mask = gmml_aug.presets.{self.preset}({options})"
+            f"(batch, keys=gmml_aug.keys({seed}, 0, range({count}){on}))",
+        ).draw()
+
+
+def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
+    """How long a batch takes, in words, beside ``batch.clone()``: the smallest of several, in turns, after one warm-up of each."""
+    import torch
+
+    from gmml_aug import keys
+
+    key = keys(0, 0, range(len(batch)), device=batch.device)
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        if batch.device.type == "cuda":
+            torch.cuda.synchronize(batch.device)
+        return time.perf_counter() - start
+
+    rounds = [(seconds(lambda: corrupt(batch, keys=key)), seconds(batch.clone)) for _ in range(_ROUNDS + 1)][1:]
+    call, clone = (min(times) for times in zip(*rounds, strict=True))
+    return (
+        f"{_several(len(batch), 'image')} in {call * 1e3:.2f} ms, {len(batch) / call:,.0f} img/s, "
+        f"{call / clone:.1f} x batch.clone() ({clone * 1e3:.2f} ms)"
+    )
+
+
+def _unwritable(output: Path, error: OSError) -> UsageError:
+    return UsageError(f"gmml corrupt: {output} could not be written: {error.strerror or error}. Give another place with -o.")
+
+
+def _several(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -1,0 +1,174 @@
+"""Photographs of any size and mode, from files and folders, as squares of one size.
+
+A file that cannot be read is not an error here: it is handed back with the reason, for the caller to name.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# not all that Pillow knows: EPS, for one, would start another program
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "AVIF", "JPEG2000", "TGA")
+_WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture that was read."""
+
+    path: Path
+    picture: Image.Image  # RGB, a square of the size that was asked for
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One file or folder that was not, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading."""
+
+    photographs: tuple[Photograph, ...]
+    skipped: tuple[Skipped, ...]
+    left: int  # files that were not looked at, because there were enough
+
+
+def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Path | None = None) -> Reading:
+    """Read image files until there are enough.
+
+    Args:
+        paths: files, and folders: the image files directly inside by name, or, if there are none, those further inside.
+        size: edge of the squares in pixels: the middle of the picture, its shorter side resized to this.
+        most: largest number of photographs.
+        without: a file that folders are listed without, such as the one that is about to be written.
+    """
+    photographs: list[Photograph] = []
+    skipped: list[Skipped] = []
+    files = list(_files(paths, without))
+    looked_at = 0
+    for found in files:
+        if len(photographs) == most:
+            break
+        looked_at += 1
+        if isinstance(found, Skipped):
+            skipped.append(found)
+            continue
+        try:
+            photographs.append(Photograph(found, read_square(found, size)))
+        # Pillow's decoders raise nearly anything on damaged files
+        except Exception as error:
+            skipped.append(Skipped(found, _reason(error)))
+    return Reading(tuple(photographs), tuple(skipped), len(files) - looked_at)
+
+
+def read_square(path: Path, size: int) -> Image.Image:
+    """Read one file as an RGB square: upright, the middle of it, over white where it is transparent.
+
+    Raises:
+        Exception: whatever Pillow raises on a file that is missing, damaged, no image, or too large to be decoded safely.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=_formats()) as image:
+            image.load()  # the first frame; raises if the file is truncated
+            upright = ImageOps.exif_transpose(image)
+    # the square is cut out first: resizing all of a very long strip would need all of its length at the new scale
+    width, height = upright.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = to_rgb(upright.crop((left, top, left + side, top + side)))
+    return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes as RGB: over white where it is transparent, 16-bit grey by its upper eight bits."""
+    if image.mode.startswith("I"):  # I;16 and its kin; older versions of Pillow read 16-bit PNG files as I
+        return _grey(np.clip(np.asarray(image).astype(np.float64) / 257.0, 0.0, 255.0))
+    if image.mode == "F":  # no agreed range: from the darkest to the brightest
+        values = np.asarray(image).astype(np.float64)
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError("it holds values that are not finite")
+        return _grey((values - low) * (255.0 / max(high - low, 1e-12)))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, _WHITE), over).convert("RGB")
+    return image.convert("RGB")
+
+
+def bundled() -> tuple[Path, ...]:
+    """The colour photographs inside scikit-image's package, by path: nothing is imported or downloaded. Empty without it."""
+    from importlib.util import find_spec
+
+    found = find_spec("skimage")
+    if found is None or found.origin is None:
+        return ()
+    folder = Path(found.origin).parent / "data"
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipped]:
+    formats = _formats()
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
+
+    def wanted(file: Path) -> bool:
+        if file.suffix.lower() not in endings or file.name.startswith("."):
+            return False
+        return without is None or file.name != without.name or file.resolve() != without.resolve()
+
+    for path in paths:
+        try:
+            if path.is_file() or not path.exists():
+                yield path  # what is not there is named when it is read
+                continue
+            if not path.is_dir():
+                yield Skipped(path, "it is neither a file nor a folder")
+                continue
+            inside = sorted(file for file in path.iterdir() if wanted(file) and file.is_file())
+        except OSError as error:
+            yield Skipped(path, _reason(error))
+            continue
+        if not inside:
+            everything = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+            inside = sorted(file for file in everything if wanted(file))
+        if inside:
+            yield from inside
+        else:
+            yield Skipped(path, "the folder holds no image files")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file or folder"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of a format that is not read"
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, too large to be decoded safely"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or str(error)
+    damaged = isinstance(error, OSError | SyntaxError | EOFError | struct.error)
+    return f"{'damaged' if damaged else 'cannot be decoded'}: {str(error) or type(error).__name__}"

@@ -1,0 +1,172 @@
+"""What each step of a corruption does to a batch on its own, and what all of them do together: numbers and pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gmml_aug import Alien, Blur, Corruption, Plan
+from gmml_models.sheet import Row, Swatch, Tile, faint, flat, outlined
+
+# ImageNet's, for three channels
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# Okabe and Ito's colours, which colour-blind people tell apart too
+_COLOURS = {"noise": "#E69F00", "alien": "#0072B2", "grey": "#CC79A7", "blur": "#009E73"}
+_OTHER_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#000000")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step at work alone."""
+
+    name: str
+    colour: str
+    outline: bool  # the step keeps content, so that its boxes are hard to see
+    images: Tensor  # (shown, 3, H, W) the first ones, as the step left them
+    mask: Tensor  # (B, 1, H, W) bool
+    captions: tuple[str, ...]  # per image, its share and what the step drew
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of each image that the step touched."""
+        return shares(self.mask)
+
+
+def step_names(corrupt: Corruption) -> list[str]:
+    """The fill of each step in small letters, numbered where one comes several times."""
+    names = [type(step.fill).__name__.lower() for step in corrupt.program.steps]
+    times, seen = Counter(names), Counter[str]()
+    for number, name in enumerate(names):
+        seen[name] += 1
+        names[number] = name if times[name] == 1 else f"{name} {seen[name]}"
+    return names
+
+
+def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int) -> list[Stage]:
+    """Every step of a plan on its own; the plan stays the same, so the boxes are those of the whole.
+
+    Args:
+        corrupt: the corruption.
+        batch: (B, 3, H, W) normalised.
+        plan: of the corruption, for the batch.
+        shown: number of images that are kept to be shown.
+    """
+    others = cycle(_OTHER_COLOURS)
+    found = []
+    for number, name in enumerate(step_names(corrupt)):
+        step = corrupt.program.steps[number]
+        done = corrupt.apply(batch, plan.only(number))
+        found.append(
+            Stage(
+                name=name,
+                colour=_COLOURS.get(name) or next(others),
+                outline=not step.fill.replaces,
+                images=done.images[:shown].clone(),
+                mask=done.mask,
+                captions=_captions(corrupt, plan, number, shares(done.mask)),
+            )
+        )
+    return found
+
+
+def shares(mask: Tensor) -> list[float]:
+    """The share of True in each image."""
+    return [float(share) for share in mask.flatten(1).float().mean(1).tolist()]
+
+
+def to_batch(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size as (B, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 to float32, normalised by ImageNet's statistics."""
+    return (pictures.float() / 255.0 - _column(MEAN, pictures)) / _column(STD, pictures)
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Normalised images back to pictures; what lies outside 0 to 255, as noise does, is clamped."""
+    pixels = (images * _column(STD, images) + _column(MEAN, images)).mul(255.0).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+
+
+def rows(corrupt: Corruption, batch: Tensor, plan: Plan, alone: Sequence[Stage], shown: int, edge: int) -> list[Row]:
+    """The rows of the contact sheet: clean, every step alone, all of them, and who was last at every pixel.
+
+    Args:
+        corrupt: the corruption.
+        batch: (B, 3, H, W) normalised.
+        plan: of the corruption, for the batch.
+        alone: from `stages`.
+        shown: number of images with a column.
+        edge: of the pictures on the sheet in pixels.
+    """
+    clean = [flat(picture, edge) for picture in to_pictures(batch[:shown])]
+    found = [Row("clean", "", [Tile(picture, "") for picture in clean])]
+    for stage in alone:
+        pictures = [flat(picture, edge) for picture in to_pictures(stage.images)]
+        if stage.outline:
+            masks = _masks(stage.mask[:shown], edge)
+            pictures = [outlined(picture, mask, stage.colour) for picture, mask in zip(pictures, masks, strict=True)]
+        tiles = [Tile(picture, caption) for picture, caption in zip(pictures, stage.captions, strict=False)]
+        found.append(Row(stage.name, mean(stage.shares), tiles, colour=stage.colour, section=stage is alone[0]))
+    done = corrupt.apply(batch, plan)
+    every = [flat(picture, edge) for picture in to_pictures(done.images[:shown])]
+    touched = shares(done.mask)
+    tiles = [Tile(picture, percent(share)) for picture, share in zip(every, touched, strict=False)]
+    found.append(Row("all", mean(touched), tiles, section=True))
+    kinds = corrupt.kinds(plan)
+    layers = [(stage.colour, _masks(kinds[:shown] == number, edge)) for number, stage in enumerate(alone, start=1)]
+    tiles = []
+    for column, picture in enumerate(clean):
+        picture = faint(picture)
+        for colour, masks in layers:
+            picture.paste(colour, mask=masks[column])
+        tiles.append(Tile(picture, ""))
+    found.append(Row("mask", "by last step", tiles))
+    return found
+
+
+def legend(corrupt: Corruption, plan: Plan, alone: Sequence[Stage]) -> list[Swatch]:
+    """The colours of the mask, with the share of the pixels that each has."""
+    kinds = corrupt.kinds(plan)
+    found = [Swatch(stage.colour, f"{stage.name}  {mean(shares(kinds == number))}") for number, stage in enumerate(alone, start=1)]
+    return [*found, Swatch("#E9E8E4", f"untouched  {mean(shares(kinds == 0))}")]
+
+
+def percent(share: float) -> str:
+    """A share in words: 0.173 is 17.3 %."""
+    return f"{100.0 * share:.1f} %"
+
+
+def mean(values: Sequence[float]) -> str:
+    """The mean share in words."""
+    return percent(sum(values) / len(values))
+
+
+def _captions(corrupt: Corruption, plan: Plan, number: int, shares: Sequence[float]) -> tuple[str, ...]:
+    fill, drawn = corrupt.program.steps[number].fill, plan.drawn[number]
+    words = [percent(share) for share in shares]
+    if isinstance(fill, Alien):
+        words = [f"{word}, from {donor + 1}" for word, donor in zip(words, drawn[0].tolist(), strict=True)]
+    elif isinstance(fill, Blur):
+        words = [f"{word}, sigma {sigma:.2f}" for word, sigma in zip(words, drawn[0].tolist(), strict=True)]
+    idle = "needs another image" if isinstance(fill, Alien) and plan.donors < 2 else "not chosen"
+    return tuple(word if active else idle for word, active in zip(words, plan.active[:, number].tolist(), strict=True))
+
+
+def _masks(mask: Tensor, edge: int) -> list[Image.Image]:
+    pixels = mask[:, 0].to(torch.uint8).mul(255).cpu().numpy()
+    return [Image.fromarray(layer).resize((edge, edge), Image.Resampling.NEAREST) for layer in pixels]
+
+
+def _column(numbers: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=like.device)[:, None, None]
