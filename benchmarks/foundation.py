@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,6 +32,9 @@ def main() -> None:
     plan = gmml.sample(images.shape)
     stages = ("noise", "alien", "grey", "blur")
 
+    def one_step(number: int) -> Callable[[], object]:
+        return lambda: gmml.apply(images, plan.only(number), out=buffer)
+
     figures = alternate(
         {
             "clone()": images.clone,
@@ -38,7 +42,7 @@ def main() -> None:
             "gmml": lambda: gmml(images),
             "gmml, out=buffer": lambda: gmml(images, out=buffer),
             "gmml, sample alone": lambda: gmml.sample(images.shape),
-            **{f"gmml, {stage} alone": lambda n=n: gmml.apply(images, plan.only(n), out=buffer) for n, stage in enumerate(stages)},
+            **{f"gmml, {stage} alone": one_step(number) for number, stage in enumerate(stages)},
             "gmml_reference": lambda: reference(images),
             "the release's rule, loop over images and boxes": lambda: corrupt_in_a_loop(images, rng),
             "gmml, 2 x 3 x 32 x 32": lambda: gmml(small),

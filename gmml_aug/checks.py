@@ -62,6 +62,8 @@ def check_integer_pair(who: str, name: str, value: object, low: int, high: int) 
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
+    if not isinstance(shape, Sequence) or not all(isinstance(length, int | torch.SymInt) for length in shape):
+        raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
     got = tuple(shape)
     if len(got) != dims + 2:
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
@@ -84,6 +86,34 @@ def check_dtype(images: Tensor) -> None:
         )
 
 
+def check_donors(donors: Tensor, images: Tensor) -> None:
+    """Images of the same kind as the batch."""
+    if not isinstance(donors, Tensor):
+        raise TypeError(f"gmml_aug: donors must be a tensor (N, C, *S), but {type(donors).__name__} came.")
+    if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
+        raise ValueError(
+            f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
+            "least one image of the same dtype, channels and size."
+        )
+    check_device("donors", donors.device, images.device)
+
+
+def check_out(out: Tensor, images: Tensor) -> None:
+    """A buffer like the batch, with memory of its own for every pixel."""
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gmml_aug: out must be a tensor, but {type(out).__name__} came.")
+    if out.dtype != images.dtype or out.shape != images.shape:
+        raise ValueError(
+            f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
+            "buffer like them: torch.empty_like(images)."
+        )
+    if any(stride == 0 and length > 1 for stride, length in zip(out.stride(), out.shape, strict=True)):
+        raise ValueError(
+            "gmml_aug: out repeats the same memory (an expanded tensor). Give a buffer of its own: torch.empty_like(images)."
+        )
+    check_device("buffer given as out", out.device, images.device)
+
+
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
     """One int64 per image, where the images are."""
     if not isinstance(keys, Tensor) or keys.dtype != torch.int64:
@@ -93,6 +123,16 @@ def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
         raise ValueError(f"gmml_aug: keys have shape {tuple(keys.shape)}, but the batch holds {batch} images. Give one per image.")
     check_device("keys", keys.device, device)
     return keys
+
+
+def check_generator(generator: object, device: torch.device) -> None:
+    """A torch.Generator, where the images are."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"gmml_aug: the generator is {type(generator).__name__}. Give a torch.Generator, for example "
+            "torch.Generator(device).manual_seed(0), or keys."
+        )
+    check_device("generator", generator.device, device)
 
 
 def check_device(what: str, got: torch.device, wanted: torch.device) -> None:

@@ -77,6 +77,10 @@ class OneOf(Corruption):
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)
         if self.weights is not None:
+            if not isinstance(self.weights, Sequence):
+                raise TypeError(
+                    f"OneOf: weights={self.weights!r} is no list. Give one number per part, for example weights=[3, 1]."
+                )
             weights = tuple(check_number("OneOf", "weights", weight, 0.0) for weight in self.weights)
             if len(weights) != len(self.parts) or sum(weights) <= 0.0:
                 raise ValueError(
@@ -163,18 +167,15 @@ def _keep_parts(owner: OneOf | Chain, parts: object) -> None:
 
 
 def _check_values(values: object) -> Values:
-    if values == "normalised":
-        return "normalised"
-    if values == "unit":
-        return "unit"
-    try:
-        mean, std = cast("tuple[Iterable[float], Iterable[float]]", values)  # tuples, lists, tensors, arrays
-        means = tuple(check_number("Chain", "values (mean)", v) for v in mean)
-        stds = tuple(check_number("Chain", "values (std)", v, 1e-12) for v in std)
-    except TypeError as error:
+    if isinstance(values, str) and values in ("normalised", "unit"):
+        return cast(Values, values)
+    parts = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if len(parts) != 2 or not all(isinstance(part, Iterable) and not isinstance(part, str) for part in parts):
         raise ValueError(
             f'Chain: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), one number per channel each.'
-        ) from error
+        )
+    means = tuple(check_number("Chain", "values (mean)", v) for v in cast("Iterable[object]", parts[0]))
+    stds = tuple(check_number("Chain", "values (std)", v, 1e-12) for v in cast("Iterable[object]", parts[1]))
     if len(means) != len(stds) or not means:
         raise ValueError(f"Chain: values has {len(means)} means and {len(stds)} standard deviations. Give one of each per channel.")
     return means, stds

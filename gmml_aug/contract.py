@@ -82,7 +82,9 @@ class Corruption(ABC):
         """
         _check_images(images, self.program)
         if donors is not None:
-            _check_donors(donors, images)
+            checks.check_donors(donors, images)
+        if out is not None:
+            checks.check_out(out, images)
         bank = None if donors is None else donors.shape[0]
         plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
         return self.apply(images, plan, donors=donors, out=out)
@@ -117,12 +119,11 @@ class Corruption(ABC):
             checks.check_integer("sample", "bank", bank, 1)
         if keys is not None and generator is not None:
             raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
-        source = keys if isinstance(keys, Tensor) else generator
-        where = torch.device(device) if device is not None else source.device if source is not None else torch.get_default_device()
+        where = _device_of(device, keys, generator)
         if keys is not None:
             checks.check_keys(keys, batch, where)
         elif generator is not None:
-            checks.check_device("generator", generator.device, where)
+            checks.check_generator(generator, where)
         donors, own = (batch, True) if bank is None else (bank, False)
         works = [step.fill.works(shape, donors=donors, own=own) for step in program.steps]
         for boxes in program.places:
@@ -164,7 +165,7 @@ class Corruption(ABC):
         _check_fit(plan, images)
         pool = images if donors is None else donors
         if donors is not None:
-            _check_donors(donors, images)
+            checks.check_donors(donors, images)
         if program.foreign and pool.shape[0] != plan.donors:
             raise ValueError(
                 f"gmml_aug: the plan chose donors among {plan.donors} images, but {pool.shape[0]} are here. Give the batch or "
@@ -172,7 +173,7 @@ class Corruption(ABC):
             )
         clean = images
         if out is not None:
-            _check_out(out, images)
+            checks.check_out(out, images)
             if _share_memory(out, pool) and program.foreign:
                 pool = pool.clone()  # written to while others still read from it
             if _share_memory(out, images) and out.data_ptr() != images.data_ptr():
@@ -268,26 +269,12 @@ def _check_fit(plan: Plan, images: Tensor) -> None:
     checks.check_device("plan", plan.keys.device, images.device)
 
 
-def _check_donors(donors: Tensor, images: Tensor) -> None:
-    if not isinstance(donors, Tensor):
-        raise TypeError(f"gmml_aug: donors must be a tensor (N, C, *S), but {type(donors).__name__} came.")
-    if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
-        raise ValueError(
-            f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
-            "least one image of the same dtype, channels and size."
-        )
-    checks.check_device("donors", donors.device, images.device)
-
-
-def _check_out(out: Tensor, images: Tensor) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"gmml_aug: out must be a tensor, but {type(out).__name__} came.")
-    if out.dtype != images.dtype or out.shape != images.shape:
-        raise ValueError(
-            f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
-            "buffer like them: torch.empty_like(images)."
-        )
-    checks.check_device("buffer given as out", out.device, images.device)
+def _device_of(device: torch.device | str | None, keys: Tensor | None, generator: torch.Generator | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    if isinstance(keys, Tensor):
+        return keys.device
+    return generator.device if isinstance(generator, torch.Generator) else torch.get_default_device()
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

@@ -48,7 +48,7 @@ def patch_mask(
     dims = mask.ndim - 2
     if not 1 <= dims <= 3 or mask.shape[1] != 1 or min(mask.shape) < 1:
         raise ValueError(f"patch_mask: the mask has shape {tuple(mask.shape)}. Give (B, 1, *S) with 1 to 3 spatial axes.")
-    patch = [patch_size] * dims if isinstance(patch_size, int) else list(patch_size)
+    patch = list(patch_size) if isinstance(patch_size, Sequence) else [patch_size] * dims
     if len(patch) != dims:
         raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims}.")
     patch = [check_integer("patch_mask", "patch_size", side, 1) for side in patch]

@@ -105,7 +105,7 @@ class Corrupt:
         if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
             many = batch.repeat(-(-_TYPICAL // count), 1, 1, 1)[:_TYPICAL]
             print(f"           {speed(corrupt, many)}")
-        print(f"           (smallest of {_ROUNDS} after a warm-up, in turns with clone)")
+        print(f"           (smallest of {_ROUNDS} after a warm-up, in turns with clone; one thread on the CPU)")
         print(f"  sheet    {output} ({sheet.width} x {sheet.height})")
         print("In a training loop, with the mean and std that your images were normalised by:")
         print("  import gmml_aug")
@@ -184,7 +184,10 @@ class Corrupt:
 
 
 def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
-    """How long a batch takes, in words, beside ``batch.clone()``: the smallest of several, in turns, after one warm-up of each."""
+    """How long a batch takes, in words, beside ``batch.clone()``: the smallest of several, in turns, after one warm-up of each.
+
+    On the CPU with one thread: a second one stalls where its core serves somebody else, and would measure that.
+    """
     import torch
 
     from gmml_aug import keys
@@ -198,7 +201,12 @@ def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
             torch.cuda.synchronize(batch.device)
         return time.perf_counter() - start
 
-    rounds = [(seconds(lambda: corrupt(batch, keys=key)), seconds(batch.clone)) for _ in range(_ROUNDS + 1)][1:]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [(seconds(lambda: corrupt(batch, keys=key)), seconds(batch.clone)) for _ in range(_ROUNDS + 1)][1:]
+    finally:
+        torch.set_num_threads(threads)
     call, clone = (min(times) for times in zip(*rounds, strict=True))
     return (
         f"{_several(len(batch), 'image')} in {call * 1e3:.2f} ms, {len(batch) / call:,.0f} img/s, "
