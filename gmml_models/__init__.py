@@ -1,15 +1,67 @@
 """A small model zoo beside `gmml_aug`, and the command line ``gmml``.
 
-Importing this package imports nothing heavy: every module is imported where it is used.
+Importing this package imports nothing heavy: every name is imported when it is first asked for.
 """
 
-__all__ = ["__version__"]
-__version__: str
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmml_aug import __version__
+    from gmml_models.autoencoder import Encoded, GMMLAutoencoder
+    from gmml_models.convert import convert_checkpoint
+    from gmml_models.encoders import build_encoder
+    from gmml_models.heads import ConceptHead, ContrastiveHead
+    from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
+    from gmml_models.zoo import create_model, from_pretrained, list_models
+
+_WHERE = {
+    "gmml_aug": ["__version__"],
+    "gmml_models.autoencoder": ["Encoded", "GMMLAutoencoder"],
+    "gmml_models.convert": ["convert_checkpoint"],
+    "gmml_models.encoders": ["build_encoder"],
+    "gmml_models.heads": ["ConceptHead", "ContrastiveHead"],
+    "gmml_models.losses": [
+        "ConceptLoss",
+        "concept_loss",
+        "contrastive_loss",
+        "l1",
+        "l2",
+        "masked_l1",
+        "masked_l2",
+        "multi_label_loss",
+    ],
+    "gmml_models.zoo": ["create_model", "from_pretrained", "list_models"],
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "ConceptHead",
+    "ConceptLoss",
+    "ContrastiveHead",
+    "Encoded",
+    "GMMLAutoencoder",
+    "__version__",
+    "build_encoder",
+    "concept_loss",
+    "contrastive_loss",
+    "convert_checkpoint",
+    "create_model",
+    "from_pretrained",
+    "l1",
+    "l2",
+    "list_models",
+    "masked_l1",
+    "masked_l2",
+    "multi_label_loss",
+]
 
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":  # asked for by name only: gmml_aug imports torch
-        from gmml_aug import __version__
-
-        return __version__
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

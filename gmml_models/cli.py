@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from gmml_models.convert_command import Convert
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.errors import UsageError
+from gmml_models.models_command import Models
 
 
 class Command(Protocol):
@@ -24,6 +26,8 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Callable[..., Command]] = {
     "corrupt": Corrupt,
+    "models": Models,
+    "convert": Convert,
 }
 _DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more."
 

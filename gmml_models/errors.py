@@ -1,7 +1,93 @@
-"""What a command says when it cannot do what was asked."""
+"""What a command or a loader says when it cannot do what was asked."""
 
 from __future__ import annotations
 
 
 class UsageError(Exception):
     """Bad arguments, nothing to work on, or nowhere to write: the message is for the user, and nothing was done."""
+
+
+class WeightsError(RuntimeError):
+    """Weights could not be fetched, read, or written to the Hub; the subclasses say why, the message what to do."""
+
+
+class NotThereError(WeightsError):
+    """No such repository, revision, folder or file: trying again will not help."""
+
+
+class AccessDeniedError(WeightsError):
+    """The repository is private or gated, or the token is bad. The Hub says the same of names that do not exist."""
+
+
+class HubUnreachableError(WeightsError):
+    """No network, the Hub is down, busy or switched off, and the cache does not hold the file: trying again may help."""
+
+
+class WrongBytesError(WeightsError):
+    """A file is there, but its sha256 or size is not the one recorded or announced for it."""
+
+
+class UnreadableFileError(WeightsError):
+    """A file is not what its name says, is malformed, or holds what we refuse: nothing of it was used."""
+
+
+class WrongKeysError(WeightsError):
+    """A well-formed file holds other tensors than the model: missing or surplus keys, or other shapes."""
+
+
+def from_hub(error: Exception, what: str) -> Exception:
+    """What to raise for an exception of the Hub client; the exception itself where it is no business of the Hub's.
+
+    Args:
+        error: the client's.
+        what: who speaks, and of what.
+    """
+    import huggingface_hub.errors as hub
+
+    local = isinstance(error, hub.LocalEntryNotFoundError)
+    # the client hides why behind "not in the cache", "force download failed" (ValueError), "error while uploading" (RuntimeError)
+    hidden = local or type(error) in (ValueError, RuntimeError)
+    cause = (error.__cause__ or error) if hidden else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    said = " ".join(str(cause).split())[:300]
+    if isinstance(cause, hub.GatedRepoError):
+        return AccessDeniedError(
+            f"{what}: the repository is gated. Ask for access on its page, then log in with `hf auth login` or give token=."
+        )
+    if status in (401, 403):
+        return AccessDeniedError(
+            f"{what}: the Hub refuses (status {status}). The repository is private, the token is missing, bad or not allowed to do "
+            "this, or the name is misspelt. Check the name, log in with `hf auth login`, or give token=."
+        )
+    if status == 404:
+        if isinstance(cause, hub.RevisionNotFoundError):
+            gone = "the repository has no such revision. Give a branch, tag or commit that it has"
+        elif isinstance(cause, hub.EntryNotFoundError):
+            gone = "the repository has no such file at this revision. Check the revision"
+        else:
+            gone = "the Hub knows no such repository, or it is private. Check the name, or log in with `hf auth login`"
+        return NotThereError(f"{what}: {gone}.")
+    if status in (408, 429) or (status is not None and status >= 500):
+        busy = "too many requests: wait, or log in for a higher limit" if status == 429 else "the Hub has a fault: try again later"
+        return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. What is in the cache needs no network.")
+    if status is not None:
+        return WeightsError(f"{what}: the Hub refuses (status {status}: {said}). Correct what it names, and try again.")
+    if isinstance(cause, hub.LocalTokenNotFoundError):
+        return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
+    if "Consistency check failed" in said:
+        return WrongBytesError(f"{what}: what came has another size than announced; nothing was kept. Try again. ({said})")
+    if type(cause).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
+        return HubUnreachableError(
+            f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; what is in the cache "
+            "needs no network."
+        )
+    if local or isinstance(cause, hub.OfflineModeIsEnabled | ConnectionError | TimeoutError):
+        return HubUnreachableError(
+            f"{what}: not in the cache, and the Hub was not asked or did not answer as one ({said}). Load it once with network, "
+            "without local_files_only and HF_HUB_OFFLINE."
+        )
+    if isinstance(cause, hub.HFValidationError):
+        return ValueError(f"{what}: not a Hub name ({said}). Give 'org/name'.")
+    if isinstance(cause, OSError):
+        return WeightsError(f"{what}: {type(cause).__name__}: {said}. Is there room, and may the cache be written to?")
+    return error

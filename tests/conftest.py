@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import pytest
-import torch
 from hypothesis import settings
+
+with warnings.catch_warnings():  # without numpy torch warns when it is loaded; as an error that would be the end
+    warnings.simplefilter("ignore")
+    import torch
 
 torch.set_num_threads(1)  # the CPUs are shared: a second thread waits for whoever holds its core
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)

@@ -206,6 +206,17 @@ def test_any_boxes_in_any_image_are_those_of_a_sequential_painter(data: st.DataO
     assert torch.equal(corrupt.kinds(plan), kinds_slowly(corrupt, plan, size))
 
 
+@pytest.mark.parametrize("placement", ["wrap", "inside", "origin"])
+@pytest.mark.parametrize("size", [(31,), (14, 15), (6, 7, 8)], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 3, 30, 70])
+def test_counted_boxes_are_painted_whole(count: int, size: tuple[int, ...], placement: Literal["wrap", "inside", "origin"]) -> None:
+    corrupt = ga.InBoxes(ga.Boxes(count=count, side=(0.1, 1.0), placement=placement, dims=len(size)), ga.Zeros())
+    plan = corrupt.sample((10, 1, *size), keys=some_keys(10))
+    wanted = kinds_slowly(corrupt, plan, size)
+    assert torch.equal(corrupt.kinds(plan), wanted)
+    assert torch.equal(corrupt.apply(torch.ones(10, 1, *size), plan).mask, wanted > 0)
+
+
 @pytest.mark.parametrize("words", [1, 2, 3])
 @pytest.mark.parametrize("dims", [1, 2])
 def test_lists_that_fill_their_words_exactly_work_in_large_images(words: int, dims: int) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
+from gmml_aug.functional import Values
 from tests.helpers import DTYPES, FLOATS, plans_equal, random_images, some_keys
 from tests.strategies import small_sizes, trees
 
@@ -82,11 +83,15 @@ def test_calls_and_replays_compile_once_for_all_batch_sizes() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [(90,), (36, 41), (10, 12, 11)], ids=str)
-def test_the_dense_path_gives_what_the_compact_path_gives(dtype: torch.dtype, size: tuple[int, ...]) -> None:
-    images, keys = random_images((8, 3, *size), dtype), some_keys(8)
-    bank = random_images((3, 3, *size), dtype, seed=1)
-    for corrupt in (mixed(len(size)), ga.Chain([mixed(len(size))], values=KNOWN), ga.Chain([mixed(len(size))], values="unit")):
+@pytest.mark.parametrize(
+    ("channels", "size"), [(5, (90,)), (3, (36, 41)), (9, (20, 17)), (1, (20, 17)), (6, (10, 12, 11))], ids=str
+)
+def test_the_dense_path_gives_what_the_compact_path_gives(dtype: torch.dtype, channels: int, size: tuple[int, ...]) -> None:
+    images, keys = random_images((8, channels, *size), dtype), some_keys(8)
+    bank = random_images((3, channels, *size), dtype, seed=1)
+    ranges: list[Values] = ["normalised", "unit", ((0.5,) * channels, (0.2,) * channels)]
+    for values in ranges:
+        corrupt = ga.Chain([mixed(len(size))], values=values)
         wanted, banked = corrupt(images, keys=keys), corrupt(images, keys=keys, donors=bank)
         plan = corrupt.sample(images.shape, keys=keys)
         with dense():

@@ -1,0 +1,320 @@
+"""The autoencoder of GMML: a timm vision transformer, and a light decoder on the average of several blocks.
+
+B images, C channels, d the width of the encoder, (h, w) the grid of patches, N = h*w. Blocks count from 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gmml_models import hub, layout
+from gmml_models.card import model_card
+from gmml_models.decoders import build_decoder
+from gmml_models.encoders import build_encoder, describe_encoder, final_norm
+from gmml_models.errors import WrongKeysError
+
+_FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
+
+
+class Encoded(NamedTuple):
+    """What an encoder says about images.
+
+    Attributes:
+        cls: (B, d) the class token of the last block after the final norm; None where the encoder has none.
+        patches: (B, N, d) the patch tokens of the last block after the final norm.
+        features: one (B, N, d) a chosen block: its patch tokens as they leave the block, without the final norm.
+        grid: (h, w), rows and columns of patches.
+    """
+
+    cls: Tensor | None
+    patches: Tensor
+    features: tuple[Tensor, ...]
+    grid: tuple[int, int]
+
+
+class GMMLAutoencoder(nn.Module):
+    """Corrupted images in, reconstructed images out. Nothing is masked inside: what is corrupted is the caller's business.
+
+    The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
+    the encoder's work wherever the patches divide it. `gmml_aug` corrupts signals of one to three dimensions; these encoders take
+    images, two dimensions.
+
+    Args:
+        encoder: a name (ours in `gmml_models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
+            `VisionTransformer` without classifier, which is used itself, not copied.
+        blocks: which blocks are averaged, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
+            of the depth. Blocks behind the last of them are not run in ``forward``, and get no gradient from it.
+        decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.decoders`.
+        img_size: side of the images, or (height, width); of the name by default.
+        patch_size: side of a patch, or (height, width); of the name by default.
+        in_chans: channels of the images; of the name by default.
+        mean: per channel, what the images were normalised by; a note for whoever loads the model, nothing is normalised here.
+            ImageNet's for three channels and 0 otherwise by default.
+        std: likewise; ImageNet's for three channels and 1 otherwise by default.
+        options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
+
+    Shapes:
+        images (B, C, H, W), normalised, float -> the same shape.
+
+    Raises:
+        TypeError: ``encoder`` or an option of a wrong type.
+        ValueError: an unknown name, blocks that the encoder does not have, ``mean`` or ``std`` that do not fit the channels; at the
+            call, images of other channels or of a size that the patches do not divide.
+
+    Source:
+        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 prints a sum, the text says "averaging": an
+        average here. The norm after it is the authors' release's, the paper is silent.
+    """
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer,
+        *,
+        blocks: Sequence[int] | None = None,
+        decoder: str = "paper",
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+        in_chans: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        vit = build_encoder(encoder, img_size=img_size, patch_size=patch_size, in_chans=in_chans, **options)
+        drops = not isinstance(vit.patch_drop, nn.Identity)
+        if drops:
+            raise ValueError(
+                "GMMLAutoencoder: this encoder drops patches while it trains, but every patch is to be reconstructed. Build it "
+                "with patch_drop_rate=0."
+            )
+        self.encoder = vit
+        self.blocks = default_blocks(len(vit.blocks)) if blocks is None else self._check_blocks("blocks", blocks)
+        self.decoder_name = decoder
+        self.decoder = build_decoder(decoder, vit.embed_dim, self.patch_size, self.in_chans)
+        rgb = self.in_chans == 3
+        self.mean = self._check_channels("mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * self.in_chans)
+        self.std = self._check_channels("std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * self.in_chans)
+        if min(self.std) <= 0:
+            raise ValueError(f"GMMLAutoencoder: std={self.std} must be above 0. Give the standard deviation of each channel.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructed images (B, C, H, W) from corrupted ones."""
+        grid = self._check_images(images)
+        features: Any = self.encoder.forward_intermediates(
+            images, indices=[block - 1 for block in self.blocks], output_fmt="NLC", intermediates_only=True, stop_early=True
+        )  # one (B, N, d) a block, without class token
+        fused = features[0]
+        for feature in features[1:]:
+            fused = fused + feature
+        fused = final_norm(self.encoder)(fused / len(features))
+        reconstruction: Tensor = self.decoder(fused, grid)
+        return reconstruction
+
+    def encode(self, images: Tensor, blocks: Sequence[int] | None = None) -> Encoded:
+        """Class token, patch tokens and the features of chosen blocks.
+
+        Args:
+            images: (B, C, H, W).
+            blocks: which blocks' features to return, counting from 1, ascending; those of the model by default, () for none.
+        """
+        grid = self._check_images(images)
+        chosen = self.blocks if blocks is None else self._check_blocks("encode: blocks", blocks, least=0)
+        depth = len(self.encoder.blocks)
+        asked = [block - 1 for block in chosen if block < depth]
+        found: Any = self.encoder.forward_intermediates(
+            images, indices=[*asked, depth - 1], output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+        )  # (B, N, d) a block, or pairs of it and the (B, P, d) prefix tokens
+        prefixed = self.encoder.num_prefix_tokens > 0
+        features = tuple(pair[0] for pair in found) if prefixed else tuple(found)
+        norm = final_norm(self.encoder)
+        cls = norm(found[-1][1][:, 0]) if self.encoder.has_class_token else None
+        kept = features if depth in chosen else features[:-1]
+        return Encoded(cls, norm(features[-1]), kept, grid)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None
+    ) -> None:
+        """Write a folder that gmml_models, timm and transformers read: encoder, decoder, config and card.
+
+        Args:
+            folder: made where it is missing.
+            about: for the card: objective, data (name, licence, images), recipe, and metrics (name, value, spread, measured_by,
+                command).
+            license: of the weights; "unknown" by default.
+
+        Raises:
+            ValueError: the encoder cannot be described, or weights are not finite.
+            OSError: no room or no permission; what was there is as it was.
+        """
+        ours = {
+            **(about or {}),
+            "decoder": self.decoder_name,
+            "blocks": list(self.blocks),
+            "parameters": {"encoder": layout.count(self.encoder), "decoder": layout.count(self.decoder)},
+        }
+        hub.write_folder(
+            folder,
+            tensors={
+                layout.ENCODER: self.encoder.state_dict(),
+                layout.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
+            },
+            config=layout.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+            card=model_card,
+        )
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        about: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        revision: str | None = None,
+        private: bool = False,
+        token: str | bool | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Put the model on the Hub as one commit; the commit's address. Arguments as `save_pretrained` and `hub.push_folder`."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, about=about, license=license)
+            return hub.push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """The autoencoder of a local folder or a Hub repository, in evaluation mode, float32.
+
+        Args:
+            source: a folder, or ``owner/name``.
+            revision: branch, tag or commit.
+            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
+            token: for private and gated repositories; the Hub client's own by default.
+            cache_dir: of the Hub client.
+            local_files_only: never ask the network.
+
+        Raises:
+            WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+        """
+        where = layout.Source(
+            name=source, revision=revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        ).pinned()
+        config = where.config()
+        ours, normalised = config["gmml"], config.get("pretrained_cfg", {})
+        if ours.get("decoder") is None:
+            raise WrongKeysError(
+                f"GMMLAutoencoder: {source} holds an encoder without a decoder of ours. Load it with gmml_models.from_pretrained."
+            )
+        encoder = layout.load_encoder(where, config)
+        model = cls(
+            encoder,
+            blocks=ours.get("blocks"),
+            decoder=ours["decoder"],
+            mean=normalised.get("mean"),
+            std=normalised.get("std"),
+        )
+        tensors = where.tensors(layout.DECODER, config)
+        decoder = {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
+        layout.fill(model.decoder, decoder, f"{layout.DECODER} of {source}")
+        return model.eval()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations inside blocks, and compute them again in the backward pass: less memory, more time."""
+        self.encoder.set_grad_checkpointing(enable)
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the encoder was built for."""
+        height, width = self.encoder.patch_embed.img_size
+        return height, width
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch."""
+        height, width = self.encoder.patch_embed.patch_size
+        return height, width
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        channels: int = self.encoder.patch_embed.proj.in_channels
+        return channels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this model, in types that JSON has: ``GMMLAutoencoder(**model.config)``. Weights are not in it.
+
+        Raises:
+            ValueError: the encoder cannot be described; see `gmml_models.encoders.describe_encoder`.
+        """
+        architecture, arguments = describe_encoder(self.encoder)
+        return {
+            "encoder": architecture,
+            **arguments,
+            "blocks": list(self.blocks),
+            "decoder": self.decoder_name,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def _check_images(self, images: Tensor) -> tuple[int, int]:
+        """The grid (h, w) that the images give."""
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
+            raise ValueError(
+                f"GMMLAutoencoder: images have shape {tuple(images.shape)}, not (B, {self.in_chans}, H, W). Give a batch of "
+                "images, or build the model with another in_chans."
+            )
+        if not images.is_floating_point():
+            raise TypeError(
+                f"GMMLAutoencoder: images are {images.dtype}, not a float type. Normalise them first: "
+                "(images / 255 - mean) / std, per channel."
+            )
+        (height, width), (down, across) = images.shape[2:], self.patch_size
+        if height % down or width % across or not height or not width:
+            raise ValueError(
+                f"GMMLAutoencoder: images of {height} x {width} are not a whole number of patches of {down} x {across}. Resize or "
+                f"crop them, for example to {max(down, height - height % down)} x {max(across, width - width % across)}."
+            )
+        return height // down, width // across
+
+    def _check_blocks(self, what: str, blocks: Sequence[int], least: int = 1) -> tuple[int, ...]:
+        depth, chosen = len(self.encoder.blocks), tuple(blocks)
+        whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)
+        if not whole or len(chosen) < least or chosen != tuple(sorted(set(chosen) & set(range(1, depth + 1)))):
+            raise ValueError(
+                f"GMMLAutoencoder: {what}={blocks!r} are not distinct, ascending whole numbers from 1 to {depth}, the depth of "
+                f"this encoder. Give for example {default_blocks(depth)}."
+            )
+        return chosen
+
+    def _check_channels(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:
+        numbers = tuple(float(value) for value in (default if values is None else values))
+        if len(numbers) != self.in_chans or not all(math.isfinite(number) for number in numbers):
+            raise ValueError(
+                f"GMMLAutoencoder: {name}={values!r} is not {self.in_chans} finite numbers, one a channel. Give for example "
+                f"{name}={tuple(float(value) for value in default)}."
+            )
+        return numbers
+
+
+def default_blocks(depth: int) -> tuple[int, ...]:
+    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; halves are rounded up.
+
+    Source:
+        GMML 2.3: 6, 8, 10 and 12 of 12. Other depths are ours.
+    """
+    return tuple(sorted({max(1, (2 * depth * part + whole) // (2 * whole)) for part, whole in _FRACTIONS}))

@@ -1,0 +1,252 @@
+"""Other people's torch checkpoints (.pth), read without running anything that they ask for.
+
+A pickle is a program. No unpickler runs here, torch's neither, so that no bypass of one matters and there is no second way in:
+`pickle_steps` works the program out on plain data. Containers are judged by one parser, sizes before anything is allocated, and
+tensors are views of the mapped file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor
+
+from gmml_models.errors import NotThereError, UnreadableFileError
+from gmml_models.pickle_steps import Name, Namespace, Number, RefusedError, Steps, Storage, Strided, only
+
+_PICKLE = 8 << 20  # a ViT-L with its teacher and optimiser needs 0.4 MB
+_VALUES, _DEPTH, _ENTRIES, _AXES = 200_000, 64, 100_000, 8
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, struct.error, RuntimeError, Warning)
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = 8 << 30) -> dict[str, Any]:
+    """What ``torch.save`` wrote into a file, as plain data and tensors; nothing that the file asks for is run.
+
+    An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
+    parameter its tensor. Both formats of torch.save are read. Tensors are views of the file, copied on write: keep it unchanged
+    while they are in use.
+
+    Args:
+        path: the checkpoint.
+        most_bytes: a larger file is refused.
+
+    Raises:
+        NotThereError: no such file.
+        UnreadableFileError: the file is something else, is damaged, or asks for more than plain data and tensors: the message names
+            it. Nothing was run and nothing of the file was used.
+    """
+    try:
+        return _read(Path(path), most_bytes)
+    except RefusedError as error:
+        raise UnreadableFileError(f"read_checkpoint: {os.fspath(path)} {error}") from error
+
+
+_DAMAGED = "Nothing of it was run. It may be damaged: download it again."
+
+
+def _read(path: Path, most_bytes: int) -> dict[str, Any]:
+    if path.is_dir():
+        raise RefusedError("is a folder. Give the checkpoint file in it; a folder of safetensors needs no conversion.")
+    if path.exists() and not path.is_file():  # opening a pipe would wait
+        raise RefusedError("is not a regular file. Give the path of a checkpoint.")
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not 0 < size <= most_bytes:
+                what = f"holds {size:,} bytes" if size else "is empty"
+                raise RefusedError(f"{what}. Give a checkpoint of 1 to {most_bytes:,} bytes (most_bytes=).")
+            mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError as error:
+        raise NotThereError(f"read_checkpoint: no file {path}. Give the path of a checkpoint that was downloaded.") from error
+    except OSError as error:
+        raise RefusedError(f"could not be opened: {error.strerror or error}.") from error
+    head = bytes(mapped[:512])
+    _tell_what_it_is(head, size)
+    try:
+        result = _from_zip(mapped) if head[:2] == b"PK" else _from_pickles(mapped)
+    except _MALFORMED as error:
+        raise RefusedError(f"is not what torch.save writes ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
+    except zipfile.BadZipFile as error:
+        raise RefusedError(f"is a zip archive that is cut short or damaged ({str(error)[:200]}). Download it again.") from error
+    if not isinstance(result, dict):
+        raise RefusedError(f"holds a {type(result).__name__}, not a dict of networks. Give a training checkpoint.")
+    return result
+
+
+def _tell_what_it_is(head: bytes, size: int) -> None:
+    """Refuse what is commonly found under the name of a checkpoint."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise RefusedError("is a git-lfs pointer, not the file itself. Fetch it with git lfs pull.")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        raise RefusedError("is a web page, not a checkpoint: the download gave a page instead of the file. Download it by hand.")
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        raise RefusedError("is a safetensors file, which needs no conversion. Load it with from_pretrained or safetensors.")
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")) or head[257:262] == b"ustar":
+        raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is one's own.")
+    if head[:2] != b"PK" and head[:1] not in {b"\x80", b"c", b"("}:
+        raise RefusedError(f"does not begin like a checkpoint of torch.save ({head[:8]!r}). Give a .pth file.")
+
+
+class _Mapped(mmap.mmap):
+    """The file, that hands out no large pieces: neither a zip's index nor a pickle may be one."""
+
+    def read(self, count: int | None = -1) -> bytes:
+        if min(len(self) - self.tell(), count if count is not None and count >= 0 else len(self)) > _PICKLE:
+            raise RefusedError(f"has an index or a pickle of more than {_PICKLE:,} bytes, which no network needs. Nothing was run.")
+        return super().read(count)
+
+
+def _from_zip(mapped: _Mapped) -> Any:
+    with zipfile.ZipFile(cast(IO[bytes], mapped)) as archive:
+        entries = archive.infolist()
+    names = {entry.filename: entry for entry in entries}
+    for entry in entries:
+        if ".." in Path(entry.filename).parts or entry.filename.startswith("/") or "\\" in entry.filename:
+            raise RefusedError(f"is a zip archive with the unsafe name {entry.filename[:200]!r}. Nothing of it was used.")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
+            raise RefusedError(
+                f"is a zip archive whose {entry.filename[:200]!r} is packed; torch.save packs nothing. Nothing was unpacked."
+            )
+    if len(names) != len(entries) or len(entries) > _ENTRIES or sum(entry.file_size for entry in entries) > len(mapped):
+        raise RefusedError(f"is a zip archive of {len(entries):,} entries that overlap or are too many. Nothing of it was used.")
+    found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(found) != 1:
+        raise RefusedError(
+            "is a zip archive, but not one of torch.save: it holds no data.pkl. If it was packed by hand, unpack it."
+        )
+    folder = found[0]
+    if folder + "constants.pkl" in names:
+        raise RefusedError("is a TorchScript program, not a checkpoint. Give the file of torch.save.")
+
+    def piece(name: str) -> tuple[int, int]:
+        entry = names[folder + name]
+        start = entry.header_offset
+        signature, lengths = mapped[start : start + 4], struct.unpack("<HH", mapped[start + 26 : start + 30])
+        first = start + 30 + sum(lengths)
+        stop = first + entry.file_size
+        if start < 0 or signature != b"PK\x03\x04" or stop > len(mapped):
+            raise zipfile.BadZipFile(f"{entry.filename[:100]!r} lies outside the file")
+        with memoryview(mapped) as view, view[first:stop] as content:
+            if entry.CRC and zlib.crc32(content) != entry.CRC:
+                raise zipfile.BadZipFile(f"{entry.filename[:100]!r} does not match its checksum")
+        return first, entry.file_size
+
+    def text(name: str) -> bytes:
+        first, size = piece(name)
+        mapped.seek(first)
+        return mapped.read(size)
+
+    if folder + "byteorder" in names and text("byteorder") != b"little":
+        raise RefusedError("was written by a machine of the other byte order. Save it again on a common one.")
+    steps = Steps()
+    value = steps.value(io.BytesIO(text("data.pkl")))
+    places = {}
+    for key, storage in steps.storages.items():
+        places[key], size = piece("data/" + key)
+        if size != storage.count * storage.dtype.itemsize:
+            raise ValueError(f"{storage.count:,} numbers are announced for data/{key[:40]!r}, which has {size:,} bytes")
+    return _Plain(mapped, places).plain(value)
+
+
+def _from_pickles(mapped: _Mapped) -> Any:
+    """The format before torch 1.6: five pickles, then the numbers."""
+    stream = io.BytesIO(mapped[:_PICKLE])
+    steps = Steps()
+    if steps.value(stream) != _MAGIC or steps.value(stream) != _PROTOCOL:
+        raise RefusedError("is a pickle, but not one of torch.save. Nothing of it was run.")
+    if steps.value(stream).get("little_endian") is not True:
+        raise RefusedError("was written by a machine of the other byte order. Save it again on a common one.")
+    value, keys = steps.value(stream), steps.value(stream)
+    if sorted(only(keys, list)) != sorted(steps.storages):
+        raise ValueError("the list of tensors is not that of the networks")
+    places, at = {}, stream.tell()
+    for key in keys:
+        storage = steps.storages[key]
+        if struct.unpack("<q", mapped[at : at + 8])[0] != storage.count:
+            raise ValueError(f"tensor data {key[:40]!r} is not as long as announced, or the file is cut short")
+        places[key] = at + 8
+        at += 8 + storage.count * storage.dtype.itemsize
+        if at > len(mapped):
+            raise ValueError("the file is cut short")
+    return _Plain(mapped, places).plain(value)
+
+
+class _Plain:
+    """Turns values into plain data and tensors: no cycles, nothing deep, nothing that grows when it is written out."""
+
+    def __init__(self, mapped: _Mapped, places: Mapping[str, int]) -> None:
+        self.mapped, self.places = mapped, places
+        self.done: dict[int, tuple[Any, int, int]] = {}
+        self.flat: dict[str, Tensor] = {}
+        self.bytes = 0
+
+    def plain(self, value: Any) -> Any:
+        return self._plain(value, 1)[0]
+
+    def _plain(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        """The value, its height, and how many values it is written out."""
+        if id(value) in self.done:
+            return self.done[id(value)]
+        if depth > _DEPTH:
+            raise RefusedError(
+                f"holds values that are nested more than {_DEPTH} deep, or contain themselves. Nothing of it was run."
+            )
+        inner: list[tuple[Any, int, int]] = []
+        made: Any = value
+        match value:
+            case Namespace() | dict():
+                content = (value.state or {}) if isinstance(value, Namespace) else value
+                inner = [self._plain(each, depth + 1) for each in content.values()]
+                made = dict(zip(content, (each for each, _, _ in inner), strict=True))
+            case list() | tuple():
+                inner = [self._plain(each, depth + 1) for each in value]
+                made = type(value)(each for each, _, _ in inner)
+            case Strided():
+                made = self._tensor(value)
+            case Name():
+                made = value.text
+            case Storage() | Number():
+                raise ValueError("a part of a tensor or number stands alone")
+        height, count = 1 + max((each[1] for each in inner), default=0), 1 + sum(each[2] for each in inner)
+        if height > _DEPTH or count > _VALUES:
+            raise RefusedError(
+                f"holds values that are nested more than {_DEPTH} deep or unfold to more than {_VALUES:,}. Nothing of it was run."
+            )
+        self.done[id(value)] = made, height, count
+        return self.done[id(value)]
+
+    def _tensor(self, value: Strided) -> Tensor:
+        storage, size, stride = value.storage, value.size, value.stride
+        if not len(size) == len(stride) <= _AXES or any(type(n) is not int or n < 0 for n in (value.offset, *size, *stride)):
+            raise ValueError("a tensor of impossible shape")
+        numbers = math.prod(size)
+        last = value.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if numbers else -1
+        if last >= storage.count or numbers > storage.count:
+            raise ValueError(f"a tensor of shape {size} on {storage.count:,} numbers")
+        self.bytes += numbers * storage.dtype.itemsize
+        if self.bytes > 4 * len(self.mapped):
+            raise RefusedError("holds tensors that share their numbers so that they unfold to more than four times the file.")
+        if not numbers:
+            return torch.empty(size, dtype=storage.dtype)
+        if storage.key not in self.flat:
+            self.flat[storage.key] = self._numbers(storage)
+        return self.flat[storage.key].as_strided(size, stride, value.offset)
+
+    def _numbers(self, storage: Storage) -> Tensor:
+        start, length = self.places[storage.key], storage.count * storage.dtype.itemsize
+        if start % storage.dtype.itemsize == 0:
+            return torch.frombuffer(self.mapped, dtype=storage.dtype, count=storage.count, offset=start)
+        with memoryview(self.mapped) as view, view[start : start + length] as content:
+            return torch.frombuffer(bytearray(content), dtype=storage.dtype, count=storage.count)

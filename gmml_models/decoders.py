@@ -1,0 +1,109 @@
+"""From patch tokens back to pixels.
+
+B images, C channels, d the width of the tokens, (h, w) the grid of patches, (H, W) = (h, w) x patch the image.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """Pointwise ``layers`` on every token, then one transposed convolution ``to_pixels`` with kernel = stride = patch.
+
+    Args:
+        width: d, of the tokens.
+        patch_size: (height, width) of a patch.
+        channels: C, of the images.
+        layers: the pointwise layers, from d to ``bottleneck``.
+        bottleneck: width of what they give.
+
+    Shapes:
+        tokens (B, h*w, d), grid (h, w) -> images (B, C, H, W).
+    """
+
+    def __init__(self, width: int, patch_size: tuple[int, int], channels: int, layers: nn.Sequential, bottleneck: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = layers
+        self.to_pixels = nn.ConvTranspose2d(bottleneck, channels, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Images (B, C, H, W) from tokens (B, h*w, d).
+
+        Raises:
+            ValueError: the tokens are not (B, h*w, d).
+        """
+        if tokens.ndim != 3 or tokens.shape[1] != grid[0] * grid[1] or tokens.shape[2] != self.width:
+            raise ValueError(
+                f"{type(self).__name__}: tokens have shape {tuple(tokens.shape)}, not (B, {grid[0]} x {grid[1]}, {self.width}). "
+                "Give the patch tokens alone, without the class token, and the grid (h, w) that they fill."
+            )
+        features = self.layers(tokens)  # (B, h*w, bottleneck)
+        plane = features.transpose(1, 2).unflatten(2, grid)  # (B, bottleneck, h, w), a view
+        images: Tensor = self.to_pixels(plane)
+        return images
+
+
+@final
+class PaperDecoder(Decoder):
+    """Two (linear, ReLU) pairs of the encoder's width.
+
+    Source:
+        GMML 2.3: "two point-wise convolution layers (...) with ReLU non-linearity and a transposed convolution". The paper gives no
+        widths; the encoder's, and a ReLU after each of the two, are ours.
+    """
+
+    def __init__(self, width: int, patch_size: tuple[int, int], channels: int) -> None:
+        layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        super().__init__(width, patch_size, channels, layers, width)
+
+
+@final
+class ReleaseDecoder(Decoder):
+    """Three (linear, GELU) pairs of the encoder's width.
+
+    Source:
+        The code that the authors of GMML published; GMML 2.3 has two layers with ReLU instead.
+    """
+
+    def __init__(self, width: int, patch_size: tuple[int, int], channels: int) -> None:
+        layers = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Linear(width, width), nn.GELU())))
+        super().__init__(width, patch_size, channels, layers, width)
+
+
+@final
+class MCSSLDecoder(Decoder):
+    """Two (linear, GELU) pairs of 2048, a linear bottleneck of 256.
+
+    Source:
+        MC-SSL 3.2.1: "3 fully connected layers; first two with 2048 neurons and GeLU", a "bottleneck layer with 256 neurons,
+        followed by a transposed convolution".
+    """
+
+    def __init__(self, width: int, patch_size: tuple[int, int], channels: int, hidden: int = 2048, bottleneck: int = 256) -> None:
+        layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        super().__init__(width, patch_size, channels, layers, bottleneck)
+
+
+_DECODERS = {"paper": PaperDecoder, "release": ReleaseDecoder, "mc_ssl": MCSSLDecoder}
+DECODERS = tuple(_DECODERS)
+
+
+def build_decoder(name: str, width: int, patch_size: tuple[int, int], channels: int) -> Decoder:
+    """A decoder by name: one of `DECODERS`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in _DECODERS:
+        raise ValueError(
+            f"build_decoder: decoder={name!r} is unknown. Allowed are {', '.join(map(repr, DECODERS))}: two layers with ReLU as in "
+            "the GMML paper, three with GELU as in its release, or the wide one of MC-SSL."
+        )
+    decoder: Decoder = _DECODERS[name](width, patch_size, channels)
+    return decoder

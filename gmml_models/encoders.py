@@ -1,0 +1,267 @@
+"""timm's vision transformers by name, and the words that rebuild one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+import timm
+import torch
+from timm.layers.format import Format
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+_BASE, _DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
+_MICRO = {"embed_dim": 128, "depth": 6, "num_heads": 4}
+SHORT_NAMES: dict[str, dict[str, Any]] = {  # small encoders that timm has no name for: arguments on top of vit_tiny_patch16_224
+    "vit_micro_patch8_64": {"img_size": 64, "patch_size": 8, **_MICRO},
+    "vit_micro_patch4_32": {"img_size": 32, "patch_size": 4, **_MICRO},
+    "vit_tiny_patch8_64": {"img_size": 64, "patch_size": 8},
+    "vit_tiny_patch4_32": {"img_size": 32, "patch_size": 4},
+}
+_MODULES = {"vision_transformer", "deit"}
+_OF_TIMM = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_ARGUMENTS = set(inspect.signature(VisionTransformer.__init__).parameters) - {"self", "num_classes"}
+_WITHOUT_WEIGHT = ("Dropout", "DropPath", "PatchDropout", "Identity")  # what regularises only, and need not be described
+
+
+def build_encoder(
+    encoder: str | VisionTransformer,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    in_chans: int | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> VisionTransformer:
+    """A timm `VisionTransformer` without a classifier, that takes images of any size its patches divide.
+
+    For another size than its own, the position embedding is resampled at every call (timm's ``dynamic_img_size``); weights and
+    results at its own size stay the same. An encoder that was built already is switched to this in place and returned.
+
+    Args:
+        encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or one that is built.
+        img_size: side of the images, or (height, width); of the name by default.
+        patch_size: side of a patch, or (height, width); of the name by default.
+        in_chans: channels of the images; of the name by default.
+        pretrained: load timm's weights, for names of timm only.
+        options: other arguments of timm's `VisionTransformer`. ``global_pool`` is "token" by default, or "" without a class
+            token; a final norm that timm calls ``fc_norm`` keeps that name.
+
+    Raises:
+        TypeError: ``encoder`` is something else, or an option that timm's `VisionTransformer` does not have.
+        ValueError: a name that timm does not know or that is no plain vision transformer, options for one that is built, a
+            classifier or attention pooling, a size that the patches do not divide.
+    """
+    given = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
+    given = {name: value for name, value in given.items() if value is not None} | options
+    if isinstance(encoder, VisionTransformer):
+        if given or pretrained:
+            raise ValueError(
+                f"build_encoder: {sorted(given) or ['pretrained']} came with an encoder that is built already. Give them to "
+                "timm.create_model, or give the name of the encoder instead."
+            )
+        return _accept(encoder, "the given encoder")
+    if not isinstance(encoder, str):
+        raise TypeError(
+            f"build_encoder: encoder is a {type(encoder).__name__}. Allowed are names and timm's VisionTransformer; give for "
+            "example 'vit_small_patch16_224', or timm.create_model('vit_small_patch16_224', num_classes=0)."
+        )
+    _check_options(given)
+    short = SHORT_NAMES.get(encoder)
+    if short is not None and pretrained:
+        raise ValueError(
+            f"build_encoder: timm has no weights for {encoder!r}, a name of ours. Leave pretrained out, or use "
+            "gmml_models.create_model with a name of gmml_models.list_models()."
+        )
+    if short is None:
+        _check_name(encoder)
+    arguments = {**(short or {}), **given}
+    return _accept(_create(_BASE if short is not None else encoder, pretrained, arguments), repr(encoder))
+
+
+def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
+    """The words that rebuild an encoder: ``timm.create_model(architecture, num_classes=0, **model_args)``.
+
+    The description is tried out on torch's meta device before it is returned: same keys, same shapes, same layers and heads.
+    Dropout and drop path are left out: they belong to a run, not to the weights.
+
+    Returns:
+        The name of an architecture in timm's registry, and the arguments of timm's `VisionTransformer` that differ from it, in
+        types that JSON has.
+
+    Raises:
+        ValueError: an encoder that such words cannot rebuild; the message names what differs.
+    """
+    named = str((getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or "")
+    candidates = [named] if named and timm.is_model(named) else []
+    candidates.append(_DISTILLED if hasattr(vit, "dist_token") else _BASE)
+    wanted, problem = _fingerprint(vit), ""
+    for architecture in dict.fromkeys(candidates):
+        try:
+            reference = _read(_on_meta(architecture, {}))
+            arguments = {name: value for name, value in _read(vit).items() if value != reference[name]}
+            if "global_pool" in arguments:  # timm would derive it from the pooling
+                arguments["fc_norm"] = not isinstance(vit.fc_norm, nn.Identity)
+            found = _fingerprint(_on_meta(architecture, arguments))
+        except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+            problem = problem or f"timm cannot build it as {architecture}: {error}"
+            continue
+        if found == wanted:
+            return architecture, arguments
+        differ = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+        here, there = (parts.get(differ[0], "absent") for parts in (wanted, found))
+        problem = problem or (
+            f"against {architecture} with {arguments}, {len(differ)} parts differ, the first is {differ[0]}: {here} here, {there} "
+            "there"
+        )
+    raise ValueError(
+        f"describe_encoder: this encoder cannot be written as a name of timm's registry with arguments of VisionTransformer; "
+        f"{problem}. Build it with timm.create_model(name, num_classes=0, ...) and numbers, True or False as arguments (a head is "
+        "removed by encoder.reset_classifier(0)), or save its state_dict yourself."
+    )
+
+
+def final_norm(vit: VisionTransformer) -> nn.Module:
+    """The norm behind the last block; with average pooling timm keeps it under another name."""
+    norm: nn.Module = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
+    return norm
+
+
+def _on_meta(architecture: str, arguments: dict[str, Any]) -> Any:
+    with torch.device("meta"):
+        return timm.create_model(architecture, num_classes=0, **arguments)
+
+
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
+    pool: dict[str, Any] = {}
+    if "global_pool" not in arguments:
+        plain = _on_meta(name, {})
+        pool["global_pool"] = "token" if arguments.get("class_token", plain.has_class_token) else ""
+        if not isinstance(plain.fc_norm, nn.Identity):  # its last norm keeps the name that timm's weights have
+            pool["fc_norm"] = True
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**pool, **arguments})
+    except AssertionError as error:
+        raise ValueError(
+            f"build_encoder: timm refuses {name!r} with {arguments}: {error or 'no reason given'}. Change "
+            "these options, or leave them out."
+        ) from error
+
+
+def _accept(vit: Any, who: str) -> VisionTransformer:
+    """Check an encoder, and switch it to images of any size."""
+    plain = isinstance(vit, VisionTransformer) and isinstance(vit.patch_embed, PatchEmbed)
+    if not plain:
+        raise ValueError(
+            f"build_encoder: {who} is not a plain timm VisionTransformer that cuts patches by one convolution. Allowed are for "
+            "example 'vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224' or 'deit_small_distilled_patch16_224'."
+        )
+    surplus = sorted(name for name, _ in vit.named_parameters() if name.split(".")[0] in ("head", "head_dist", "attn_pool"))
+    if surplus:
+        pool = "token" if vit.has_class_token else ""
+        raise ValueError(
+            f"build_encoder: {who} has weights behind its last norm ({', '.join(surplus[:4])}) that nothing would train. Build it "
+            f"with num_classes=0 and global_pool='{pool}', or call encoder.reset_classifier(0, '{pool}')."
+        )
+    size, patch = vit.patch_embed.img_size, vit.patch_embed.patch_size
+    if size is None or size[0] % patch[0] or size[1] % patch[1] or min(size) < 1:
+        raise ValueError(
+            f"build_encoder: img_size={size} of {who} is not a multiple of patch_size={patch}. Give another img_size or "
+            f"patch_size, for example img_size={tuple(max(p, s - s % p) for s, p in zip(size or patch, patch, strict=True))}."
+        )
+    vit.dynamic_img_size = True
+    vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
+    accepted: VisionTransformer = vit
+    return accepted
+
+
+def _check_options(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if name == "num_classes":
+            raise TypeError(
+                "build_encoder: num_classes is always 0. For a classifier, use timm.create_model with the saved encoder."
+            )
+        if name not in _ARGUMENTS | _OF_TIMM:
+            close = difflib.get_close_matches(name, _ARGUMENTS)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(_ARGUMENTS))}."
+            raise TypeError(f"build_encoder: {name}={value!r} is no argument of timm's VisionTransformer. {hint}")
+        if name in ("img_size", "patch_size"):
+            sides = value if isinstance(value, (tuple, list)) else (value, value)
+            if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+                raise ValueError(
+                    f"build_encoder: {name}={value!r} is neither a whole number above 0 nor a pair of them. Give for example "
+                    f"{name}=32 or {name}=(32, 48)."
+                )
+        if name == "in_chans" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give for example in_chans=3.")
+
+
+def _check_name(name: str) -> None:
+    if name.split(".")[0] in {known for module in _MODULES for known in timm.list_models(module=module)}:
+        return
+    known = [*SHORT_NAMES, *(model for module in sorted(_MODULES) for model in timm.list_models(module=module))]
+    what = "is in timm, but not one of its plain vision transformers" if timm.is_model(name) else "is not known to timm, nor to us"
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [*SHORT_NAMES, "vit_small_patch16_224"]
+    raise ValueError(
+        f"build_encoder: {name!r} {what}. Close names are {', '.join(close)}; or give a VisionTransformer that is built."
+    )
+
+
+def _read(vit: VisionTransformer) -> dict[str, Any]:
+    """The arguments of `VisionTransformer` that weights and results follow from, read off a model."""
+    patches, block = vit.patch_embed, vit.blocks[0] if len(vit.blocks) else None
+    attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    qkv, fc1 = getattr(attn, "qkv", None), getattr(mlp, "fc1", None)
+    return {
+        "img_size": _plain(patches.img_size),
+        "patch_size": _plain(patches.patch_size),
+        "in_chans": patches.proj.in_channels,
+        "global_pool": vit.global_pool,
+        "embed_dim": vit.embed_dim,
+        "depth": len(vit.blocks),
+        "num_heads": getattr(attn, "num_heads", None),
+        "mlp_ratio": None if fc1 is None else fc1.out_features / vit.embed_dim,
+        "qkv_bias": getattr(qkv, "bias", None) is not None,
+        "qk_norm": _has(attn, "q_norm"),
+        "scale_attn_norm": _has(attn, "norm"),
+        "scale_mlp_norm": _has(mlp, "norm"),
+        "proj_bias": getattr(getattr(attn, "proj", None), "bias", None) is not None,
+        "init_values": 1e-5 if _has(block, "ls1") else None,  # the value is that of the first step only
+        "class_token": vit.cls_token is not None,
+        "pos_embed": "none" if vit.pos_embed is None else "learn",
+        "no_embed_class": vit.no_embed_class,
+        "reg_tokens": vit.num_reg_tokens,
+        "pre_norm": not isinstance(vit.norm_pre, nn.Identity),
+        "final_norm": not isinstance(final_norm(vit), nn.Identity),
+        "fc_norm": not isinstance(vit.fc_norm, nn.Identity),
+    }
+
+
+def _fingerprint(vit: VisionTransformer) -> dict[str, Any]:
+    """What two encoders must share: tensors, layers and their settings, heads; without what only regularises."""
+    tensors: dict[str, Tensor] = vit.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    layers = {
+        f"layer {name}": (type(module).__name__, module.extra_repr())
+        for name, module in vit.named_modules()
+        if name and type(module).__name__ not in _WITHOUT_WEIGHT
+    }
+    heads = {
+        f"heads of {name}": (module.num_heads, getattr(module, "scale", None))
+        for name, module in vit.named_modules()
+        if hasattr(module, "num_heads")
+    }
+    size = {"img_size": tuple(vit.patch_embed.img_size), "no_embed_class": vit.no_embed_class, "kind": type(vit).__name__}
+    return {**shapes, **layers, **heads, **size}
+
+
+def _has(module: nn.Module | None, name: str) -> bool:
+    return not isinstance(getattr(module, name, None), (nn.Identity, type(None)))
+
+
+def _plain(size: tuple[int, int]) -> int | list[int]:
+    height, width = (int(side) for side in size)
+    return height if height == width else [height, width]

@@ -1,0 +1,207 @@
+"""One folder, three loaders: gmml_models, timm and transformers give the same bits, and nothing wrong is ever loaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+
+import gmml_models as gm
+from gmml_models import hub, layout
+from gmml_models.card import model_card
+from gmml_models.errors import NotThereError, UnreadableFileError, WrongBytesError, WrongKeysError
+
+ABOUT = {
+    "objective": "gmml",
+    "data": {"name": "made up", "licence": "CC0-1.0", "images": 3},
+    "metrics": [{"name": "k-NN", "value": 12.5, "spread": 0.5, "measured_by": "the test", "command": "pytest"}],
+}
+
+
+def a_model(seed: int = 0, **options: Any) -> gm.GMMLAutoencoder:
+    torch.manual_seed(seed)
+    return gm.GMMLAutoencoder("vit_micro_patch8_64", **{"depth": 3, **options}).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    a_model().save_pretrained(tmp_path / "model", about=ABOUT, license="cc0-1.0")
+    return tmp_path / "model"
+
+
+def images(channels: int = 3, height: int = 64, width: int = 64) -> torch.Tensor:
+    return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decoder": "release"},
+        {"decoder": "mc_ssl", "blocks": (1, 3)},
+        {"in_chans": 1},
+        {"in_chans": 13, "img_size": (32, 48)},
+        {"img_size": (64, 32), "patch_size": 16, "mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0)},
+        {"class_token": False, "reg_tokens": 2},
+    ],
+    ids=str,
+)
+def test_a_saved_model_comes_back_to_the_bit(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = a_model(**options)
+    model.save_pretrained(tmp_path / "model")
+    again = gm.GMMLAutoencoder.from_pretrained(tmp_path / "model")
+    assert (again.blocks, again.decoder_name, again.mean, again.std) == (model.blocks, model.decoder_name, model.mean, model.std)
+    assert not again.training
+    given = images(model.in_chans, *model.img_size)
+    assert torch.equal(model(given), again(given))
+    assert all(parameter.requires_grad for parameter in again.parameters())
+    assert {name: tensor.dtype for name, tensor in again.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in model.state_dict().items()
+    }
+
+
+def test_gmml_timm_and_transformers_load_the_same_features(folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    given, encoder = images(), gm.from_pretrained(folder)
+    expected = a_model().encoder.forward_features(given)
+    assert torch.equal(encoder.forward_features(given), expected)
+    by_timm = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert isinstance(by_timm, VisionTransformer)
+    assert torch.equal(by_timm.forward_features(given), expected)
+    by_transformers = transformers.AutoModel.from_pretrained(folder).eval()
+    assert torch.equal(by_transformers(pixel_values=given).last_hidden_state, expected)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    assert tuple(processor.data_config["mean"]) == layout.IMAGENET_MEAN
+
+
+def test_an_encoder_is_loaded_for_another_use(folder: Path) -> None:
+    model = gm.from_pretrained(folder, num_classes=7, img_size=96, in_chans=1)
+    assert model(images(1, 96, 96)).shape == (2, 7)
+    same, plain = gm.from_pretrained(folder, drop_path_rate=0.1), gm.from_pretrained(folder)
+    assert torch.equal(same.forward_features(images()), plain.forward_features(images()))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_a_vit_of_timm_becomes_the_encoder_and_is_saved_as_one(tmp_path: Path, name: str) -> None:
+    vit = timm.create_model(name, num_classes=0, img_size=32, depth=2).eval()
+    assert isinstance(vit, VisionTransformer)
+    model = gm.GMMLAutoencoder(vit).eval()
+    assert model.encoder is vit
+    model.save_pretrained(tmp_path / "model")
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    assert torch.equal(by_timm(images(3, 32, 32)), vit(images(3, 32, 32)))
+
+
+def test_bfloat16_weights_are_read_as_float32(folder: Path) -> None:
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / layout.ENCODER).items()}
+    config = json.loads((folder / "config.json").read_text())
+    hub.write_folder(
+        folder,
+        tensors={layout.ENCODER: tensors, layout.DECODER: load_file(folder / layout.DECODER)},
+        config=config,
+        card=model_card,
+    )
+    encoder = gm.from_pretrained(folder)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    assert torch.equal(encoder.state_dict()["cls_token"], tensors["cls_token"].float())
+
+
+class TestWhatIsRefused:
+    def test_one_flipped_bit(self, folder: Path) -> None:
+        path = folder / layout.ENCODER
+        raw = bytearray(path.read_bytes())
+        raw[-5] ^= 1
+        path.write_bytes(raw)
+        for load in (gm.from_pretrained, gm.GMMLAutoencoder.from_pretrained, lambda at: gm.from_pretrained(at, num_classes=3)):
+            with pytest.raises(WrongBytesError, match="sha256"):
+                load(folder)
+
+    def test_other_weights_than_the_pinned_ones(self, folder: Path, tmp_path: Path) -> None:
+        pin = hub.expected_sha256(json.loads((folder / "config.json").read_text()), layout.ENCODER)
+        assert pin is not None
+        gm.from_pretrained(folder, sha256=pin)
+        a_model(seed=1).save_pretrained(tmp_path / "exchanged")
+        gm.from_pretrained(tmp_path / "exchanged")  # whole in itself: only the pin notices
+        for pins in (pin, {layout.ENCODER: pin}):
+            with pytest.raises(WrongBytesError, match=pin[:16]):
+                gm.from_pretrained(tmp_path / "exchanged", sha256=pins)
+            with pytest.raises(WrongBytesError, match=pin[:16]):
+                gm.GMMLAutoencoder.from_pretrained(tmp_path / "exchanged", sha256=pins)
+
+    def test_which_check_ran_is_said(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, logger="gmml_models"):
+            gm.from_pretrained(folder)
+            gm.from_pretrained(folder, sha256=hub.expected_sha256(json.loads((folder / "config.json").read_text()), layout.ENCODER))
+        own, pinned = caplog.messages
+        assert "own record" in own
+        assert "the pin that was given" in pinned
+
+    @pytest.mark.parametrize("change", ["missing", "surplus", "shape"])
+    def test_tensors_that_do_not_fit_are_listed(self, folder: Path, change: str) -> None:
+        tensors = load_file(folder / layout.ENCODER)
+        if change == "missing":
+            del tensors["blocks.1.norm1.weight"]
+        elif change == "surplus":
+            tensors["blocks.9.norm1.weight"] = torch.zeros(3)
+        else:
+            tensors["blocks.1.norm1.weight"] = torch.zeros(3)
+        config = json.loads((folder / "config.json").read_text())
+        hub.write_folder(folder, tensors={layout.ENCODER: tensors}, config=config, card="")
+        with pytest.raises(WrongKeysError, match=r"blocks\.\d\.norm1\.weight"):
+            gm.from_pretrained(folder)
+
+    def test_a_folder_without_a_decoder(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        hub.write_folder(folder, tensors={layout.ENCODER: load_file(folder / layout.ENCODER)}, config=config, card="")
+        gm.from_pretrained(folder)
+        with pytest.raises(NotThereError, match=layout.DECODER):
+            gm.GMMLAutoencoder.from_pretrained(folder)
+
+    def test_a_folder_of_somebody_else(self, tmp_path: Path) -> None:
+        save_file({"weight": torch.zeros(3)}, tmp_path / layout.ENCODER)
+        with pytest.raises(NotThereError, match=r"config\.json"):
+            gm.from_pretrained(tmp_path)
+        (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+        with pytest.raises(UnreadableFileError, match="gmml"):
+            gm.from_pretrained(tmp_path)
+
+    def test_a_name_that_is_nothing(self) -> None:
+        with pytest.raises(NotThereError, match="neither a folder that exists nor a Hub name"):
+            gm.from_pretrained("no/such/folder/here")
+
+
+def test_torch_hub_finds_the_entries(folder: Path) -> None:
+    root = Path(__file__).parents[2]
+    encoder = torch.hub.load(str(root), "gmml_encoder", folder, source="local")
+    model = torch.hub.load(str(root), "gmml_autoencoder", folder, source="local")
+    assert torch.equal(encoder(images()), model.encoder(images()))
+
+
+def test_importing_and_loading_take_nothing_heavy_along(folder: Path) -> None:
+    code = f"""
+import sys
+import gmml_models
+assert "torch" not in sys.modules and "timm" not in sys.modules
+gmml_models.GMMLAutoencoder.from_pretrained({str(folder)!r})
+heavy = {{"transformers", "kornia", "accelerate", "matplotlib", "sklearn", "gradio"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in gm.__all__:
+        found = getattr(gm, name)
+        assert name == "__version__" or (found.__doc__ or "").strip(), name
+    assert set(gm.__all__) <= set(dir(gm))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        gm.nonsense  # noqa: B018  # the access is what is tested

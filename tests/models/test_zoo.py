@@ -1,0 +1,98 @@
+"""The registry: by name, with pins, and honest about being empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import gmml_models as gm
+from gmml_models import zoo
+from gmml_models.cli import main
+from gmml_models.errors import NotThereError, WrongBytesError
+
+NAME = "gmml_vit_micro_patch8_64.nothing"
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    torch.manual_seed(0)
+    about = {
+        "data": {"name": "nothing", "licence": "CC0-1.0"},
+        "recipe": {"epochs": 3},
+        "metrics": [{"name": "k-NN", "value": 12.5, "spread": 0.5, "measured_by": "a test"}],
+    }
+    gm.GMMLAutoencoder("vit_micro_patch8_64", depth=2).save_pretrained(tmp_path / NAME, about=about, license="cc0-1.0")
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_bundled_weights_are_listed_and_loaded(bundled: Path) -> None:
+    assert gm.list_models() == [NAME]
+    assert gm.list_models("*caltech*") == []
+    model = gm.create_model(NAME, pretrained=True)
+    given = torch.randn(1, 3, 64, 64)
+    assert torch.equal(model(given), gm.GMMLAutoencoder.from_pretrained(bundled / NAME)(given))
+    assert torch.equal(gm.from_pretrained(NAME)(given), model.encoder(given))
+
+
+def test_bundled_weights_are_checked(bundled: Path) -> None:
+    path = bundled / NAME / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(WrongBytesError):
+        gm.create_model(NAME, pretrained=True)
+
+
+def test_random_weights_need_no_registry() -> None:
+    model = gm.create_model("gmml_vit_micro_patch8_64", depth=2, decoder="release")
+    assert model.img_size == (64, 64)
+    assert model.decoder_name == "release"
+
+
+def test_an_unknown_name_says_what_there_is(bundled: Path) -> None:
+    with pytest.raises(NotThereError, match=f"There are: {NAME}"):
+        gm.create_model("gmml_vit_micro_patch8_64.nothin", pretrained=True)
+    with pytest.raises(ValueError, match="does not begin with 'gmml_'"):
+        gm.create_model("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="options \\['depth'\\]"):
+        gm.create_model(NAME, pretrained=True, depth=3)
+
+
+def test_an_empty_registry_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    assert gm.list_models() == []
+    with pytest.raises(NotThereError, match="The registry is empty so far"):
+        gm.create_model(NAME, pretrained=True)
+    assert run("models") == 0
+    assert "holds no weights yet" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("bundled")
+def test_the_table_shows_what_each_holds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    assert run("models") == 0
+    shown = capsys.readouterr().out
+    for word in (
+        NAME,
+        "encoder 4",
+        "model.safetensors",
+        "decoder.safetensors",
+        "CC0-1.0",
+        "12.5",
+        "by a test",
+        "cc0-1.0",
+        "in the package",
+    ):
+        assert word in shown
+    assert run("models", "--pattern", "*else*") == 0
+    assert "no name matches" in capsys.readouterr().out
