@@ -62,7 +62,7 @@ def check_integer_pair(who: str, name: str, value: object, low: int, high: int) 
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
-    if not isinstance(shape, Sequence) or not all(isinstance(length, int | torch.SymInt) for length in shape):
+    if not isinstance(shape, Sequence) or not all(isinstance(length, (int, torch.SymInt)) for length in shape):
         raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
     got = tuple(shape)
     if len(got) != dims + 2:
@@ -72,7 +72,7 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
             f"gmml_aug: images of shape {got} came, but this corruption works on {dims} spatial axes: (B, C, {axes}). "
             f"Add the missing axis (one image is images[None]) {mend}."
         )
-    if min(got) < 1:
+    if any(length < 1 for length in got):  # not min(): torch 2.6 cannot trace it over symbolic lengths
         raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")
     return got
 
