@@ -69,7 +69,7 @@ class Corruption(ABC):
             images: (B, C, *S), float or uint8, on any device; never written to.
             generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
             keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
-            donors: (N, C, *S) images that aliens are taken from instead of this batch.
+            donors: (N, C, *S) images that aliens are taken from instead of this batch; other ones, for none is left out of them.
             out: where the corrupted images are written; may be ``images`` itself.
 
         Returns:
@@ -85,7 +85,7 @@ class Corruption(ABC):
             checks.check_donors(donors, images)
         if out is not None:
             checks.check_out(out, images)
-        bank = None if donors is None else donors.shape[0]
+        bank = None if donors is None or donors is images else donors.shape[0]
         plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
         return self.apply(images, plan, donors=donors, out=out)
 
@@ -142,6 +142,7 @@ class Corruption(ABC):
             steps=program.names,
             shape=shape[1:],
             donors=donors,
+            bank=not own,
         )
 
     def apply(self, images: Tensor, plan: Plan, *, donors: Tensor | None = None, out: Tensor | None = None) -> Corrupted:
@@ -166,6 +167,10 @@ class Corruption(ABC):
         pool = images if donors is None else donors
         if donors is not None:
             checks.check_donors(donors, images)
+        if program.foreign and donors is None and plan.bank:
+            raise ValueError(
+                f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
+            )
         if program.foreign and pool.shape[0] != plan.donors:
             raise ValueError(
                 f"gmml_aug: the plan chose donors among {plan.donors} images, but {pool.shape[0]} are here. Give the batch or "

@@ -36,6 +36,7 @@ class Plan:
         steps: the names of the fills.
         shape: (C, *S) of the images that the plan is for.
         donors: number of images that donor numbers refer to: the batch it was sampled for, or the bank.
+        bank: True if they refer to a bank, which then has to be given when the plan is applied.
     """
 
     keys: Tensor
@@ -45,6 +46,7 @@ class Plan:
     steps: tuple[str, ...]
     shape: tuple[int, ...]
     donors: int
+    bank: bool
 
     def __len__(self) -> int:
         """Number of images."""
@@ -85,6 +87,7 @@ class Plan:
             "format": _FORMAT,
             "shape": json.dumps(self.shape),
             "donors": json.dumps(int(self.donors)),
+            "bank": json.dumps(self.bank),
             "boxes": json.dumps(len(self.boxes)),
             "drawn": json.dumps([len(step) for step in self.drawn]),
             "steps": json.dumps(self.steps),
@@ -122,7 +125,8 @@ class Plan:
             steps = tuple(str(name) for name in json.loads(about["steps"]))
             if len(leaves) != 2 + boxes + sum(drawn):
                 raise ValueError(f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, its header says {2 + boxes + sum(drawn)}.")
-            return _unflatten(leaves, (boxes, tuple(drawn), steps, shape, int(json.loads(about["donors"]))))
+            donors, bank = int(json.loads(about["donors"])), bool(json.loads(about["bank"]))
+            return _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank))
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error
 
@@ -140,17 +144,18 @@ class Plan:
 
 def _flatten(plan: Plan) -> tuple[list[Tensor], Any]:
     leaves = [plan.keys, plan.active, *plan.boxes, *(tensor for step in plan.drawn for tensor in step)]
-    return leaves, (len(plan.boxes), tuple(len(step) for step in plan.drawn), plan.steps, plan.shape, plan.donors)
+    counts = tuple(len(step) for step in plan.drawn)
+    return leaves, (len(plan.boxes), counts, plan.steps, plan.shape, plan.donors, plan.bank)
 
 
 def _unflatten(leaves: Any, context: Any) -> Plan:
     keys, active, *rest = leaves
-    boxes, counts, steps, shape, donors = context
+    boxes, counts, steps, shape, donors, bank = context
     drawn, at = [], boxes
     for count in counts:
         drawn.append(tuple(rest[at : at + count]))
         at += count
-    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors)
+    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors, bank)
 
 
 def _flatten_with_names(plan: Plan) -> tuple[list[tuple[Any, Tensor]], Any]:

@@ -137,3 +137,19 @@ def test_a_part_without_its_donors_is_an_error() -> None:
         SOME.apply(images[:2], plan[:2])
     with pytest.raises(ValueError, match=r"6 images, but 5 .*donors="):
         SOME.apply(images, plan, donors=images[:5])
+
+
+def test_a_plan_for_a_bank_asks_for_the_bank() -> None:
+    images_count = 4
+    images = torch.arange(float(images_count)).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    plan = ga.Alien().sample(images.shape, keys=some_keys(images_count), bank=images_count)
+    with pytest.raises(ValueError, match=r"from a bank of 4 images, which did not come.*donors="):
+        ga.Alien().apply(images, plan)
+    assert ga.Alien().apply(images, plan, donors=images + 10).images.min() >= 10
+
+
+def test_the_batch_given_as_donors_is_the_batch() -> None:
+    images = torch.arange(5.0).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    for seed in range(20):
+        found = ga.Alien()(images, keys=some_keys(5, seed), donors=images).images
+        assert (found != images).all()
