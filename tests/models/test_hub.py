@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 import zipfile
@@ -542,9 +543,12 @@ def entry(begin: int, end: int, shape: object = None, dtype: str = "F32") -> dic
     return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
 
 
+CANARY = Path(tempfile.gettempdir(), f"gmml-canary-{os.getpid()}")  # what a file that runs code would leave
+
+
 class _Runs:
     def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, ("echo ran > /tmp/gmml-was-run",))
+        return (os.system, (f"echo ran > {CANARY}",))
 
 
 HARMFUL: dict[str, tuple[bytes, str]] = {
@@ -599,7 +603,7 @@ def test_a_harmful_file_gets_a_clear_error(tmp_path: Path, kind: str) -> None:
     assert len(str(caught.value)) < 1000
     with pytest.raises(errors.WrongBytesError):
         hub.read_tensors(path, sha256="0" * 64)
-    assert not Path("/tmp/gmml-was-run").exists()
+    assert not CANARY.exists()
 
 
 def test_a_checkpoint_of_torch_is_called_a_pickle_and_not_opened(tmp_path: Path) -> None:
@@ -610,7 +614,7 @@ def test_a_checkpoint_of_torch_is_called_a_pickle_and_not_opened(tmp_path: Path)
     for path in tmp_path.iterdir():
         with pytest.raises(errors.UnreadableFileError, match="may run code"):
             hub.read_tensors(path)
-    assert not Path("/tmp/gmml-was-run").exists()
+    assert not CANARY.exists()
 
 
 def test_a_large_promise_costs_no_memory(tmp_path: Path) -> None:
