@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from gmml_aug.paint import paint, paint_in_groups, step_mask
 from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
 from gmml_aug.resolve import open_steps, place_boxes
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Corrupted(NamedTuple):
@@ -205,7 +208,8 @@ class Corruption(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the code that builds it, so that unpickling checks every value again."""
-        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})  # type: ignore[arg-type]
+        fields = dataclasses.fields(cast("DataclassInstance", self))  # every leaf is a dataclass, this base is none
+        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields})
 
 
 class Fill(Corruption):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from gmml_aug.boxes import Boxes
@@ -61,8 +62,8 @@ def gmml_reference(*, values: Values | None = None, alone: Literal["error", "ski
     Source:
         The observed behaviour of the release, not the paper; held against recorded statistics of it.
     """
-    release = {"side": (0.0, 0.3), "overshoot": True, "placement": "origin"}
-    noise, alien = Boxes(ratio=(0.5, 0.75), **release), Boxes(ratio=0.3, **release)  # type: ignore[arg-type]
+    noise = Boxes(ratio=(0.5, 0.75), side=(0.0, 0.3), overshoot=True, placement="origin")
+    alien = replace(noise, ratio=0.3)
     return Chain([OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))])], values=values)
 
 
