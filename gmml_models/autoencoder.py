@@ -196,6 +196,7 @@ class GMMLAutoencoder(nn.Module):
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """The autoencoder of a local folder or a Hub repository, in evaluation mode, float32.
 
@@ -206,12 +207,19 @@ class GMMLAutoencoder(nn.Module):
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: of the Hub client.
             local_files_only: never ask the network.
+            force_download: replace what the cache holds, to repair it.
 
         Raises:
             WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
         """
         where = layout.Source(
-            name=source, revision=revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            name=source,
+            revision=revision,
+            sha256=sha256,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
         ).pinned()
         config = where.config()
         ours, normalised = config["gmml"], config.get("pretrained_cfg", {})

@@ -115,7 +115,9 @@ def translate(
     license: str | None = None,
 ) -> Translated:
     """A checkpoint, as `read_checkpoint` gives it, in our names; the options and errors are those of `convert_checkpoint`."""
-    from gmml_models.layout import IMAGENET_MEAN, IMAGENET_STD, make_config
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    from gmml_models.layout import make_config
 
     kind = _kind(checkpoint, kind)
     if kind == "gmml" and teacher:
@@ -136,7 +138,7 @@ def translate(
         "args": args,
         "heads": sorted({".".join(key.split(".")[1:3]) for key in tensors if key.startswith("heads.")}),
     }
-    config = make_config(encoder, mean=IMAGENET_MEAN, std=IMAGENET_STD, gmml=ours, license=license)
+    config = make_config(encoder, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD, gmml=ours, license=license)
     return Translated(parts["backbone"], tensors, config)
 
 

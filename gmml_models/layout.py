@@ -24,7 +24,6 @@ from gmml_models.encoders import build_encoder, describe_encoder
 from gmml_models.errors import WrongKeysError
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _log = logging.getLogger("gmml_models")
 
@@ -40,6 +39,7 @@ class Source:
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: of the Hub client.
         local_files_only: never ask the network.
+        force_download: replace what the cache holds, to repair it.
     """
 
     name: str | os.PathLike[str]
@@ -48,6 +48,7 @@ class Source:
     token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
+    force_download: bool = False
 
     def pinned(self) -> Source:
         """The same source at the commit that it is at now, so that all its files belong together."""
@@ -80,6 +81,7 @@ class Source:
             "token": self.token,
             "cache_dir": self.cache_dir,
             "local_files_only": self.local_files_only,
+            "force_download": self.force_download,
         }
 
 

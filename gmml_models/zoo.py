@@ -83,6 +83,7 @@ def from_pretrained(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
     **options: Any,
 ) -> VisionTransformer:
     """The plain timm encoder of a folder, a Hub repository or a name of the registry, in evaluation mode, float32.
@@ -94,6 +95,7 @@ def from_pretrained(
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: of the Hub client.
         local_files_only: never ask the network.
+        force_download: replace what the cache holds, to repair it.
         options: of timm, for another use of the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...; timm
             then resamples position embeddings and adapts the first layer.
 
@@ -109,7 +111,13 @@ def from_pretrained(
         source = entry.folder or entry.repo or source
         revision, sha256 = revision or entry.revision, sha256 or entry.sha256
     where = Source(
-        name=source, revision=revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        name=source,
+        revision=revision,
+        sha256=sha256,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
     ).pinned()
     config = where.config()
     if not options:

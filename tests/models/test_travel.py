@@ -35,6 +35,26 @@ by_transformers = transformers.AutoModel.from_pretrained("someone/small").eval()
 assert torch.equal(by_transformers(pixel_values=given).last_hidden_state, expected)
 """
 
+REPAIR = """
+import pathlib
+import gmml_models as gm
+from gmml_models.errors import WrongBytesError
+from huggingface_hub import hf_hub_download
+blob = pathlib.Path(hf_hub_download("someone/small", "model.safetensors", local_files_only=True)).resolve()
+raw = bytearray(blob.read_bytes())
+raw[-1] ^= 1
+blob.write_bytes(raw)
+try:
+    gm.from_pretrained("someone/small")
+except WrongBytesError as error:
+    assert "force_download=True" in str(error)
+else:
+    raise AssertionError("wrong bytes were loaded")
+gm.GMMLAutoencoder.from_pretrained("someone/small", force_download=True)
+gm.from_pretrained("someone/small", force_download=True)
+gm.from_pretrained("someone/small")
+"""
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
@@ -58,3 +78,4 @@ def test_pushed_and_loaded_back_by_three_loaders_then_again_without_network(hub:
     requests = len(hub.requests)
     run(hub, tmp_path, "OPTIONS = {'local_files_only': True}" + LOAD, HF_HUB_OFFLINE="1")
     assert len(hub.requests) == requests
+    run(hub, tmp_path, REPAIR)
