@@ -67,7 +67,26 @@ def gmml_reference(*, values: Values | None = None, alone: Literal["error", "ski
     return Chain([OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))])], values=values)
 
 
-_PRESETS = {"gmml": gmml, "gmml_reference": gmml_reference}
+def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
+    """The behaviour of SiT's release: per image either zeros or alien content, with equal chance.
+
+    Zeros cover 50 %, alien content 30 %, in the boxes of `gmml_reference`: whole boxes until the share is passed, clipped at the
+    borders. A donor is never the image itself here, which the release allows.
+
+    Args:
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
+    Source:
+        The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: 0.5 and 0.3 are
+        met exactly, but for the overshoot. No text of the paper was at hand.
+    """
+    zeros = Boxes(ratio=0.5, side=(0.0, 0.3), overshoot=True, placement="origin")
+    alien = replace(zeros, ratio=0.3)
+    return Chain([OneOf([InBoxes(zeros, Zeros()), InBoxes(alien, Alien(alone=alone))])], values=values)
+
+
+_PRESETS = {"gmml": gmml, "gmml_reference": gmml_reference, "sit": sit}
 
 
 def names() -> list[str]:

@@ -29,7 +29,11 @@ _DEMO = Path("demo.png")
 _DEMO_SEED = 144  # every step shows on every photograph
 _SEEDS = 1 << 31
 _SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
-_ABOUT = {"gmml": "The recipe of the GMML paper", "gmml_reference": "The behaviour of the GMML release"}
+_ABOUT = {
+    "gmml": "The recipe of the GMML paper",
+    "gmml_reference": "The behaviour of the GMML release",
+    "sit": "The behaviour of the SiT release",
+}
 _ROUNDS = 9  # of the measurement
 _TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of it that are worth measuring
 
@@ -46,8 +50,8 @@ class Corrupt:
     """Take the photographs that come with scikit-image, if no IMAGES are given."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
     """The shorter side of every image is resized to this."""
-    preset: Literal["gmml", "gmml_reference"] = "gmml"
-    """The paper's recipe, or the behaviour of the authors' release."""
+    preset: Literal["gmml", "gmml_reference", "sit"] = "gmml"
+    """The paper's recipe, or the behaviour of the authors' releases."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Decides everything that chance decides. A new one is drawn, and printed, if none is given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -25,6 +25,7 @@ COMPOSITIONS: dict[str, ga.Corruption] = {
     ),
     "gmml of zeros": ga.presets.gmml(values="unit", zeros=1.0),
     "gmml_reference": ga.presets.gmml_reference(),
+    "sit": ga.presets.sit(values="unit", alone="skip"),
     "a fill": ga.Blur(sigma=1.5, kernel=3),
     "nested": ga.Chain(
         [
@@ -105,7 +106,7 @@ def test_a_place_where_nothing_happens_is_fine(p: float) -> None:
     assert masks.sum(1).tolist() == [128 if p == 1.0 else 0] * 3
 
 
-@pytest.mark.parametrize("name", ["gmml", "gmml_reference"])
+@pytest.mark.parametrize("name", ga.presets.names())
 def test_every_preset_works_on_small_batches_of_any_channels(name: str) -> None:
     corrupt = getattr(ga.presets, name)()
     for seed in range(12):
@@ -114,7 +115,7 @@ def test_every_preset_works_on_small_batches_of_any_channels(name: str) -> None:
 
 
 def test_names_lists_the_presets() -> None:
-    assert {"gmml", "gmml_reference"} <= set(ga.presets.names())
+    assert {"gmml", "gmml_reference", "sit"} <= set(ga.presets.names())
     for name in ga.presets.names():
         assert callable(getattr(ga.presets, name))
         assert "Source:" in (getattr(ga.presets, name).__doc__ or "")
@@ -208,8 +209,29 @@ def assert_quantiles_agree(share: Tensor, quantiles: list[float], theirs: int) -
     assert abs(float(share.max()) - quantiles[-1]) < 0.05
 
 
-def test_the_reference_preset_is_noise_or_alien_with_equal_chance() -> None:
-    corrupt = ga.presets.gmml_reference()
+@pytest.mark.parametrize("name", ["gmml_reference", "sit"])
+def test_the_presets_of_the_releases_replace_by_one_or_the_other_with_equal_chance(name: str) -> None:
+    corrupt = getattr(ga.presets, name)()
     active = corrupt.sample((4000, 3, 16, 16), keys=some_keys(4000)).active
     assert (active.sum(1) == 1).all()
     assert abs(float(active[:, 0].float().mean()) - 0.5) < 5 * 0.5 / math.sqrt(4000)
+
+
+def test_sit_is_half_of_zeros_or_a_third_of_alien_content_in_the_boxes_of_the_release() -> None:
+    (choice,) = ga.presets.sit().parts
+    (reference,) = ga.presets.gmml_reference().parts
+    assert isinstance(choice, ga.OneOf)
+    assert isinstance(reference, ga.OneOf)
+    assert choice.parts[1] == reference.parts[1]
+    images = random_images((400, 3, 64, 64))
+    plan = ga.presets.sit().sample(images.shape, keys=some_keys(400))
+    found, mask = ga.presets.sit().apply(images, plan)
+    zeros, share = plan.active[:, 0], mask.flatten(1).double().mean(1)
+    assert (found[zeros] == torch.where(mask, 0.0, images)[zeros]).all()
+    assert (found[~zeros] != 0).all()
+    for of, target in ((zeros, 0.5), (~zeros, 0.3)):
+        assert float(share[of].min()) >= target  # painting ends with the box that passes it
+        assert float(share[of].mean()) < target + 0.02
+        assert float(share[of].max()) < target + 0.09
+    first, middle = mask[:, 0, 0].double().mean(), mask[:, 0, 32].double().mean()
+    assert first < 0.4 * middle

@@ -225,6 +225,30 @@ def test_the_centre_is_a_moving_average_of_the_teacher() -> None:
     torch.testing.assert_close(loss(s, t), concept_loss(s, t, loss.center, student_temperature=0.2, teacher_temperature=0.07))
 
 
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_parts_that_are_observed_move_the_centre_as_the_whole_would(cut: int) -> None:
+    whole, parted, tokens = ConceptLoss(5), ConceptLoss(5), noise(7, 2, 5)
+    for step in range(2):
+        whole.update(tokens + step)
+        for part in (tokens[:cut], tokens[cut:]):
+            parted.observe(part + step)
+            parted(part, part)
+        assert list(parted.state_dict()) == ["center"]
+        parted.update()
+    torch.testing.assert_close(parted.center, whole.center)
+    parted.update()  # nothing was observed since
+    torch.testing.assert_close(parted.center, whole.center)
+
+
+def test_what_is_discarded_has_no_influence_even_nan() -> None:
+    loss, other = ConceptLoss(5), ConceptLoss(5)
+    loss.observe(noise(3, 5) * math.nan)
+    loss.discard()
+    loss.update(noise(7, 5))
+    other.update(noise(7, 5))
+    assert torch.equal(loss.center, other.center)
+
+
 def entropy(probability: Tensor) -> float:
     return float(-(probability * probability.clamp(min=1e-12).log()).sum(-1).mean())
 
@@ -260,6 +284,8 @@ def test_wrong_arguments_of_the_concept_loss_are_named() -> None:
         ConceptLoss(4)(noise(2, 5), noise(2, 5))
     with pytest.raises(ValueError, match=r"ConceptLoss.update: the centre has shape \(4,\)"):
         ConceptLoss(4).update(noise(2, 5))
+    with pytest.raises(ValueError, match=r"ConceptLoss.observe: the centre has shape \(4,\)"):
+        ConceptLoss(4).observe(noise(2, 5))
     with pytest.raises(ValueError, match="they must be alike"):
         ConceptLoss(5)(noise(2, 5), noise(3, 5))
 
@@ -372,7 +398,9 @@ def one_rank(rank: int, folder: str) -> None:
     try:
         loss = ConceptLoss(5)
         tokens = noise(7, 5)
-        loss.update(tokens[:2] if rank == 0 else tokens[2:])
+        for token in tokens[:2] if rank == 0 else tokens[2:]:
+            loss.observe(token)
+        loss.update()
         half = slice(3 * rank, 3 * rank + 3)
         views = [noise(6, 8, seed=seed)[half].requires_grad_() for seed in range(4)]
         contrast = contrastive_loss(*views)

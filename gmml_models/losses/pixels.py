@@ -1,0 +1,105 @@
+"""Reconstructed images against clean ones.
+
+B images, C channels, S their spatial axes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gmml_models.losses.checks import same
+
+Reduction = Literal["mean", "none", "sum"]
+
+
+def masked_l1(reconstruction: Tensor, clean: Tensor, mask: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Absolute difference where the image was manipulated.
+
+    Per image the mean over manipulated pixels and channels, then the mean over all images. An image whose mask is empty contributes
+    0, and counts as an image: so half batches have the mean of the whole. What lies outside the mask, NaN even, has no influence.
+
+    Args:
+        reconstruction: what the model says.
+        clean: what it should say.
+        mask: True where the pixel was manipulated.
+        reduction: over the images: "mean", "sum", or "none" for one number an image.
+
+    Shapes:
+        (B, C, *S) float, (B, C, *S) float, (B, 1, *S) bool -> () or (B,).
+
+    Raises:
+        TypeError: images that are not float, a mask that is not bool.
+        ValueError: shapes that do not fit, an empty batch, an unknown ``reduction``.
+
+    Source:
+        GMML 2.3, equation 1, which sums; the release averages over the manipulated elements of the whole batch. Averaging within
+        each image first is ours.
+    """
+    return _reduce("masked_l1", _masked("masked_l1", reconstruction, clean, mask, squared=False), reduction)
+
+
+def masked_l2(reconstruction: Tensor, clean: Tensor, mask: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Squared difference where the image was manipulated; otherwise as `masked_l1`.
+
+    Source:
+        The code that the authors of MC-SSL published; the paper has `l1`.
+    """
+    return _reduce("masked_l2", _masked("masked_l2", reconstruction, clean, mask, squared=True), reduction)
+
+
+def l1(reconstruction: Tensor, clean: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Absolute difference over the whole image: per image the mean, then the mean over the images.
+
+    Shapes:
+        (B, C, *S) float, (B, C, *S) float -> () or (B,).
+
+    Raises:
+        TypeError: images that are not float.
+        ValueError: shapes that differ, an empty batch, an unknown ``reduction``.
+
+    Source:
+        MC-SSL 3.2.1, equation 1, which sums; the mean is ours.
+    """
+    one, other = same("l1", reconstruction=reconstruction, clean=clean)
+    return _reduce("l1", (one - other).abs().flatten(1).mean(1), reduction)
+
+
+def l2(reconstruction: Tensor, clean: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Squared difference over the whole image; otherwise as `l1`.
+
+    Source:
+        Ours, for comparison.
+    """
+    one, other = same("l2", reconstruction=reconstruction, clean=clean)
+    return _reduce("l2", (one - other).square().flatten(1).mean(1), reduction)
+
+
+def _masked(who: str, reconstruction: Tensor, clean: Tensor, mask: Tensor, *, squared: bool) -> Tensor:
+    """(B,) the mean over manipulated pixels and channels, 0 where there are none."""
+    one, other = same(who, reconstruction=reconstruction, clean=clean)
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{who}: mask is {mask.dtype}, not bool. Give True where the pixel was manipulated, for example mask > 0.")
+    wanted = (one.shape[0], 1, *one.shape[2:])
+    if one.ndim < 3 or mask.shape != wanted:
+        raise ValueError(
+            f"{who}: mask has shape {tuple(mask.shape)} beside images {tuple(one.shape)}; allowed is (B, 1, *S) = {tuple(wanted)}. "
+            "Give the mask of the corruption, one value a pixel."
+        )
+    # both are cut before the difference: a NaN outside the mask would come through 0 * NaN in the gradient
+    difference = one.masked_fill(~mask, 0.0) - other.masked_fill(~mask, 0.0)
+    total = (difference.square() if squared else difference.abs()).flatten(1).sum(1)
+    count = mask.flatten(1).sum(1) * one.shape[1]
+    return total / count.clamp(min=1)
+
+
+def _reduce(who: str, losses: Tensor, reduction: Reduction) -> Tensor:
+    if reduction == "mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "none":
+        return losses
+    raise ValueError(f"{who}: reduction={reduction!r} is unknown. Allowed are 'mean', 'sum' and 'none'.")

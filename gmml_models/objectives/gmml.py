@@ -1,0 +1,102 @@
+"""GMML: restore what was manipulated. And its control, which has nothing to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from gmml_aug import Corruption, presets
+from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.losses import l1, masked_l1
+from gmml_models.objectives.objective import Objective, build_autoencoder
+
+
+@final
+class GMML(Objective):
+    """Group Masked Model Learning: the absolute difference between restored and clean images, where they were manipulated.
+
+    Any number of views of any sizes; the loss is the mean over all of them. Part: ``reconstruction``.
+
+    Args:
+        encoder: a name or a timm `VisionTransformer` as for `GMMLAutoencoder`, or an autoencoder, which is trained itself.
+        corrupt: what happens to the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
+        decoder: as for `GMMLAutoencoder`; "paper" by default.
+        blocks: as for `GMMLAutoencoder`; the last one must be among them.
+        mean: as for `GMMLAutoencoder`.
+        std: as for `GMMLAutoencoder`.
+        options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: what `GMMLAutoencoder` refuses; blocks without the last one; options beside an autoencoder.
+
+    Source:
+        GMML 2.3, equation 1, which sums: see `masked_l1` for the means. The paper has one view; several are the release's.
+    """
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer | GMMLAutoencoder,
+        *,
+        corrupt: Corruption | None = None,
+        decoder: str | None = None,
+        blocks: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        autoencoder = build_autoencoder(
+            "GMML", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="paper", last=False, options=options
+        )
+        super().__init__(autoencoder, presets.gmml(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        self._check_depth()
+
+    def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the part ``reconstruction``; see `Objective`."""
+        errors = []
+        for numbers in self._sizes(views, keys):
+            clean, corrupted, mask = self._batch(views, keys, numbers)
+            errors.append(masked_l1(self.autoencoder(corrupted), clean, mask, reduction="none"))
+        loss = torch.cat(errors).mean()
+        return loss, {"reconstruction": loss.detach()}
+
+
+@final
+class Autoencode(Objective):
+    """The control: nothing is corrupted, and the loss is the absolute difference over the whole image.
+
+    Arguments, views and errors as `GMML`; keys are asked for, and not used.
+
+    Source:
+        GMML 2.1, "the baseline is to pretrain the transformer based autoencoder without any masking", and 3.3.1: it reconstructs
+        perfectly after a few epochs, and learns little that helps.
+    """
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer | GMMLAutoencoder,
+        *,
+        decoder: str | None = None,
+        blocks: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        autoencoder = build_autoencoder(
+            "Autoencode", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="paper", last=False, options=options
+        )
+        super().__init__(autoencoder, None)
+        self._check_depth()
+
+    def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the part ``reconstruction``; see `Objective`."""
+        errors = []
+        for numbers in self._sizes(views, keys):
+            clean = self._batch(views, keys, numbers).clean
+            errors.append(l1(self.autoencoder(clean), clean, reduction="none"))
+        loss = torch.cat(errors).mean()
+        return loss, {"reconstruction": loss.detach()}

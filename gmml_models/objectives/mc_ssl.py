@@ -1,0 +1,246 @@
+"""MC-SSL0.0: restore the image, and see in every patch the concept that the teacher sees."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal, final, get_args
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gmml_aug import Corruption, presets
+from gmml_models.autoencoder import Encoded, GMMLAutoencoder
+from gmml_models.heads import ConceptHead
+from gmml_models.losses import ConceptLoss, l1, masked_l1
+from gmml_models.objectives.objective import Batch, Objective, build_autoencoder, cosine, decode
+from gmml_models.objectives.teacher import Teacher
+
+Terms = Literal["both", "reconstruction", "concepts"]
+
+
+@final
+class MCSSL(Objective):
+    """Multi-concept self-supervised learning: reconstruction, and the concepts of patches as a teacher sees them.
+
+    The student sees the views corrupted, the teacher those of the first view's size clean; smaller ones, *local* views, go through
+    the student alone. The loss is the plain mean of its parts:
+
+    - ``reconstruction``: `l1` between the restored and the clean image, the mean over all views.
+    - ``concepts``: `ConceptLoss` of the student's patch tokens against the teacher's of the same view, token by token. A local
+      view has no part in it: the teacher has not seen it, and its patches lie elsewhere in the image.
+    - ``cls``, with ``cls=True``: `ConceptLoss` of the student's class token of every view against the teacher's of every *other*
+      view that it has seen.
+
+    Args:
+        encoder: a name or a timm `VisionTransformer`, or an autoencoder, which is trained itself.
+        classes: K, how many concepts. The paper finds that few are enough for patches, 1024 for example.
+        terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the
+            decoder takes no gradient and stays as it is.
+        cls: compare class tokens too.
+        corrupt: what happens to the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
+        decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
+        blocks: as for `GMMLAutoencoder`; the last one alone by default.
+        masked: reconstruct where the images were manipulated only, as `masked_l1`.
+        momentum: of the teacher at the start; 1 at the end of a cosine.
+        student_temperature: what the student's logits are divided by.
+        teacher_temperature: what the teacher's are divided by.
+        center_momentum: how much of the centre stays at a step.
+        freeze_last: share of the run in which the last layer of the student's head stays as it is, 1 / epochs for the first
+            epoch. Its gradient is zero until then, so an optimiser that decays weights changes lengths, which do not count.
+        hidden: width of the hidden layers of the concept head.
+        bottleneck: width before its last layer.
+        mean: as for `GMMLAutoencoder`.
+        std: as for `GMMLAutoencoder`.
+        options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: what `GMMLAutoencoder` refuses; a value out of its range; ``cls`` without concepts or class token; options
+            beside an autoencoder.
+
+    Source:
+        MC-SSL 3.2: "GMML-based manipulated images" for the student, clean ones for the teacher; 3.2.1 for the reconstruction from
+        the last block; 3.2.2 for the concepts "corresponding to the i-th token"; 4.1 for temperatures, momentum, teacher and the
+        "simple averaging"; appendix A for ``terms``, and that the teacher "is only required for the patch classification task".
+        The paper uses several crops (4) and does not say how: what local views take part in is ours for patches, DINO's and the
+        release's for class tokens. ``cls`` with a last layer of its own, centre momentum 0.9, K = 8192 and ``freeze_last`` are the
+        release's. The shares of the corruption are GMML's: 3.2 names its kinds (noise, other images, colour) and no numbers.
+    """
+
+    learns: Tensor  # () 1 where the last layer of the head learns, else 0
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer | GMMLAutoencoder,
+        *,
+        classes: int = 8192,
+        terms: Terms = "both",
+        cls: bool = False,
+        corrupt: Corruption | None = None,
+        decoder: str | None = None,
+        blocks: Sequence[int] | None = None,
+        masked: bool = False,
+        momentum: float = 0.996,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        center_momentum: float = 0.9,
+        freeze_last: float = 0.0,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        if terms not in get_args(Terms):
+            raise ValueError(f"MCSSL: terms={terms!r} is unknown. Allowed are {', '.join(map(repr, get_args(Terms)))}.")
+        if cls and terms == "reconstruction":
+            raise ValueError(
+                "MCSSL: cls=True compares concepts, but terms='reconstruction' has none. Give terms='both' or 'concepts'."
+            )
+        if not 0.0 <= freeze_last <= 1.0:
+            raise ValueError(
+                f"MCSSL: freeze_last={freeze_last} is outside [0, 1]. Give a share of the run, for example 1 / epochs."
+            )
+        autoencoder = build_autoencoder(
+            "MCSSL", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="mc_ssl", last=True, options=options
+        )
+        if cls and not autoencoder.encoder.has_class_token:
+            raise ValueError("MCSSL: cls=True, but the encoder has no class token. Leave it out, or give class_token=True.")
+        super().__init__(autoencoder, presets.gmml(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        self.terms, self.cls, self.masked, self.freeze_last = terms, cls, masked, freeze_last
+        self.head: ConceptHeads | None = None
+        self.teacher: Teacher[ConceptHeads] | None = None
+        self.patch_loss: ConceptLoss | None = None
+        self.cls_loss: ConceptLoss | None = None
+        if terms == "reconstruction":
+            self._check_depth()
+            return
+        if terms == "concepts":
+            autoencoder.decoder.requires_grad_(False)
+        self.head = ConceptHeads(autoencoder.encoder.embed_dim, classes, hidden, bottleneck, cls=cls)
+        self.teacher = Teacher(autoencoder, self.head, momentum)
+        self.patch_loss = ConceptLoss(
+            classes, student_temperature=student_temperature, teacher_temperature=teacher_temperature, momentum=center_momentum
+        )
+        self.cls_loss = copy.deepcopy(self.patch_loss) if cls else None
+        # what each rank observed is its own until the step; DistributedDataParallel would hand out that of the first
+        self._ddp_params_and_buffers_to_ignore = ["patch_loss.observed", "cls_loss.observed"]
+        self.register_buffer("learns", torch.tensor(float(freeze_last == 0.0)))
+
+    def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and those of the parts ``reconstruction``, ``concepts`` and ``cls`` that were asked for; see `Objective`."""
+        sizes = self._sizes(views, keys)
+        if self.cls and len(views) < 2:
+            raise ValueError("MCSSL: cls=True compares the class tokens of different views, but 1 view came. Give two or more.")
+        if self.terms == "concepts" and not self.cls and len(sizes) > 1:
+            raise ValueError(
+                "MCSSL: nothing would be learnt from local views, those of another size than the first, with terms='concepts'. "
+                "Leave them out, or give terms='both' or cls=True."
+            )
+        batches = [self._batch(views, keys, numbers) for numbers in sizes]
+        encoded = [self.autoencoder.encode(batch.corrupted, None if self.reconstructs else ()) for batch in batches]
+        parts: dict[str, Tensor] = {}
+        if self.reconstructs:
+            errors = [self._errors(batch, seen) for batch, seen in zip(batches, encoded, strict=True)]
+            parts["reconstruction"] = torch.cat(errors).mean()
+        if self.teacher is not None:
+            parts.update(self._concepts(sizes, encoded, batches[0].clean))
+        return torch.stack(list(parts.values())).mean(), {name: part.detach() for name, part in parts.items()}
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher and the centres; see `Objective`."""
+        super().after_step(progress)
+        if self.teacher is None or self.head is None:
+            return
+        self.teacher.follow(self.autoencoder, self.head, cosine(self.teacher.momentum, 1.0, progress))
+        for loss in self._losses():
+            loss.update()
+        self.learns.fill_(float(progress >= self.freeze_last * (1.0 - 1e-9)))  # steps done / steps is a rounded number
+
+    def discard(self) -> None:
+        """Forget the teacher's logits of the calls since the last step; see `Objective`."""
+        for loss in self._losses():
+            loss.discard()
+
+    def exported(self) -> GMMLAutoencoder:
+        """The teacher's autoencoder; the student's without a teacher."""
+        return self.autoencoder if self.teacher is None else self.teacher.autoencoder
+
+    @property
+    def reconstructs(self) -> bool:
+        """True if a decoder is trained."""
+        return self.terms != "concepts"
+
+    def _errors(self, batch: Batch, encoded: Encoded) -> Tensor:
+        """(V*B,) the reconstruction error of each image."""
+        restored = decode(self.autoencoder, encoded)
+        if self.masked:
+            return masked_l1(restored, batch.clean, batch.mask, reduction="none")
+        return l1(restored, batch.clean, reduction="none")
+
+    def _concepts(self, sizes: list[list[int]], encoded: list[Encoded], clean: Tensor) -> dict[str, Tensor]:
+        """The losses of patch and class tokens, against the teacher's view of the clean images (V*B, C, H, W) of the first size."""
+        assert self.teacher is not None
+        assert self.head is not None
+        assert self.patch_loss is not None
+        every = torch.cat([one.cls for one in encoded if one.cls is not None]) if self.cls else None
+        student, student_cls = self.head(encoded[0].patches, every, self.learns if self.freeze_last else None)
+        with torch.no_grad():
+            known = self.teacher.autoencoder.encode(clean, ())
+            target, target_cls = self.teacher.head(known.patches, known.cls if self.cls else None)
+        parts = {"concepts": self.patch_loss(student, target)}  # of (V*B, N, K)
+        if self.cls_loss is not None:
+            order = [number for numbers in sizes for number in numbers]
+            seen = dict(zip(order, student_cls.chunk(len(order)), strict=True))  # (B, K) a view
+            wanted = dict(zip(sizes[0], target_cls.chunk(len(sizes[0])), strict=True))
+            both = [(seen[one], wanted[other]) for other in wanted for one in seen if one != other]
+            parts["cls"] = self.cls_loss(torch.stack([one for one, _ in both]), torch.stack([other for _, other in both]))
+        if self.training:
+            self.patch_loss.observe(target)
+            if self.cls_loss is not None:
+                self.cls_loss.observe(target_cls)
+        return parts
+
+    def _losses(self) -> list[ConceptLoss]:
+        return [loss for loss in (self.patch_loss, self.cls_loss) if loss is not None]
+
+
+@final
+class ConceptHeads(nn.Module):
+    """A `ConceptHead` for patch tokens whose layers serve class tokens too, with a last layer of their own.
+
+    Args:
+        width: d, of the tokens.
+        classes: K, how many concepts, of each kind.
+        hidden: width of the hidden layers.
+        bottleneck: width before the last layer.
+        cls: with a last layer for class tokens.
+
+    Source:
+        MC-SSL 3.2.2; the two last layers are the release's.
+    """
+
+    def __init__(self, width: int, classes: int, hidden: int, bottleneck: int, *, cls: bool) -> None:
+        super().__init__()
+        self.patch = ConceptHead(width, classes, hidden, bottleneck)
+        self.cls = nn.Parameter(torch.randn(classes, bottleneck)) if cls else None
+
+    def forward(self, patches: Tensor, cls: Tensor | None, learns: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (..., K) of patch tokens (..., d) and of class tokens (B, d).
+
+        Args:
+            patches: patch tokens.
+            cls: class tokens.
+            learns: factor on the gradient of the last layers.
+        """
+        found = self._logits(patches, self.patch.concepts, learns)
+        return found, None if cls is None or self.cls is None else self._logits(cls, self.cls, learns)
+
+    def _logits(self, tokens: Tensor, concepts: Tensor, learns: Tensor | None) -> Tensor:
+        if learns is not None:  # a parameter that is switched off by requires_grad would be missed by DistributedDataParallel
+            held = concepts.detach()
+            concepts = held + (concepts - held) * learns
+        return F.linear(F.normalize(self.patch.layers(tokens), dim=-1), F.normalize(concepts, dim=-1))

@@ -1,0 +1,258 @@
+"""The contract of an objective: views in, a loss out, and what follows a step.
+
+V views, B images, C channels, (H, W) the size of a view.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gmml_aug import Corruption
+from gmml_aug.checks import check_keys
+from gmml_models.autoencoder import Encoded, GMMLAutoencoder
+from gmml_models.encoders import build_encoder, final_norm
+
+
+class Reconstruction(NamedTuple):
+    """What a picture of a reconstruction needs.
+
+    Attributes:
+        corrupted: (B, C, H, W) what the autoencoder saw.
+        mask: (B, 1, H, W) bool, True where a pixel was manipulated.
+        restored: (B, C, H, W) what it made of it, float32.
+    """
+
+    corrupted: Tensor
+    mask: Tensor
+    restored: Tensor
+
+
+class Batch(NamedTuple):
+    """The views of one size, one behind the other, so that they pass through a network at once.
+
+    Attributes:
+        clean: (V*B, C, H, W).
+        corrupted: (V*B, C, H, W).
+        mask: (V*B, 1, H, W) bool.
+    """
+
+    clean: Tensor
+    corrupted: Tensor
+    mask: Tensor
+
+
+class Objective(nn.Module, ABC):
+    """Something that an autoencoder is pretrained for: it corrupts the views of images, predicts, and compares.
+
+    In a step call it once or, to accumulate gradients, several times; then, once the optimiser has stepped, ``after_step``; or
+    ``discard`` if the step is skipped. Every parameter that takes a gradient gets one in every call, so that
+    DistributedDataParallel needs no search for unused ones; wrap the objective itself. In evaluation mode a call leaves no trace.
+
+    Args:
+        autoencoder: the student: what is trained.
+        corrupt: what happens to the views; None: nothing.
+
+    Attributes:
+        autoencoder: as given.
+        corrupt: as given.
+    """
+
+    def __init__(self, autoencoder: GMMLAutoencoder, corrupt: Corruption | None) -> None:
+        super().__init__()
+        if corrupt is not None and not isinstance(corrupt, Corruption):
+            raise TypeError(
+                f"{self._name}: corrupt={corrupt!r} is no corruption. Give one of gmml_aug, for example presets.gmml(), or leave "
+                "it out for that of the objective; without any corruption the objective is Autoencode."
+            )
+        self.autoencoder = autoencoder
+        self.corrupt = corrupt
+
+    @abstractmethod
+    def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the parts it is made of.
+
+        Args:
+            views: each (B, C, H, W), normalised, of one float dtype; those of another size than the first are *local*.
+            keys: (B,) int64, one an image: what happens to view v follows from ``keys + v``.
+
+        Returns:
+            () the loss in float32 or wider, and each part by name, (), detached. Means are taken per image first: the losses of two
+            halves of a batch have the mean of the whole, but for SiT's contrast and for alien content, which look at the batch.
+
+        Raises:
+            TypeError: views or keys of a wrong type.
+            ValueError: views of other channels, of a size that the patches do not divide, or of different numbers of images; too
+                few views or images for the objective. Nothing was computed then.
+        """
+
+    def after_step(self, progress: float) -> None:
+        """What follows a step of the optimiser: the teacher and the centres move. Never call it for a skipped step.
+
+        Args:
+            progress: share of the run that is done, 0 to 1.
+
+        Raises:
+            ValueError: another ``progress``.
+        """
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"{self._name}: progress={progress} is outside [0, 1]. Give steps done / steps of the run.")
+
+    def discard(self) -> None:
+        """Forget what the calls since the last step collected: for a step that is skipped."""
+
+    def encoder(self) -> VisionTransformer:
+        """What is exported: a reference, not a copy. A teacher's parameters take no gradient."""
+        return self.exported().encoder
+
+    def exported(self) -> GMMLAutoencoder:
+        """The autoencoder to save: the teacher's where there is a teacher."""
+        return self.autoencoder
+
+    @property
+    def reconstructs(self) -> bool:
+        """True if a decoder is trained."""
+        return True
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, *, keys: Tensor) -> Reconstruction:
+        """Corrupt images as training does, and restore them with the autoencoder that is exported, in evaluation mode.
+
+        Args:
+            images: (B, C, H, W), normalised, float.
+            keys: (B,) int64.
+
+        Raises:
+            TypeError: as a call.
+            ValueError: as a call; or no decoder is trained.
+        """
+        if not self.reconstructs:
+            raise ValueError(f"{self._name}: no decoder is trained, so there is nothing to show. Ask objective.reconstructs first.")
+        self._sizes([images], keys)
+        _, corrupted, mask = self._batch([images], keys, [0])
+        model = self.exported()
+        with _evaluating(model):
+            return Reconstruction(corrupted, mask, model(corrupted).float())
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _sizes(self, views: Sequence[Tensor], keys: Tensor) -> list[list[int]]:
+        """The numbers of the views of each size, those of the first view's size first; raises on what no objective takes."""
+        if isinstance(views, Tensor) or not len(views) or not all(isinstance(view, Tensor) for view in views):
+            came = f"a tensor {tuple(views.shape)}" if isinstance(views, Tensor) else f"{views!r:.80}"
+            raise TypeError(f"{self._name}: views must be a list of tensors (B, C, H, W), but {came} came. Give [images], or more.")
+        first = views[0]
+        sizes: list[list[int]] = []
+        for number, view in enumerate(views):
+            self.autoencoder._check_images(view)
+            if view.shape[0] != first.shape[0] or view.dtype != first.dtype or view.device != first.device:
+                raise ValueError(
+                    f"{self._name}: view {number} holds {view.shape[0]} images, {view.dtype} on {view.device}, and view 0 "
+                    f"{first.shape[0]}, {first.dtype} on {first.device}. Give views of the same images, alike in these."
+                )
+            for numbers in sizes:
+                if views[numbers[0]].shape == view.shape:
+                    numbers.append(number)
+                    break
+            else:
+                sizes.append([number])
+        if not first.shape[0]:
+            raise ValueError(f"{self._name}: the views hold no image. Give one or more.")
+        check_keys(keys, first.shape[0], first.device)
+        return sizes
+
+    def _batch(self, views: Sequence[Tensor], keys: Tensor, numbers: Sequence[int]) -> Batch:
+        """The views of one size, clean and corrupted; each is corrupted by itself, so that aliens are other images."""
+        clean = _join([views[number] for number in numbers])
+        if self.corrupt is None:
+            return Batch(clean, clean, torch.zeros_like(clean[:, :1], dtype=torch.bool))
+        done = [self.corrupt(views[number], keys=keys + number) for number in numbers]
+        return Batch(clean, _join([one.images for one in done]), _join([one.mask for one in done]))
+
+    def _check_depth(self) -> None:
+        """Refuse an autoencoder whose loss leaves the last blocks of the encoder as chance made them."""
+        depth, blocks = len(self.autoencoder.encoder.blocks), self.autoencoder.blocks
+        if blocks[-1] < depth:
+            raise ValueError(
+                f"{self._name}: blocks={blocks} end before the last block, {depth}, so nothing would train what lies behind. "
+                f"End them with {depth}, or give a shallower encoder."
+            )
+
+
+def build_autoencoder(
+    who: str,
+    encoder: str | VisionTransformer | GMMLAutoencoder,
+    *,
+    blocks: Sequence[int] | None,
+    decoder: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    default: str,
+    last: bool,
+    options: dict[str, Any],
+) -> GMMLAutoencoder:
+    """The autoencoder of an objective.
+
+    Args:
+        who: speaks in errors.
+        encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned as it is.
+        blocks: as `GMMLAutoencoder`.
+        decoder: likewise.
+        mean: likewise.
+        std: likewise.
+        default: the decoder of the objective.
+        last: True if the objective decodes the last block alone where no ``blocks`` are given.
+        options: of `GMMLAutoencoder`.
+    """
+    if isinstance(encoder, GMMLAutoencoder):
+        given = {"blocks": blocks, "decoder": decoder, "mean": mean, "std": std, **options}
+        surplus = sorted(name for name, value in given.items() if value is not None)
+        if surplus:
+            raise ValueError(
+                f"{who}: {', '.join(surplus)} came with an autoencoder that is built already. Give them to GMMLAutoencoder, or "
+                "give the name of the encoder instead."
+            )
+        return encoder
+    vit = build_encoder(encoder, **options)
+    if blocks is None and last:
+        blocks = (len(vit.blocks),)
+    return GMMLAutoencoder(vit, blocks=blocks, decoder=decoder or default, mean=mean, std=std)
+
+
+def decode(autoencoder: GMMLAutoencoder, encoded: Encoded) -> Tensor:
+    """Images (B, C, H, W) from what ``autoencoder.encode(images)`` said: what ``autoencoder(images)`` would return."""
+    fused = encoded.features[0]
+    for feature in encoded.features[1:]:
+        fused = fused + feature
+    fused = final_norm(autoencoder.encoder)(fused / len(encoded.features))
+    images: Tensor = autoencoder.decoder(fused, encoded.grid)
+    return images
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """From ``start`` to ``end`` along half a cosine."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

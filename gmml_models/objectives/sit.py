@@ -1,0 +1,120 @@
+"""SiT: restore what was manipulated, and tell the image from all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gmml_aug import Corruption, presets
+from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.heads import ContrastiveHead
+from gmml_models.losses import contrastive_loss, masked_l1
+from gmml_models.objectives.objective import Objective, build_autoencoder, cosine, decode
+from gmml_models.objectives.teacher import Teacher
+
+
+@final
+class SiT(Objective):
+    """Self-supervised vision transformer: contrast between the class tokens of two views, plus masked reconstruction.
+
+    The student sees both views corrupted, the teacher both clean. Loss: `contrastive_loss` of the student of one view against the
+    teacher of the other, both ways, plus ``reconstruction_weight`` times the mean `masked_l1` of both. Parts: ``contrast`` and
+    ``reconstruction``. Takes exactly two views of one size, and two images or more: all images of the batch, and of the batches of
+    all processes, are negatives, so parts of a batch that are accumulated see fewer of them.
+
+    Args:
+        encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is trained itself.
+        corrupt: what happens to the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
+        decoder: as for `GMMLAutoencoder`; "release" by default.
+        blocks: as for `GMMLAutoencoder`; the last one alone by default.
+        reconstruction_weight: of the reconstruction in the loss; the release takes 5 on small data.
+        temperature: of the contrast.
+        momentum: of the teacher at the start; 1 at the end of a cosine.
+        hidden: width of the hidden layers of the contrastive head.
+        out: width of the embedding.
+        mean: as for `GMMLAutoencoder`.
+        std: as for `GMMLAutoencoder`.
+        options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: what `GMMLAutoencoder` refuses; an encoder without class token; a value out of its range; options beside an
+            autoencoder.
+
+    Source:
+        The code that the authors of SiT published. Batch norms see both views at once: ours.
+    """
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer | GMMLAutoencoder,
+        *,
+        corrupt: Corruption | None = None,
+        decoder: str | None = None,
+        blocks: Sequence[int] | None = None,
+        reconstruction_weight: float = 1.0,
+        temperature: float = 0.2,
+        momentum: float = 0.996,
+        hidden: int = 4096,
+        out: int = 256,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        autoencoder = build_autoencoder(
+            "SiT", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="release", last=True, options=options
+        )
+        super().__init__(autoencoder, presets.sit(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        if not autoencoder.encoder.has_class_token:
+            raise ValueError("SiT: the encoder has no class token to contrast. Give one with class_token=True, or use GMML.")
+        for name, value, least in (("reconstruction_weight", reconstruction_weight, 0.0), ("temperature", temperature, 1e-6)):
+            if not least <= value < math.inf:
+                raise ValueError(f"SiT: {name}={value} is not a finite number from {least:g}. Give for example {name}=1.0.")
+        self.reconstruction_weight = reconstruction_weight
+        self.temperature = temperature
+        self.head = ContrastiveHead(autoencoder.encoder.embed_dim, hidden, out)
+        self.teacher = Teacher(autoencoder, self.head, momentum)
+
+    def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the parts ``contrast`` and ``reconstruction``; see `Objective`."""
+        sizes = self._sizes(views, keys)
+        if len(views) != 2 or len(sizes) != 1:
+            shapes = ", ".join(str(tuple(view.shape)) for view in views)
+            raise ValueError(f"SiT: it compares two views of one size, but {len(views)} came: {shapes}. Give two, alike in size.")
+        if len(views[0]) < 2:
+            raise ValueError(
+                "SiT: a batch of one has no other image to be told from. Give two images or more (drop_last=True in the "
+                "DataLoader)."
+            )
+        clean, corrupted, mask = self._batch(views, keys, sizes[0])
+        encoded = self.autoencoder.encode(corrupted)
+        reconstruction = masked_l1(decode(self.autoencoder, encoded), clean, mask)
+        student_1, student_2 = self.head(encoded.cls).chunk(2)
+        with torch.no_grad():
+            teacher_1, teacher_2 = self.teacher.head(self.teacher.autoencoder.encode(clean, ()).cls).chunk(2)
+        contrast = contrastive_loss(student_1, student_2, teacher_1, teacher_2, temperature=self.temperature)
+        loss = contrast + self.reconstruction_weight * reconstruction
+        return loss, {"contrast": contrast.detach(), "reconstruction": reconstruction.detach()}
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher; see `Objective`."""
+        super().after_step(progress)
+        self.teacher.follow(self.autoencoder, self.head, cosine(self.teacher.momentum, 1.0, progress))
+
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Mend running statistics of batch norms that a batch with NaN or infinity spoilt; see `Objective`."""
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.running_mean.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+                assert module.running_var is not None
+                module.running_var.nan_to_num_(nan=1.0, posinf=1.0, neginf=1.0)
+
+    def exported(self) -> GMMLAutoencoder:
+        """The teacher's autoencoder."""
+        return self.teacher.autoencoder

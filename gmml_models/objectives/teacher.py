@@ -1,0 +1,67 @@
+"""The teacher: a slow average of the student."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, Self, TypeVar, final
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from gmml_models.autoencoder import GMMLAutoencoder
+
+Head = TypeVar("Head", bound=nn.Module)
+
+
+@final
+class Teacher(nn.Module, Generic[Head]):
+    """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
+
+    The autoencoder is always in evaluation mode: no dropout, no drop path. The head follows the mode of the objective, so that
+    batch norms see the batch while training.
+
+    Args:
+        autoencoder: the student's.
+        head: the student's.
+        momentum: how much of the teacher stays at a step, at the start of a run.
+
+    Raises:
+        ValueError: ``momentum`` outside [0, 1].
+
+    Source:
+        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; SiT's release alike.
+    """
+
+    def __init__(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float = 0.996) -> None:
+        super().__init__()
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"Teacher: momentum={momentum} is outside [0, 1]. Give for example momentum=0.996.")
+        self.momentum = momentum
+        self.autoencoder = copy.deepcopy(autoencoder)
+        self.autoencoder.set_grad_checkpointing(False)
+        self.head: Head = copy.deepcopy(head)
+        self.requires_grad_(False)
+        self.train(autoencoder.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the head; the autoencoder stays in evaluation mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    @torch.no_grad()
+    def follow(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float) -> None:
+        """Move towards the student, all parameters in one call.
+
+        Buffers of the autoencoder are copied; those of the head, statistics of what it has seen, are its own.
+
+        Args:
+            autoencoder: the student's.
+            head: the student's.
+            momentum: how much of the teacher stays.
+        """
+        mine = [*self.autoencoder.parameters(), *self.head.parameters()]
+        get_ema_multi_avg_fn(momentum)(mine, [*autoencoder.parameters(), *head.parameters()], None)
+        for own, other in zip(self.autoencoder.buffers(), autoencoder.buffers(), strict=True):
+            own.copy_(other)
