@@ -69,7 +69,7 @@ def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Pa
             photographs.append(Photograph(found, read_square(found, size)))
         # Pillow's decoders raise nearly anything on damaged files
         except Exception as error:
-            skipped.append(Skipped(found, _reason(error)))
+            skipped.append(Skipped(found, reason_of(error)))
     return Reading(tuple(photographs), tuple(skipped), len(files) - looked_at)
 
 
@@ -81,7 +81,7 @@ def read_square(path: Path, size: int) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(path, formats=formats_of_pillow()) as image:
             image.load()  # the first frame; raises if the file is truncated
             upright = ImageOps.exif_transpose(image)
     # the square is cut out first: resizing all of a very long strip would need all of its length at the new scale
@@ -124,13 +124,14 @@ def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Im
     return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
 
 
-def _formats() -> list[str]:
+def formats_of_pillow() -> list[str]:
+    """The formats that are read, of those that this Pillow can."""
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipped]:
-    formats = _formats()
+    formats = formats_of_pillow()
     endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
 
     def wanted(file: Path) -> bool:
@@ -148,7 +149,7 @@ def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipp
                 continue
             inside = sorted(file for file in path.iterdir() if wanted(file) and file.is_file())
         except OSError as error:
-            yield Skipped(path, _reason(error))
+            yield Skipped(path, reason_of(error))
             continue
         if not inside:
             everything = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
@@ -159,7 +160,8 @@ def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipp
             yield Skipped(path, "the folder holds no image files")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image could not be read, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file or folder"
     if isinstance(error, UnidentifiedImageError):

@@ -1,0 +1,143 @@
+"""What a feed hands out, and which images of a step fall to which process: the same images whoever computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import keys as make_keys
+from gmml_aug.chance import stream
+from gmml_models.errors import UsageError
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
+_ORDER = 0x6F72646572  # the stream of an image's key that says when its turn is
+
+
+class Batch(NamedTuple):
+    """The images of one part of a step that this process computes."""
+
+    views: tuple[Tensor, ...]  # each (B, C, H, W) float32, normalised, on the device
+    keys: Tensor  # (B,) int64 = gmml_aug.keys(seed, epoch, index), on the device
+    labels: Tensor | None  # (B,) int64 classes, or (B, c) float32 0/1, on the device
+    index: Tensor  # type: ignore[assignment]  # (B,) int64 numbers in the data set, on the CPU; tuple.index gives way
+
+
+class Feed(Protocol):
+    """Views of the images of a data set, step by step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole steps that an epoch has; the images that do not fill a last one wait for another epoch."""
+
+    @property
+    def images(self) -> int:
+        """Length of the data set."""
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Name -> reason of the images that could not be read, as they are met; every process has its own."""
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
+        """The steps of an epoch from ``first_step`` on: for each, the batches of this process, one a part."""
+
+    def sample(self, count: int) -> Batch:
+        """A fixed few images, spread over the data set, each as one centre crop: for pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of each step that falls to this process.
+
+    A step takes ``batch_size`` images in the order of the epoch. Process ``rank`` of ``world`` takes a contiguous slice of them and
+    cuts it into ``accumulate`` parts: so neither number changes which images a step sees.
+
+    Args:
+        images: length of the data set.
+        batch_size: images a step, over all processes and parts.
+        accumulate: parts that a process cuts its slice into.
+        rank: number of this process.
+        world: number of processes.
+        seed: of the run.
+
+    Raises:
+        UsageError: the batch cannot be cut evenly, or the data set is smaller than one step.
+    """
+
+    images: int
+    batch_size: int
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.accumulate < 1 or not 0 <= self.rank < self.world:
+            raise UsageError(
+                f"gmml: batch_size={self.batch_size}, accumulate={self.accumulate}, rank={self.rank} of {self.world}: "
+                "give a batch and parts of at least 1, and a rank below the number of processes."
+            )
+        cuts = self.accumulate * self.world
+        if self.batch_size % cuts:
+            raise UsageError(
+                f"gmml: batch_size={self.batch_size} cannot be cut into {self.accumulate} parts on each of {self.world} processes. "
+                f"Give a multiple of {cuts}, for example {max(cuts, self.batch_size // cuts * cuts)}."
+            )
+        if self.images < self.batch_size:
+            raise UsageError(
+                f"gmml: the data set has {self.images} images, fewer than the {self.batch_size} of one step. "
+                f"Give a --batch-size of at most {self.images}, or more images."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole steps in an epoch."""
+        return self.images // self.batch_size
+
+    @property
+    def part_size(self) -> int:
+        """Images in one batch of this process."""
+        return self.batch_size // (self.accumulate * self.world)
+
+    def parts(self, order: Tensor, step: int) -> tuple[Tensor, ...]:
+        """The numbers of the images of a step that fall to this process.
+
+        Args:
+            order: (images,) int64, the order of the epoch.
+            step: number of the step in its epoch.
+
+        Returns:
+            ``accumulate`` tensors of ``part_size`` numbers, contiguous in the order.
+        """
+        mine = self.batch_size // self.world
+        start = step * self.batch_size + self.rank * mine
+        return tuple(order[start : start + mine].view(self.accumulate, -1))
+
+    def remaining(self, order: Tensor, first_step: int) -> Iterator[Tensor]:
+        """The parts of this process from a step to the end of the epoch, one after the other.
+
+        Raises:
+            ValueError: there is no such step.
+        """
+        if not 0 <= first_step <= self.steps_per_epoch:
+            raise ValueError(f"Feed: first_step={first_step} is not in this epoch. Give 0 to {self.steps_per_epoch}.")
+        for step in range(first_step, self.steps_per_epoch):
+            yield from self.parts(order, step)
+
+
+def order_of_epoch(images: int, seed: int, epoch: int) -> Tensor:
+    """(images,) int64: a permutation that follows from seed and epoch, on every machine alike.
+
+    The images are sorted by a hash of their keys. The hash is a bijection, so there are no ties to break.
+    """
+    return torch.argsort(stream(make_keys(seed, epoch, torch.arange(images)), _ORDER))
+
+
+def spread(images: int, count: int) -> Tensor:
+    """(at most count,) int64: numbers spread evenly over a data set."""
+    count = min(count, images)
+    return torch.arange(count) * images // max(count, 1)

@@ -1,0 +1,122 @@
+"""From whatever holds an image (a file's bytes, a picture, an array) to a uint8 tensor with the channels that are asked for."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gmml_models.photographs import formats_of_pillow, to_rgb
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def decode(found: Any, channels: int) -> Tensor:
+    """One image as a tensor.
+
+    Args:
+        found: bytes of an image file; a picture of Pillow; a dict with ``bytes`` or ``path``, as data sets of Hugging Face hold; a
+            tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
+        channels: of the result. Files and pictures have 1 or 3: upright, over white where they are transparent, 16 bits by their
+            upper eight, grey by ITU-R 601. An array has those asked for, or 1 or 3 of them where 1 or 3 are asked for.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        Exception: whatever the decoder raises on damaged bytes; ValueError or TypeError for what is no image.
+    """
+    if isinstance(found, dict):
+        found = found["path"] if found.get("bytes") is None else found["bytes"]
+        if isinstance(found, str):
+            import fsspec  # type: ignore[import-untyped]  # comes with torch; streamed data sets have addresses here
+
+            with fsspec.open(found, "rb") as file:
+                found = file.read()
+    if isinstance(found, bytes | bytearray | memoryview):
+        with Image.open(io.BytesIO(found), formats=formats_of_pillow()) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit and image.width * image.height > limit:  # Pillow itself only warns, up to twice of it
+                raise Image.DecompressionBombError
+            return from_picture(image, channels)
+    if isinstance(found, Image.Image):
+        return from_picture(found, channels)
+    if isinstance(found, np.ndarray | Tensor):
+        return from_array(found, channels)
+    raise TypeError(f"it is a {type(found).__name__}, not a picture, tensor, array or the bytes of a file")
+
+
+def from_picture(picture: Image.Image, channels: int) -> Tensor:
+    """(channels, H, W) uint8 of any of Pillow's modes; its memory is channels last.
+
+    Raises:
+        ValueError: neither 1 nor 3 channels are asked for.
+        Exception: whatever Pillow raises on damaged files.
+    """
+    mode = _MODES.get(channels)
+    if mode is None:
+        raise ValueError(f"a picture has 1 or 3 channels, and in_chans is {channels}")
+    picture.load()  # raises if the file is truncated
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode != mode or upright.has_transparency_data:
+        upright = to_rgb(upright).convert(mode)
+    return torch.from_numpy(np.array(upright)).reshape(upright.height, upright.width, channels).permute(2, 0, 1)
+
+
+def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
+    """(channels, H, W) uint8 of an array with any layout that can be told.
+
+    Raises:
+        ValueError: the axes or the values do not make an image.
+    """
+    first = isinstance(values, Tensor)  # by convention tensors have their channels first, arrays last
+    # as_tensor takes no negative strides
+    tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.ascontiguousarray(values))
+    if tensor.ndim == 2:
+        tensor, first = tensor[None], True
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise ValueError(f"its shape is {tuple(tensor.shape)}, not that of one image: (C, H, W), (H, W, C) for arrays, or (H, W)")
+    known = {channels, *_MODES} if channels in _MODES else {channels}
+    if tensor.shape[0 if first else 2] not in known and tensor.shape[2 if first else 0] in known:
+        first = not first
+    if not first:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.shape[0] not in known:
+        raise ValueError(f"it has {tensor.shape[0]} channels (shape {tuple(tensor.shape)}), and in_chans is {channels}")
+    tensor = _to_uint8(tensor)
+    if tensor.shape[0] == channels:
+        return tensor
+    if channels == 3:
+        return tensor.expand(3, -1, -1)
+    return from_picture(Image.fromarray(tensor.permute(1, 2, 0).contiguous().numpy()), channels)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """A (C, H, W) uint8 tensor of 1 or 3 channels as a picture of Pillow."""
+    array = image.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _to_uint8(tensor: Tensor) -> Tensor:
+    if tensor.dtype == torch.uint8:
+        return tensor
+    if tensor.dtype == torch.bool:
+        return tensor.to(torch.uint8) * 255
+    if tensor.dtype == torch.uint16:  # knows no min()
+        return tensor.to(torch.float64).div_(257.0).round_().to(torch.uint8)
+    if tensor.is_complex():
+        raise ValueError("its values are complex")
+    low, high = tensor.min().item(), tensor.max().item()
+    if tensor.is_floating_point():
+        if not (low >= 0.0 and high <= 1.0):  # also where they are not finite
+            raise ValueError(
+                f"its values are floats from {low:.3g} to {high:.3g}. Give uint8, or floats in [0, 1], before images are normalised"
+            )
+        return tensor.mul(255.0).round_().to(torch.uint8)
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"its values are integers from {low} to {high}. Give uint8, 0 to 255")
+    return tensor.to(torch.uint8)

@@ -1,0 +1,114 @@
+"""Feeds: the way from images on a disk to normalised views on the device, by the path that suits the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.batches import Batch, Feed, Progress, Share
+from gmml_models.recipes.resident import ResidentFeed, fits, size_kept
+from gmml_models.recipes.streams import StreamFeed, StreamSource
+from gmml_models.recipes.views import ViewPlan
+from gmml_models.recipes.workers import WorkerFeed, every_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from gmml_models.recipes.imageset import Source
+
+__all__ = ["Batch", "Feed", "Progress", "Share", "ViewPlan", "in_order", "make_feed"]
+
+
+def make_feed(
+    source: Source | StreamSource,
+    plan: ViewPlan,
+    *,
+    batch_size: int,
+    accumulate: int = 1,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+    resident: bool | None = None,
+    resident_size: int | None = None,
+    transform: Callable[[Image.Image], Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Feed:
+    """A feed of views of a data set.
+
+    What a step sees follows from (seed, epoch, step) alone: not from the processes, parts or workers that make it.
+
+    Args:
+        source: see `open_source`.
+        plan: of the views; with a ``transform`` only its size, mean and std are used, by `Feed.sample`.
+        batch_size: images a step, over all processes and parts.
+        accumulate: parts that a process cuts its images of a step into.
+        seed: of the run.
+        rank: number of this process.
+        world: number of processes.
+        device: where batches end.
+        workers: processes that decode, or threads where images are decoded once; 0: this one.
+        resident: keep all images on the device; None: on a GPU, if they take less than a quarter of its free memory.
+        resident_size: side at which they are kept there; None: 1.15 times the large views.
+        transform: from a picture of Pillow to a tensor, in place of the plan's views. It runs in the workers, and what it draws
+            from torch, `random` or NumPy follows from the image's key. uint8 is normalised by the plan, floats are left alone.
+        progress: told while images are decoded to be kept.
+
+    Raises:
+        UsageError: a batch that cannot be cut evenly or is larger than the data set, channels that do not fit the plan's mean and
+            std, or no room for what shall be resident.
+    """
+    where = torch.device(device)
+    if source.channels != len(plan.mean):
+        raise UsageError(
+            f"gmml: images of {source.channels} channels, but mean and std of {len(plan.mean)}. Give one number a channel."
+        )
+    if transform is not None and source.channels not in (1, 3):
+        raise UsageError(f"gmml: a transform takes pictures of 1 or 3 channels, and in_chans is {source.channels}.")
+    count = source.images if isinstance(source, StreamSource) else len(source)
+    share = Share(images=count, batch_size=batch_size, accumulate=accumulate, rank=rank, world=world, seed=seed)
+    if resident and (isinstance(source, StreamSource) or transform is not None):
+        what = "a stream" if isinstance(source, StreamSource) else "a data set with a transform of its own"
+        raise UsageError(f"gmml: {what} cannot be resident on the device. Leave --resident out.")
+    if isinstance(source, StreamSource):
+        return StreamFeed(source, plan, share, device=where, workers=workers, transform=transform)
+    if transform is None:
+        size = size_kept(plan, resident_size)
+        if fits(source, size, where, resident):
+            return ResidentFeed(source, plan, share, device=where, size=size, threads=workers, progress=progress)
+    return WorkerFeed(source, plan, share, device=where, workers=workers, transform=transform)
+
+
+def in_order(
+    source: Source,
+    plan: ViewPlan,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+    transform: Callable[[Image.Image], Tensor] | None = None,
+) -> Iterator[Batch]:
+    """Every image once, in order: for measuring. Broken ones are left out, and named in ``source.broken``.
+
+    Args:
+        source: see `open_source`.
+        plan: its size, centre, mean and std make the centre crop.
+        batch_size: images at once; the last batch may be smaller.
+        rank: number of this process; each has a contiguous part of the data set.
+        world: number of processes.
+        device: where batches end.
+        workers: processes that decode; 0: this one.
+        transform: from a picture of Pillow to a tensor, in place of the centre crop; see `make_feed`.
+    """
+    first, last = rank * len(source) // world, (rank + 1) * len(source) // world
+    numbers = [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]
+    return every_image(
+        source, plan, numbers, device=torch.device(device), workers=workers, transform=transform, broken=source.broken
+    )

@@ -1,0 +1,225 @@
+"""A data set of images: by number, with labels if it has them; what cannot be read is named and stepped over."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import keys as make_keys
+from gmml_aug.chance import stream
+from gmml_models.errors import UsageError
+from gmml_models.photographs import reason_of
+from gmml_models.recipes.batches import Progress
+
+Label = int | Tensor | None
+Made = TypeVar("Made")
+_FEW = 0x666577  # the stream of an image's key that says how early a few-shot choice takes it
+_TRIED = 1000  # broken images at the start of a data set, after which nothing more is hoped for
+_AT_ONCE = 64  # images a thread has in hand
+
+
+class Source(ABC):
+    """Images by their number, as uint8.
+
+    Args:
+        channels: of every image.
+        classes: their names, or those of the labels where an image has several; () where nothing is labelled.
+        multi_label: labels are (c,) float32 of 0 and 1 instead of an int.
+
+    Attributes:
+        broken: name -> reason of the images that could not be read, as they are met in this process.
+    """
+
+    def __init__(self, *, channels: int, classes: Sequence[str] = (), multi_label: bool = False) -> None:
+        self.channels = channels
+        self.classes = tuple(classes)
+        self.multi_label = multi_label
+        self.broken: dict[str, str] = {}
+        self._bad: set[int] = set()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Images, the broken ones too."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a person finds the image by."""
+
+    @abstractmethod
+    def labels(self) -> Sequence[Label]:
+        """The label of every image, without reading the images where that can be done."""
+
+    @abstractmethod
+    def item(self, index: int) -> tuple[Tensor, Label]:
+        """(C, H, W) uint8 and the label of one image; whatever is raised counts as the reason why it is broken."""
+
+    @property
+    def parallel(self) -> bool:
+        """Several threads may read at once."""
+        return True
+
+    @property
+    def labelled(self) -> bool:
+        """There are labels."""
+        return bool(self.classes)
+
+    def read(self, index: int) -> tuple[Tensor, Label] | None:
+        """One image and its label; None, and a word in `broken`, if it cannot be read."""
+        if index in self._bad:
+            return None
+        try:
+            return self.item(index)
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            self._bad.add(index)
+            self.broken[self.name(index)] = reason_of(error)
+            return None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Label]:
+        """One image and its label; for a broken one those of the next that can be read.
+
+        Returns:
+            (C, H, W) uint8, and an int, (c,) float32 of 0 and 1, or None.
+
+        Raises:
+            IndexError: there is no such number.
+            UsageError: no image can be read at all.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"Source: there is no image {index}; there are {len(self)}.")
+        for step in range(len(self)):
+            found = self.read((index + step) % len(self))
+            if found is not None:
+                return found
+        raise nothing_readable(self)
+
+
+@final
+class Subset(Source):
+    """Some images of a source.
+
+    Args:
+        source: the whole.
+        chosen: numbers in it.
+        classes: number the labels by these names; they hold all that occur.
+    """
+
+    def __init__(self, source: Source, chosen: Sequence[int], classes: Sequence[str] | None = None) -> None:
+        names = source.classes if classes is None else classes
+        super().__init__(channels=source.channels, classes=names, multi_label=source.multi_label)
+        self.source, self.chosen = source, chosen
+        self._place = [self.classes.index(name) for name in source.classes]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def name(self, index: int) -> str:
+        """As in the whole."""
+        return self.source.name(self.chosen[index])
+
+    def labels(self) -> Sequence[Label]:
+        """As in the whole, numbered anew."""
+        labels = self.source.labels()
+        return [self._renumbered(labels[number]) for number in self.chosen]
+
+    def item(self, index: int) -> tuple[Tensor, Label]:
+        """As in the whole, with the label numbered anew."""
+        image, label = self.source.item(self.chosen[index])
+        return image, self._renumbered(label)
+
+    @property
+    def parallel(self) -> bool:
+        """As the whole."""
+        return self.source.parallel
+
+    def _renumbered(self, label: Label) -> Label:
+        if isinstance(label, Tensor):
+            return torch.zeros(len(self.classes)).index_copy_(0, torch.tensor(self._place), label)
+        return None if label is None else self._place[label]
+
+
+def few_shot(source: Source, share: float, seed: int) -> Source:
+    """A share of the images of each class, at least one of each.
+
+    The images have an order of their own for each seed, and of every class the first ones are taken: so a smaller share is part of
+    a larger one. With several labels an image, it is taken if one of its labels takes it; images without any label are a class too.
+
+    Args:
+        source: with labels.
+        share: above 0, up to 1 (all of them).
+        seed: decides which.
+
+    Raises:
+        UsageError: no labels, or a share out of range.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"gmml: few_shot={share} is not a share of the images. Give a number above 0, up to 1.")
+    if share == 1:
+        return source
+    if not source.labelled:
+        raise UsageError(
+            f"gmml: few_shot={share} takes a share of each class, but the images have no labels. Give labelled images."
+        )
+    classes: dict[int, list[int]] = defaultdict(list)
+    labels = source.labels()
+    order = torch.argsort(stream(make_keys(seed, 0, torch.arange(len(source))), _FEW))
+    for number in order.tolist():
+        label = labels[number]
+        for one in _classes_of(label):
+            classes[one].append(number)
+    chosen = {number for held in classes.values() for number in held[: max(1, round(share * len(held)))]}
+    return Subset(source, sorted(chosen))
+
+
+def each(
+    source: Source, work: Callable[[Tensor, Label], Made], threads: int, progress: Progress | None = None
+) -> Iterator[Made | None]:
+    """Do something with every image, in order; None for the broken ones.
+
+    Args:
+        source: of the images.
+        work: called with image and label, in several threads at once where the source allows it. Decoders let go of the lock.
+        threads: at most so many.
+        progress: told after every few images.
+    """
+    count = len(source)
+
+    def one(index: int) -> Made | None:
+        found = source.read(index)
+        return None if found is None else work(*found)
+
+    threads = max(1, threads) if source.parallel else 1
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, threads * _AT_ONCE):
+            stop = min(start + threads * _AT_ONCE, count)
+            yield from pool.map(one, range(start, stop)) if threads > 1 else map(one, range(start, stop))
+            if progress is not None:
+                progress(stop, count)
+
+
+def check_readable(source: Source) -> None:
+    """Read images until one can be read.
+
+    Raises:
+        UsageError: none can.
+    """
+    if all(source.read(index) is None for index in range(min(len(source), _TRIED))):
+        raise nothing_readable(source)
+
+
+def nothing_readable(source: Source) -> UsageError:
+    """What to raise where no image can be read."""
+    tried = f"the {len(source)}" if len(source) <= _TRIED else f"the first {_TRIED}"
+    name, reason = next(iter(source.broken.items()), ("?", "?"))
+    return UsageError(f"gmml: not one of {tried} images could be read. The first was {name}: {reason}.")
+
+
+def _classes_of(label: Label) -> list[int]:
+    if isinstance(label, Tensor):
+        return label.nonzero().flatten().tolist() or [-1]
+    return [-1 if label is None else label]

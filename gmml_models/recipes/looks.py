@@ -1,0 +1,113 @@
+"""Colours and blur of views, on the device, by kornia's functions; only the rows that chance has chosen are touched."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gmml_models.recipes.views import ViewPlan, draw_looks
+
+if TYPE_CHECKING:
+    from gmml_models.recipes.views import Looks
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+
+
+class Finish:
+    """The last stretch of every view: colours, blur, normalisation.
+
+    Args:
+        plan: of the views.
+        device: where the views end.
+    """
+
+    def __init__(self, plan: ViewPlan, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+        shape = (1, len(plan.mean), 1, 1)
+        self._mean = torch.tensor(plan.mean, dtype=torch.float32).view(shape).to(device)
+        self._scale = (1.0 / torch.tensor(plan.std, dtype=torch.float64)).float().view(shape).to(device)
+
+    def __call__(self, images: Tensor, view: int | None, keys: Tensor) -> Tensor:
+        """One view of a batch.
+
+        Args:
+            images: (B, C, H, W), uint8, or float32 in [0, 1], which is overwritten.
+            view: its number; None: colours and sharpness stay.
+            keys: (B,) int64, on the CPU.
+
+        Returns:
+            (B, C, H, W) float32, normalised, on the device.
+        """
+        if images.dtype == torch.uint8:
+            images = send(images, self.device).to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+        with torch.no_grad():
+            if view is not None:
+                looks = draw_looks(keys, view, self.plan)
+                change_colours(images, looks)
+                blur(images, looks, self.plan.blur_sigma[1])
+            return images.sub_(self._mean).mul_(self._scale)
+
+
+def change_colours(images: Tensor, looks: Looks) -> None:
+    """Brightness, contrast, saturation and hue, in each image's own order; the last two in images of three channels only.
+
+    Args:
+        images: (B, C, H, W) float32 in [0, 1], changed in place, and clamped after each change.
+        looks: of the batch.
+    """
+    rows = looks.jitter.nonzero().flatten()
+    if not len(rows):
+        return
+    from kornia import enhance
+
+    where = send(rows, images.device)
+    chosen = images.index_select(0, where)
+    factors, order = looks.factors[rows], looks.order[rows]
+    ops = range(4) if images.shape[1] == 3 else (_BRIGHTNESS, _CONTRAST)
+    for place in range(4):
+        for op in ops:
+            mine = (order[:, place] == op).nonzero().flatten()
+            if not len(mine):
+                continue
+            part, factor = send(mine, images.device), send(factors[mine, op], images.device)
+            now = chosen.index_select(0, part)
+            if op == _BRIGHTNESS:
+                now = enhance.adjust_brightness_accumulative(now, factor)
+            elif op == _CONTRAST:
+                now = enhance.adjust_contrast_with_mean_subtraction(now, factor)
+            elif op == _SATURATION:
+                now = enhance.adjust_saturation_with_gray_subtraction(now, factor)
+            else:
+                now = enhance.adjust_hue(now, factor * (2 * math.pi))
+            chosen.index_copy_(0, part, now)
+    images.index_copy_(0, where, chosen)
+
+
+def blur(images: Tensor, looks: Looks, largest: float) -> None:
+    """A Gaussian blur of whole images, with reflected borders.
+
+    Args:
+        images: (B, C, H, W) float32, changed in place.
+        looks: of the batch.
+        largest: upper end of sigma; the kernel reaches three times as far, or as far as the image.
+    """
+    rows = looks.blur.nonzero().flatten()
+    if not len(rows):
+        return
+    from kornia.filters import gaussian_blur2d
+
+    radius = math.ceil(3 * largest)
+    height, width = (2 * min(radius, side - 1) + 1 for side in images.shape[2:])
+    where = send(rows, images.device)
+    sigma = looks.sigma[rows][:, None].expand(-1, 2)  # kornia looks at it on the CPU before it sends it
+    images.index_copy_(0, where, gaussian_blur2d(images.index_select(0, where), (height, width), sigma))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device, without making the host wait for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -1,0 +1,184 @@
+"""A data set that lives on the device as uint8, is cut there in batches, and so keeps nobody waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import keys as make_keys
+from gmml_models.errors import UsageError
+from gmml_models.recipes.batches import Batch, Progress, Share, order_of_epoch, spread
+from gmml_models.recipes.cut import cut_batch, squash
+from gmml_models.recipes.imageset import Label, Source, each, nothing_readable
+from gmml_models.recipes.looks import Finish, send
+from gmml_models.recipes.views import Crops, Numbers, ViewPlan, centre_crops, draw_crops
+from gmml_models.recipes.workers import in_steps
+
+_LARGER = 1.15  # images than views, so that a crop of all of it still has something to choose from
+_GENTLE, _MOST = 0.25, 0.9  # of the free memory: what is taken unasked, and at all
+
+
+@final
+class ResidentFeed:
+    """A `Feed` of images that are decoded once.
+
+    Every image is squashed to one size, whatever its aspect; crops are shares of width and height and undo that exactly. A crop
+    that is smaller than its view is enlarged from what was kept: see ``size``.
+
+    Args:
+        source: of the images.
+        plan: of the views.
+        share: which images are this process's. It keeps all of them, since any may be its own in the next epoch.
+        device: where they live.
+        size: height and width at which they are kept.
+        threads: that decode.
+        progress: told while they do.
+
+    Raises:
+        UsageError: not one image can be read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: ViewPlan,
+        share: Share,
+        *,
+        device: torch.device,
+        size: tuple[int, int],
+        threads: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self.steps_per_epoch, self.images = share.steps_per_epoch, share.images
+        self.broken = source.broken
+        self._plan, self._share, self._device = plan, share, device
+        self._finish = Finish(plan, device)
+        self._pixels, self._aspects, self._labels = keep(source, plan, size, device, threads, progress)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
+        """See `Feed`."""
+        order = order_of_epoch(self.images, self._share.seed, epoch)
+        parts = self._share.remaining(order, first_step)
+        yield from in_steps((self._batch(index, epoch) for index in parts), self._share.accumulate)
+
+    def sample(self, count: int) -> Batch:
+        """See `Feed`."""
+        index = spread(self.images, count)
+        keys = make_keys(self._share.seed, 0, index)
+        pixels = self._pixels.index_select(0, send(index, self._device))
+        view = self._view(pixels, centre_crops(self._aspects[index.numpy()], self._plan), self._plan.size, None, keys)
+        return self._whole((view,), keys, index)
+
+    def _batch(self, index: Tensor, epoch: int) -> Batch:
+        keys = make_keys(self._share.seed, epoch, index)
+        pixels, aspects = self._pixels.index_select(0, send(index, self._device)), self._aspects[index.numpy()]
+        views = tuple(
+            self._view(pixels, draw_crops(keys, view, aspects, self._plan), size, view, keys)
+            for view, (size, _) in enumerate(self._plan.crops)
+        )
+        return self._whole(views, keys, index)
+
+    def _view(self, pixels: Tensor, crops: Crops, size: tuple[int, int], view: int | None, keys: Tensor) -> Tensor:
+        boxes = send(torch.from_numpy(crops.boxes).float(), self._device)
+        flip = send(torch.from_numpy(crops.flip), self._device)
+        return self._finish(cut_batch(pixels, boxes, flip, size, self._plan.interpolation), view, keys)
+
+    def _whole(self, views: tuple[Tensor, ...], keys: Tensor, index: Tensor) -> Batch:
+        labels = None if self._labels is None else send(self._labels[index], self._device)
+        return Batch(views, send(keys, self._device), labels, index)
+
+
+def keep(
+    source: Source, plan: ViewPlan, size: tuple[int, int], device: torch.device, threads: int, progress: Progress | None
+) -> tuple[Tensor, Numbers, Tensor | None]:
+    """Decode all images.
+
+    Returns:
+        (N, C, *size) uint8 on the device; (N,) width / height of the images; their labels on the CPU. A broken image has all of
+        these from the next one that could be read, as `Source` gives it.
+
+    Raises:
+        UsageError: not one image can be read.
+    """
+
+    def small(image: Tensor, label: Label) -> tuple[Tensor, float, Label]:
+        return squash(image, size, plan.interpolation), image.shape[2] / image.shape[1], label
+
+    count = len(source)
+    pixels = torch.empty((count, source.channels, *size), dtype=torch.uint8, device=device)
+    aspects: Numbers = np.ones(count)
+    labels: list[Label] = [None] * count
+    bad: list[int] = []
+    for number, found in enumerate(each(source, small, threads, progress)):
+        if found is None:
+            bad.append(number)
+        else:
+            pixels[number] = found[0].to(device)
+            aspects[number], labels[number] = found[1:]
+    if len(bad) == count:
+        raise nothing_readable(source)
+    gone = set(bad)
+    for number in bad:
+        healthy = next(one % count for one in range(number + 1, number + count) if one % count not in gone)
+        pixels[number], aspects[number], labels[number] = pixels[healthy], aspects[healthy], labels[healthy]
+    if not source.labelled:
+        return pixels, aspects, None
+    return pixels, aspects, torch.stack([label if isinstance(label, Tensor) else torch.tensor(label) for label in labels])
+
+
+def size_kept(plan: ViewPlan, resident_size: int | None) -> tuple[int, int]:
+    """Height and width at which images are kept: what the user says, or 1.15 times the large views."""
+    if resident_size is not None:
+        if resident_size < 1:
+            raise UsageError(
+                f"gmml: resident_size={resident_size} is not a side in pixels. Give for example {round(_LARGER * plan.size[0])}."
+            )
+        return resident_size, resident_size
+    height, width = plan.size
+    return round(_LARGER * height), round(_LARGER * width)
+
+
+def fits(source: Source, size: tuple[int, int], device: torch.device, asked: bool | None) -> bool:
+    """Whether a data set is kept on the device.
+
+    Args:
+        source: of the images.
+        size: at which they would be kept.
+        device: where.
+        asked: True: wherever it is possible; False: never; None: on a GPU, if it takes less than a quarter of its free memory.
+
+    Raises:
+        UsageError: it was asked for, and there is no room.
+    """
+    if asked is False or (asked is None and device.type != "cuda"):
+        return False
+    needed = len(source) * source.channels * size[0] * size[1]
+    free = free_memory(device)
+    if asked is None:
+        return free is not None and needed < _GENTLE * free
+    if free is not None and needed > _MOST * free:
+        raise UsageError(
+            f"gmml: to keep {len(source)} images of {source.channels} x {size[0]} x {size[1]} on the {device.type} takes "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give a smaller --resident-size, or leave --resident out."
+        )
+    return True
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be had on a device; None where nobody says."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:  # Linux; the limit of a container counts too
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:
+        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such group, or "max"
+        return free

@@ -1,0 +1,163 @@
+"""Where images come from: folders, tars, labels.csv, the names that timm knows, and data sets in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.config import DataConfig, EvaluateConfig, FinetuneConfig
+from gmml_models.recipes.files import Purpose, open_files
+from gmml_models.recipes.imageset import Label, Source, Subset, check_readable, few_shot
+from gmml_models.recipes.map_sets import MapSource
+
+if TYPE_CHECKING:
+    from gmml_models.recipes.streams import StreamSource
+
+__all__ = ["Label", "Purpose", "Source", "Subset", "few_shot", "open_source"]
+_NAMED = ("torch", "hfds", "hfids", "wds")
+
+
+@overload
+def open_source(
+    config: FinetuneConfig | EvaluateConfig,
+    *,
+    purpose: Purpose,
+    dataset: Any = None,
+    classes: Sequence[str] | None = None,
+    labelled: bool | None = None,
+) -> Source: ...
+
+
+@overload
+def open_source(
+    config: DataConfig,
+    *,
+    purpose: Purpose = "pretrain",
+    dataset: Any = None,
+    classes: Sequence[str] | None = None,
+    labelled: bool | None = None,
+) -> Source | StreamSource: ...
+
+
+def open_source(
+    config: DataConfig,
+    *,
+    purpose: Purpose = "pretrain",
+    dataset: Any = None,
+    classes: Sequence[str] | None = None,
+    labelled: bool | None = None,
+) -> Source | StreamSource:
+    """Open a data set.
+
+    What ``config.data`` may be:
+
+    - a folder: class folders give labels; so does a labels.csv (several an image), where labels are wanted. A folder with train/
+      and test/ or val/ in it is read in part: pretraining and training take train/, testing takes test/, else val/;
+    - a .tar, with the same folders inside;
+    - ``torch/cifar10`` and so on, with ``config.data_root``; ``hfds/NAME``, a data set of the Hugging Face Hub or a folder of one;
+    - streams, for pretraining alone: ``wds/FOLDER`` (shards; ``config.split`` may name them, as in ``train-{0000..0099}.tar``) and
+      ``hfids/NAME``.
+
+    Args:
+        config: its ``data``, ``split``, ``in_chans`` and, where it has them, ``test_data``, ``test_split``, ``labels`` and
+            ``multi_label``.
+        purpose: "pretrain", "train" or "test".
+        dataset: a data set in Python instead of ``config.data``: with a length and images by number, or a stream.
+        classes: those of the training images; labels are numbered, and labels in a CSV ordered, as they are.
+        labelled: labels are needed; by default for the configs of fine-tuning and evaluation.
+
+    Returns:
+        a `Source`; a `StreamSource` for streams.
+
+    Raises:
+        UsageError: nothing there, nothing in it, nothing readable, or labels that are missing or do not fit.
+    """
+    need = isinstance(config, FinetuneConfig | EvaluateConfig) if labelled is None else labelled
+    if dataset is None and not _data(config, purpose):
+        raise UsageError("gmml: no data was given. Give --data FOLDER, or in Python dataset=.")
+    where = _data(config, purpose) or "the data set"
+    try:
+        source = _from_name(config, purpose, need) if dataset is None else _from_python(dataset, config, need)
+    except OSError as error:
+        raise UsageError(f"gmml: {where} could not be read ({error}). Are its name and its permissions right?") from error
+    if not isinstance(source, Source):
+        if need:
+            raise UsageError(
+                "gmml: streams are read for pretraining alone. Give a folder, a tar, or hfds/... to train or test with labels."
+            )
+        return source
+    if len(source) == 0:
+        raise UsageError(f"gmml: {where} holds no images.")
+    if len(source) == 1 and purpose != "test":
+        raise UsageError(f"gmml: {where} holds one image only. Give two at least: a good data set has some thousand.")
+    if need:
+        _check_labels(source, where, purpose, classes)
+        if classes is not None and tuple(classes) != source.classes:
+            source = Subset(source, range(len(source)), classes)
+    check_readable(source)
+    return source
+
+
+def _data(config: DataConfig, purpose: Purpose) -> str:
+    return (getattr(config, "test_data", None) if purpose == "test" else None) or config.data
+
+
+def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequence[str] | None) -> None:
+    if not source.labelled:
+        raise UsageError(
+            f"gmml: the images of {where} have no labels. Sort them into a folder for each class, or write a labels.csv: first "
+            "column the file, then one 0/1 column a label."
+        )
+    if classes is None:
+        if len(source.classes) == 1 and not source.multi_label:
+            raise UsageError(
+                f"gmml: {where} has one class only, {source.classes[0]!r}. Give a folder for each of two classes or more."
+            )
+        return
+    strange = [name for name in source.classes if name not in classes]
+    lacking = [name for name in classes if name not in source.classes] if source.multi_label else []
+    if strange or lacking:
+        what = f"the classes {strange[:5]}, which the training images have not" if strange else f"no column for {lacking[:5]}"
+        raise UsageError(f"gmml: {where} has {what}. Give {purpose} images with the same classes.")
+
+
+def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | StreamSource:
+    data = _data(config, purpose)
+    own = purpose != "test" or data != config.data
+    split = getattr(config, "test_split", None) if purpose == "test" else config.split
+    kind, _, rest = data.partition("/")
+    if kind.lower() not in (*_NAMED, "tfds") or Path(data).exists():
+        csv = getattr(config, "labels", None)
+        return open_files(
+            Path(data).expanduser(),
+            split=split,
+            purpose=purpose,
+            own=own,
+            labelled=need,
+            channels=config.in_chans,
+            csv=None if csv is None else Path(csv).expanduser(),
+            multi_label=getattr(config, "multi_label", None),
+        )
+    from gmml_models.recipes import named
+
+    opener = {"torch": named.open_torch, "hfds": named.open_hub, "hfids": named.open_hub_stream, "wds": named.open_shards}.get(
+        kind.lower()
+    )
+    if opener is None:
+        raise UsageError(f"gmml: {data}: tfds is not read here. Give hfds/..., wds/..., torch/..., a folder or a tar.")
+    found = opener(rest, split, purpose, config)
+    return _from_python(found, config, need) if opener in (named.open_torch, named.open_hub) else found
+
+
+def _from_python(dataset: Any, config: DataConfig, need: bool) -> Source | StreamSource:
+    if isinstance(dataset, Source):
+        return dataset
+    from gmml_models.recipes import named
+
+    return (
+        named.stream_of(dataset, config)
+        if named.is_stream(dataset)
+        else MapSource(dataset, channels=config.in_chans, labelled=need)
+    )

@@ -1,0 +1,50 @@
+"""``gmml stats``: the mean and standard deviation of a data set, as words for the other commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gmml_models.recipes.config import StatsConfig
+
+if TYPE_CHECKING:
+    from gmml_models.recipes.stats import ChannelStats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats(StatsConfig):
+    """Mean and standard deviation of a data set, per channel, for pixels in [0, 1]. Every image has the same say."""
+
+    def run(self) -> int:
+        """Read all images, and print two lines to paste; the exit code is 1 if images had to be skipped."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        from gmml_models.recipes.sources import open_source
+        from gmml_models.recipes.stats import channel_stats
+
+        source = open_source(self)
+        console = Console(stderr=True)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None)
+            found = channel_stats(
+                source, threads=self.workers, progress=lambda done, of: bar.update(task, completed=done, total=of)
+            )
+        for name, reason in found.broken.items():
+            print(f"gmml stats: {name} is skipped: {reason}.", file=sys.stderr)
+        if self.json:
+            print(json.dumps({"mean": found.mean, "std": found.std, "images": found.images, "broken": dict(found.broken)}))
+        else:
+            print("\n".join(words(found)))
+        for channel, std in enumerate(found.std):
+            if std == 0:
+                print(f"gmml stats: channel {channel} is the same everywhere: nothing can be normalised by it.", file=sys.stderr)
+        return 1 if found.broken else 0
+
+
+def words(found: ChannelStats) -> list[str]:
+    """The options of the other commands."""
+    return [f"--{name} {' '.join(f'{one:.4f}' for one in values)}" for name, values in (("mean", found.mean), ("std", found.std))]
