@@ -14,7 +14,11 @@ from typing import Protocol
 from gmml_models.convert_command import Convert
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.errors import UsageError
+from gmml_models.evaluate_command import Evaluate
+from gmml_models.finetune_command import Finetune
 from gmml_models.models_command import Models
+from gmml_models.pretrain_command import Pretrain
+from gmml_models.stats_command import Stats
 
 
 class Command(Protocol):
@@ -26,6 +30,10 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Callable[..., Command]] = {
     "corrupt": Corrupt,
+    "pretrain": Pretrain,
+    "finetune": Finetune,
+    "evaluate": Evaluate,
+    "stats": Stats,
     "models": Models,
     "convert": Convert,
 }
@@ -33,7 +41,9 @@ _DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixel
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code: 0 all good, 1 done but for what stderr names, 2 nothing done.
+    """Run one command and exit with its code.
+
+    0 all good, 1 done but for what stderr names, 2 nothing done, 3 stopped, and the same command goes on.
 
     Args:
         arguments: the words after ``gmml``; by default those of the command line.

@@ -1,0 +1,29 @@
+"""``gmml pretrain``: a vision transformer from a folder of images, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.config import PretrainConfig
+
+STOPPED = 3  # exit code of a run that stopped at a checkpoint: the same command goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(PretrainConfig):
+    """Pretrain a vision transformer without labels, by GMML or one of its relatives.
+
+    Defaults are GMML 3.1 where it speaks and the authors' release where it is silent. With torchrun it uses several processes:
+    torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
+    """
+
+    def run(self) -> int:
+        """Train; 0 at the end of the run, 3 where it stopped and the same command goes on."""
+        if not self.data:
+            raise UsageError("gmml pretrain: no data. Give --data FOLDER, or a data set as timm names it.")
+        from gmml_models.recipes.pretraining import pretrain
+
+        config = PretrainConfig(**{one.name: getattr(self, one.name) for one in fields(PretrainConfig)})
+        outcome = pretrain(config)
+        return 0 if outcome.finished or config.dry_run else STOPPED

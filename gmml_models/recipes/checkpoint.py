@@ -1,0 +1,171 @@
+"""Where a run stands, on disk: all or nothing, and never a pickle.
+
+A checkpoint is a folder ``step-00000123`` with ``state.safetensors`` (model and optimiser) and ``state.json`` (step, sums, the
+file's sha256). It is written aside, flushed to the disk and renamed, so a reader sees a whole one or none; older ones go only
+after the rename. Under FSDP every process takes part in gathering, the first one writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from gmml_models.errors import UsageError
+
+_TENSORS, _FACTS = "state.safetensors", "state.json"
+_NAME = re.compile(r"step-(\d{8,})")
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest step, or None."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
+def clear_remains(folder: Path) -> None:
+    """Remove what a killed process left half written; for one process, before the run begins."""
+    for path in folder.glob("*.part"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of a run, on the CPU: ``model/NAME`` and ``optimizer/KIND/NAME``.
+
+    Every process must call it; the first one gets them all.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in get_model_state_dict(model, options=_WHOLE).items()}
+    # asked of an optimiser that has taken no step, torch would take one
+    state: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE) if optimizer.state else {}
+    for name, kinds in state.get("state", {}).items():
+        for kind, value in kinds.items():
+            tensors[f"optimizer/{kind}/{name}"] = value
+    # copies: training goes on, and the file format wants memory that is neither shared nor strided
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int = 1) -> Path:
+    """Write a checkpoint and then remove all but the ``keep`` newest; for one process.
+
+    Args:
+        folder: of the checkpoints, made where it is missing.
+        step: how many steps are done.
+        tensors: as `gather` gives them.
+        facts: what else a resumed run must know, in types that JSON has.
+        keep: at least 1.
+
+    Raises:
+        OSError: no room or no permission; the checkpoints that were there are as they were.
+    """
+    from safetensors.torch import save
+
+    target = folder / f"step-{step:08d}"
+    if target.exists():  # a run resumed from it, and came back without a step done
+        return target
+    aside = folder / f"{target.name}.{os.getpid()}.part"
+    try:
+        aside.mkdir(parents=True)
+        data = save(dict(tensors))  # in memory first: a write that fails must be an OSError, not the format's own error
+        _write_through(aside / _TENSORS, data)
+        about = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "torch": torch.__version__, **facts}
+        _write_through(aside / _FACTS, json.dumps(about, indent=2, sort_keys=True).encode())
+        _flush(aside)
+        aside.rename(target)
+        _flush(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    whole = sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:]))
+    for old in whole[:-keep]:
+        dying = old.with_name(f"{old.name}.{os.getpid()}.part")  # renamed first: half a removal must not look like a checkpoint
+        old.rename(dying)
+        shutil.rmtree(dying, ignore_errors=True)
+    return target
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What stands in a checkpoint beside its tensors.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return dict(json.loads((path / _FACTS).read_bytes()))
+    except (OSError, ValueError) as error:
+        raise UsageError(_damaged(path, error)) from error
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, after their sha256 was checked.
+
+    Raises:
+        UsageError: it is damaged; the message says what to do.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    wanted = facts(path).get("sha256")
+    try:
+        data = (path / _TENSORS).read_bytes()
+    except OSError as error:
+        raise UsageError(_damaged(path, error)) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted:
+        raise UsageError(_damaged(path, f"its sha256 is {found[:12]}..., not {str(wanted)[:12]}..."))
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise UsageError(_damaged(path, error)) from error
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors of `gather` back. Every process must call it, with the same tensors."""
+    weights: dict[str, Any] = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=True))
+    state: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, kind, parameter = name.split("/", 2)
+            state.setdefault(parameter, {})[kind] = tensor
+    if not state:
+        return
+    now: Any = get_optimizer_state_dict(model, optimizer)  # its groups name the parameters in their order
+    now["state"] = {name: state[name] for group in now["param_groups"] for name in group["params"] if name in state}
+    set_optimizer_state_dict(model, optimizer, now, options=StateDictOptions(full_state_dict=True))
+
+
+def _damaged(path: Path, why: object) -> str:
+    return (
+        f"gmml: the checkpoint {path} is damaged ({why}). Remove this folder to go on from the one before it (kept with --keep 2 "
+        "or more), or from the start."
+    )
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,288 @@
+"""What a run is told, in frozen dataclasses: code, command line and the run's own record read the same fields.
+
+Nothing heavy is imported here. A field whose metadata says ``free`` changes how fast or how visibly a run goes, not its result:
+such fields may differ when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from gmml_models.errors import UsageError
+
+Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
+Precision = Literal["auto", "bf16", "fp32"]
+_FREE: dict[str, Any] = {"free": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are read."""
+
+    data: str = ""
+    """A folder or tar of images (class folders give labels, a labels.csv several), or a name of timm's: wds/..., hfds/..."""
+    data_root: str | None = None
+    """Folder of the files of a torch/... data set, or cache of a hfds/... one."""
+    split: str | None = None
+    """Sub-folder or split; by default what `data` itself is, or for training its train split."""
+    stream_images: int | None = None
+    """Images in an epoch of a stream (wds/..., hfids/...) that does not say how many it has."""
+    in_chans: int = 3
+    """Channels: 1 grey, 3 colour; others from a data set in Python."""
+    mean: tuple[float, ...] | None = None
+    """Per channel, for pixels in [0, 1]; ImageNet's by default, or those of the weights (see gmml stats)."""
+    std: tuple[float, ...] | None = None
+    """Per channel, likewise."""
+    resident: bool | None = field(default=None, metadata=_FREE)
+    """Keep all images as uint8 on the device and augment there; by default on a GPU, where the data set is small enough."""
+    resident_size: int | None = None
+    """Side at which images are kept there; by default 1.15 times the input."""
+    workers: int = field(default=2, metadata=_FREE)
+    """Processes that decode, where the data is not resident."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataConfig):
+    """What every training has: model, optimiser, engine, record."""
+
+    kind: ClassVar[str] = "train"
+
+    out: Path = Path("runs/run")
+    """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
+    model: str = "vit_small_patch16_224"
+    """Encoder: ours (vit_micro_patch8_64, ...) or a timm vision transformer."""
+    img_size: int | None = None
+    """Side of the input; that of the model by default."""
+    patch_size: int | None = None
+    """Side of a patch; that of the model by default."""
+    epochs: int = 800
+    """Times that every image is seen."""
+    batch_size: int = 256
+    """Images a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a step is cut into, to save memory."""
+    lr: float = 5e-4
+    """Learning rate at 256 images a step (GMML 3.1); it grows with batch_size / 256."""
+    min_lr: float = 1e-6
+    """Where the cosine ends."""
+    warmup_epochs: float = 10.0
+    """Epochs over which the learning rate rises from zero."""
+    weight_decay: float = 0.04
+    """At the start (GMML 3.1)."""
+    weight_decay_end: float = 0.4
+    """At the end of its cosine (GMML 3.1)."""
+    clip: float | None = 3.0
+    """Largest norm of each parameter's gradient (the release's); None: no clipping."""
+    drop_path: float = 0.1
+    """Share of residual branches left out in training, rising with depth (the release's)."""
+    seed: int = 0
+    """All chance of the run follows from it."""
+    precision: Precision = "auto"
+    """auto: bf16 on a GPU, else fp32."""
+    cpu: bool = False
+    """Stay on the CPU even where a GPU is at hand."""
+    compile: bool = False
+    """torch.compile the step; pays on a GPU."""
+    fsdp: bool = False
+    """Shard parameters and optimiser over the processes (FSDP 2)."""
+    grad_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    checkpoint_every: int = field(default=0, metadata=_FREE)
+    """Steps between checkpoints; 0: one about every five minutes, and at the end."""
+    keep: int = field(default=1, metadata=_FREE)
+    """How many of the newest checkpoints stay."""
+    stop_after: float | None = field(default=None, metadata=_FREE)
+    """Minutes after which the run writes a checkpoint and stops; the same command goes on."""
+    dry_run: bool = field(default=False, metadata=_FREE)
+    """Print parameters, memory, steps and an estimate of the time; train nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainConfig):
+    """Pretrain a vision transformer without labels, by GMML or one of its relatives.
+
+    Defaults are GMML 3.1 where it speaks and the authors' release where it is silent.
+    """
+
+    kind: ClassVar[str] = "pretrain"
+
+    out: Path = Path("runs/pretrain")
+    """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
+    method: Method = "gmml"
+    """Objective; autoencoder is the control without corruption."""
+    corruption: str | None = None
+    """A preset of gmml_aug, or the code of a composition (what print(corrupt) shows); that of the method by default."""
+    decoder: Literal["paper", "release", "mc_ssl"] | None = None
+    """That of the method by default."""
+    terms: Literal["both", "reconstruction", "concepts"] = "both"
+    """mc_ssl: which losses (MC-SSL table 3)."""
+    classes: int = 8192
+    """mc_ssl: number of concepts; 1024 for small data sets."""
+    head_width: int | None = None
+    """mc_ssl, sit: of the hidden layers of the head; 2048 and 4096 by default, less for small models."""
+    cls_loss: bool = False
+    """mc_ssl: concepts of the class token too (the release's)."""
+    reconstruction_weight: float = 1.0
+    """sit: weight of the reconstruction; 5 on small data."""
+    momentum: float = 0.996
+    """sit, mc_ssl: of the teacher at the start; 1 at the end of its cosine."""
+    views: int | None = None
+    """Large crops of each image; by default 2 for gmml, sit and --cls-loss, else 1."""
+    local_views: int = 0
+    """mc_ssl: small crops of each image, seen by the student only."""
+    local_size: int | None = None
+    """Side of the small crops; by default three sevenths of the input, a whole number of patches."""
+    scale: tuple[float, float] = (0.05, 1.0)
+    """Share of the image's area that a large crop takes (the release's)."""
+    local_scale: tuple[float, float] = (0.05, 0.25)
+    """Share that a small crop takes."""
+    flip: float = 0.5
+    """Chance of a mirrored crop."""
+    jitter: tuple[float, float, float, float] = (0.1, 0.1, 0.1, 0.01)
+    """Brightness, contrast, saturation, hue (the release's)."""
+    jitter_p: float = 0.3
+    """Chance of it."""
+    blur_p: float = 0.1
+    """Chance of a Gaussian blur of the whole view (the release's)."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """Of the crops."""
+    pictures_every: int = field(default=10, metadata=_FREE)
+    """Epochs between sheets of reconstructions; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainConfig):
+    """Train a classifier on labelled images, from pretrained weights or from scratch.
+
+    Multi-class as DeiT through timm (GMML 3.1, MC-SSL 4.3); multi-label as MC-SSL 4.2 with --multi-label.
+    """
+
+    kind: ClassVar[str] = "finetune"
+
+    out: Path = Path("runs/finetune")
+    """Folder of the run: config, checkpoints, losses, weights. The same command again goes on where it stopped."""
+    weights: str | None = None
+    """A folder that pretraining wrote, a Hub name, or a name of the zoo; none: from scratch, with `model`."""
+    test_data: str | None = None
+    """Labelled images to measure on; by default the test or val split beside the training split."""
+    test_split: str | None = None
+    """Its split."""
+    labels: str | None = None
+    """multi-label: a CSV, first column the file, then one 0/1 column a label; by default labels.csv in the folder."""
+    multi_label: bool | None = None
+    """Several labels an image; by default where a labels.csv is."""
+    few_shot: float = 1.0
+    """Share of the training images of each class that is used, at least one of each."""
+    pool: Literal["token", "mean", "both"] | None = None
+    """What the head sees: class token, mean of the patch tokens, or both; by default as the weights' method has it, or token."""
+    epochs: int = 200
+    """Times that every image is seen (GMML 3.1)."""
+    batch_size: int = 256
+    """Images a step, over all processes and accumulated parts."""
+    lr: float = 5e-4
+    """Learning rate at 512 images a step, as DeiT; it grows with batch_size / 512."""
+    warmup_epochs: float = 5.0
+    """Epochs over which the learning rate rises from zero."""
+    weight_decay: float = 0.05
+    """DeiT's."""
+    weight_decay_end: float = 0.05
+    """DeiT's is constant."""
+    clip: float | None = None
+    """Largest norm of each parameter's gradient; DeiT does not clip."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate per layer away from the head; an option of ours, 1: none."""
+    smoothing: float | None = None
+    """Label smoothing; 0.1 by default, none with several labels."""
+    mixup: float | None = None
+    """Beta of MixUp, 0: none; 0.8 by default, none with several labels."""
+    cutmix: float | None = None
+    """Beta of CutMix, 0: none; 1 by default, none with several labels."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """Policy in timm's words; none: crops and flips alone."""
+    erasing: float | None = None
+    """Chance of timm's RandomErasing; 0.25 by default, none with several labels."""
+    scale: tuple[float, float] | None = None
+    """Share of the image's area that a crop takes; 0.08 to 1 by default, with several labels the whole image, resized."""
+    flip: float = 0.5
+    """Chance of a mirrored crop."""
+    ema: float = 0.0
+    """Decay of an average of the weights, which is then what is measured; 0: none."""
+    test_every: int = field(default=1, metadata=_FREE)
+    """Epochs between measurements; 0: none, and no test images are needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(DataConfig):
+    """Measure weights: k-NN, linear probe, and the accuracy of a fine-tuned classifier, over several seeds."""
+
+    weights: str = ""
+    """A folder, a Hub name, or a name of the zoo."""
+    test_data: str | None = None
+    """Labelled images to measure on; by default the test or val split beside the training split."""
+    test_split: str | None = None
+    """Its split."""
+    labels: str | None = None
+    """multi-label: a CSV; by default labels.csv in the folder."""
+    measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
+    """What is measured; classifier takes weights that gmml finetune wrote."""
+    few_shot: float = 1.0
+    """Share of the training images of each class that is used."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each with its own choice of few-shot images and start of the probe."""
+    k: int = 20
+    """Neighbours."""
+    pool: Literal["token", "mean", "both"] | None = None
+    """Features: class token, mean of the patch tokens, or both; by default as the weights say, as in fine-tuning."""
+    img_size: int | None = None
+    """Side of the input; that of the weights by default."""
+    batch_size: int = 256
+    """Images at once."""
+    cpu: bool = False
+    """Stay on the CPU even where a GPU is at hand."""
+    out: Path = Path("runs/evaluate")
+    """Folder of the table, as Markdown and JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsConfig(DataConfig):
+    """Mean and standard deviation of a data set, per channel, for pixels in [0, 1]."""
+
+    json: bool = False
+    """Print JSON alone."""
+
+
+def record(config: DataConfig) -> dict[str, Any]:
+    """A config in types that JSON has."""
+    return json.loads(json.dumps(asdict(config), default=str))  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+def differences(config: DataConfig, recorded: dict[str, Any]) -> list[str]:
+    """What differs between a config and the record of a run, as ``name: then -> now``, but for what is free to differ."""
+    now = record(config)
+    fixed = [one.name for one in fields(config) if not one.metadata.get("free") and one.name != "out"]
+    return [f"{name}: {recorded.get(name)!r} -> {now[name]!r}" for name in fixed if recorded.get(name, now[name]) != now[name]]
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse what no run could be made of.
+
+    Raises:
+        UsageError: naming the field, what came and what is allowed.
+    """
+    who = "gmml"
+    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 1)):
+        if getattr(config, name) < least:
+            raise UsageError(f"{who}: {name}={getattr(config, name)} is below {least}. Give a whole number from {least}.")
+    if config.batch_size % config.accumulate:
+        raise UsageError(
+            f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "
+            "all parts of a step weigh the same."
+        )
+    for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "drop_path", "checkpoint_every"):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number from 0. Give for example 0.")
+    if config.clip is not None and not config.clip > 0:
+        raise UsageError(f"{who}: clip={config.clip} is not above 0. Give for example 3.0, or None for no clipping.")

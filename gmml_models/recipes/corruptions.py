@@ -1,0 +1,63 @@
+"""A corruption from words: the name of a preset, or the code that ``print(corrupt)`` shows.
+
+The code is read, not run: calls of names of `gmml_aug` with literal arguments, and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import Any
+
+import gmml_aug as ga
+from gmml_aug.functional import Values
+from gmml_models.errors import UsageError
+
+_CALLABLE = {
+    name: getattr(ga, name)
+    for name in ("Alien", "Blur", "Boxes", "Chain", "Constant", "Grey", "InBoxes", "Noise", "OneOf", "Zeros")
+}
+
+
+def corruption_from(words: str, values: Values) -> ga.Corruption:
+    """The corruption that ``words`` name or write.
+
+    Args:
+        words: ``gmml``, ``presets.gmml(zeros=0.5)`` or ``Chain([InBoxes(Boxes(ratio=0.3), Noise())])``.
+        values: the value range of the images, given to what does not state its own.
+
+    Raises:
+        UsageError: an unknown name, or anything but calls and literals.
+    """
+    try:
+        found = _build(ast.parse(words.strip(), mode="eval").body)
+        chain = found if isinstance(found, ga.Chain) else ga.Chain([found])
+        return chain if chain.values is not None else replace(chain, values=values)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"gmml: corruption={words!r} cannot be read ({error}). Allowed are a preset ({', '.join(ga.presets.names())}) or the "
+            'code of a composition, for example "InBoxes(Boxes(ratio=0.3), Noise())".'
+        ) from error
+
+
+def _build(node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id=name) if name in ga.presets.names():
+            return getattr(ga.presets, name)()
+        case ast.Call(func=ast.Name(id=name)) if name in _CALLABLE:
+            return _CALLABLE[name](*map(_build, node.args), **_options(node))
+        case ast.Call(func=ast.Attribute(attr=name, value=ast.Name(id="presets"))) if name in ga.presets.names():
+            return getattr(ga.presets, name)(*map(_build, node.args), **_options(node))
+        case ast.List(elts=parts):
+            return [_build(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(_build(part) for part in parts)
+        case ast.Constant() | ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
+            return ast.literal_eval(node)
+    raise ValueError(f"{ast.unparse(node)} is neither a name of gmml_aug nor a literal")
+
+
+def _options(call: ast.Call) -> dict[str, Any]:
+    if any(option.arg is None for option in call.keywords):
+        raise ValueError("** is not allowed")
+    return {str(option.arg): _build(option.value) for option in call.keywords}

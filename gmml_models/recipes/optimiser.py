@@ -1,0 +1,62 @@
+"""What an optimiser is given: groups of parameters, and gradients of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+_BARE = ("cls_token", "pos_embed", "dist_token", "reg_token")
+
+
+def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Groups by factor on the learning rate and by whether they decay; what has one axis, tokens and positions do not.
+
+    Args:
+        model: parameters that take no gradient are left out.
+        lr_scale: factor by parameter name; 1 where it is silent.
+
+    Returns:
+        Groups for an optimiser, each with ``lr_scale`` and ``decays``.
+
+    Source:
+        The authors' release for biases and norms (all with one axis), timm for class tokens and position embeddings.
+    """
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _BARE
+        scale = lr_scale.get(name, 1.0)
+        group = groups.setdefault((scale, decays), {"params": [], "lr_scale": scale, "decays": decays})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def clip_gradients(gradients: Sequence[Tensor], limit: float | None) -> Tensor:
+    """Scale each gradient, in place, to a norm of at most ``limit``; the norm of all of them before that, ().
+
+    Sharded gradients are measured whole.
+
+    Source:
+        Each parameter by itself is the authors' release's way; the papers are silent.
+    """
+    if not gradients:
+        return torch.zeros(())
+    if isinstance(gradients[0], DTensor):
+        norms = [_whole(torch.linalg.vector_norm(gradient)) for gradient in gradients]
+    else:
+        norms = list(torch._foreach_norm(list(gradients)))
+    if limit is not None:
+        mine = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+        torch._foreach_mul_(mine, [(limit / (norm + 1e-6)).clamp(max=1.0) for norm in norms])
+    norm: Tensor = torch.stack(norms).float().norm()
+    return norm
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

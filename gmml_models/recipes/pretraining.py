@@ -1,0 +1,248 @@
+"""Pretraining without labels: data, objective, engine, and the weights at the end.
+
+    gmml pretrain --data FOLDER --out runs/flowers --model vit_tiny_patch16_224 --epochs 800
+
+Defaults are GMML 3.1 where it speaks and the authors' release where it is silent. The papers' small sets take 800 or 3,000 epochs.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gmml_models.errors import UsageError, WeightsError
+from gmml_models.recipes import checkpoint
+from gmml_models.recipes.carrying import carry_out
+from gmml_models.recipes.config import PretrainConfig, check, record
+from gmml_models.recipes.corruptions import corruption_from
+from gmml_models.recipes.feeds import Batch, ViewPlan, make_feed
+from gmml_models.recipes.job import Job, Outcome
+from gmml_models.recipes.pictures import reconstructions, save_sheet
+from gmml_models.recipes.processes import make_accelerator
+from gmml_models.recipes.progress import clock, teller
+from gmml_models.recipes.record import Record
+from gmml_models.recipes.sources import open_source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gmml_models.autoencoder import GMMLAutoencoder
+    from gmml_models.objectives import Objective
+
+
+def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
+    """Pretrain on a data set; the folder ``config.out`` then holds config, losses, pictures, checkpoints and ``weights``.
+
+    The same call goes on where an earlier one stopped, for whatever reason, to the same weights.
+
+    Args:
+        config: see `PretrainConfig`.
+        dataset: any map data set in Python, instead of ``config.data``.
+
+    Raises:
+        UsageError: what cannot be trained, or not go on; nothing is lost.
+    """
+    check(config)
+    accelerator = make_accelerator(config)
+    main = accelerator.is_main_process
+    with accelerator.main_process_first():  # one makes the folder, the others find it
+        held = Record(config, writes=main and not config.dry_run)
+    objective = build_objective(config)
+    feed = make_feed(
+        open_source(config, purpose="pretrain", dataset=dataset),
+        view_plan(config, objective.autoencoder),
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        device=accelerator.device,
+        workers=config.workers,
+        resident=config.resident,
+        resident_size=config.resident_size,
+        progress=teller("images decoded", shown=main),
+    )
+
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        try:
+            found: tuple[Tensor, Mapping[str, Tensor]] = model(batch.views, keys=batch.keys)
+        except ValueError as error:  # the objective cannot work with these views
+            raise UsageError(f"gmml pretrain: {error}") from error
+        return found
+
+    def at_epoch(epochs: int) -> Mapping[str, float]:
+        due = config.pictures_every and (epochs % config.pictures_every == 0 or epochs == config.epochs)
+        if due and main and objective.reconstructs and not config.fsdp:
+            draw(objective, feed.sample(8), held, epochs)
+        return {}
+
+    job = Job(
+        config=config,
+        accelerator=accelerator,
+        model=objective,
+        feed=feed,
+        record=held,
+        loss=loss,
+        facts={"images": feed.images, "method": config.method},
+        after_step=objective.after_step,
+        discard=objective.discard,
+        at_epoch=at_epoch,
+    )
+    return carry_out(
+        job, export=lambda outcome: export(config, feed.images, outcome), summary=lambda outcome: summary(config, outcome)
+    )
+
+
+def build_objective(config: PretrainConfig) -> Objective:
+    """The objective that a config describes, with fresh weights that follow from its seed alone.
+
+    Raises:
+        UsageError: an encoder, a decoder or sizes that cannot be built.
+    """
+    from gmml_models.objectives import GMML, MCSSL, Autoencode, SiT
+
+    model: dict[str, Any] = {
+        "decoder": config.decoder,
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_chans,
+        "mean": config.mean,
+        "std": config.std,
+        "drop_path_rate": config.drop_path,
+    }
+    torch.manual_seed(config.seed)
+    try:
+        objective: Objective
+        match config.method:
+            case "gmml":
+                objective = GMML(config.model, **model)
+            case "sit":
+                weight = config.reconstruction_weight
+                objective = SiT(
+                    config.model,
+                    reconstruction_weight=weight,
+                    momentum=config.momentum,
+                    hidden=config.head_width or 4096,
+                    **model,
+                )
+            case "mc_ssl":
+                objective = MCSSL(
+                    config.model,
+                    classes=config.classes,
+                    terms=config.terms,
+                    cls=config.cls_loss,
+                    hidden=config.head_width or 2048,
+                    momentum=config.momentum,
+                    **model,
+                )
+            case "autoencoder":
+                objective = Autoencode(config.model, **model)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"gmml pretrain: {error}") from error
+    student = objective.autoencoder
+    if config.corruption is not None and config.method != "autoencoder":
+        objective.corrupt = corruption_from(config.corruption, (student.mean, student.std))
+    elif config.corruption is not None:
+        raise UsageError(
+            "gmml pretrain: the autoencoder is the control without corruption. Leave out --corruption, or give a method."
+        )
+    student.set_grad_checkpointing(config.grad_checkpointing)
+    return objective
+
+
+def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
+    """What is cut from each image."""
+    size, patch = autoencoder.img_size, autoencoder.patch_size
+    pairs = config.method in ("gmml", "sit") or (config.method == "mc_ssl" and config.cls_loss)
+    views = config.views or (2 if pairs else 1)
+    local = config.local_size or max(size[0] * 3 // 7 // patch[0], 1) * patch[0]
+    return ViewPlan(
+        size=size,
+        views=views,
+        local_size=(local, local),
+        local_views=config.local_views,
+        scale=config.scale,
+        local_scale=config.local_scale,
+        flip=config.flip,
+        jitter=config.jitter,
+        jitter_p=config.jitter_p,
+        blur_p=config.blur_p,
+        interpolation=config.interpolation,
+        mean=autoencoder.mean,
+        std=autoencoder.std,
+    )
+
+
+def draw(objective: Objective, batch: Batch, held: Record, epochs: int) -> None:
+    """Write the sheet of reconstructions of an epoch, and show it in TensorBoard."""
+    import numpy as np
+
+    clean = batch.views[0]
+    model = objective.autoencoder
+    sheet = reconstructions(
+        clean,
+        objective.reconstruct(clean, keys=batch.keys),
+        mean=model.mean,
+        std=model.std,
+        title=f"after {epochs} epoch{'s' * (epochs != 1)}",
+        about=f"{held.folder.name}: the same images and the same corruption each time",
+        code="" if objective.corrupt is None else repr(objective.corrupt),
+    )
+    try:
+        save_sheet(sheet, held.folder / "pictures" / f"epoch-{epochs:05d}.png")
+    except OSError as error:
+        print(f"gmml: no picture could be written ({error}); the run goes on.")
+    held.board().add_image("reconstructions", np.asarray(sheet), epochs, dataformats="HWC")
+
+
+def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
+    """Write ``weights``, what gmml_models, timm and transformers load, from the last checkpoint (whole, however it was trained).
+
+    Raises:
+        UsageError: no room, or weights that are not finite; the checkpoint stays.
+    """
+    recipe = {name: value for name, value in record(config).items() if name not in ("out", "data", "test_data")}
+    last = dict(outcome.history[-1]) if outcome.history else {}
+    about = {
+        "objective": config.method,
+        "data": {"name": config.data.rstrip("/").rsplit("/", 1)[-1] or None, "images": images},
+        "recipe": recipe,
+        "losses": {name: float(value) for name, value in last.items() if "loss" in name and value},
+    }
+    last_one = checkpoint.newest(config.out / "checkpoints")
+    assert last_one is not None
+    objective = build_objective(config)
+    tensors = checkpoint.read(last_one)
+    objective.load_state_dict({name.removeprefix("model/"): one for name, one in tensors.items() if name.startswith("model/")})
+    try:
+        objective.exported().save_pretrained(config.out / "weights", about=about)
+    except (OSError, ValueError, WeightsError) as error:
+        raise UsageError(
+            f"gmml pretrain: the weights could not be written ({error}). The checkpoint is whole: give the same command again."
+        ) from error
+
+
+def summary(config: PretrainConfig, outcome: Outcome) -> str:
+    """What a person reads at the end, with the next command."""
+    speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
+    skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
+    lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
+    if not outcome.finished:
+        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
+    if outcome.history:
+        lines.append(
+            f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.csv'})."
+        )
+    tuned = shlex.quote(str(config.out.with_name(f"{config.out.name}-finetuned")))
+    weights, data = shlex.quote(str(config.out / "weights")), shlex.quote(config.data or "FOLDER")
+    lines += [
+        f"Weights: {config.out / 'weights'}",
+        "Next, with labelled images:",
+        f"  gmml evaluate --weights {weights} --data {data}",
+        f"  gmml finetune --weights {weights} --data {data} --out {tuned}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""The line that a person watches: steps, loss, images a second, waiting, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, final
+
+_EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+@final
+class Progress:
+    """A bar on a terminal, a line every half minute elsewhere, nothing where it is not shown.
+
+    Args:
+        total: steps of the run.
+        done: of them, those that lie behind.
+        images: a step, over all processes.
+        shown: False on all processes but the first.
+    """
+
+    def __init__(self, total: int, done: int, images: int, *, shown: bool) -> None:
+        self.total, self.step, self.images = total, done, images
+        self.first = done
+        self.shown = shown
+        self.began = self.told = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self.shown and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            columns: list[Any] = [
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[words]}"),
+                progress.TimeRemainingColumn(elapsed_when_finished=True),
+            ]
+            self._bar = progress.Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self.total, completed=self.step, words="")
+        return self
+
+    def advance(self, loss: float, waited: float) -> None:
+        """One step was done.
+
+        Args:
+            loss: of it.
+            waited: seconds spent waiting for data since the beginning.
+        """
+        self.step += 1
+        if not self.shown:
+            return
+        now = time.monotonic()
+        seconds = max(now - self.began, 1e-9)
+        speed = (self.step - self.first) * self.images / seconds
+        words = f"loss {loss:.4f} · {speed:.0f} img/s · {waited / seconds:.0%} waiting for data"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.step, words=words)
+        elif now - self.told > _EVERY or self.step == self.total:
+            self.told = now
+            left = (self.total - self.step) * seconds / (self.step - self.first)
+            print(f"step {self.step}/{self.total} · {words} · {clock(left)} left", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def teller(words: str, *, shown: bool, every: float = 5.0) -> Callable[[int, int], None]:
+    """What a slow beginning tells: ``words``, how many of how many, a line every few seconds.
+
+    Args:
+        words: what is done.
+        shown: False on all processes but the first.
+        every: seconds between lines; nothing is said before the first of them are over.
+    """
+    told = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal told
+        if shown and time.monotonic() - told > every:
+            told = time.monotonic()
+            print(f"{words}: {done:,} of {of:,}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def clock(seconds: float) -> str:
+    """A duration in words: 45 s, 3 min, 2 h 05 min, 3 days 4 h."""
+    minutes = seconds / 60
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    hours, rest = divmod(round(minutes), 60)
+    if hours < 48:
+        return f"{hours} h {rest:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"

@@ -1,0 +1,249 @@
+"""The loop: what is skipped, what is saved, what a stop and a full disk leave behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gmml_aug import keys
+from gmml_models.errors import UsageError
+from gmml_models.recipes.batches import Batch, Share, order_of_epoch
+from gmml_models.recipes.config import PretrainConfig
+from gmml_models.recipes.engine import train
+from gmml_models.recipes.job import Job, Outcome
+from gmml_models.recipes.processes import make_accelerator
+from gmml_models.recipes.record import Record
+from tests.models.runs import Pictures, finish, rows, small, start
+
+
+class Numbers:
+    """A feed of 32 vectors."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.share = Share(images=32, batch_size=config.batch_size, accumulate=config.accumulate)
+        self.steps_per_epoch, self.images, self.broken = self.share.steps_per_epoch, 32, dict[str, str]()
+        self.vectors = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
+        order = order_of_epoch(32, 0, epoch)
+        for step in range(first_step, self.steps_per_epoch):
+            parts = self.share.parts(order, step)
+            yield tuple(Batch((self.vectors[one],), keys(0, epoch, one), None, one) for one in parts)
+
+    def sample(self, count: int) -> Batch:
+        one = torch.arange(count)
+        return Batch((self.vectors[one],), keys(0, 0, one), None, one)
+
+
+class Regression(nn.Module):
+    """Learns the sum of a vector; its loss is not a number in the steps that are named."""
+
+    def __init__(self, poisoned: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.dropout, self.poisoned = nn.Linear(3, 1), nn.Dropout(0.3), poisoned
+        self.calls, self.followed, self.discarded = 0, list[float](), 0
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        self.calls += 1
+        loss: Tensor = (self.layer(self.dropout(vectors))[:, 0] - vectors.sum(1)).square().mean()
+        return loss * (math.nan if self.calls - 1 in self.poisoned else 1.0)
+
+    def discard(self) -> None:
+        self.discarded += 1
+
+
+def job(out: Path, model: Regression, **changes: Any) -> Job:
+    config = small(out, **{"epochs": 3, "lr": 2.0, "checkpoint_every": 0, "batch_size": 8, **changes})
+
+    def loss(called: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found = called(batch.views[0])
+        return found, {"half": found.detach() / 2}
+
+    return Job(
+        config=config,
+        accelerator=make_accelerator(config),
+        model=model,
+        feed=Numbers(config),
+        record=Record(config),
+        loss=loss,
+        after_step=model.followed.append,
+        discard=model.discard,
+    )
+
+
+def run(out: Path, model: Regression, **changes: Any) -> Outcome:
+    return train(job(out, model, **changes))
+
+
+def test_it_learns_and_writes_what_it_saw(tmp_path: Path) -> None:
+    model = Regression()
+    outcome = run(tmp_path / "run", model, epochs=20)
+    losses = [float(row["loss"]) for row in outcome.history]
+    assert outcome.finished
+    assert (outcome.steps, outcome.skipped, len(losses)) == (80, 0, 20)
+    assert losses[-1] < 0.7 * losses[0]
+    assert [float(row["half"]) * 2 for row in outcome.history] == pytest.approx(losses)
+    assert model.followed[0] == 0.0
+    assert model.followed[-1] == 1.0
+    assert [int(row["step"]) for row in rows(tmp_path / "run" / "steps.csv")] == list(range(10, 81, 10))
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
+    model = Regression(poisoned=(2, 5))
+    outcome = run(tmp_path / "run", model)
+    assert (outcome.steps, outcome.skipped) == (12, 2)
+    assert (model.discarded, len(model.followed)) == (2, 10)
+    assert all(math.isfinite(float(row["loss"])) for row in outcome.history)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert [row["skipped"] for row in outcome.history] == ["1", "2", "2"]
+
+
+def test_a_skipped_step_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
+    model = Regression(poisoned=tuple(range(1, 12)))
+    task = job(tmp_path / "run", model)
+    weights: list[Tensor] = []
+    task.after_step = lambda progress: weights.append(model.layer.weight.detach().clone())
+    start_weight = model.layer.weight.detach().clone()
+    train(task)
+    assert len(weights) == 1
+    assert not torch.equal(weights[0], start_weight)
+    assert torch.equal(weights[0], model.layer.weight)
+
+
+def test_a_hundred_in_a_row_end_the_run_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"100 steps in a row were not finite.*--lr"):
+        run(tmp_path / "run", Regression(poisoned=tuple(range(4, 200))), epochs=60)
+
+
+def test_parts_add_up_to_the_whole(tmp_path: Path) -> None:
+    found = []
+    for parts in (1, 2, 4):
+        model = Regression()
+        model.dropout.p = 0.0
+        run(tmp_path / str(parts), model, accumulate=parts)
+        found.append(model.layer.weight.detach().clone())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_a_step_and_the_rest_is_the_same(tmp_path: Path, number: signal.Signals) -> None:
+    straight = Regression()
+    run(tmp_path / "straight", straight)
+    stopped = Regression()
+    before = signal.getsignal(number)
+    task = job(tmp_path / "stopped", stopped)
+    inner = task.after_step
+
+    def after_step(progress: float) -> None:
+        inner(progress)
+        if len(stopped.followed) == 5:
+            os.kill(os.getpid(), number)
+
+    task.after_step = after_step
+    outcome = train(task)
+    assert not outcome.finished
+    assert outcome.steps in (6, 7)  # it is noticed when the numbers of a step are shared
+    assert signal.getsignal(number) == before
+    resumed = Regression()
+    assert run(tmp_path / "stopped", resumed).finished
+    assert torch.equal(resumed.layer.weight, straight.layer.weight)
+    assert rows(tmp_path / "stopped" / "epochs.csv") == rows(tmp_path / "straight" / "epochs.csv")
+
+
+def test_the_clock_stops_it_too(tmp_path: Path) -> None:
+    outcome = run(tmp_path / "run", Regression(), stop_after=0.0)
+    assert (outcome.finished, outcome.steps) == (False, 1)
+
+
+def test_it_works_outside_the_main_thread(tmp_path: Path) -> None:
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.append(run(tmp_path / "run", Regression())))
+    thread.start()
+    thread.join(60)
+    assert found[0].finished
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread fails too
+def test_on_a_full_disk_the_last_good_checkpoint_stays_and_the_run_can_go_on(tmp_path: Path) -> None:
+    straight = Regression()
+    run(tmp_path / "straight", straight, checkpoint_every=4)
+    task = job(tmp_path / "full", Regression(), checkpoint_every=4)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(epochs: int) -> Mapping[str, float]:
+        if epochs == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+        return {}
+
+    task.at_epoch = fill
+    try:
+        with pytest.raises(UsageError, match=r"no checkpoint could be written at step 8.*last good one is .*step-00000004"):
+            train(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    task.record.close()
+    assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000004"]
+    resumed = Regression()
+    assert run(tmp_path / "full", resumed, checkpoint_every=4).finished
+    assert torch.equal(resumed.layer.weight, straight.layer.weight)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path / "run", Regression())
+    (file,) = (tmp_path / "run" / "checkpoints").glob("*/state.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UsageError, match="damaged"):
+        run(tmp_path / "run", Regression())
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "run", Regression())
+    other = Regression()
+    other.layer = nn.Linear(3, 2)
+    with pytest.raises(UsageError, match="does not fit this run"):
+        run(tmp_path / "run", other)
+
+
+def test_bf16_keeps_weights_in_float32(tmp_path: Path) -> None:
+    model = Regression()
+    seen: list[torch.dtype] = []
+    model.layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert run(tmp_path / "run", model, precision="bf16").finished
+    assert set(seen) == {torch.bfloat16}
+    assert model.layer.weight.dtype == torch.float32
+
+
+def test_fsdp_asks_for_processes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--fsdp shards over several processes"):
+        run(tmp_path / "run", Regression(), fsdp=True)
+
+
+def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"method": "mc_ssl", "classes": 32, "head_width": 64, "drop_path": 0.0, "checkpoint_every": 0}
+    found = {}
+    for name in ("replicated", "sharded"):
+        config = small(tmp_path / name, fsdp=name == "sharded", **shape)
+        finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
+        found[name] = [torch.tensor([float(row[key]) for key in ("loss", "grad_norm")]) for row in rows(config.out / "epochs.csv")]
+    for one, other in zip(found["sharded"], found["replicated"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    config = small(tmp_path / "stopped", fsdp=True, stop_after=0.0, **shape)
+    for _ in range(3):  # one step each
+        finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
+    config = small(tmp_path / "stopped", fsdp=True, **shape)
+    finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
+    assert rows(tmp_path / "stopped" / "epochs.csv") == rows(tmp_path / "sharded" / "epochs.csv")
