@@ -1,0 +1,138 @@
+"""What a step of pretraining costs beside the model itself, on the resident path; and what data in workers costs.
+
+The model's own step is forward, loss, backward, clipping and AdamW on one fixed batch; a step of the recipe has also the crops,
+flips, jitter and blur of new images, the corruption, the rates, the log and the shared numbers. Run with
+``python -m benchmarks.training``; writes ``benchmarks/results/training.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gmml_models as gm
+from benchmarks.timing import about_this_machine
+from gmml_models.recipes.batches import Batch
+from gmml_models.recipes.config import PretrainConfig
+from gmml_models.recipes.engine import Training
+from gmml_models.recipes.feeds import make_feed
+from gmml_models.recipes.job import Job
+from gmml_models.recipes.optimiser import clip_gradients, parameter_groups
+from gmml_models.recipes.pretraining import build_objective, view_plan
+from gmml_models.recipes.processes import make_accelerator
+from gmml_models.recipes.record import Record
+from gmml_models.recipes.sources import open_source
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+MODEL, BATCH, IMAGES, STEPS = "vit_micro_patch8_64", 64, 256, 20
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Smooth random pictures, a little larger than the input."""
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> np.ndarray:  # uint8 (H, W, 3)
+        coarse = np.random.default_rng(index).integers(0, 256, (10, 10, 3), dtype=np.uint8)
+        return np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+
+
+def bare_step(batch: int) -> Callable[[], object]:
+    """The model alone, on one fixed batch."""
+    torch.manual_seed(0)
+    model = gm.GMMLAutoencoder(MODEL, drop_path_rate=0.1).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, {}), lr=1e-4)
+    clean, mask = torch.randn(batch, 3, 64, 64), torch.rand(batch, 1, 64, 64) < 0.5
+
+    def step() -> None:
+        gm.masked_l1(model(clean), clean, mask).backward()
+        clip_gradients([parameter.grad for parameter in model.parameters() if parameter.grad is not None], 3.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def recipe_step(folder: Path, *, resident: bool, workers: int) -> Callable[[], object]:
+    """A step of ``gmml pretrain`` with everything in it."""
+    config = PretrainConfig(
+        out=folder, model=MODEL, batch_size=BATCH, epochs=100_000, cpu=True, resident=resident, workers=workers, data="pictures"
+    )
+    objective = build_objective(config)
+    feed = make_feed(
+        open_source(config, dataset=Pictures()),
+        view_plan(config, objective.autoencoder),
+        batch_size=BATCH,
+        workers=workers,
+        resident=resident,
+    )
+
+    def loss(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        found: tuple[Tensor, dict[str, Tensor]] = model(batch.views, keys=batch.keys)
+        return found
+
+    training = Training(
+        Job(
+            config=config,
+            accelerator=make_accelerator(config),
+            model=objective,
+            feed=feed,
+            record=Record(config),
+            loss=loss,
+            after_step=objective.after_step,
+            discard=objective.discard,
+        )
+    )
+    training.model.train()
+    batches = (batch for epoch in range(100_000) for batch in feed.epoch(epoch))
+    return lambda: training.one(next(batches))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {
+            "the model alone, the same number of views": bare_step(2 * BATCH),
+            "the recipe, resident": recipe_step(Path(folder) / "resident", resident=True, workers=0),
+            "the recipe, decoded in the process": recipe_step(Path(folder) / "decoded", resident=False, workers=0),
+        }
+        for run in contenders.values():
+            run()
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(STEPS):
+            for name, run in contenders.items():
+                began = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - began)
+    alone = min(times["the model alone, the same number of views"])
+    figures = {
+        name: {
+            "minimum_s": min(taken),
+            "median_s": statistics.median(taken),
+            "images_per_second": BATCH / min(taken),
+            "outside_the_model": min(taken) / alone - 1,
+        }
+        for name, taken in times.items()
+    }
+    for name, one in figures.items():
+        print(
+            f"{name:45s} {one['minimum_s'] * 1e3:7.1f} ms  {one['images_per_second']:6.1f} img/s  {one['outside_the_model']:+.1%}"
+        )
+    about = {**about_this_machine(), "model": MODEL, "batch": BATCH, "views": 2, "steps": STEPS}
+    RESULTS.write_text(json.dumps({"about": about, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

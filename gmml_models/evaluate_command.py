@@ -1,0 +1,22 @@
+"""``gmml evaluate``: a table of what weights are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from gmml_models.recipes.config import EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(EvaluateConfig):
+    """Measure weights on labelled images: k-NN, linear probe, and the head that gmml finetune trained, over several seeds."""
+
+    def run(self) -> int:
+        """Measure, print and write the table."""
+        from gmml_models.recipes.evaluation import evaluate
+        from gmml_models.recipes.table import terminal
+
+        config = EvaluateConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluateConfig)})
+        print(terminal(evaluate(config)))
+        print(f"Table: {config.out / 'table.md'} and table.json beside it.")
+        return 0

@@ -1,0 +1,228 @@
+"""What happens to labelled images in training, through timm: crops, RandAugment, erasing; MixUp and CutMix over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch.nn import functional as F
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.config import FinetuneConfig
+from gmml_models.recipes.views import ViewPlan, seeded
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from gmml_models.recipes.classifier import Classifier
+
+_CROP = (0.08, 1.0)
+_SMOOTHING, _MIXUP, _CUTMIX, _ERASING = 0.1, 0.8, 1.0, 0.25
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """How strongly images are changed, after the defaults of one class or several labels an image were filled in.
+
+    Source:
+        One class: DeiT's, which GMML 3.1 and MC-SSL 4.3 follow; RandAugment is DeiT's for their "AutoAugment". Several labels:
+        MC-SSL 4.2 names RandAugment on whole images that are resized, and nothing else; the flip is ours.
+    """
+
+    smoothing: float
+    mixup: float
+    cutmix: float
+    erasing: float
+    scale: tuple[float, float] | None
+    """Share of the area that a crop takes; None: the whole image, resized."""
+
+    @property
+    def mixes(self) -> bool:
+        """Are images mixed at all?"""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
+    """The strength that a config asks for.
+
+    Raises:
+        UsageError: numbers out of range, or what several labels do not go with.
+    """
+    who = "gmml finetune"
+    for name in ("smoothing", "erasing", "flip"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{who}: {name}={value} is not in 0 to 1. Give for example 0.1.")
+    for name in ("mixup", "cutmix"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise UsageError(f"{who}: {name}={value} is not a number from 0. Give for example 0.8, or 0 for none.")
+    if config.scale is not None and not 0 < config.scale[0] <= config.scale[1] <= 1:
+        raise UsageError(f"{who}: scale={config.scale} is not a range of shares. Give 0 < low <= high <= 1, as in 0.08 1.0.")
+    if multi_label:
+        mixed = [name for name in ("mixup", "cutmix", "smoothing") if getattr(config, name)]
+        if mixed:
+            raise UsageError(
+                f"{who}: {', '.join(f'{name}={getattr(config, name)}' for name in mixed)} came with several labels an image, for "
+                "which MC-SSL 4.2 has none of it. Leave it out."
+            )
+        return Strength(smoothing=0.0, mixup=0.0, cutmix=0.0, erasing=config.erasing or 0.0, scale=config.scale)
+    return Strength(
+        smoothing=_SMOOTHING if config.smoothing is None else config.smoothing,
+        mixup=_MIXUP if config.mixup is None else config.mixup,
+        cutmix=_CUTMIX if config.cutmix is None else config.cutmix,
+        erasing=_ERASING if config.erasing is None else config.erasing,
+        scale=config.scale or _CROP,
+    )
+
+
+def training_transform(config: FinetuneConfig, model: Classifier, how: Strength) -> Callable[[Image.Image], Tensor] | None:
+    """The transform of one image, on the CPU; None where crops and flips of a `ViewPlan` are all that is asked for.
+
+    Returns:
+        PIL image -> (C, H, W) float32, normalised. Its chance comes from torch's, Python's and NumPy's global generators.
+
+    Raises:
+        UsageError: a policy that timm does not know, or one for images that are neither grey nor colour.
+    """
+    policy = config.auto_augment if config.auto_augment not in ("", "none") else None
+    if policy is None and not how.erasing and how.scale is not None:
+        return None
+    if model.in_chans not in (1, 3):
+        raise UsageError(
+            f"gmml finetune: auto_augment, erasing and whole images are for 1 or 3 channels, these images have {model.in_chans}. "
+            "Give --auto-augment none --erasing 0 --scale 0.08 1.0."
+        )
+    try:
+        return _timm_transform(config, model, how, policy)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"gmml finetune: timm refuses auto_augment={config.auto_augment!r} ({error}). Give for example rand-m9-mstd0.5-inc1, "
+            "or none."
+        ) from error
+
+
+def _timm_transform(
+    config: FinetuneConfig, model: Classifier, how: Strength, policy: str | None
+) -> Callable[[Image.Image], Tensor]:
+    from timm.data.transforms_factory import create_transform
+
+    options: dict[str, Any] = {
+        "input_size": (model.in_chans, *model.img_size),
+        "is_training": True,
+        "hflip": config.flip,
+        "color_jitter": None,
+        "auto_augment": policy,
+        "interpolation": "bicubic",
+        "mean": model.mean,
+        "std": model.std,
+        "re_prob": how.erasing,
+        "re_mode": "pixel",  # DeiT's
+    }
+    transform: Callable[[Image.Image], Tensor]
+    if how.scale is not None:
+        transform = _with_sound_posterize(create_transform(**options, scale=how.scale))
+        return transform
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision import transforms
+
+    resize = transforms.Resize(model.img_size, interpolation=transforms.InterpolationMode.BICUBIC)
+    steps = _with_sound_posterize(create_transform(**options, scale=(1.0, 1.0))).transforms
+    transform = transforms.Compose([resize if isinstance(one, RandomResizedCropAndInterpolation) else one for one in steps])
+    return transform
+
+
+def _with_sound_posterize(transform: Any) -> Any:
+    """Keep one bit where timm's policies ask for none: Pillow 13 refuses that (before, the image turned black)."""
+    for step in transform.transforms:
+        operations = [*getattr(step, "ops", ()), *(one for part in getattr(step, "policy", ()) for one in part)]
+        for one in operations:
+            if str(getattr(one, "name", "")).startswith("Posterize"):
+                one.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    from PIL import ImageOps
+
+    return image if bits >= 8 else ImageOps.posterize(image, max(bits, 1))
+
+
+def view_plan(config: FinetuneConfig, model: Classifier, how: Strength) -> ViewPlan:
+    """The size of a view, how it is cropped where no transform is given, and the centre crop of measurements."""
+    return ViewPlan(
+        size=model.img_size,
+        views=1,
+        scale=how.scale or _CROP,
+        flip=config.flip,
+        jitter_p=0.0,
+        blur_p=0.0,
+        centre=centre_of(model.img_size),
+        mean=model.mean,
+        std=model.std,
+    )
+
+
+def centre_of(size: tuple[int, int]) -> float:
+    """The share of the shorter side that a centre crop shows: what `gmml_models.layout` records as ``crop_pct``.
+
+    Source:
+        DeiT crops 224 of 256, 0.875; 0.9, and all of the image below 160 pixels, are ours.
+    """
+    return 0.9 if min(size) >= 160 else 1.0
+
+
+@final
+class Mixing:
+    """MixUp and CutMix over a batch, by timm.
+
+    Args:
+        how: their betas and the label smoothing.
+        classes: c.
+
+    Shapes:
+        images (B, C, H, W) with B even, labels (B,) int64 -> images of that shape, targets (B, c) float32.
+
+    Source:
+        DeiT's: one of the two at random for each batch, and each image with its counterpart from the other end of the batch.
+    """
+
+    def __init__(self, how: Strength, classes: int) -> None:
+        from timm.data.mixup import Mixup
+
+        build: Any = Mixup  # its arguments have no types
+        self._mixup = build(
+            mixup_alpha=how.mixup, cutmix_alpha=how.cutmix, label_smoothing=how.smoothing, num_classes=classes, mode="batch"
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Mixed images and soft targets; all chance follows from ``key``, the given images stay as they are."""
+        with seeded(key):
+            mixed, targets = self._mixup(images.clone(), labels)
+        return mixed, targets.float()
+
+
+def loss_of(scores: Tensor, labels: Tensor, *, multi_label: bool, smoothing: float = 0.0) -> Tensor:
+    """What fine-tuning minimises, () float32.
+
+    Args:
+        scores: (B, c) before softmax or sigmoid.
+        labels: (B,) int64 classes, (B, c) float shares of classes, or with ``multi_label`` (B, c) of 0 and 1.
+        multi_label: which loss.
+        smoothing: of labels that are not shares yet.
+
+    Source:
+        One class: DeiT's cross-entropy against smoothed or mixed labels. Several: MC-SSL 4.2, equation 5, the mean over labels and
+        images; the equation prints no minus sign.
+    """
+    from gmml_models.losses import multi_label_loss
+
+    if multi_label:
+        return multi_label_loss(scores, labels, reduction="mean")
+    if labels.ndim == 2:
+        return torch.sum(-labels * F.log_softmax(scores.float(), dim=-1), dim=-1).mean()
+    return F.cross_entropy(scores.float(), labels, label_smoothing=smoothing)

@@ -1,0 +1,280 @@
+"""An encoder with a pooling and a head: what fine-tuning trains, saves and loads."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, final
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gmml_models import hub, layout
+from gmml_models.encoders import build_encoder
+from gmml_models.errors import WrongKeysError
+from gmml_models.recipes.classifier_card import classifier_card
+from gmml_models.recipes.features import Pool, check_pool, pooled
+
+_HEAD = "heads.classifier."
+_HIDDEN = 2048
+
+
+@final
+class Classifier(nn.Module):
+    """Images in, one score a class out: logits, before softmax or sigmoid.
+
+    Args:
+        encoder: a name (ours in `gmml_models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
+            `VisionTransformer` without classifier, which is used itself, not copied.
+        classes: their names, or how many there are.
+        pool: what the head sees; see `gmml_models.recipes.features.pooled`.
+        multi_label: an image may have several of the classes, or none.
+        hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
+            default.
+        img_size: side of the images, or (height, width); of the name by default.
+        patch_size: side of a patch, or (height, width); of the name by default.
+        in_chans: channels of the images; of the name by default.
+        mean: per channel, what the images were normalised by; a note for whoever loads the model. ImageNet's for three channels
+            and 0 otherwise by default.
+        std: likewise; ImageNet's for three channels and 1 otherwise by default.
+        options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
+
+    Shapes:
+        images (B, C, H, W), normalised, float -> (B, c).
+
+    Raises:
+        TypeError: ``encoder``, ``classes`` or an option of a wrong type; at the call, images that are not float.
+        ValueError: fewer than two classes (one with ``multi_label``), equal names, a pooling that the encoder cannot give, or what
+            `gmml_models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches do
+            not divide.
+
+    Source:
+        A linear head: DeiT, as GMML 3.1 and MC-SSL 4.3 follow it. The hidden layer of 2048 with GELU: MC-SSL 4.2. The start of the
+        head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
+    """
+
+    def __init__(
+        self,
+        encoder: str | VisionTransformer,
+        classes: int | Sequence[str],
+        *,
+        pool: Pool = "token",
+        multi_label: bool = False,
+        hidden: int | None = None,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+        in_chans: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.classes = _names(classes, least=1 if multi_label else 2)
+        self.multi_label = multi_label
+        self.hidden = (_HIDDEN if multi_label else 0) if hidden is None else hidden
+        if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 0:
+            raise ValueError(f"Classifier: hidden={hidden!r} is not a whole number from 0. Give 2048, or 0 for a linear head.")
+        vit = build_encoder(encoder, img_size=img_size, patch_size=patch_size, in_chans=in_chans, **options)
+        check_pool("Classifier", vit, pool)
+        self.encoder = vit
+        self.pool: Pool = pool
+        self.head = _head(vit.embed_dim * (2 if pool == "both" else 1), self.hidden, len(self.classes))
+        rgb = self.in_chans == 3
+        self.mean = self._check_channels("mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * self.in_chans)
+        self.std = self._check_channels("std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * self.in_chans)
+        if min(self.std) <= 0:
+            raise ValueError(f"Classifier: std={self.std} must be above 0. Give the standard deviation of each channel.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, c) of images (B, C, H, W)."""
+        self._check_images(images)
+        scores: Tensor = self.head(pooled(self.encoder, images, self.pool))
+        return scores
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities (B, c) float32: by softmax, or one sigmoid a label."""
+        scores: Tensor = self(images).float()
+        return scores.sigmoid() if self.multi_label else scores.softmax(-1)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None
+    ) -> None:
+        """Write a folder whose encoder gmml_models, timm and transformers read, with the head beside it.
+
+        Args:
+            folder: made where it is missing.
+            about: for the card: objective, data (name, licence, images), recipe, and metrics (name, value, spread, measured_by,
+                command).
+            license: of the weights; "unknown" by default.
+
+        Raises:
+            ValueError: the encoder cannot be described, or weights are not finite.
+            OSError: no room or no permission; what was there is as it was.
+        """
+        ours = {
+            **(about or {}),
+            "classifier": {
+                "classes": list(self.classes),
+                "pool": self.pool,
+                "multi_label": self.multi_label,
+                "hidden": self.hidden,
+            },
+            "parameters": {"encoder": layout.count(self.encoder), "head": layout.count(self.head)},
+        }
+        hub.write_folder(
+            folder,
+            tensors={
+                layout.ENCODER: self.encoder.state_dict(),
+                layout.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
+            },
+            config=layout.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+            card=classifier_card,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """The classifier of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+
+        Args:
+            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
+            revision: branch, tag or commit.
+            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
+            token: for private and gated repositories; the Hub client's own by default.
+            cache_dir: of the Hub client.
+            local_files_only: never ask the network.
+            force_download: replace what the cache holds, to repair it.
+
+        Raises:
+            WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+        """
+        from gmml_models.zoo import registry
+
+        entry = registry().get(str(source))
+        if entry is not None:
+            source = entry.folder or entry.repo or source
+            revision, sha256 = revision or entry.revision, sha256 or entry.sha256
+        where = layout.Source(
+            name=source,
+            revision=revision,
+            sha256=sha256,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        ).pinned()
+        config = where.config()
+        told, normalised = config["gmml"].get("classifier"), config.get("pretrained_cfg", {})
+        if not isinstance(told, dict):
+            raise WrongKeysError(
+                f"Classifier: {source} holds no classifier. Train one with gmml finetune --weights {source}, or load its encoder "
+                "with gmml_models.from_pretrained."
+            )
+        encoder = layout.load_encoder(where, config)
+        try:
+            model = cls(
+                encoder,
+                told.get("classes", 0),
+                pool=told.get("pool", "token"),
+                multi_label=bool(told.get("multi_label")),
+                hidden=told.get("hidden"),
+                mean=normalised.get("mean"),
+                std=normalised.get("std"),
+            )
+        except (TypeError, ValueError) as error:
+            raise WrongKeysError(
+                f"Classifier: the config of {source} describes no classifier of ours ({error}). Take the config.json that belongs "
+                "to these weights."
+            ) from error
+        tensors = where.tensors(layout.DECODER, config)
+        head = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
+        layout.fill(model.head, head, f"{_HEAD}* in {layout.DECODER} of {source}")
+        return model.eval()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations inside blocks, and compute them again in the backward pass: less memory, more time."""
+        self.encoder.set_grad_checkpointing(enable)
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the encoder was built for."""
+        height, width = self.encoder.patch_embed.img_size
+        return height, width
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch."""
+        height, width = self.encoder.patch_embed.patch_size
+        return height, width
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        channels: int = self.encoder.patch_embed.proj.in_channels
+        return channels
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
+            raise ValueError(
+                f"Classifier: images have shape {tuple(images.shape)}, not (B, {self.in_chans}, H, W). Give a batch of images, or "
+                "build the model with another in_chans."
+            )
+        if not images.is_floating_point():
+            raise TypeError(
+                f"Classifier: images are {images.dtype}, not a float type. Normalise them first: (images / 255 - mean) / std, per "
+                "channel."
+            )
+        (height, width), (down, across) = images.shape[2:], self.patch_size
+        if height % down or width % across or not height or not width:
+            raise ValueError(
+                f"Classifier: images of {height} x {width} are not a whole number of patches of {down} x {across}. Resize or crop "
+                f"them, for example to {max(down, height - height % down)} x {max(across, width - width % across)}."
+            )
+
+    def _check_channels(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:
+        numbers = tuple(float(value) for value in (default if values is None else values))
+        if len(numbers) != self.in_chans or not all(math.isfinite(number) for number in numbers):
+            raise ValueError(
+                f"Classifier: {name}={values!r} is not {self.in_chans} finite numbers, one a channel. Give for example "
+                f"{name}={tuple(float(value) for value in default)}."
+            )
+        return numbers
+
+
+def _head(width: int, hidden: int, classes: int) -> nn.Sequential:
+    head = (
+        nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, classes))
+        if hidden
+        else nn.Sequential(nn.Linear(width, classes))
+    )
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return head
+
+
+def _names(classes: int | Sequence[str], least: int) -> tuple[str, ...]:
+    if isinstance(classes, bool) or not isinstance(classes, int | list | tuple):
+        raise TypeError(f"Classifier: classes={classes!r} is neither a number nor a list of names. Give for example classes=10.")
+    names = tuple(str(number) for number in range(classes)) if isinstance(classes, int) else tuple(classes)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"Classifier: classes={classes!r} are not all words. Give names, or only their number.")
+    if len(names) < least:
+        what = "label" if least == 1 else "class"
+        raise ValueError(f"Classifier: {len(names)} {what}(es) are nothing to choose from. Give {least} or more.")
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"Classifier: the classes {twice[:5]} come more than once. Give each a name of its own.")
+    return names

@@ -1,0 +1,168 @@
+"""Evaluation: what weights are worth on labelled images, by neighbours, a linear probe, or the head that fine-tuning put on them.
+
+gmml evaluate --weights runs/pretrain/weights --data FOLDER
+gmml evaluate --weights runs/finetuned/weights --data FOLDER --measures classifier
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gmml_models.errors import UsageError, WeightsError
+from gmml_models.recipes.augmentation import centre_of
+from gmml_models.recipes.classifier import Classifier
+from gmml_models.recipes.config import EvaluateConfig
+from gmml_models.recipes.extras import check_installed
+from gmml_models.recipes.features import Features, check_pool, features
+from gmml_models.recipes.feeds import in_order
+from gmml_models.recipes.knn import knn
+from gmml_models.recipes.labelled import Labelled, open_labelled, open_test
+from gmml_models.recipes.metrics import measure, score
+from gmml_models.recipes.probe import linear_probe
+from gmml_models.recipes.sources import Source, few_shot
+from gmml_models.recipes.table import Row, row, write_table
+from gmml_models.recipes.views import ViewPlan
+from gmml_models.recipes.weights import Start, open_weights
+from gmml_models.recipes.written import command_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from gmml_models.recipes.feeds import Batch
+
+_WHO = "gmml evaluate"
+_TEMPERATURE = 0.07
+
+
+def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Row]:
+    """Measure weights, and write ``table.md`` and ``table.json`` into ``config.out``.
+
+    - "knn": `gmml_models.recipes.knn.knn` by cosine, weighted at temperature 0.07, and plain.
+    - "linear": `gmml_models.recipes.probe.linear_probe`.
+    - "classifier": the head that `gmml finetune` trained.
+
+    Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard
+    deviation are over the seeds. What no seed changes is measured once, and has no spread. Images are centre crops.
+
+    Args:
+        config: see `EvaluateConfig`.
+        dataset: any map data set in Python of (image, label), instead of ``config.data``.
+        test_dataset: likewise, instead of ``config.test_data``.
+
+    Raises:
+        UsageError: what cannot be measured; nothing is written.
+    """
+    _check(config)
+    start = open_weights(config.weights, who=_WHO, img_size=config.img_size)
+    config = replace(config, in_chans=start.encoder.patch_embed.proj.in_channels)
+    device = torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    facts: dict[str, Any] = {"weights": config.weights, "sha256": start.sha256, "data": config.data, "device": name}
+    command, rows = command_of(config, "evaluate"), list[Row]()
+    heads = _open_classifier(config) if "classifier" in config.measures else None
+    probes = [each for each in config.measures if each != "classifier"]
+    if probes:
+        pool = config.pool or start.pool
+        try:
+            check_pool(_WHO, start.encoder, pool)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
+        assert images.test is not None
+        start.encoder.to(device)
+        known, given = (
+            features(start.encoder, _batches(source, start, config, device), pool) for source in (images.train, images.test)
+        )
+        facts |= {"images": len(known.vectors), "test images": len(given.vectors), "classes": len(images.classes), "pool": pool}
+        for probe in probes:
+            rows += _probed(probe, known, given, images, config, command, device)
+    if heads is not None:
+        test = open_test(config, who=_WHO, classes=heads.classes, multi_label=heads.multi_label, dataset=test_dataset)
+        facts |= {"test images": len(test), "classes": len(heads.classes)}
+        start = start._replace(encoder=heads.encoder, mean=heads.mean, std=heads.std)
+        heads.to(device)
+        batches = _batches(test, start, config, device)
+        found = score(heads, batches, classes=len(heads.classes), multi_label=heads.multi_label, device=device)
+        rows.append(row("classifier", [found], (), command))
+    write_table(config.out, rows, facts, who=_WHO)
+    return rows
+
+
+def _probed(
+    probe: str, known: Features, given: Features, images: Labelled, config: EvaluateConfig, command: str, device: torch.device
+) -> list[Row]:
+    """One row a way of measuring, over the seeds that change something."""
+    assert known.labels is not None
+    assert given.labels is not None
+    fixed = probe == "knn" and config.few_shot == 1
+    seeds = config.seeds[:1] if fixed else config.seeds
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        taken = _few(images.train, known, config.few_shot, seed)
+        vectors, labels = known.vectors[taken].to(device), known.labels[taken].to(device)
+        test, count = given.vectors.to(device), len(images.classes)
+        scores: dict[str, Tensor] = {}
+        if probe == "linear":
+            scores["linear probe"] = linear_probe(vectors, labels, test, classes=count, seed=seed).scores
+        else:
+            for way, temperature in (("weighted", _TEMPERATURE), ("plain", None)):
+                shares = knn(vectors, labels, test, k=config.k, classes=count, temperature=temperature).cpu()
+                # the metrics take logits; those of shares 0 and 1 are infinite, which a sigmoid undoes
+                scores[f"{config.k}-NN, {way}"] = shares.clamp(0, 1).logit() if images.multi_label else shares
+        for title, each in scores.items():
+            found.setdefault(title, []).append(measure(each, given.labels, multi_label=images.multi_label))
+    return [row(title, numbers, () if fixed else seeds, command) for title, numbers in found.items()]
+
+
+def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
+    """Rows of the features that a few-shot choice takes."""
+    if share == 1:
+        return torch.arange(len(known.vectors))
+    chosen = torch.tensor(list(few_shot(source, share, seed).chosen))  # type: ignore[attr-defined]  # a Subset below 1
+    return torch.isin(known.numbers, chosen).nonzero().flatten()
+
+
+def _batches(source: Source, start: Start, config: EvaluateConfig, device: torch.device) -> Iterator[Batch]:
+    channels = start.encoder.patch_embed.proj.in_channels
+    mean, std = config.mean or start.mean, config.std or start.std
+    height, width = start.encoder.patch_embed.img_size if config.img_size is None else (config.img_size, config.img_size)
+    plan = ViewPlan(
+        size=(height, width),
+        views=1,
+        centre=centre_of((height, width)),
+        mean=mean or (0.0,) * channels,
+        std=std or (1.0,) * channels,
+    )
+    return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers)
+
+
+def _open_classifier(config: EvaluateConfig) -> Classifier:
+    try:
+        return Classifier.from_pretrained(config.weights)
+    except WeightsError as error:
+        raise UsageError(f"{_WHO}: {config.weights!r} cannot be measured as a classifier. {error}") from error
+
+
+def _check(config: EvaluateConfig) -> None:
+    check_installed(_WHO, torchmetrics="torchmetrics", sklearn="scikit-learn")
+    if not config.weights:
+        raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, a Hub name, or a name that gmml models lists.")
+    if not config.measures or not config.seeds:
+        what = "measures" if not config.measures else "seeds"
+        raise UsageError(f"{_WHO}: {what} is empty. Give one or more, for example --measures knn linear --seeds 0 1 2.")
+    if not set(config.measures) <= {"knn", "linear", "classifier"}:
+        raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise UsageError(f"{_WHO}: seeds={config.seeds} hold one twice, which would make the spread too small. Give each once.")
+    for name, value in (("k", config.k), ("batch_size", config.batch_size)):
+        if value < 1:
+            raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number from 1.")
+    if not 0 < config.few_shot <= 1:
+        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
+    if config.out.exists() and not config.out.is_dir():
+        raise UsageError(f"{_WHO}: {config.out} is a file. Give --out FOLDER, where the table is written.")

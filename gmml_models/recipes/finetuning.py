@@ -1,0 +1,292 @@
+"""Fine-tuning: a classifier on labelled images, from pretrained weights or from scratch.
+
+    gmml finetune --data FOLDER --weights runs/pretrain/weights --out runs/finetuned
+
+One class an image (a folder of class folders): as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. Several labels (a labels.csv): as
+MC-SSL 4.2, whose numbers are
+
+    gmml finetune --data FOLDER --weights runs/mc_ssl/weights --img-size 448 --epochs 80 --batch-size 48
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gmml_models.errors import UsageError, WeightsError
+from gmml_models.recipes import checkpoint
+from gmml_models.recipes.augmentation import Mixing, loss_of, strength, training_transform, view_plan
+from gmml_models.recipes.carrying import carry_out
+from gmml_models.recipes.classifier import Classifier
+from gmml_models.recipes.config import FinetuneConfig, check, record
+from gmml_models.recipes.extras import check_installed
+from gmml_models.recipes.feeds import Batch, in_order, make_feed
+from gmml_models.recipes.job import Job, Outcome
+from gmml_models.recipes.labelled import Labelled, open_labelled
+from gmml_models.recipes.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
+from gmml_models.recipes.processes import make_accelerator
+from gmml_models.recipes.progress import clock, teller
+from gmml_models.recipes.record import Record
+from gmml_models.recipes.tuning import Tuning, layer_scales
+from gmml_models.recipes.weights import channels_of, open_weights
+from gmml_models.recipes.written import command_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WHO = "gmml finetune"
+_BASE_BATCH = 512  # DeiT's, that its learning rate is meant for
+
+
+def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any = None) -> Outcome:
+    """Train a classifier; the folder ``config.out`` then holds config, losses, measures, checkpoints and ``weights``.
+
+    The same call goes on where an earlier one stopped, for whatever reason, to the same weights. What is measured on the test
+    images decides nothing: the weights are those of the last step, or their average.
+
+    Args:
+        config: see `FinetuneConfig`.
+        dataset: any map data set in Python of (image, label), instead of ``config.data``.
+        test_dataset: likewise, instead of ``config.test_data``.
+
+    Raises:
+        UsageError: what cannot be trained, or not go on; nothing is lost.
+    """
+    check(config)
+    _check(config)
+    accelerator = make_accelerator(config)
+    main = accelerator.is_main_process
+    config = _channels(config, told=main)
+    images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
+    how = strength(config, multi_label=images.multi_label)
+    model, _ = build_classifier(config, images)
+    transform, plan = training_transform(config, model, how), view_plan(config, model, how)
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    if how.mixes and config.batch_size // (config.accumulate * world) % 2:
+        raise UsageError(
+            f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {config.accumulate} parts on {world} "
+            f"process(es) makes odd batches. Give a multiple of {2 * config.accumulate * world}, or --mixup 0 --cutmix 0."
+        )
+    if config.resident and transform is not None:
+        raise UsageError(
+            f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
+            "Give --auto-augment none --erasing 0, or leave --resident out."
+        )
+    feed = make_feed(
+        images.train,
+        plan,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        device=device,
+        workers=config.workers,
+        resident=config.resident,
+        resident_size=config.resident_size,
+        progress=teller("images decoded", shown=main),
+        transform=transform,
+    )
+    with accelerator.main_process_first():  # one makes the folder, the others find it
+        held = Record(config, writes=main and not config.dry_run)
+    tuning = Tuning(model, config.ema)
+    mixing = Mixing(how, len(images.classes)) if how.mixes else None
+
+    def loss(wrapped: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        views, labels = batch.views[0], batch.labels
+        assert labels is not None
+        if mixing is not None:
+            # the engine seeds torch for each part of each step: so this follows from seed and step, and nothing waits for a GPU
+            views, labels = mixing(views, labels, torch.initial_seed())
+        return loss_of(wrapped(views), labels, multi_label=images.multi_label, smoothing=how.smoothing), {}
+
+    def test_batches() -> Iterator[Batch]:
+        assert images.test is not None
+        # sharded weights are gathered in every forward: all processes must take the same number of them
+        alone = config.fsdp or len(images.test) < world
+        mine = {} if alone else {"rank": rank, "world": world}
+        return in_order(images.test, plan, batch_size=config.batch_size, device=device, workers=config.workers, **mine)
+
+    def at_epoch(epochs: int) -> Mapping[str, float]:
+        if images.test is None or (epochs % config.test_every and epochs != config.epochs):
+            return {}
+        with accelerator.autocast():
+            return score(
+                lambda views: tuning(views, average=True),
+                test_batches(),
+                classes=len(images.classes),
+                multi_label=images.multi_label,
+                device=device,
+            )
+
+    job = Job(
+        config=config,
+        accelerator=accelerator,
+        model=tuning,
+        feed=feed,
+        record=held,
+        loss=loss,
+        base_batch=_BASE_BATCH,
+        lr_scale={f"classifier.{name}": scale for name, scale in layer_scales(model, config.layer_decay).items()},
+        facts={"images": feed.images, "classes": list(images.classes)},
+        after_step=lambda progress: tuning.after_step(),
+        at_epoch=at_epoch,
+    )
+    return carry_out(job, export=lambda outcome: export(config, images, outcome), summary=lambda outcome: summary(config, outcome))
+
+
+def build_classifier(config: FinetuneConfig, images: Labelled) -> tuple[Classifier, str | None]:
+    """The classifier that a config describes, and what its encoder was pretrained by; the head follows from the seed alone.
+
+    Raises:
+        UsageError: weights, encoder or sizes that cannot be had.
+    """
+    torch.manual_seed(config.seed)
+    if config.weights is None:
+        try:
+            model = Classifier(
+                config.model,
+                images.classes,
+                pool=config.pool or "token",
+                multi_label=images.multi_label,
+                img_size=config.img_size,
+                patch_size=config.patch_size,
+                in_chans=config.in_chans,
+                mean=config.mean,
+                std=config.std,
+                drop_path_rate=config.drop_path,
+            )
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{_WHO}: {error}") from error
+        model.set_grad_checkpointing(config.grad_checkpointing)
+        return model, None
+    start = open_weights(
+        config.weights,
+        who=_WHO,
+        img_size=config.img_size,
+        patch_size=config.patch_size,
+        in_chans=config.in_chans,
+        drop_path=config.drop_path,
+    )
+    torch.manual_seed(config.seed)
+    try:
+        model = Classifier(
+            start.encoder,
+            images.classes,
+            pool=config.pool or start.pool,
+            multi_label=images.multi_label,
+            mean=config.mean or start.mean,
+            std=config.std or start.std,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{_WHO}: {error}") from error
+    model.set_grad_checkpointing(config.grad_checkpointing)
+    return model, start.objective
+
+
+def export(config: FinetuneConfig, images: Labelled, outcome: Outcome) -> None:
+    """Write ``weights``, an encoder as gmml_models, timm and transformers load it and its head, from the last checkpoint.
+
+    Raises:
+        UsageError: no room, or weights that are not finite; the checkpoint stays.
+    """
+    model, objective = build_classifier(config, images)
+    tuning = Tuning(model, config.ema)
+    private = ("out", "data", "data_root", "test_data", "labels", "weights")
+    measured, command = measures(outcome)[-1:], command_of(config, "finetune", bare=True)
+    about = {
+        "objective": objective or "supervised",
+        "data": {
+            "name": (Path(config.data).name if Path(config.data).exists() else config.data) or None,
+            "images": len(images.train),
+        },
+        "recipe": {name: value for name, value in record(config).items() if name not in private},
+        "metrics": [
+            {"name": f"{name} (%)", "value": round(value, 2), "measured_by": "gmml finetune, one run", "command": command}
+            for row in measured
+            for name, value in row.items()
+            if name != "epoch" and math.isfinite(value)
+        ],
+    }
+    last = checkpoint.newest(config.out / "checkpoints")
+    assert last is not None
+    tensors = checkpoint.read(last)  # whole, however it was trained; the model at hand may be sharded
+    tuning.load_state_dict({name.removeprefix("model/"): one for name, one in tensors.items() if name.startswith("model/")})
+    try:
+        tuning.best.save_pretrained(config.out / "weights", about=about)
+    except (OSError, ValueError, WeightsError) as error:
+        raise UsageError(
+            f"{_WHO}: the weights could not be written ({error}). The checkpoint is whole: give the same command again."
+        ) from error
+
+
+def measures(outcome: Outcome) -> list[dict[str, float]]:
+    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.recipes.metrics.Metrics`."""
+    rows = []
+    for row in outcome.history:
+        found = {name: float(row[name]) for name in (*MULTI_CLASS, *MULTI_LABEL) if row.get(name)}
+        if found:
+            rows.append({"epoch": float(row["epoch"]), **found})
+    return rows
+
+
+def summary(config: FinetuneConfig, outcome: Outcome) -> str:
+    """What a person reads at the end, with the next command."""
+    speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
+    skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
+    lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
+    found = measures(outcome)
+    if found:
+        main, last = main_measure(found[-1]), found[-1]
+        best = max(found, key=lambda row: row[main] if row[main] == row[main] else -1.0)
+        told = ", ".join(f"{name} {value:.2f}" for name, value in last.items() if name != "epoch")
+        lines.append(f"Test images, in percent, after epoch {last['epoch']:.0f}: {told}.")
+        lines.append(
+            f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.csv'})."
+        )
+    if not outcome.finished:
+        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
+    weights, data = shlex.quote(str(config.out / "weights")), shlex.quote(config.data or "FOLDER")
+    lines += [
+        f"Weights: {config.out / 'weights'}",
+        "Next:",
+        f"  gmml evaluate --weights {weights} --data {data} --measures classifier",
+        f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{config.out / 'weights'}').classes)\"",
+    ]
+    return "\n".join(lines)
+
+
+def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
+    """The channels of the weights, where the config does not ask for others than its default."""
+    if config.weights is None:
+        return config
+    channels = channels_of(config.weights, who=_WHO)
+    if channels == config.in_chans or config.in_chans != FinetuneConfig.in_chans:
+        return config
+    if told:
+        print(f"The weights are for {channels} channel(s): images are read so.")
+    return replace(config, in_chans=channels)
+
+
+def _check(config: FinetuneConfig) -> None:
+    check_installed(_WHO, torchmetrics="torchmetrics", accelerate="accelerate")
+    if not 0 < config.layer_decay <= 1:
+        raise UsageError(f"{_WHO}: layer_decay={config.layer_decay} is not above 0 and at most 1. Give for example 0.75, or 1.")
+    if not 0 <= config.ema < 1:
+        raise UsageError(f"{_WHO}: ema={config.ema} is not in 0 to below 1. Give for example 0.9998, or 0 for none.")
+    if not 0 < config.few_shot <= 1:
+        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
+    if config.test_every < 0:
+        raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
+    if config.weights is not None and config.model != FinetuneConfig.model:
+        raise UsageError(
+            f"{_WHO}: model={config.model} and weights={config.weights} came together, and weights have a model of their own. Give "
+            "one of them."
+        )

@@ -1,0 +1,79 @@
+"""Labelled images to learn from and to measure on, that fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
+from gmml_models.recipes.sources import Source, few_shot, open_source
+
+
+class Labelled(NamedTuple):
+    """Two data sets with the same labels.
+
+    Attributes:
+        train: images to learn from.
+        test: images to measure on; None where nothing is to be measured.
+        classes: names of classes or labels.
+        multi_label: an image may have several.
+    """
+
+    train: Source
+    test: Source | None
+    classes: tuple[str, ...]
+    multi_label: bool
+
+
+def open_labelled(config: FinetuneConfig | EvaluateConfig, *, who: str, dataset: Any = None, test_dataset: Any = None) -> Labelled:
+    """Open what a config names, and check that it can be learnt from and measured on.
+
+    Args:
+        config: where the images are. The few-shot choice of a `FinetuneConfig` is made; that of an `EvaluateConfig` is not.
+        who: the command that speaks in errors.
+        dataset: a map data set in Python instead of ``config.data``.
+        test_dataset: likewise for the test images.
+
+    Raises:
+        UsageError: no data, no labels, one class only, or test images that do not fit.
+    """
+    if not config.data and dataset is None:
+        raise UsageError(f"{who}: no data. Give --data FOLDER, or a data set as timm names it.")
+    measured = not isinstance(config, FinetuneConfig) or config.test_every > 0
+    if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):
+        raise UsageError(
+            f"{who}: dataset= came without test images. Give test_dataset= too, or test_data; to finetune also test_every=0."
+        )
+    train = open_source(config, purpose="train", dataset=dataset)
+    if isinstance(config, FinetuneConfig) and config.few_shot < 1:
+        train = few_shot(train, config.few_shot, config.seed)
+    if not measured:
+        return Labelled(train, None, train.classes, train.multi_label)
+    test = open_test(config, who=who, classes=train.classes, multi_label=train.multi_label, dataset=test_dataset)
+    return Labelled(train, test, train.classes, train.multi_label)
+
+
+def open_test(
+    config: FinetuneConfig | EvaluateConfig, *, who: str, classes: Sequence[str], multi_label: bool, dataset: Any = None
+) -> Source:
+    """Open the images to measure on, whose labels are those that a model knows.
+
+    Args:
+        config: where they are.
+        who: the command that speaks in errors.
+        classes: names, in the model's order.
+        multi_label: an image may have several.
+        dataset: a map data set in Python instead.
+
+    Raises:
+        UsageError: none are there, or they have other labels.
+    """
+    test = open_source(config, purpose="test", classes=classes, dataset=dataset)
+    if test.multi_label != multi_label:
+        kinds = ("one class", "several labels")
+        raise UsageError(
+            f"{who}: the test images have {kinds[test.multi_label]} an image, and {kinds[multi_label]} are to be told. Give test "
+            "images of the same kind."
+        )
+    return test

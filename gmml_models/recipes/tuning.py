@@ -1,0 +1,83 @@
+"""What a fine-tuning run learns and keeps: the classifier, and if asked for an average of its weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import final
+
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from gmml_models.recipes.classifier import Classifier
+
+_WARM = 10  # steps, of the rise of the decay
+
+
+@final
+class Tuning(nn.Module):
+    """A classifier with an exponential moving average of its weights; all of it is in the state_dict, so that a run resumes.
+
+    Args:
+        classifier: the one that learns.
+        decay: of the average, in [0, 1); 0: there is none.
+
+    Raises:
+        ValueError: ``decay`` outside [0, 1).
+
+    Source:
+        The rule is that of timm's ModelEma; the decay rises from 0.1 as (1 + n) / (10 + n) with the steps n, so that short runs are
+        not averaged with their random start (TensorFlow's rule). An option of ours: DeiT's recipe in the papers has none.
+    """
+
+    steps: Tensor
+
+    def __init__(self, classifier: Classifier, decay: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"Tuning: decay={decay} is outside [0, 1). Give for example 0.9998, or 0 for none.")
+        self.classifier = classifier
+        self.decay = decay
+        self.average = copy.deepcopy(classifier).requires_grad_(False) if decay else None
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: Tensor, *, average: bool = False) -> Tensor:
+        """Logits (B, c); with ``average`` those of the average, if there is one."""
+        model = self.best if average else self.classifier
+        logits: Tensor = model(images)
+        return logits
+
+    @property
+    def best(self) -> Classifier:
+        """What is measured and saved: the average if there is one."""
+        return self.classifier if self.average is None else self.average
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the average towards the classifier; after each step that was taken."""
+        if self.average is None:
+            return
+        done = self.steps.float()
+        self.steps += 1
+        rate = 1.0 - ((1.0 + done) / (_WARM + done)).clamp(max=self.decay)  # a tensor: asking for its value would wait
+        for average, weight in zip(self.average.parameters(), self.classifier.parameters(), strict=True):
+            average.lerp_(weight, rate)
+        for held, buffer in zip(self.average.buffers(), self.classifier.buffers(), strict=True):
+            held.copy_(buffer)
+
+
+def layer_scales(classifier: Classifier, decay: float) -> dict[str, float]:
+    """Factors on the learning rate by parameter name: ``decay`` for the last block and its norm, its square for the one before, ...
+
+    The head learns at the full rate: it is not named.
+
+    Args:
+        classifier: its encoder's layers are those of timm's ``group_matcher``.
+        decay: above 0, at most 1.
+
+    Source:
+        BEiT's rule as timm has it; an option of ours, neither GMML nor MC-SSL has it.
+    """
+    layers: dict[str, int] = group_parameters(classifier.encoder, classifier.encoder.group_matcher(coarse=False), reverse=True)
+    last = max(layer for name, layer in layers.items() if name.startswith("blocks."))
+    return {f"encoder.{name}": decay ** (last + 1 - min(layer, last)) for name, layer in layers.items()}

@@ -1,0 +1,127 @@
+"""The encoder that a recipe starts from, with what its folder tells about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gmml_models import layout
+from gmml_models.errors import UsageError, WeightsError
+from gmml_models.recipes.features import Pool
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+_POOLS: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
+
+
+class Start(NamedTuple):
+    """An encoder and what is known of it.
+
+    Attributes:
+        encoder: in evaluation mode, float32.
+        mean: per channel, what its images were normalised by; None where another number of channels was asked for.
+        std: likewise.
+        pool: the pooling that suits it: the mean of the patch tokens for MC-SSL (4.3) and where there is no class token, both for
+            SiT (its release), the class token otherwise. A classifier keeps its own.
+        objective: what it was trained by, where that is recorded.
+        sha256: of its file.
+    """
+
+    encoder: VisionTransformer
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    pool: Pool
+    objective: str | None
+    sha256: str | None
+
+
+def open_weights(
+    name: str,
+    *,
+    who: str,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    in_chans: int | None = None,
+    drop_path: float = 0.0,
+) -> Start:
+    """The encoder of a folder, a Hub repository or a name of the zoo, adapted to another size or number of channels.
+
+    Args:
+        name: which.
+        who: the command that speaks in errors.
+        img_size: side of the images; that of the weights by default. The position embedding is resampled.
+        patch_size: only a check: it must be that of the weights.
+        in_chans: channels; those of the weights by default. The first layer is adapted by timm's rule.
+        drop_path: share of residual branches left out in training.
+
+    Raises:
+        UsageError: weights that are not there or cannot be read, another patch size, an ``img_size`` that patches do not divide.
+    """
+    from gmml_models.zoo import from_pretrained
+
+    try:
+        config = read_config(name)
+        plain = config.get("pretrained_cfg", {})
+        encoder = from_pretrained(name)
+        patch = encoder.patch_embed.patch_size
+        if patch_size is not None and tuple(patch) != (patch_size, patch_size):
+            raise UsageError(
+                f"{who}: patch_size={patch_size}, but {name} has patches of {patch[0]} x {patch[1]}. Leave patch_size out, or "
+                "start from scratch with --model."
+            )
+        if img_size is not None and (img_size < max(patch) or img_size % patch[0] or img_size % patch[1]):
+            raise UsageError(
+                f"{who}: img_size={img_size} is not a whole number of the patches of {name}, {patch[0]} x {patch[1]}. Give for "
+                f"example img_size={max(patch[0], img_size - img_size % patch[0])}."
+            )
+        channels = encoder.patch_embed.proj.in_channels
+        asked: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        if img_size is not None and tuple(encoder.patch_embed.img_size) != (img_size, img_size):
+            asked["img_size"] = img_size
+        if in_chans is not None and in_chans != channels:
+            asked["in_chans"] = in_chans
+        if asked:
+            encoder = from_pretrained(name, **asked)
+    except WeightsError as error:
+        raise UsageError(f"{who}: the weights {name!r} cannot be had. {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{who}: the weights {name!r} cannot be used ({error}).") from error
+    ours = config["gmml"]
+    objective = ours.get("objective")
+    pool: Pool = ours.get("classifier", {}).get("pool") or _POOLS.get(str(objective), "token")
+    kept = "in_chans" not in asked
+    return Start(
+        encoder,
+        tuple(plain["mean"]) if kept and "mean" in plain else None,
+        tuple(plain["std"]) if kept and "std" in plain else None,
+        pool if encoder.has_class_token else "mean",
+        None if objective is None else str(objective),
+        ours.get("files", {}).get(layout.ENCODER, {}).get("sha256"),
+    )
+
+
+def channels_of(name: str, *, who: str) -> int:
+    """The channels that the encoder of a folder takes.
+
+    Raises:
+        UsageError: the folder cannot be had.
+    """
+    try:
+        told = read_config(name)
+    except WeightsError as error:
+        raise UsageError(f"{who}: the weights {name!r} cannot be had. {error}") from error
+    return int(told.get("pretrained_cfg", {}).get("input_size", (3,))[0])
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """The config.json of a folder, a Hub repository or a name of the zoo.
+
+    Raises:
+        WeightsError: it cannot be had.
+    """
+    from gmml_models.zoo import registry
+
+    entry = registry().get(name)
+    if entry is None:
+        return layout.Source(name=name).config()
+    return layout.Source(name=entry.folder or entry.repo or name, revision=entry.revision).config()

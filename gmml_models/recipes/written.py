@@ -1,0 +1,38 @@
+"""A config as the command that gives it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from gmml_models.recipes.config import DataConfig
+
+_PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
+
+
+def command_of(config: DataConfig, name: str, *, bare: bool = False) -> str:
+    """The words ``gmml NAME ...`` that give a config; what is at its default is left out.
+
+    Args:
+        config: any of `gmml_models.recipes.config`.
+        name: of the command.
+        bare: only the last part of paths, and no ``out``: for what is published.
+    """
+    words = ["gmml", name]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == field.default or (bare and field.name == "out"):
+            continue
+        if bare and field.name in _PLACES and value is not None and Path(str(value)).exists():
+            value = Path(str(value)).resolve().name
+        words += _words(field.name.replace("_", "-"), value, field.default)
+    return shlex.join(words)
+
+
+def _words(name: str, value: Any, default: Any) -> list[str]:
+    if isinstance(value, bool) and isinstance(default, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    parts = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *(str(part) for part in parts)]
