@@ -21,16 +21,16 @@ from torch import Tensor
 
 import gmml_models as gm
 from benchmarks.timing import about_this_machine
-from gmml_models.recipes.batches import Batch
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.engine import Training
-from gmml_models.recipes.feeds import make_feed
-from gmml_models.recipes.job import Job
-from gmml_models.recipes.optimiser import clip_gradients, parameter_groups
+from gmml_models.recipes.data.batches import Batch
+from gmml_models.recipes.data.feeds import make_feed
+from gmml_models.recipes.data.sources import open_source
+from gmml_models.recipes.engine.job import Job
+from gmml_models.recipes.engine.loop import Training
+from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_groups
+from gmml_models.recipes.engine.processes import make_accelerator
+from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.pretraining import build_objective, view_plan
-from gmml_models.recipes.processes import make_accelerator
-from gmml_models.recipes.record import Record
-from gmml_models.recipes.sources import open_source
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 MODEL, BATCH, IMAGES, STEPS = "vit_micro_patch8_64", 64, 256, 20

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gmml_models.heads import ConceptHead, ContrastiveHead
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
     from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, Reconstruction, SiT
-    from gmml_models.recipes.classifier import Classifier
+    from gmml_models.recipes.classify.classifier import Classifier
     from gmml_models.zoo import create_model, from_pretrained, list_models
 
 _WHERE = {
@@ -33,7 +33,7 @@ _WHERE = {
         "masked_l2",
         "multi_label_loss",
     ],
-    "gmml_models.recipes.classifier": ["Classifier"],
+    "gmml_models.recipes.classify.classifier": ["Classifier"],
     "gmml_models.objectives": ["GMML", "MCSSL", "Autoencode", "Objective", "Reconstruction", "SiT"],
     "gmml_models.zoo": ["create_model", "from_pretrained", "list_models"],
 }

@@ -13,8 +13,8 @@ class Evaluate(EvaluateConfig):
 
     def run(self) -> int:
         """Measure, print and write the table."""
+        from gmml_models.recipes.classify.table import terminal
         from gmml_models.recipes.evaluation import evaluate
-        from gmml_models.recipes.table import terminal
 
         config = EvaluateConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluateConfig)})
         print(terminal(evaluate(config)))

@@ -28,7 +28,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
         ValueError: shapes that differ or are not (B, c), an empty batch, an unknown ``reduction``.
 
     Source:
-        MC-SSL 4.2. The paper does not name the reduction.
+        MC-SSL 4.2; its equation 5 averages over the labels, which is "mean". "batchmean" is the default of timm today.
     """
     from timm.loss.asymmetric_loss import AsymmetricLossMultiLabel  # the other losses do without timm
 

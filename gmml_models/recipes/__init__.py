@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, StatsConfig
+    from gmml_models.recipes.data.stats import channel_stats
     from gmml_models.recipes.evaluation import evaluate
     from gmml_models.recipes.finetuning import finetune
     from gmml_models.recipes.pretraining import pretrain
-    from gmml_models.recipes.stats import channel_stats
 
 _WHERE = {
     "EvaluateConfig": "config",
     "FinetuneConfig": "config",
     "PretrainConfig": "config",
     "StatsConfig": "config",
-    "channel_stats": "stats",
+    "channel_stats": "data.stats",
     "evaluate": "evaluation",
     "finetune": "finetuning",
     "pretrain": "pretraining",

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.recipes.augmentation import centre_of
-from gmml_models.recipes.classifier import Classifier
+from gmml_models.recipes.classify.augmentation import centre_of
+from gmml_models.recipes.classify.classifier import Classifier
+from gmml_models.recipes.classify.features import Features, check_pool, features
+from gmml_models.recipes.classify.knn import knn
+from gmml_models.recipes.classify.labelled import Labelled, open_labelled, open_test
+from gmml_models.recipes.classify.metrics import measure, score
+from gmml_models.recipes.classify.probe import linear_probe
+from gmml_models.recipes.classify.table import Row, row, write_table
+from gmml_models.recipes.classify.weights import Start, open_weights
 from gmml_models.recipes.config import EvaluateConfig
+from gmml_models.recipes.data.feeds import in_order
+from gmml_models.recipes.data.sources import Source, few_shot
+from gmml_models.recipes.data.views import ViewPlan
 from gmml_models.recipes.extras import check_installed
-from gmml_models.recipes.features import Features, check_pool, features
-from gmml_models.recipes.feeds import in_order
-from gmml_models.recipes.knn import knn
-from gmml_models.recipes.labelled import Labelled, open_labelled, open_test
-from gmml_models.recipes.metrics import measure, score
-from gmml_models.recipes.probe import linear_probe
-from gmml_models.recipes.sources import Source, few_shot
-from gmml_models.recipes.table import Row, row, write_table
-from gmml_models.recipes.views import ViewPlan
-from gmml_models.recipes.weights import Start, open_weights
 from gmml_models.recipes.written import command_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gmml_models.recipes.feeds import Batch
+    from gmml_models.recipes.data.feeds import Batch
 
 _WHO = "gmml evaluate"
 _TEMPERATURE = 0.07
@@ -42,8 +42,8 @@ _TEMPERATURE = 0.07
 def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Row]:
     """Measure weights, and write ``table.md`` and ``table.json`` into ``config.out``.
 
-    - "knn": `gmml_models.recipes.knn.knn` by cosine, weighted at temperature 0.07, and plain.
-    - "linear": `gmml_models.recipes.probe.linear_probe`.
+    - "knn": `gmml_models.recipes.classify.knn.knn` by cosine, weighted at temperature 0.07, and plain.
+    - "linear": `gmml_models.recipes.classify.probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
 
     Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard

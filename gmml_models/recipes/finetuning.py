@@ -21,21 +21,21 @@ import torch
 from torch import nn
 
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.recipes import checkpoint
-from gmml_models.recipes.augmentation import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.carrying import carry_out
-from gmml_models.recipes.classifier import Classifier
+from gmml_models.recipes.classify.augmentation import Mixing, loss_of, strength, training_transform, view_plan
+from gmml_models.recipes.classify.classifier import Classifier
+from gmml_models.recipes.classify.labelled import Labelled, open_labelled
+from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
+from gmml_models.recipes.classify.tuning import Tuning, layer_scales
+from gmml_models.recipes.classify.weights import channels_of, open_weights
 from gmml_models.recipes.config import FinetuneConfig, check, record
+from gmml_models.recipes.data.feeds import Batch, in_order, make_feed
+from gmml_models.recipes.engine import checkpoint
+from gmml_models.recipes.engine.carrying import carry_out
+from gmml_models.recipes.engine.job import Job, Outcome
+from gmml_models.recipes.engine.processes import make_accelerator
+from gmml_models.recipes.engine.progress import clock, teller
+from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.extras import check_installed
-from gmml_models.recipes.feeds import Batch, in_order, make_feed
-from gmml_models.recipes.job import Job, Outcome
-from gmml_models.recipes.labelled import Labelled, open_labelled
-from gmml_models.recipes.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
-from gmml_models.recipes.processes import make_accelerator
-from gmml_models.recipes.progress import clock, teller
-from gmml_models.recipes.record import Record
-from gmml_models.recipes.tuning import Tuning, layer_scales
-from gmml_models.recipes.weights import channels_of, open_weights
 from gmml_models.recipes.written import command_of
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def export(config: FinetuneConfig, images: Labelled, outcome: Outcome) -> None:
 
 
 def measures(outcome: Outcome) -> list[dict[str, float]]:
-    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.recipes.metrics.Metrics`."""
+    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.recipes.classify.metrics.Metrics`."""
     rows = []
     for row in outcome.history:
         found = {name: float(row[name]) for name in (*MULTI_CLASS, *MULTI_LABEL) if row.get(name)}

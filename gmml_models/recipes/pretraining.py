@@ -15,17 +15,17 @@ import torch
 from torch import nn
 
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.recipes import checkpoint
-from gmml_models.recipes.carrying import carry_out
 from gmml_models.recipes.config import PretrainConfig, check, record
 from gmml_models.recipes.corruptions import corruption_from
-from gmml_models.recipes.feeds import Batch, ViewPlan, make_feed
-from gmml_models.recipes.job import Job, Outcome
+from gmml_models.recipes.data.feeds import Batch, ViewPlan, make_feed
+from gmml_models.recipes.data.sources import open_source
+from gmml_models.recipes.engine import checkpoint
+from gmml_models.recipes.engine.carrying import carry_out
+from gmml_models.recipes.engine.job import Job, Outcome
+from gmml_models.recipes.engine.processes import make_accelerator
+from gmml_models.recipes.engine.progress import clock, teller
+from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.pictures import reconstructions, save_sheet
-from gmml_models.recipes.processes import make_accelerator
-from gmml_models.recipes.progress import clock, teller
-from gmml_models.recipes.record import Record
-from gmml_models.recipes.sources import open_source
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,8 @@ import gmml_models as gm
 from gmml_models import hub, layout
 from gmml_models.card import model_card
 from gmml_models.errors import NotThereError, WrongBytesError, WrongKeysError
-from gmml_models.recipes.batches import Batch
-from gmml_models.recipes.features import Pool, features, pooled
+from gmml_models.recipes.classify.features import Pool, features, pooled
+from gmml_models.recipes.data.batches import Batch
 
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from gmml_aug import keys
 from gmml_models.errors import UsageError
-from gmml_models.recipes.batches import Batch, Share, order_of_epoch
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.engine import train
-from gmml_models.recipes.job import Job, Outcome
-from gmml_models.recipes.processes import make_accelerator
-from gmml_models.recipes.record import Record
+from gmml_models.recipes.data.batches import Batch, Share, order_of_epoch
+from gmml_models.recipes.engine.job import Job, Outcome
+from gmml_models.recipes.engine.loop import train
+from gmml_models.recipes.engine.processes import make_accelerator
+from gmml_models.recipes.engine.record import Record
 from tests.models.runs import Pictures, finish, rows, small, start
 
 

@@ -18,12 +18,12 @@ import gmml_models as gm
 from gmml_models import hub
 from gmml_models.errors import UsageError
 from gmml_models.evaluate_command import Evaluate
-from gmml_models.recipes import table
+from gmml_models.recipes.classify import table
+from gmml_models.recipes.classify.knn import knn
+from gmml_models.recipes.classify.metrics import MULTI_LABEL, measure
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune
-from gmml_models.recipes.knn import knn
-from gmml_models.recipes.metrics import MULTI_LABEL, measure
 from gmml_models.recipes.written import command_of
 
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}

@@ -19,10 +19,10 @@ from torch import Tensor
 import gmml_models as gm
 from gmml_models.errors import UsageError
 from gmml_models.finetune_command import Finetune
+from gmml_models.recipes.classify.metrics import MULTI_LABEL
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune
-from gmml_models.recipes.metrics import MULTI_LABEL
 
 SMALL: dict[str, Any] = {"depth": 3, "img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2}
 

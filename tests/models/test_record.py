@@ -10,8 +10,8 @@ import pytest
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check, differences, record
-from gmml_models.recipes.progress import clock
-from gmml_models.recipes.record import Record, read_rows
+from gmml_models.recipes.engine.progress import clock
+from gmml_models.recipes.engine.record import Record, read_rows
 
 
 def config(folder: Path, **changes: object) -> PretrainConfig:

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
-from gmml_models.recipes.decode import decode, to_picture
-from gmml_models.recipes.files import choose_split
-from gmml_models.recipes.imageset import Label, Source, Subset, each
-from gmml_models.recipes.labels_csv import read_labels
-from gmml_models.recipes.sources import few_shot, open_source
+from gmml_models.recipes.data.decode import decode, to_picture
+from gmml_models.recipes.data.files import choose_split
+from gmml_models.recipes.data.imageset import Label, Source, Subset, each
+from gmml_models.recipes.data.labels_csv import read_labels
+from gmml_models.recipes.data.sources import few_shot, open_source
 from tests.models.data_files import Array, picture, pixels, truncate, write_classes, write_flat, write_labels, write_tar
 
 

@@ -18,10 +18,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 import gmml_aug
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
-from gmml_models.recipes.feeds import Feed, ViewPlan, make_feed
-from gmml_models.recipes.sources import open_source
-from gmml_models.recipes.stats import channel_stats
-from gmml_models.recipes.streams import StreamSource, shuffled
+from gmml_models.recipes.data.feeds import Feed, ViewPlan, make_feed
+from gmml_models.recipes.data.sources import open_source
+from gmml_models.recipes.data.stats import channel_stats
+from gmml_models.recipes.data.streams import StreamSource, shuffled
 from tests.models.data_files import pixels, png, write_classes, write_shard
 from tests.models.test_feeds import flat, joined, same
 

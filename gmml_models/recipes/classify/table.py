@@ -15,7 +15,7 @@ import numpy as np
 
 import gmml_aug
 from gmml_models.errors import UsageError
-from gmml_models.recipes.record import write_aside
+from gmml_models.recipes.engine.record import write_aside
 
 _PACKAGES = ("torch", "timm", "torchvision", "torchmetrics", "scikit-learn", "numpy")
 
@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         measure: the way, for example "20-NN, weighted".
-        values: mean over the runs by name, in percent; see `gmml_models.recipes.metrics.Metrics`.
+        values: mean over the runs by name, in percent; see `gmml_models.recipes.classify.metrics.Metrics`.
         spread: sample standard deviation over the runs by name; empty with one run.
         runs: how many.
         seeds: of the runs; empty where no seed changes anything.

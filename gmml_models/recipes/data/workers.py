@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gmml_aug.chance import keys as make_keys
 from gmml_models.errors import UsageError
-from gmml_models.recipes.batches import Batch, Share, order_of_epoch, spread
-from gmml_models.recipes.cut import cut_one
-from gmml_models.recipes.decode import to_picture
-from gmml_models.recipes.imageset import Label, Source
-from gmml_models.recipes.looks import Finish, send
-from gmml_models.recipes.views import Numbers, ViewPlan, centre_crops, draw_crops, seeded
+from gmml_models.recipes.data.batches import Batch, Share, order_of_epoch, spread
+from gmml_models.recipes.data.cut import cut_one
+from gmml_models.recipes.data.decode import to_picture
+from gmml_models.recipes.data.imageset import Label, Source
+from gmml_models.recipes.data.looks import Finish, send
+from gmml_models.recipes.data.views import Numbers, ViewPlan, centre_crops, draw_crops, seeded
 
 Transform = Callable[[Image.Image], Tensor]
 

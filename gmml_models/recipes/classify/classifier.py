@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from gmml_models import hub, layout
 from gmml_models.encoders import build_encoder
 from gmml_models.errors import WrongKeysError
-from gmml_models.recipes.classifier_card import classifier_card
-from gmml_models.recipes.features import Pool, check_pool, pooled
+from gmml_models.recipes.classify.classifier_card import classifier_card
+from gmml_models.recipes.classify.features import Pool, check_pool, pooled
 
 _HEAD = "heads.classifier."
 _HIDDEN = 2048
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         encoder: a name (ours in `gmml_models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
         classes: their names, or how many there are.
-        pool: what the head sees; see `gmml_models.recipes.features.pooled`.
+        pool: what the head sees; see `gmml_models.recipes.classify.features.pooled`.
         multi_label: an image may have several of the classes, or none.
         hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
             default.

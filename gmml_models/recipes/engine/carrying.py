@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gmml_models.recipes.engine import train
-from gmml_models.recipes.job import Job, Outcome
-from gmml_models.recipes.rehearsal import rehearse
+from gmml_models.recipes.engine.job import Job, Outcome
+from gmml_models.recipes.engine.loop import train
+from gmml_models.recipes.engine.rehearsal import rehearse
 
 
 def carry_out(job: Job, *, export: Callable[[Outcome], None], summary: Callable[[Outcome], str]) -> Outcome:
@@ -27,11 +27,9 @@ def carry_out(job: Job, *, export: Callable[[Outcome], None], summary: Callable[
     if first:
         for name, reason in broken.items():
             print(f"broken, and left out: {name} ({reason})")
-    if outcome.finished:
-        if first:
-            export(outcome)
-            job.record.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": broken})
-        job.accelerator.wait_for_everyone()
+    if outcome.finished and first:
+        export(outcome)
+        job.record.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": broken})
     if first:
         job.record.close()
         print(summary(outcome))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmml_models import layout
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.recipes.features import Pool
+from gmml_models.recipes.classify.features import Pool
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

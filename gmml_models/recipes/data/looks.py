@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmml_models.recipes.views import ViewPlan, draw_looks
+from gmml_models.recipes.data.views import ViewPlan, draw_looks
 
 if TYPE_CHECKING:
-    from gmml_models.recipes.views import Looks
+    from gmml_models.recipes.data.views import Looks
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 

@@ -8,9 +8,9 @@ from itertools import islice
 
 import torch
 
-from gmml_models.recipes.engine import Training
-from gmml_models.recipes.job import Job, Outcome
-from gmml_models.recipes.progress import clock
+from gmml_models.recipes.engine.job import Job, Outcome
+from gmml_models.recipes.engine.loop import Training
+from gmml_models.recipes.engine.progress import clock
 
 
 def rehearse(job: Job, steps: int = 3) -> Outcome:

@@ -15,7 +15,7 @@ from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import stream
 from gmml_models.errors import UsageError
 from gmml_models.photographs import reason_of
-from gmml_models.recipes.batches import Progress
+from gmml_models.recipes.data.batches import Progress
 
 Label = int | Tensor | None
 Made = TypeVar("Made")

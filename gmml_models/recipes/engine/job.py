@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor, nn
 
 from gmml_models.recipes.config import TrainConfig
-from gmml_models.recipes.feeds import Batch, Feed
-from gmml_models.recipes.record import Record
+from gmml_models.recipes.data.feeds import Batch, Feed
+from gmml_models.recipes.engine.record import Record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

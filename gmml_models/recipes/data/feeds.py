@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from gmml_models.errors import UsageError
-from gmml_models.recipes.batches import Batch, Feed, Progress, Share
-from gmml_models.recipes.resident import ResidentFeed, fits, size_kept
-from gmml_models.recipes.streams import StreamFeed, StreamSource
-from gmml_models.recipes.views import ViewPlan
-from gmml_models.recipes.workers import WorkerFeed, every_image
+from gmml_models.recipes.data.batches import Batch, Feed, Progress, Share
+from gmml_models.recipes.data.resident import ResidentFeed, fits, size_kept
+from gmml_models.recipes.data.streams import StreamFeed, StreamSource
+from gmml_models.recipes.data.views import ViewPlan
+from gmml_models.recipes.data.workers import WorkerFeed, every_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from gmml_models.recipes.imageset import Source
+    from gmml_models.recipes.data.imageset import Source
 
 __all__ = ["Batch", "Feed", "Progress", "Share", "ViewPlan", "in_order", "make_feed"]
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.views import ViewPlan, seeded
+from gmml_models.recipes.data.views import ViewPlan, seeded
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from gmml_models.recipes.classifier import Classifier
+    from gmml_models.recipes.classify.classifier import Classifier
 
 _CROP = (0.08, 1.0)
 _SMOOTHING, _MIXUP, _CUTMIX, _ERASING = 0.1, 0.8, 1.0, 0.25

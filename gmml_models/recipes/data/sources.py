@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import DataConfig, EvaluateConfig, FinetuneConfig
-from gmml_models.recipes.files import Purpose, open_files
-from gmml_models.recipes.imageset import Label, Source, Subset, check_readable, few_shot
-from gmml_models.recipes.map_sets import MapSource
+from gmml_models.recipes.data.files import Purpose, open_files
+from gmml_models.recipes.data.imageset import Label, Source, Subset, check_readable, few_shot
+from gmml_models.recipes.data.map_sets import MapSource
 
 if TYPE_CHECKING:
-    from gmml_models.recipes.streams import StreamSource
+    from gmml_models.recipes.data.streams import StreamSource
 
 __all__ = ["Label", "Purpose", "Source", "Subset", "few_shot", "open_source"]
 _NAMED = ("torch", "hfds", "hfids", "wds")
@@ -140,7 +140,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | Str
             csv=None if csv is None else Path(csv).expanduser(),
             multi_label=getattr(config, "multi_label", None),
         )
-    from gmml_models.recipes import named
+    from gmml_models.recipes.data import named
 
     opener = {"torch": named.open_torch, "hfds": named.open_hub, "hfids": named.open_hub_stream, "wds": named.open_shards}.get(
         kind.lower()
@@ -154,7 +154,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | Str
 def _from_python(dataset: Any, config: DataConfig, need: bool) -> Source | StreamSource:
     if isinstance(dataset, Source):
         return dataset
-    from gmml_models.recipes import named
+    from gmml_models.recipes.data import named
 
     return (
         named.stream_of(dataset, config)

@@ -1,0 +1,1 @@
+"""Classifiers: heads, fine-tuning, features, measures."""

@@ -1,0 +1,1 @@
+"""Images: from any source to views on the device."""

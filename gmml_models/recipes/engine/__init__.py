@@ -1,0 +1,1 @@
+"""The loop: devices, steps, checkpoints, what a person sees."""
