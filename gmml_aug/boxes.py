@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from gmml_aug.chance import high_half, low_half, scale
 from gmml_aug.checks import check_integer, check_integer_pair, check_number, check_pair
+from gmml_aug.where import check_shared
 from gmml_aug.written import written
 
 Placement = Literal["wrap", "inside", "origin"]
@@ -40,12 +41,15 @@ class Boxes:
             ``"inside"``: boxes lie whole in the image, which favours its centre; ``"origin"``: the release's rule, biased to the
             lower right: corner uniform over 0 to S - align - 1 snapped down, side uniform from low to *below* high snapped to the
             nearest multiple of align, then clipped.
+        shared: axes along which a box runs over the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
+            through the first axis of a clip. ``ratio``, ``side`` and ``align`` are then about the other axes.
+        invert: corrupt outside the boxes.
         dims: number of spatial axes: 1 (signals), 2 (images), 3 (volumes, clips).
 
     Raises:
         TypeError: a value of the wrong type.
         ValueError: neither or both of ``ratio`` and ``count``; a share outside [0, 1]; low above high; ``align`` or ``count``
-            below 1; boxes so small that thousands would be needed.
+            below 1; boxes so small that thousands would be needed; unknown ``shared`` axes.
 
     Source:
         GMML 3.1 for sides 5 to 25 % and ratios up to 35 %; 2.2 for free edges ("not aligned to patch boundaries"). The paper does
@@ -58,7 +62,10 @@ class Boxes:
     align: int = 1
     overshoot: bool = False
     placement: Placement = "wrap"
+    shared: tuple[int, ...] = ()
+    invert: bool = False
     dims: int = 2
+    cell: ClassVar[int] = 1  # trimmed boxes leave the grid of `align`
 
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.count is None):
@@ -73,8 +80,10 @@ class Boxes:
         keep(self, "side", check_pair("Boxes", "side", self.side, 0.0, 1.0), single=False)
         keep(self, "align", check_integer("Boxes", "align", self.align, 1))
         keep(self, "dims", check_integer("Boxes", "dims", self.dims, 1, 3))
-        if not isinstance(self.overshoot, bool):
-            raise TypeError(f"Boxes: overshoot={self.overshoot!r} is not True or False.")
+        keep(self, "shared", check_shared("Boxes", self.shared, self.dims), single=False)
+        for name in ("overshoot", "invert"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"Boxes: {name}={getattr(self, name)!r} is not True or False.")
         if self.placement not in get_args(Placement):
             raise ValueError(
                 f"Boxes: placement={self.placement!r} is unknown. Allowed are {', '.join(map(repr, get_args(Placement)))}."
@@ -99,23 +108,26 @@ class Boxes:
         if self.count is not None:
             return self.count if isinstance(self.count, int) else self.count[1]
         low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
-        mean = ((low + high) / 2) ** self.dims
-        square = ((low * low + low * high + high * high) / 3) ** self.dims
+        mean = ((low + high) / 2) ** self._free
+        square = ((low * low + low * high + high * high) / 3) ** self._free
         if mean <= 0.0:
             return _MOST + 1
         share = min(self._high_ratio, 0.95)
         # more is due where boxes crowd in the middle or are clipped, and for the coarse statistics of few long boxes in 1-D
-        crowding = 1.0 + 0.5 * self.dims if self.placement != "wrap" else 1.3 if self.dims == 1 else 1.0
+        crowding = 1.0 + 0.5 * self._free if self.placement != "wrap" else 1.3 if self._free == 1 else 1.0
         need = -math.log(1.0 - share) * crowding
         if need == 0.0:
             return 1
         spread = 9.0 * square * share / ((1.0 - share) * need)
         return math.ceil(((math.sqrt(spread) + math.sqrt(spread + 4.0 * mean * need)) / (2.0 * mean)) ** 2)
 
+    def words(self, size: Sequence[int]) -> int:
+        """64-bit words of chance that one image's boxes take, whatever its size."""
+        return 1 + self._free * (self.most + (self.ratio is not None))
+
     @property
-    def words(self) -> int:
-        """64-bit words of chance that one image's boxes take."""
-        return 1 + self.dims * (self.most + (self.ratio is not None))
+    def _free(self) -> int:
+        return self.dims - len(self.shared)
 
     @property
     def _high_ratio(self) -> float:
@@ -142,19 +154,19 @@ class Boxes:
         return low + scale(high_half(word), high - low + 1)
 
     def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """Draw the boxes before any stop: (B, `most` (+ 1 with a ratio), 2 dims) int64 starts and sizes.
+        """Draw the boxes before any stop: (B, `most` (+ 1 with a ratio), 2 F) int64 starts and sizes on the F free axes.
 
         Args:
             words: (B, `words`) int64 of chance.
-            size: the spatial sizes.
+            size: the sizes of the axes that are not shared.
         """
         self.check_size(size)
-        word = words[:, 1:].reshape(words.shape[0], -1, self.dims)  # (B, N, dims)
+        word = words[:, 1:].reshape(words.shape[0], -1, self._free)  # (B, N, free axes)
         sides, starts = high_half(word[:, : self.most]), low_half(word[:, : self.most])
-        parts = [self._axis(sides[..., d], starts[..., d], size[d]) for d in range(self.dims)]
+        parts = [self._axis(sides[..., d], starts[..., d], size[d]) for d in range(self._free)]
         boxes = torch.stack([start for start, _ in parts] + [extent for _, extent in parts], dim=2)
         if self.ratio is not None:  # the last one covers whatever is left, from any pixel
-            last = [scale(low_half(word[:, -1:, d]), size[d]) for d in range(self.dims)]
+            last = [scale(low_half(word[:, -1:, d]), size[d]) for d in range(self._free)]
             last += [torch.full_like(last[0], length) for length in size]
             return torch.cat([boxes, torch.stack(last, dim=2)], dim=1)
         if isinstance(self.count, tuple):

@@ -135,6 +135,20 @@ def check_generator(generator: object, device: torch.device) -> None:
     check_device("generator", generator.device, device)
 
 
+def check_bound(name: str, bound: object, images: Tensor) -> None:
+    """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
+    if not isinstance(bound, Tensor) or bound.dtype != torch.bool:
+        came = bound.dtype if isinstance(bound, Tensor) else type(bound).__name__
+        raise TypeError(f"gmml_aug: {name} must be a bool tensor, but {came} came. Give for example {name}=map > 0.5.")
+    wanted = (images.shape[0], 1, *images.shape[2:])
+    if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
+        raise ValueError(
+            f"gmml_aug: {name} has shape {tuple(bound.shape)} beside images {tuple(images.shape)}; allowed is {wanted}, or 1 for "
+            "the batch. One map for all channels: unsqueeze what is missing."
+        )
+    check_device(name, bound.device, images.device)
+
+
 def check_device(what: str, got: torch.device, wanted: torch.device) -> None:
     """Two things on one device: a copy would wait for it."""
     if got.type != wanted.type or (got.index or 0) != (wanted.index or 0):

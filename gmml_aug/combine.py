@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import cast, final
 
 from gmml_aug.boxes import Boxes, keep
+from gmml_aug.cells import Blocks, Cells
 from gmml_aug.checks import check_integer, check_number
 from gmml_aug.contract import Corruption
 from gmml_aug.functional import Values
@@ -26,11 +27,11 @@ class InBoxes(Corruption):
         p: share of the images that it happens to.
 
     Raises:
-        TypeError: ``boxes`` is no `Boxes`, or ``fill`` no corruption.
+        TypeError: ``boxes`` is no `Boxes`, `Cells` or `Blocks`, or ``fill`` no corruption.
         ValueError: ``p`` outside [0, 1]; boxes inside boxes.
     """
 
-    boxes: Boxes
+    boxes: Boxes | Cells | Blocks
     fill: Corruption
     _: KW_ONLY
     p: float = 1.0
@@ -38,8 +39,10 @@ class InBoxes(Corruption):
     __repr__ = written
 
     def __post_init__(self) -> None:
-        if not isinstance(self.boxes, Boxes):
-            raise TypeError(f"InBoxes: boxes={self.boxes!r} is no Boxes. Give for example Boxes(ratio=0.5).")
+        if not isinstance(self.boxes, (Boxes, Cells, Blocks)):
+            raise TypeError(
+                f"InBoxes: boxes={self.boxes!r} is neither Boxes nor Cells nor Blocks. Give for example Boxes(ratio=0.5)."
+            )
         _check_part("InBoxes", self.fill)
         keep(self, "p", check_number("InBoxes", "p", self.p, 0.0, 1.0))
         super().__post_init__()
@@ -106,8 +109,9 @@ class Chain(Corruption):
 
     Args:
         parts: the corruptions, in their order.
-        budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, alien) may touch together:
-            never more than floor(budget * pixels). A step ends with the pixel that uses up the room. Grey and blur do not count.
+        budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, mean, alien, shuffle) may
+            touch together: never more than floor(budget * pixels). A step ends with the pixel that uses up the room. Grey, blur
+            and jitter keep content and do not count.
         values: the value range of float images: ``(mean, std)`` they were normalised by, ``"normalised"`` by unknown ones (the
             default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Give it once, outside.
         dims: number of spatial axes, where no boxes say it; 2 by default.

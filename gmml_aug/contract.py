@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from gmml_aug import checks
+from gmml_aug import checks, fit
 from gmml_aug.chance import Chance, draw_keys
-from gmml_aug.paint import paint, paint_in_groups, step_mask
+from gmml_aug.paint import Bounds, paint, paint_in_groups, step_mask
 from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
 from gmml_aug.resolve import open_steps, place_boxes
+from gmml_aug.where import free_axes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,6 +65,8 @@ class Corruption(ABC):
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
         donors: Tensor | None = None,
+        allowed: Tensor | None = None,
+        forced: Tensor | None = None,
         out: Tensor | None = None,
     ) -> Corrupted:
         """Corrupt a batch: `sample`, then `apply`.
@@ -73,6 +76,9 @@ class Corruption(ABC):
             generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
             keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
             donors: (N, C, *S) images that aliens are taken from instead of this batch; other ones, for none is left out of them.
+            allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
+            forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
+                and budgets, which are about boxes; ``allowed`` has the last word.
             out: where the corrupted images are written; may be ``images`` itself.
 
         Returns:
@@ -83,14 +89,15 @@ class Corruption(ABC):
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
                 where a donor from the batch is needed.
         """
-        _check_images(images, self.program)
+        fit.check_images(images, self.program)
         if donors is not None:
             checks.check_donors(donors, images)
         if out is not None:
             checks.check_out(out, images)
+        fit.bounds(images, allowed, forced)
         bank = None if donors is None or donors is images else donors.shape[0]
         plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
-        return self.apply(images, plan, donors=donors, out=out)
+        return self.apply(images, plan, donors=donors, allowed=allowed, forced=forced, out=out)
 
     def sample(
         self,
@@ -129,9 +136,9 @@ class Corruption(ABC):
             checks.check_generator(generator, where)
         donors, own = (batch, True) if bank is None else (bank, False)
         works = [step.fill.works(shape, donors=donors, own=own) for step in program.steps]
-        for boxes in program.places:
-            if boxes is not None:
-                boxes.check_size(size)
+        for place in program.places:
+            if place is not None:
+                place.check_size([size[axis] for axis in free_axes(place)])
         program.check_channels(shape[1])
 
         if keys is None:
@@ -148,7 +155,16 @@ class Corruption(ABC):
             bank=not own,
         )
 
-    def apply(self, images: Tensor, plan: Plan, *, donors: Tensor | None = None, out: Tensor | None = None) -> Corrupted:
+    def apply(
+        self,
+        images: Tensor,
+        plan: Plan,
+        *,
+        donors: Tensor | None = None,
+        allowed: Tensor | None = None,
+        forced: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Corrupted:
         """Do what a plan says; no chance in here.
 
         ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
@@ -157,6 +173,8 @@ class Corruption(ABC):
             images: (B, C, *S) of the shape that the plan was sampled for.
             plan: from `sample`, of this corruption or one with the same steps.
             donors: (N, C, *S) the images that the plan's donor numbers refer to; by default ``images``.
+            allowed: as in a call; no part of the plan.
+            forced: likewise.
             out: where the corrupted images are written; may be ``images`` itself.
 
         Raises:
@@ -164,9 +182,10 @@ class Corruption(ABC):
             ValueError: images, donors or a plan that do not fit each other.
         """
         program = self.program
-        _check_images(images, program)
-        _check_plan(plan, program)
-        _check_fit(plan, images)
+        fit.check_images(images, program)
+        fit.check_plan(plan, program)
+        fit.check_fit(plan, images)
+        bounds = fit.bounds(images, allowed, forced)
         pool = images if donors is None else donors
         if donors is not None:
             checks.check_donors(donors, images)
@@ -188,22 +207,22 @@ class Corruption(ABC):
                 clean = images.clone()
         differentiable = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
         if images.device.type != "cpu" or torch.compiler.is_compiling() or differentiable:
-            done = Corrupted(*paint(program, clean, pool, plan))
+            done = Corrupted(*paint(program, clean, pool, plan, bounds))
             return done if out is None else Corrupted(out.copy_(done.images), done.mask)
         result = torch.empty_like(images) if out is None else out
-        return Corrupted(result, paint_in_groups(program, result, clean, pool, plan))
+        return Corrupted(result, paint_in_groups(program, result, clean, pool, plan, bounds))
 
-    def kinds(self, plan: Plan) -> Tensor:
+    def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
         """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.
 
-        Steps are numbered in the order in which they stand in the printed code.
+        Steps are numbered in the order in which they stand in the printed code. Give ``allowed`` and ``forced`` as at the call.
         """
         program = self.program
-        _check_plan(plan, program)
+        fit.check_plan(plan, program)
         found = torch.zeros(plan.keys.shape[0], 1, *plan.shape[1:], dtype=torch.uint8, device=plan.keys.device)
         places: dict[int, Tensor] = {}
         for number in range(len(program.steps)):
-            found = found.masked_fill(step_mask(program, plan, number, places), number + 1)
+            found = found.masked_fill(step_mask(program, plan, number, places, Bounds(allowed, forced)), number + 1)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -245,37 +264,6 @@ class Fill(Corruption):
 
 def _rebuild(kind: type, fields: dict[str, Any]) -> Any:
     return kind(**fields)
-
-
-def _check_images(images: Tensor, program: Program) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(
-            f"gmml_aug: images must be a tensor (B, C, *S), but {type(images).__name__} came. Stack them: torch.stack(list)."
-        )
-    checks.check_dtype(images)
-    checks.check_shape(images.shape, program.dims)
-    program.check_channels(images.shape[1])
-
-
-def _check_plan(plan: Plan, program: Program) -> None:
-    if not isinstance(plan, Plan):
-        raise TypeError(f"gmml_aug: a Plan is wanted, but {type(plan).__name__} came. Make one with sample(images.shape).")
-    places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
-    if plan.steps != program.names or not places:
-        raise ValueError(
-            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} at {len(plan.boxes)} places, this corruption "
-            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that this corruption, or one written with the same "
-            "steps, has sampled."
-        )
-
-
-def _check_fit(plan: Plan, images: Tensor) -> None:
-    wanted = (plan.keys.shape[0], *plan.shape)
-    if wanted != tuple(images.shape):
-        raise ValueError(
-            f"gmml_aug: the plan is for images {wanted}, but {tuple(images.shape)} came. Sample one for them, or slice it."
-        )
-    checks.check_device("plan", plan.keys.device, images.device)
 
 
 def _device_of(device: torch.device | str | None, keys: Tensor | None, generator: torch.Generator | None) -> torch.device:

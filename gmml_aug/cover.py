@@ -89,6 +89,8 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
         (B, 1, *size) bool, True where at least one box lies.
     """
     dims = len(size)
+    if boxes.shape[1] == 0:
+        return torch.zeros(boxes.shape[0], 1, *size, dtype=torch.bool, device=boxes.device)
     if boxes.shape[1] <= 2:  # a few boxes: comparing is cheaper than words
         layers = [_meet([_crosses(boxes, n, d, size) for d in range(dims)]) for n in range(boxes.shape[1])]
         return (layers[0] if len(layers) == 1 else layers[0] | layers[1])[:, None]

@@ -1,7 +1,8 @@
-"""What goes into a group of pixels."""
+"""What goes into a group of pixels in place of what was there; for content that stays see `colour` and `blurring`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -10,68 +11,14 @@ import torch
 from torch import Tensor
 
 from gmml_aug.boxes import keep
-from gmml_aug.chance import Chance, mix, to_normal
-from gmml_aug.checks import check_integer_pair, check_pair
+from gmml_aug.chance import Chance
+from gmml_aug.checks import check_pair
 from gmml_aug.contract import Fill
-from gmml_aug.functional import column, gaussian_blur, gaussian_taps, like, reflect, take_donors, to_grey, widen
+from gmml_aug.functional import column, like, take_donors
+from gmml_aug.pixels import average, take_shifted
 from gmml_aug.plan import Tensors
 from gmml_aug.program import Scene
 from gmml_aug.written import written
-
-_CHANNELS_A_WORD = 4  # 16 random bits each
-
-
-@final
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Noise(Fill):
-    """Noise, independent in every pixel and channel.
-
-    It is N(0, 1) for normalised images (16 random bits a value: |z| <= 4.33), uniform in (0, 1) for ``values="unit"``, and uniform
-    over 0 to 255 for uint8. Nothing of it is stored: it follows from the keys of the plan.
-
-    Source:
-        GMML 2.2 ii, "masking with noise", and 3.1. The paper does not name the distribution; this choice is ours.
-    """
-
-    replaces: ClassVar[bool] = True
-    __repr__ = written
-
-    def draw(self, chance: Chance) -> Tensors:
-        """The (B,) stream that the noise of each image follows from."""
-        return (chance.keys,)
-
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """Noise for every pixel; on the CPU only where the mask is."""
-        (key,) = drawn
-        now, channels, pixels = scene.now, scene.now.shape[1], scene.mask[0].numel()
-        if not scene.compact:
-            position = torch.arange(pixels, device=now.device)
-            planes: list[Tensor] = []
-            for low in range(0, channels, _CHANNELS_A_WORD):
-                word = mix(key[:, None] + (position + low // _CHANNELS_A_WORD * pixels))
-                planes += [self._value(word, c, scene) for c in range(min(_CHANNELS_A_WORD, channels - low))]
-            return torch.stack(planes, dim=1).reshape(now.shape)
-        # drawing whole rows costs less than finding the single pixels: a row is copied, a pixel is scattered
-        width = now.shape[-1]
-        rows = pixels // width
-        touched = scene.mask.reshape(-1, width).any(1).nonzero()[:, 0]
-        image, row = touched // rows, touched % rows
-        counter = (key[image] + row * width)[:, None] + torch.arange(width, device=key.device)
-        noise = torch.empty(now.shape, dtype=now.dtype, device=now.device)
-        lines = noise.view(-1, width)
-        for low in range(0, channels, _CHANNELS_A_WORD):
-            word = mix(counter + low // _CHANNELS_A_WORD * pixels)
-            for c in range(min(_CHANNELS_A_WORD, channels - low)):
-                lines.index_copy_(0, (image * channels + low + c) * rows + row, self._value(word, c, scene))
-        return noise
-
-    def _value(self, word: Tensor, channel: int, scene: Scene) -> Tensor:
-        bits = (word >> (16 * channel)).bitwise_and_(0xFFFF)
-        if scene.now.dtype == torch.uint8:
-            return (bits >> 8).to(torch.uint8)
-        if scene.values == "unit":
-            return ((bits.to(torch.float32) + 0.5) * 2.0**-16).to(scene.now.dtype)
-        return to_normal(bits, table=scene.compact).to(scene.now.dtype)
 
 
 @final
@@ -129,21 +76,26 @@ class Constant(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Alien(Fill):
-    """Content of another image, at the same place; all of an image's boxes at this step come from one donor.
+    """Content of another image; all of an image's boxes at this step come from one donor.
 
     Donors are the clean images of the batch, or those given as ``donors=`` at the call. A donor is never the image itself.
 
     Args:
         alone: what to do with a batch of one and no donors given: ``"error"``, or ``"skip"`` to leave it as it is and mark nothing.
+        same_place: take the content from the same place in the donor; False: from another one, drawn once per image and step as
+            in `Shuffle`.
 
     Raises:
+        TypeError: ``same_place`` is neither True nor False.
         ValueError: ``alone`` is neither; at the call, a batch of one with ``alone="error"``.
 
     Source:
-        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself is ours.
+        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and the content from
+        another place, are ours.
     """
 
     alone: Literal["error", "skip"] = "error"
+    same_place: bool = True
     replaces: ClassVar[bool] = True
     foreign: ClassVar[bool] = True
     __repr__ = written
@@ -151,6 +103,8 @@ class Alien(Fill):
     def __post_init__(self) -> None:
         if self.alone not in ("error", "skip"):
             raise ValueError(f"Alien: alone={self.alone!r} is unknown. Allowed are 'error' and 'skip'.")
+        if not isinstance(self.same_place, bool):
+            raise TypeError(f"Alien: same_place={self.same_place!r} is no switch. Give True or False.")
         super().__post_init__()
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
@@ -165,113 +119,75 @@ class Alien(Fill):
         return True
 
     def draw(self, chance: Chance) -> Tensors:
-        """The (B,) number of each image's donor."""
-        return (chance.donor(),)
+        """The (B,) number of each image's donor; unless at the same place, the (B, dims) shift too."""
+        donor = chance.donor()
+        return (donor,) if self.same_place else (donor, _other_place(chance))
 
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The donors."""
-        return take_donors(scene.donors, drawn[0])
+        if len(drawn) == 1:  # the plan decides, whichever `Alien` applies it
+            return take_donors(scene.donors, drawn[0])
+        return take_shifted(scene.donors, drawn[0], drawn[1], used=_used(scene))
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Grey(Fill):
-    """Greyscale: ITU-R BT.601 luma for three channels, the mean of the channels otherwise.
+class Shuffle(Fill):
+    """Content of the same clean image from another place.
 
-    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images: luma is then taken after undoing the
-    normalisation. Without it grey is slightly tinted. One channel is grey already: nothing is marked.
+    One shift is drawn for each image and step, uniform over all but the one that moves nothing; what leaves the image at one
+    border enters at the opposite one. Images of one pixel have no other place: nothing is marked.
 
     Source:
-        GMML 3.1, "converted to grey scale"; the luma weights are ours.
+        The release can copy blocks from elsewhere in the image, already corrupted as it then is, each from a place of its own;
+        the papers do not say so. The clean content, the common shift and the borders that wrap are ours.
     """
 
+    replaces: ClassVar[bool] = True
     __repr__ = written
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
-        """False for one channel."""
-        return shape[1] > 1
-
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The current images, grey."""
-        return to_grey(scene.now, scene.values)
-
-
-@final
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Blur(Fill):
-    """Gaussian blur with reflected borders; it also reads the current image outside its boxes.
-
-    Args:
-        sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.
-        kernel: odd number of taps along each axis, or (low, high) to draw an odd number from, 1 to 255.
-
-    Raises:
-        TypeError: values of a wrong type.
-        ValueError: ``sigma`` not above 0, an even ``kernel``, low above high.
-
-    Source:
-        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. Borders are not named there; reflecting them is ours.
-    """
-
-    sigma: float | tuple[float, float] = (0.1, 1.1)
-    kernel: int | tuple[int, int] = (3, 15)
-    __repr__ = written
-
-    def __post_init__(self) -> None:
-        keep(self, "sigma", check_pair("Blur", "sigma", self.sigma, 1e-3, 1e3))
-        taps = check_integer_pair("Blur", "kernel", self.kernel, 1, 255)
-        if taps[0] % 2 == 0 or taps[1] % 2 == 0:
-            raise ValueError(f"Blur: kernel={taps} must be odd, so that it has a middle. Give for example kernel=(3, 15).")
-        keep(self, "kernel", taps)
-        super().__post_init__()
+        """False for images of one pixel."""
+        return any(side != 1 for side in shape[2:])
 
     def draw(self, chance: Chance) -> Tensors:
-        """(B,) float32 sigma and (B,) int64 kernel."""
-        low, high = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
-        least, most = self._kernels
-        sigma = low + (high - low) * chance.uniform(1)[:, 0]
-        return sigma, least + 2 * chance.integers(0, (most - least) // 2, 1)[:, 0]
+        """The (B, dims) shift."""
+        return (_other_place(chance),)
 
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The current images, blurred; on the CPU only around the mask."""
-        sigma, kernel = drawn
-        largest = self._kernels[1]
-        if not scene.compact:
-            return gaussian_blur(scene.now, sigma, kernel, largest)
-        blurred = torch.empty_like(scene.now)
-        taps = gaussian_taps(sigma, kernel, largest).tolist()
-        for image, inside in enumerate(scene.mask[:, 0]):
-            blur_inside(scene.now[image], inside, [w for w in taps[image] if w > 0.0], blurred[image])
-        return blurred
-
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
-        """False for a single tap."""
-        return self._kernels[1] > 1
-
-    @property
-    def _kernels(self) -> tuple[int, int]:
-        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+        """The clean images, shifted."""
+        return take_shifted(scene.clean, None, drawn[0], used=_used(scene))
 
 
-def blur_inside(image: Tensor, inside: Tensor, taps: Sequence[float], out: Tensor) -> None:
-    """Blur one image (C, *S) with symmetric taps within the bounding box of ``inside`` (*S) bool, into ``out``."""
-    radius = len(taps) // 2
-    block = image
-    window: list[slice] = [slice(None)]
-    for d in range(inside.ndim):
-        line = inside.movedim(d, 0).reshape(inside.shape[d], -1).any(1).nonzero()
-        if not len(line):
-            return
-        low, high = int(line[0]), int(line[-1]) + 1
-        window.append(slice(low, high))
-        around = reflect(torch.arange(low - radius, high + radius, device=image.device), image.shape[d + 1])
-        block = block.index_select(d + 1, around)
-    block = widen(block)
-    for axis in range(1, image.ndim):
-        length = block.shape[axis] - 2 * radius
-        total = block.narrow(axis, radius, length) * taps[radius]
-        for tap in range(radius):
-            pair = block.narrow(axis, tap, length) + block.narrow(axis, 2 * radius - tap, length)
-            total.add_(pair, alpha=taps[tap])
-        block = total
-    out[tuple(window)] = like(block, image)
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Mean(Fill):
+    """The mean colour of each clean image.
+
+    Source:
+        Ours: the easiest content to tell from the image that keeps its average. The papers have zeros (GMML 2.2 i), the mean of
+        the data set where images are normalised.
+    """
+
+    replaces: ClassVar[bool] = True
+    __repr__ = written
+
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """(B, C, 1, ...), broadcast where it lands."""
+        return like(column(average(scene.clean), scene.now.ndim), scene.now)
+
+
+def _other_place(chance: Chance) -> Tensor:
+    """(B, dims) int64, uniform over the shifts that move something; all zero where nothing can be moved."""
+    size = chance.shape[2:]
+    pixels = math.prod(size)
+    rest = chance.integers(1, pixels - 1 if pixels > 1 else 1, 1)[:, 0]
+    shift = []
+    for side in reversed(size):
+        shift.append(rest % side)
+        rest = rest // side
+    return torch.stack(shift[::-1], dim=1)
+
+
+def _used(scene: Scene) -> Tensor | None:
+    return scene.mask.flatten(1).any(1) if scene.compact else None

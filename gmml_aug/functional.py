@@ -80,7 +80,7 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
     now = widen(images)
     known = None if isinstance(values, str) or not images.is_floating_point() else values
     channels = images.shape[1]
-    weights = _LUMA if channels == 3 else (1.0 / channels,) * channels
+    weights = luma_weights(channels)
     mean, std = known or ((0.0,), (1.0,))
     grey = torch.zeros_like(now[:, :1])
     for c in range(channels):
@@ -90,6 +90,11 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
         return like(grey, images).expand_as(images)
     planes = [(grey - mean[c % len(mean)]) / std[c % len(std)] for c in range(channels)]
     return like(torch.cat(planes, dim=1), images)
+
+
+def luma_weights(channels: int) -> tuple[float, ...]:
+    """ITU-R BT.601 for three channels, equal shares otherwise; they sum to one."""
+    return _LUMA if channels == 3 else (1.0 / channels,) * channels
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:

@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmml_aug.cover import boxes_to_mask, paint_boxes
 from gmml_aug.functional import blend_, column, in_format_of, like
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program, Scene
+from gmml_aug.where import place_mask
 
 _GROUP_BYTES = 2 << 20  # of images at a time on the CPU: what stays in its caches
 _KEPT_BYTES = 16 << 20  # of pages that the allocator keeps between the buffers of a call
-_FEW_BOXES = 20  # up to so many an image, marking one after the other is cheaper than words of bits
 
 
-def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], *, compact: bool = False) -> Tensor:
+class Bounds(NamedTuple):
+    """What a caller says about where: (B or 1, 1, *S) bool each, or None.
+
+    Attributes:
+        allowed: nothing happens outside.
+        forced: what the first step that works on an image does there too, whatever its boxes say.
+    """
+
+    allowed: Tensor | None = None
+    forced: Tensor | None = None
+
+    def of(self, part: slice) -> Bounds:
+        """Those of a part of the batch."""
+        return Bounds(*(one if one is None or len(one) == 1 else one[part] for one in self))
+
+
+def step_mask(
+    program: Program, plan: Plan, number: int, places: dict[int, Tensor], bounds: Bounds, *, compact: bool = False
+) -> Tensor:
     """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
     place = program.steps[number].place
     if place not in places:
-        few = compact and plan.boxes[place].shape[1] <= _FEW_BOXES
-        places[place] = (paint_boxes if few else boxes_to_mask)(plan.boxes[place], plan.shape[1:])
-    return places[place] & column(plan.active[:, number], places[place].ndim)
+        where, cell = program.places[place], program.cell_at(place)
+        invert = where is not None and where.invert
+        places[place] = place_mask(plan.boxes[place], plan.shape[1:], cell=cell, invert=invert, compact=compact)
+    active = column(plan.active[:, number], places[place].ndim)
+    mask = places[place] & active
+    if bounds.forced is not None:
+        earlier = plan.active[:, :number].any(1) if number else torch.zeros_like(plan.active[:, 0])
+        mask = mask | (bounds.forced & active & ~column(earlier, mask.ndim))
+    return mask if bounds.allowed is None else mask & bounds.allowed
 
 
-def paint(program: Program, images: Tensor, donors: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+def paint(program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """All images at once, out of place: differentiable, one graph, nothing that waits for the device."""
     now = images
     mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
     places: dict[int, Tensor] = {}
     for number, step in enumerate(program.steps):
-        here = step_mask(program, plan, number, places)
+        here = step_mask(program, plan, number, places, bounds)
         scene = Scene(now, images, donors, here, program.values, compact=False)
         now = torch.where(here, like(step.fill.pixels(scene, plan.drawn[number]), now), now)
         mask = mask | here
     return (now.clone() if now is images else in_format_of(images, now)), mask
 
 
-def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan) -> Tensor:
+def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, bounds: Bounds) -> Tensor:
     """A few images at a time, in place in ``out``: for the CPU.
 
     Steps that work on none of them, and boxes without size, cost nothing.
@@ -55,10 +79,13 @@ def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor
         before = clean[part].clone() if in_place else clean[part]
         now.copy_(before)
         places: dict[int, Tensor] = {}
+        limits = bounds.of(part)
         for number, step in enumerate(program.steps):
-            if some.boxes[step.place].shape[1] == 0 or not some.active[:, number].any():
+            where = program.places[step.place]
+            empty = some.boxes[step.place].shape[1] == 0 and bounds.forced is None and not (where is not None and where.invert)
+            if empty or not some.active[:, number].any():
                 continue
-            here = step_mask(program, some, number, places, compact=True)
+            here = step_mask(program, some, number, places, limits, compact=True)
             scene = Scene(now, before, donors, here, program.values, compact=True)
             blend_(now, like(step.fill.pixels(scene, some.drawn[number]), now), here)
             touched |= here

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from gmml_aug.boxes import Boxes
 from gmml_aug.chance import Chance
 from gmml_aug.functional import Values
+from gmml_aug.where import Where
 
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
 
@@ -82,7 +82,7 @@ class Program:
     """What `sample` and `apply` walk."""
 
     steps: tuple[Step, ...]
-    places: tuple[Boxes | None, ...]  # None: the whole image
+    places: tuple[Where | None, ...]  # None: the whole image
     budgets: tuple[float, ...]
     gates: int
     values: Values
@@ -102,6 +102,12 @@ class Program:
         """Numbers of the steps at a place."""
         return [number for number, step in enumerate(self.steps) if step.place == place]
 
+    def cell_at(self, place: int) -> int:
+        """Edge of the grid that the boxes of a place keep to, 1 if there is none: a budget may have cut the last one."""
+        where = self.places[place]
+        cut = any(step.budgets and step.fill.replaces for step in self.steps if step.place == place)
+        return 1 if where is None or cut else where.cell
+
     def check_channels(self, channels: int) -> None:
         """Raise ValueError if the statistics given as ``values`` are for another number of channels."""
         if not isinstance(self.values, str) and len(self.values[0]) not in (1, channels):
@@ -116,16 +122,17 @@ class Writer:
     """Collects the flat program while the tree is walked."""
 
     steps: list[Step] = field(default_factory=list)
-    places: list[Boxes | None] = field(default_factory=list)
+    places: list[Where | None] = field(default_factory=list)
     budgets: list[float] = field(default_factory=list)
     gates: int = 0
     values: Values | None = None
     dims: int | None = None
+    along: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the shared axes of what each budget counts
 
-    def place(self, boxes: Boxes | None) -> int:
+    def place(self, boxes: Where | None) -> int:
         """A new place; its number."""
         if boxes is not None:
-            self.declare_dims(boxes.dims, "Boxes")
+            self.declare_dims(boxes.dims, type(boxes).__name__)
         self.places.append(boxes)
         return len(self.places) - 1
 
@@ -143,10 +150,27 @@ class Writer:
         """Append a step."""
         place = self.place(None) if at.place is None else at.place
         self.steps.append(Step(fill, place, at.gates, at.budgets))
+        if fill.replaces and at.budgets:
+            self._check_budgets(at.budgets, self.places[place])
         if len(self.steps) > _MOST_STEPS:
             raise ValueError(
                 f"Chain: more than {_MOST_STEPS} steps. `kinds` numbers them in a byte; use several corruptions in a row."
             )
+
+    def _check_budgets(self, budgets: tuple[int, ...], where: Where | None) -> None:
+        """A budget is a union of boxes: of boxes, not of what lies outside them, and all along the same axes."""
+        if where is not None and where.invert:
+            raise ValueError(
+                f"Chain: budget with {where!r}, which corrupts outside its boxes. Leave out the budget, or state the ratio of the "
+                "boxes that are kept so that it holds by itself."
+            )
+        shared = () if where is None else where.shared
+        for budget in budgets:
+            if self.along.setdefault(budget, shared) != shared:
+                raise ValueError(
+                    f"Chain: budget over boxes with shared={shared} and with shared={self.along[budget]}. Give them the same, or "
+                    "budgets of their own."
+                )
 
     def declare_dims(self, dims: int, who: str) -> None:
         """All boxes of a tree have the same number of spatial axes."""

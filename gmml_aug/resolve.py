@@ -12,6 +12,7 @@ from gmml_aug.chance import stream, to_uniform, words
 from gmml_aug.cover import Room, settle
 from gmml_aug.functional import column
 from gmml_aug.program import Program
+from gmml_aug.where import along_shared, free_axes
 
 # On the CPU few images at a time, so that the grids of box edges stay in its caches; and at first only the first boxes: most
 # images need no more, and the grid grows with the square of their number.
@@ -47,11 +48,12 @@ def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[i
         active: (B, steps) from `open_steps`.
         size: the spatial sizes.
     """
-    counts = [0 if boxes is None else boxes.words for boxes in program.places]
+    sizes = [list(size) if where is None else [size[d] for d in free_axes(where)] for where in program.places]
+    counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
     word = words(stream(keys, 1), sum(counts)).split(counts, dim=1)
     placed: list[Tensor] = []
     takers: list[dict[int, Tensor]] = []  # per place and budget, (B,) bool: its image's fill there replaces content
-    for number, boxes in enumerate(program.places):
+    for number, (boxes, inner) in enumerate(zip(program.places, sizes, strict=True)):
         steps = program.steps_at(number)
         takes: dict[int, Tensor] = {}
         for s in steps:
@@ -61,19 +63,20 @@ def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[i
         rooms = []
         for budget, bound in takes.items():
             earlier = [b.masked_fill(~column(t[budget], 3), 0) for b, t in zip(placed, takers, strict=True) if budget in t]
-            limit = math.floor(program.budgets[budget] * math.prod(size) + 1e-6)
+            limit = math.floor(program.budgets[budget] * math.prod(inner) + 1e-6)
             rooms.append(
-                Room(torch.cat(earlier, dim=1) if earlier else keys.new_zeros(keys.shape[0], 0, 2 * len(size)), limit, bound)
+                Room(torch.cat(earlier, dim=1) if earlier else keys.new_zeros(keys.shape[0], 0, 2 * len(inner)), limit, bound)
             )
         if boxes is None:
             ends = torch.stack([torch.full_like(keys, length) for length in size], dim=1)
             drawn, target = torch.cat([torch.zeros_like(ends), ends], dim=1)[:, None], None
         else:
-            drawn, target = boxes.draw(word[number], size), boxes.target(word[number], size)
+            drawn, target = boxes.draw(word[number], inner), boxes.target(word[number], inner)
         here = active[:, steps].any(1) if len(steps) > 1 else active[:, steps[0]]
-        placed.append(_settle(drawn, size, target, rooms, here, whole=boxes is not None and boxes.overshoot))
+        placed.append(_settle(drawn, inner, target, rooms, here, whole=boxes is not None and boxes.overshoot))
         takers.append(takes)
-    return tuple(boxes.to(torch.int32) for boxes in placed)
+    whole = [b if w is None else along_shared(b, w, size) for b, w in zip(placed, program.places, strict=True)]
+    return tuple(boxes.to(torch.int32) for boxes in whole)
 
 
 def _settle(

@@ -5,6 +5,7 @@ What needs torch is imported in the methods, so that the command line can show i
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import sys
 import time
@@ -29,10 +30,17 @@ _DEMO = Path("demo.png")
 _DEMO_SEED = 144  # every step shows on every photograph
 _SEEDS = 1 << 31
 _SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
-_ABOUT = {
+_ABOUT = {  # all presets but those for clips
+    "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
+    "beit": "The masks of BEiT, blocks of patches",
     "gmml": "The recipe of the GMML paper",
     "gmml_reference": "The behaviour of the GMML release",
+    "ibot": "The masks of iBOT, blocks of patches in half of the images",
+    "mae": "The masks of MAE, random patches",
+    "mc_ssl": "The policy of the MC-SSL paper",
+    "simmim": "The masks of SimMIM, random cells larger than patches",
     "sit": "The behaviour of the SiT release",
+    "specaugment": "The bands of SpecAugment",
 }
 _ROUNDS = 9  # of the measurement
 _TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of it that are worth measuring
@@ -50,8 +58,8 @@ class Corrupt:
     """Take the photographs that come with scikit-image, if no IMAGES are given."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
     """The shorter side of every image is resized to this."""
-    preset: Literal["gmml", "gmml_reference", "sit"] = "gmml"
-    """The paper's recipe, or the behaviour of the authors' releases."""
+    preset: Literal["ablation", "beit", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"] = "gmml"
+    """The paper's recipe, the behaviour of the authors' releases, or the masks of a relative."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Decides everything that chance decides. A new one is drawn, and printed, if none is given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -83,14 +91,19 @@ class Corrupt:
                 "gmml corrupt: not one image could be read, so nothing was written. Give image files, or folders of them, "
                 "or --demo for photographs that come with scikit-image."
             )
-        if count == 1:
+        build = getattr(gmml_aug.presets, self.preset)
+        foreign = "alone" in inspect.signature(build).parameters
+        if count == 1 and foreign:
             print("gmml corrupt: alien content comes from another image and only one is here: give two or more.", file=sys.stderr)
 
         seed = self.seed if self.seed is not None else _DEMO_SEED if self.demo and not self.images else secrets.randbelow(_SEEDS)
-        build = getattr(gmml_aug.presets, self.preset)
-        corrupt: Corruption = build(values=(stages.MEAN, stages.STD), alone="skip" if count == 1 else "error")
+        options = {"alone": "skip"} if count == 1 and foreign else {}
+        corrupt: Corruption = build(values=(stages.MEAN, stages.STD), **options)
         batch = stages.normalise(stages.to_batch([photograph.picture for photograph in reading.photographs]).to(device))
-        plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(seed, 0, range(count), device=device))
+        try:
+            plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(seed, 0, range(count), device=device))
+        except ValueError as error:  # images smaller than a cell of the preset
+            raise UsageError(f"gmml corrupt: {error} Give a larger --size.") from error
         alone = stages.stages(corrupt, batch, plan, min(count, self.columns))
         sheet = self._sheet(corrupt, batch, plan, alone, reading, seed)
         try:
@@ -174,7 +187,7 @@ class Corrupt:
         shown = min(count, self.columns)
         some = f" The first {shown} are shown; shares on the left are means over all." if shown < count else ""
         on = ", device=batch.device" if batch.device.type != "cpu" else ""
-        options = "values=(mean, std)" + (', alone="skip"' if count == 1 else "")
+        options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.foreign and count == 1 else "")
         return Sheet(
             title=self.preset,
             about=f"{_ABOUT[self.preset]}, on one batch of {_several(count, 'image')} of {self.size} x {self.size} pixels.{some} "

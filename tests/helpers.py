@@ -105,7 +105,7 @@ def masks_of(corrupt: ga.Corruption, shape: Sequence[int], count: int, *, seed: 
 
 def raw_boxes(boxes: ga.Boxes, size: Sequence[int], count: int, seed: int = 0) -> Tensor:
     """(count, N, 2 dims) boxes as chance draws them, before any stop or trim."""
-    return boxes.draw(words(some_keys(count, seed), boxes.words), size)
+    return boxes.draw(words(some_keys(count, seed), boxes.words(size)), size)
 
 
 def chi_square_z(counts: Tensor, expected: Tensor | None = None) -> float:
@@ -166,7 +166,7 @@ def kinds_slowly(tree: ga.Corruption, plan: ga.Plan, size: Sequence[int]) -> Ten
     It takes from the plan which step works on which image, and from the library the raw boxes and targets; stops, trims,
     overlaps and budgets are its own.
     """
-    places: list[tuple[ga.Boxes | None, list[tuple[int, ga.Fill, tuple[int, ...]]]]] = []
+    places: list[tuple[Any, list[tuple[int, ga.Fill, tuple[int, ...]]]]] = []
     limits: list[int] = []
     pixels = math.prod(size)
     steps = itertools.count()
@@ -187,7 +187,7 @@ def kinds_slowly(tree: ga.Corruption, plan: ga.Plan, size: Sequence[int]) -> Ten
                 walk(part, place, budgets)
 
     walk(tree, None, ())
-    counts = [0 if boxes is None else boxes.words for boxes, _ in places]
+    counts = [0 if boxes is None else boxes.words(size) for boxes, _ in places]
     chance = words(stream(plan.keys, 1), sum(counts)).split(counts, dim=1)
     found = torch.zeros(len(plan), 1, *size, dtype=torch.uint8)
     drawn = [None if boxes is None else boxes.draw(chance[p], size).tolist() for p, (boxes, _) in enumerate(places)]

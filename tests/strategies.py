@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 from hypothesis import strategies as st
 
 import gmml_aug as ga
 from gmml_aug.boxes import Placement
+from gmml_aug.functional import Values
 
-FILLS = [ga.Noise(), ga.Zeros(), ga.Constant(value=1.0), ga.Alien(alone="skip"), ga.Grey(), ga.Blur(sigma=1.0, kernel=3)]
+FILLS = [
+    ga.Noise(),
+    ga.Noise(distribution="matched", per="pixel"),
+    ga.Zeros(),
+    ga.Mean(),
+    ga.Constant(value=1.0),
+    ga.Shuffle(),
+    ga.Alien(alone="skip"),
+    ga.Alien(alone="skip", same_place=False),
+    ga.Grey(),
+    ga.Jitter(),
+    ga.Blur(sigma=1.0, kernel=3),
+]
 
 
 @st.composite
@@ -66,3 +80,65 @@ def trees(draw: st.DrawFn, dims: int, align: int, depth: int = 0, *, boxed: bool
     if kind == "one of":
         return ga.OneOf(parts)
     return ga.Chain(parts, budget=draw(budget), dims=None if depth else dims)
+
+
+EVERY_FILL: list[ga.Fill] = [
+    *FILLS,
+    ga.Noise(distribution="normal", per="pixel"),
+    ga.Noise(distribution="uniform"),
+    ga.Noise(distribution="matched"),
+    ga.Constant(value=(-1.0, 1.0)),
+    ga.Alien(alone="skip", same_place=False),
+    ga.Mean(),
+    ga.Shuffle(),
+    ga.Jitter(),
+]
+RANGES: list[Values | None] = [None, "unit", ((0.4,), (0.3,))]
+
+
+@st.composite
+def every_place(draw: st.DrawFn, *, dims: int) -> ga.Boxes | ga.Cells | ga.Blocks:
+    """Any place there is, for images with sides of 4 pixels or more."""
+    free = draw(st.integers(1, dims))
+    shared = tuple(sorted(draw(st.permutations(range(dims)))[free:]))
+    invert = draw(st.booleans())
+    ratio = draw(st.sampled_from([0.0, 0.5, 1.0]) | st.tuples(st.floats(0.0, 0.4), st.floats(0.4, 1.0)))
+    kind = draw(st.sampled_from(["boxes", "boxes", "cells", "blocks"] if free == 2 else ["boxes", "boxes", "cells"]))
+    if kind == "boxes":
+        plain = draw(any_boxes(dims=dims))
+        return replace(plain, shared=shared, invert=invert)
+    if kind == "cells":
+        return ga.Cells(size=draw(st.integers(1, 4)), ratio=ratio, shared=shared, invert=invert, dims=dims)
+    least = draw(st.integers(1, 6))
+    return ga.Blocks(size=draw(st.integers(1, 3)), ratio=ratio, least=least, attempts=8, shared=shared, invert=invert, dims=dims)
+
+
+@st.composite
+def every_tree(draw: st.DrawFn, *, dims: int) -> ga.Chain:
+    """Any composition of everything there is, under a budget where one can be."""
+
+    def branch(depth: int, boxed: bool) -> ga.Corruption:
+        kinds = ["fill"] if depth > 2 else ["fill", "chain", "one of"]
+        kind = draw(st.sampled_from(kinds if boxed or depth > 2 else ["boxes", "boxes", *kinds]))
+        if kind == "fill":
+            return draw(st.sampled_from(EVERY_FILL))
+        if kind == "boxes":
+            place, inside, p = draw(every_place(dims=dims)), branch(depth + 1, True), draw(st.sampled_from([1.0, 1.0, 0.5]))
+            try:
+                return ga.InBoxes(place, inside, p=p)
+            except ValueError:  # a budget that this place cannot be under
+                return ga.InBoxes(place, draw(st.sampled_from(EVERY_FILL)), p=p)
+        parts = [branch(depth + 1, boxed) for _ in range(draw(st.integers(1, 3)))]
+        if kind == "one of":
+            return ga.OneOf(parts, weights=draw(st.none() | st.just(list(range(1, len(parts) + 1)))))
+        return bounded(parts, draw(st.none() | st.floats(0.0, 1.0)))
+
+    def bounded(parts: list[ga.Corruption], budget: float | None) -> ga.Chain:
+        try:
+            return ga.Chain(parts, budget=budget)
+        except ValueError:  # a budget over what lies outside boxes, or over several kinds of bands
+            return ga.Chain(parts)
+
+    parts = [branch(1, False) for _ in range(draw(st.integers(1, 3)))]
+    inner = bounded(parts, draw(st.none() | st.floats(0.0, 1.0)))
+    return replace(inner, values=draw(st.sampled_from(RANGES)), dims=dims)

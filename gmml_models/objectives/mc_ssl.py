@@ -40,7 +40,7 @@ class MCSSL(Objective):
         terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the
             decoder takes no gradient and stays as it is.
         cls: compare class tokens too.
-        corrupt: what happens to the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
+        corrupt: what happens to the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
         blocks: as for `GMMLAutoencoder`; the last one alone by default.
         masked: reconstruct where the images were manipulated only, as `masked_l1`.
@@ -67,7 +67,7 @@ class MCSSL(Objective):
         "simple averaging"; appendix A for ``terms``, and that the teacher "is only required for the patch classification task".
         The paper uses several crops (4) and does not say how: what local views take part in is ours for patches, DINO's and the
         release's for class tokens. ``cls`` with a last layer of its own, centre momentum 0.9, K = 8192 and ``freeze_last`` are the
-        release's. The shares of the corruption are GMML's: 3.2 names its kinds (noise, other images, colour) and no numbers.
+        release's. `gmml_aug.presets.mc_ssl` says where the numbers of the corruption are from.
     """
 
     learns: Tensor  # () 1 where the last layer of the head learns, else 0
@@ -109,7 +109,7 @@ class MCSSL(Objective):
         )
         if cls and not autoencoder.encoder.has_class_token:
             raise ValueError("MCSSL: cls=True, but the encoder has no class token. Leave it out, or give class_token=True.")
-        super().__init__(autoencoder, presets.gmml(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        super().__init__(autoencoder, presets.mc_ssl(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
         self.terms, self.cls, self.masked, self.freeze_last = terms, cls, masked, freeze_last
         self.head: ConceptHeads | None = None
         self.teacher: Teacher[ConceptHeads] | None = None

@@ -13,10 +13,9 @@ import gmml_aug as ga
 from gmml_aug.functional import Values
 from gmml_models.errors import UsageError
 
-_CALLABLE = {
-    name: getattr(ga, name)
-    for name in ("Alien", "Blur", "Boxes", "Chain", "Constant", "Grey", "InBoxes", "Noise", "OneOf", "Zeros")
-}
+_PLACES = ("Blocks", "Boxes", "Cells", "Chain", "InBoxes", "OneOf")
+_FILLS = ("Alien", "Blur", "Constant", "Grey", "Jitter", "Mean", "Noise", "Shuffle", "Zeros")
+_CALLABLE = {name: getattr(ga, name) for name in (*_PLACES, *_FILLS)}
 
 
 def corruption_from(words: str, values: Values) -> ga.Corruption:

@@ -19,16 +19,23 @@ from tests.helpers import random_images, same_bits, some_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
-    "Alien", "Blur", "Boxes", "Chain", "Chance", "Constant", "Corrupted", "Corruption", "Fill", "Grey", "InBoxes", "Noise", "OneOf",
-    "Plan", "Scene", "Zeros", "functional", "keys", "patch_mask", "presets",
+    "Alien", "Blocks", "Blur", "Boxes", "Cells", "Chain", "Chance", "CollateCorrupt", "Constant", "Corrupted",
+    "Corruption", "Fill", "Grey", "InBoxes", "Jitter", "Mean", "Module", "Noise", "OneOf", "Plan", "Scene", "Shuffle",
+    "TimmCorrupt", "Zeros", "functional", "keys", "patch_mask", "presets",
 }  # fmt: skip
 
 # what may be given by position; all else is keyword-only
 POSITIONAL: dict[str, tuple[Any, list[str]]] = {
-    **{name: (getattr(ga, name), []) for name in ("Boxes", "Noise", "Zeros", "Constant", "Alien", "Grey", "Blur")},
+    **{
+        name: (getattr(ga, name), [])
+        for name in ("Blocks", "Boxes", "Cells", "Noise", "Zeros", "Constant", "Alien", "Grey", "Blur", "Jitter", "Mean", "Shuffle")
+    },
     "InBoxes": (ga.InBoxes, ["boxes", "fill"]),
     "OneOf": (ga.OneOf, ["parts"]),
     "Chain": (ga.Chain, ["parts"]),
+    "Module": (ga.Module.__init__, ["self", "corrupt"]),
+    "CollateCorrupt": (ga.CollateCorrupt.__init__, ["self", "corrupt"]),
+    "TimmCorrupt": (ga.TimmCorrupt.__init__, ["self", "corrupt"]),
     "call": (ga.Corruption.__call__, ["self", "images"]),
     "sample": (ga.Corruption.sample, ["self", "shape"]),
     "apply": (ga.Corruption.apply, ["self", "images", "plan"]),
@@ -206,6 +213,11 @@ def test_torch_is_all_that_it_needs_and_the_readme_runs() -> None:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.startswith("Chain([")
+
+
+def test_a_name_that_is_neither_here_nor_an_adapter_is_an_error() -> None:
+    with pytest.raises(AttributeError, match=r"gmml_aug.*torchvison_adapter"):
+        ga.torchvison_adapter  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_importing_it_does_not_start_the_compiler() -> None:

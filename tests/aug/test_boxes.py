@@ -20,7 +20,7 @@ from tests.strategies import any_boxes, small_sizes
 def target_of(boxes: ga.Boxes, size: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
     """(count,) the number of pixels that each of ``count`` images draws."""
     generator = torch.Generator().manual_seed(seed)
-    words = torch.randint(-(1 << 63), (1 << 63) - 1, (count, boxes.words), generator=generator)
+    words = torch.randint(-(1 << 63), (1 << 63) - 1, (count, boxes.words((64,))), generator=generator)
     target = boxes.target(words, size)
     assert target is not None
     return target

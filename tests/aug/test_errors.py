@@ -75,7 +75,7 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "kernel float": (lambda: ga.Blur(kernel=3.0), TypeError, r"Blur: kernel=3.0 is not an integer"),  # type: ignore[arg-type]
     "alone unknown": (lambda: ga.Alien(alone="ignore"), ValueError, r"Alien: alone='ignore'.*'error' and 'skip'"),  # type: ignore[arg-type]
     "boxes that are none": (lambda: ga.InBoxes(0.5, ga.Noise()), TypeError, r"InBoxes: boxes=0.5 .*Boxes\(ratio"),  # type: ignore[arg-type]
-    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is no Boxes"),  # type: ignore[arg-type]
+    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is neither Boxes nor"),  # type: ignore[arg-type]
     "boxes class": (lambda: ga.InBoxes(ga.Boxes, ga.Noise()), TypeError, r"InBoxes: boxes="),  # type: ignore[arg-type]
     "fill class": (lambda: ga.InBoxes(HALF, ga.Noise), TypeError, r"InBoxes: .*Did you mean Noise\(\)"),  # type: ignore[arg-type]
     "fill string": (lambda: ga.InBoxes(HALF, "noise"), TypeError, r"InBoxes: 'noise' is no corruption.*Noise\(\)"),  # type: ignore[arg-type]

@@ -467,7 +467,7 @@ def batch() -> torch.Tensor:
     return stages.normalise(pixels)
 
 
-@pytest.mark.parametrize("name", gmml_aug.presets.names())
+@pytest.mark.parametrize("name", sorted(set(gmml_aug.presets.names()) - {"tubes"}))  # a clip has no sheet
 def test_a_stage_is_one_step_alone(batch: torch.Tensor, name: str) -> None:
     corrupt = getattr(gmml_aug.presets, name)(values=(stages.MEAN, stages.STD))
     plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(2, 0, range(4)))
@@ -543,7 +543,7 @@ def test_pictures_are_shown_at_a_size_that_can_be_seen(size: int, edge: int) -> 
 
 
 def test_the_presets_of_the_command_are_those_of_the_library() -> None:
-    assert sorted(get_args(get_type_hints(Corrupt)["preset"])) == gmml_aug.presets.names()
+    assert sorted(get_args(get_type_hints(Corrupt)["preset"])) == sorted(set(gmml_aug.presets.names()) - {"tubes"})
 
 
 def test_the_version_is_the_library_s() -> None:

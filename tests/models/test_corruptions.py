@@ -50,5 +50,5 @@ def test_code_with_options_and_nesting() -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(words: str) -> None:
-    with pytest.raises(UsageError, match=r"cannot be read .* Allowed are a preset \(gmml"):
+    with pytest.raises(UsageError, match=r"cannot be read .* Allowed are a preset \(ablation"):
         corruption_from(words, VALUES)

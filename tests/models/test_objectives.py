@@ -134,7 +134,7 @@ def test_the_control_sees_the_images_as_they_are_and_looks_at_all_of_them() -> N
     [
         ("gmml", ga.presets.gmml, "paper", (6, 8, 10, 12)),
         ("sit", ga.presets.sit, "release", (12,)),
-        ("mc_ssl", ga.presets.gmml, "mc_ssl", (12,)),
+        ("mc_ssl", ga.presets.mc_ssl, "mc_ssl", (12,)),
     ],
 )
 def test_what_an_objective_takes_by_itself(

@@ -1,0 +1,98 @@
+"""Content that stays but loses its detail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.boxes import keep
+from gmml_aug.chance import Chance
+from gmml_aug.checks import check_integer_pair, check_pair
+from gmml_aug.contract import Fill
+from gmml_aug.functional import gaussian_blur, gaussian_taps, like, reflect, widen
+from gmml_aug.pixels import bounding_box
+from gmml_aug.plan import Tensors
+from gmml_aug.program import Scene
+from gmml_aug.written import written
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Blur(Fill):
+    """Gaussian blur with reflected borders; it also reads the current image outside its boxes.
+
+    Args:
+        sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.
+        kernel: odd number of taps along each axis, or (low, high) to draw an odd number from, 1 to 255.
+
+    Raises:
+        TypeError: values of a wrong type.
+        ValueError: ``sigma`` not above 0, an even ``kernel``, low above high.
+
+    Source:
+        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. Borders are not named there; reflecting them is ours.
+    """
+
+    sigma: float | tuple[float, float] = (0.1, 1.1)
+    kernel: int | tuple[int, int] = (3, 15)
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        keep(self, "sigma", check_pair("Blur", "sigma", self.sigma, 1e-3, 1e3))
+        taps = check_integer_pair("Blur", "kernel", self.kernel, 1, 255)
+        if taps[0] % 2 == 0 or taps[1] % 2 == 0:
+            raise ValueError(f"Blur: kernel={taps} must be odd, so that it has a middle. Give for example kernel=(3, 15).")
+        keep(self, "kernel", taps)
+        super().__post_init__()
+
+    def draw(self, chance: Chance) -> Tensors:
+        """(B,) float32 sigma and (B,) int64 kernel."""
+        low, high = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+        least, most = self._kernels
+        sigma = low + (high - low) * chance.uniform(1)[:, 0]
+        return sigma, least + 2 * chance.integers(0, (most - least) // 2, 1)[:, 0]
+
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """The current images, blurred; on the CPU only around the mask."""
+        sigma, kernel = drawn
+        largest = self._kernels[1]
+        if not scene.compact:
+            return gaussian_blur(scene.now, sigma, kernel, largest)
+        blurred = torch.empty_like(scene.now)
+        taps = gaussian_taps(sigma, kernel, largest).tolist()
+        for image, inside in enumerate(scene.mask[:, 0]):
+            blur_inside(scene.now[image], inside, [w for w in taps[image] if w > 0.0], blurred[image])
+        return blurred
+
+    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+        """False for a single tap."""
+        return self._kernels[1] > 1
+
+    @property
+    def _kernels(self) -> tuple[int, int]:
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+
+def blur_inside(image: Tensor, inside: Tensor, taps: Sequence[float], out: Tensor) -> None:
+    """Blur one image (C, *S) with symmetric taps within the bounding box of ``inside`` (*S) bool, into ``out``."""
+    radius = len(taps) // 2
+    window = bounding_box(inside)
+    if window is None:
+        return
+    block = image
+    for axis, box in enumerate(window, start=1):
+        around = reflect(torch.arange(box.start - radius, box.stop + radius, device=image.device), image.shape[axis])
+        block = block.index_select(axis, around)
+    block = widen(block)
+    for axis in range(1, image.ndim):
+        length = block.shape[axis] - 2 * radius
+        total = block.narrow(axis, radius, length) * taps[radius]
+        for tap in range(radius):
+            pair = block.narrow(axis, tap, length) + block.narrow(axis, 2 * radius - tap, length)
+            total.add_(pair, alpha=taps[tap])
+        block = total
+    out[(slice(None), *window)] = like(block, image)

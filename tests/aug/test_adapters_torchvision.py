@@ -1,0 +1,231 @@
+"""`torchvision_adapter.Corrupt` in real torchvision pipelines: what is corrupted, what is not, and where the mask is."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import gmml_aug as ga
+from tests.helpers import random_images, same_bits, some_keys
+
+pytest.importorskip("torchvision")
+
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+Corrupt: Any = ga.torchvision_adapter.Corrupt
+NOISE = ga.InBoxes(ga.Boxes(ratio=0.5), ga.Noise())
+MIXED = ga.presets.gmml()
+ALIEN = ga.InBoxes(ga.Boxes(ratio=0.4), ga.Alien())
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_batch_is_corrupted_as_without_torchvision(dtype: torch.dtype, plain: bool) -> None:
+    images = random_images((4, 3, 32, 32), dtype)
+    kept = images.clone()
+    found, mask = v2.Compose([v2.Identity(), Corrupt(MIXED, generator=seeded())])(images if plain else tv_tensors.Image(images))
+    wanted = MIXED(images, generator=seeded())
+    assert type(found) is (Tensor if plain else tv_tensors.Image)
+    assert type(mask) is tv_tensors.Mask
+    assert same_bits(found.as_subclass(Tensor), wanted.images)
+    assert same_bits(mask.as_subclass(Tensor), wanted.mask)
+    assert same_bits(images, kept)
+
+
+def test_a_single_image_keeps_its_three_axes_and_may_take_aliens_from_a_bank() -> None:
+    image, bank = tv_tensors.Image(random_images((3, 32, 32))), random_images((6, 3, 32, 32), seed=1)
+    found, mask = Corrupt(NOISE)(image)
+    assert found.shape == (3, 32, 32)
+    assert mask.shape == (1, 32, 32)
+    assert mask.sum().item() == 512
+    assert torch.equal(*(one[~mask.as_subclass(Tensor).expand(3, 32, 32)] for one in (found, image)))
+    with pytest.raises(ValueError, match=r"Alien: a donor must be another image.*give donors="):
+        Corrupt(ALIEN)(image)
+    found, mask = Corrupt(ALIEN, donors=bank)(image)
+    same = [bool((found == donor)[mask.as_subclass(Tensor).expand(3, 32, 32)].all()) for donor in bank]
+    assert sum(same) == 1
+    skipped, mask = Corrupt(ga.InBoxes(ga.Boxes(ratio=0.4), ga.Alien(alone="skip")))(image)
+    assert torch.equal(skipped, image)
+    assert not mask.any()
+
+
+def others() -> dict[str, Any]:
+    return {
+        "seg": tv_tensors.Mask(torch.ones(1, 32, 32, dtype=torch.uint8)),
+        "boxes": tv_tensors.BoundingBoxes(torch.tensor([[1, 2, 8, 9]]), format="XYXY", canvas_size=(32, 32)),
+        "video": tv_tensors.Video(torch.rand(2, 3, 32, 32)),
+        "label": torch.tensor([1, 2]),
+        "plain": torch.rand(3, 32, 32),
+        "name": "photograph.jpg",
+        "nested": {"score": 0.5, "more": [torch.rand(2)]},
+    }
+
+
+def test_everything_but_the_image_passes_through_a_dict() -> None:
+    image, rest = tv_tensors.Image(random_images((3, 32, 32))), others()
+    before = copy.deepcopy(rest)
+    done = Corrupt(NOISE)({"picture": image, **rest})
+    assert list(done) == ["picture", *rest, "clean", "mask"]
+    assert torch.equal(done["clean"], image)
+    assert (done["picture"] != image).any(0, keepdim=True).sum() > 400
+    for name, value in rest.items():
+        if name != "nested":
+            assert done[name] is value
+            assert torch.equal(value, before[name]) if isinstance(value, Tensor) else value == before[name]
+    assert done["nested"]["more"][0] is rest["nested"]["more"][0]
+
+
+def test_everything_but_the_image_passes_through_arguments_and_the_mask_is_last() -> None:
+    image, rest = tv_tensors.Image(random_images((3, 32, 32))), others()
+    found, target, label, mask = Corrupt(NOISE)(image, rest, 3)
+    assert type(found) is tv_tensors.Image
+    assert target["boxes"] is rest["boxes"]
+    assert target["seg"] is rest["seg"]
+    assert label == 3
+    assert mask.sum().item() == 512
+    pair = Corrupt(NOISE, mask=False)(image, 3)
+    assert len(pair) == 2
+    assert pair[1] == 3
+    assert isinstance(Corrupt(NOISE, mask=False)(image), tv_tensors.Image)
+
+
+def test_later_transforms_move_image_clean_and_mask_together() -> None:
+    flow: Any = [Corrupt(NOISE), v2.RandomHorizontalFlip(0.5), v2.RandomCrop(20), v2.Normalize([0.5] * 3, [2.0] * 3)]
+    flow = v2.Compose([*flow, v2.ToPureTensor()])  # torchvision does not mix its classes in one operation
+    torch.manual_seed(0)
+    for _ in range(6):
+        done = flow({"image": random_images((4, 3, 32, 32)), "label": torch.arange(4)})
+        assert done["image"].shape == (4, 3, 20, 20)
+        assert torch.equal((done["image"] != done["clean"]).any(1, keepdim=True), done["mask"])
+        image, label, mask = flow(tv_tensors.Image(random_images((4, 3, 32, 32))), torch.arange(4))
+        assert image.shape[-1] == mask.shape[-1] == len(label) * 5
+
+
+def test_a_plan_is_drawn_once_and_replays_from_disk(tmp_path: Path) -> None:
+    images = tv_tensors.Image(random_images((4, 3, 32, 32)))
+    transform = Corrupt(MIXED)
+    params = transform.make_params([images])
+    first = transform.transform(images, params)
+    assert set(params) == {"plan", "mask"}
+    assert torch.equal(transform.transform(images, {"plan": params["plan"]}), first)
+    assert torch.equal(params["mask"], MIXED.apply(random_images((4, 3, 32, 32)), params["plan"]).mask)
+    pytest.importorskip("safetensors")
+    params["plan"].save(tmp_path / "plan.safetensors")
+    again = transform.transform(images, {"plan": ga.Plan.load(tmp_path / "plan.safetensors")})
+    assert same_bits(again.as_subclass(Tensor), first.as_subclass(Tensor))
+
+
+def test_a_transform_keeps_no_state() -> None:
+    images = tv_tensors.Image(random_images((4, 3, 32, 32)))
+    transform = Corrupt(MIXED)
+    before = dict(vars(transform))
+    transform(images)
+    assert dict(vars(transform)) == before
+    assert not transform.state_dict()
+    torch.manual_seed(1)
+    wanted = transform(images)
+    for other in (copy.deepcopy(transform).eval(), pickle.loads(pickle.dumps(transform)), eval_of(transform)):
+        torch.manual_seed(1)
+        assert all(torch.equal(a, b) for a, b in zip(other(images), wanted, strict=True))
+    assert "Alien()" in repr(transform)
+
+
+def eval_of(transform: Any) -> Any:
+    return v2.Compose([transform]).eval()
+
+
+class Alike:
+    """The same image again and again, corrupted on its own in a worker."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.transform(torch.zeros(3, 16, 16))[1].as_subclass(Tensor)
+        except ValueError as error:
+            return str(error)
+
+
+def in_two_workers(transform: Any) -> list[Any]:
+    dataset: Any = Alike(transform)
+    return list(DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="fork"))
+
+
+def test_workers_draw_for_themselves_and_refuse_the_copy_of_a_generator() -> None:
+    masks = torch.cat(in_two_workers(Corrupt(NOISE)))
+    assert len(torch.unique(masks.flatten(1), dim=0)) == 8
+    errors = {error for batch in in_two_workers(Corrupt(NOISE, generator=seeded())) for error in batch}
+    assert len(errors) == 1
+    assert "a generator came into the worker" in errors.pop()
+
+
+def a_photograph() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (32, 32))
+
+
+IMAGE = tv_tensors.Image(torch.zeros(3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("sample", "kind", "message"),
+    [
+        (lambda: a_photograph(), TypeError, r"PIL image came.*v2\.ToImage\(\)"),
+        (lambda: {"image": IMAGE, "photograph": a_photograph()}, TypeError, r"PIL image"),
+        (lambda: {"label": 1}, ValueError, r"0 images in one sample"),
+        (lambda: tv_tensors.Video(torch.zeros(2, 3, 8, 8)), ValueError, r"0 images"),
+        (lambda: (IMAGE, IMAGE), ValueError, r"2 images in one sample. Give one"),
+        (lambda: {"image": IMAGE, "mask": 1}, ValueError, r"the sample has mask already.*mask=False"),
+        (lambda: {"sample": {"image": IMAGE}}, ValueError, r"deeper in the dict"),
+        (lambda: tv_tensors.Image(torch.zeros(2, 2, 3, 8, 8)), ValueError, r"works on 2 spatial axes"),
+    ],
+)
+def test_samples_that_cannot_be_corrupted_are_errors(sample: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        Corrupt(NOISE)(sample())
+
+
+def test_misspelt_options_and_wrong_generators_are_errors() -> None:
+    with pytest.raises(TypeError, match="generater"):
+        Corrupt(NOISE, generater=seeded())
+    with pytest.raises(TypeError, match=r"no corruption"):
+        Corrupt(v2.Identity())
+    with pytest.raises(TypeError, match=r"Give a torch\.Generator"):
+        Corrupt(NOISE, generator=5)(IMAGE)
+
+
+def test_the_names_before_torchvision_021_do_the_same() -> None:
+    transform = Corrupt(NOISE, generator=seeded())
+    params = transform._get_params([IMAGE])
+    assert torch.equal(transform._transform(IMAGE, params), NOISE(IMAGE.as_subclass(Tensor)[None], generator=seeded()).images[0])
+
+
+def test_a_signal_is_told_from_a_batch_by_the_axes_of_the_boxes() -> None:
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.5, dims=1), ga.Noise())
+    one, mask = Corrupt(corrupt)(torch.zeros(2, 64))
+    assert one.shape == (2, 64)
+    assert mask.shape == (1, 64)
+    assert Corrupt(corrupt)(torch.zeros(4, 2, 64))[1].sum().item() == 4 * 32
+
+
+def test_keys_need_no_adapter_for_replay() -> None:
+    images = random_images((4, 3, 32, 32))
+    plan = MIXED.sample(images.shape, keys=some_keys(4))
+    assert same_bits(Corrupt(MIXED).transform(images, {"plan": plan}), MIXED(images, keys=some_keys(4)).images)

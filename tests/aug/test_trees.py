@@ -1,0 +1,82 @@
+"""Random compositions of everything there is, held against every promise that needs no oracle."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gmml_aug as ga
+from gmml_aug.paint import Bounds, step_mask
+from tests.helpers import DTYPES, random_images, same_bits, some_keys
+from tests.strategies import every_tree, small_sizes
+
+
+def check_everything(data: st.DataObject) -> None:
+    dims = data.draw(st.integers(1, 3))
+    size = data.draw(small_sizes(dims=dims, least=4))
+    tree = data.draw(every_tree(dims=dims))
+    batch, channels = data.draw(st.integers(2, 5)), data.draw(st.sampled_from([1, 3, 5]))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    images = random_images((batch, channels, *size), dtype, seed=data.draw(st.integers(0, 9)))
+    keys = some_keys(batch, data.draw(st.integers(0, 999)))
+    before, states = images.clone(), (torch.get_rng_state(), random.getstate())
+
+    plan = tree.sample(images.shape, keys=keys)
+    out = tree.apply(images, plan)
+
+    # shape, dtype, the input, global chance
+    assert out.images.shape == images.shape
+    assert out.images.dtype == dtype
+    assert out.mask.shape == (batch, 1, *size)
+    assert same_bits(images, before)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    # an honest mask
+    kept = ~out.mask.expand_as(images)
+    assert torch.equal(out.images[kept], images[kept])
+    assert torch.equal(tree.kinds(plan) > 0, out.mask)
+    # replay: the call, the plan again, a part of the batch
+    assert same_bits(tree(images, keys=keys).images, out.images)
+    assert same_bits(tree.apply(images, plan).images, out.images)
+    part = tree.apply(images[1:2], plan[1:2], donors=images)
+    assert same_bits(part.images, out.images[1:2])
+    assert torch.equal(part.mask, out.mask[1:2])
+    # the printed code
+    again = eval(repr(tree), vars(ga))
+    assert again == tree
+    assert torch.equal(again.sample(images.shape, keys=keys).boxes[0], plan.boxes[0])
+    # budgets: the union of what the replacing steps under each of them touch
+    program, places = tree.program, dict[int, torch.Tensor]()
+    for number, share in enumerate(program.budgets):
+        union = torch.zeros_like(out.mask)
+        for step, one in enumerate(program.steps):
+            if number in one.budgets and one.fill.replaces:
+                union |= step_mask(program, plan, step, places, Bounds())
+        assert int(union.flatten(1).sum(1).max()) <= math.floor(share * math.prod(size) + 1e-6)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large])
+@given(st.data())
+def test_any_composition_keeps_every_promise(data: st.DataObject) -> None:
+    check_everything(data)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=10_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+)
+@given(st.data())
+def test_ten_thousand_compositions_keep_every_promise(data: st.DataObject) -> None:
+    check_everything(data)
+
+
+def test_every_fill_and_every_place_is_among_what_is_drawn() -> None:
+    from tests.strategies import EVERY_FILL
+
+    fills = {kind for kind in vars(ga).values() if isinstance(kind, type) and issubclass(kind, ga.Fill) and kind is not ga.Fill}
+    assert {type(fill) for fill in EVERY_FILL} == fills
