@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: demo test lint types tests slow bench clean
+.PHONY: demo gallery test lint types tests slow bench clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe and write demo.png; IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -28,6 +28,9 @@ slow: $(VENV)/.test  ## what is run by hand before a release
 
 bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks.foundation
+
+gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
+	$(BIN)/python -m benchmarks.gallery
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
