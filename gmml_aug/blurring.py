@@ -19,6 +19,8 @@ from gmml_aug.plan import Tensors
 from gmml_aug.program import Scene
 from gmml_aug.written import written
 
+_FAINT = 1e-8  # weight of a tap
+
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -63,10 +65,24 @@ class Blur(Fill):
         if not scene.compact:
             return gaussian_blur(scene.now, sigma, kernel, largest)
         blurred = torch.empty_like(scene.now)
-        taps = gaussian_taps(sigma, kernel, largest).tolist()
-        for image, inside in enumerate(scene.mask[:, 0]):
-            blur_inside(scene.now[image], inside, [w for w in taps[image] if w > 0.0], blurred[image])
+        self._each(scene, drawn, blurred)
         return blurred
+
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Where the mask is one box, the result goes there at once."""
+        if scene.windows is None:
+            super().put(scene, drawn)
+        else:
+            self._each(scene, drawn, scene.now)
+
+    def _each(self, scene: Scene, drawn: Tensors, out: Tensor) -> None:
+        sigma, kernel = drawn
+        taps = gaussian_taps(sigma, kernel, self._kernels[1]).tolist()
+        for image, inside in enumerate(scene.mask[:, 0]):
+            window = bounding_box(inside) if scene.windows is None else scene.windows[image]
+            if window is not None:
+                # what adds less than a float32 can tell is left out: half of the taps of a wide kernel on a small sigma
+                blur_inside(scene.now[image], window, [weight for weight in taps[image] if weight > _FAINT], out[image])
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
         """False for a single tap."""
@@ -77,12 +93,9 @@ class Blur(Fill):
         return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
 
 
-def blur_inside(image: Tensor, inside: Tensor, taps: Sequence[float], out: Tensor) -> None:
-    """Blur one image (C, *S) with symmetric taps within the bounding box of ``inside`` (*S) bool, into ``out``."""
+def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], out: Tensor) -> None:
+    """Blur one image (C, *S) with symmetric taps within a window, into the same window of ``out``, which may be the image."""
     radius = len(taps) // 2
-    window = bounding_box(inside)
-    if window is None:
-        return
     block = image
     for axis, box in enumerate(window, start=1):
         around = reflect(torch.arange(box.start - radius, box.stop + radius, device=image.device), image.shape[axis])

@@ -46,6 +46,16 @@ class Grey(Fill):
         """The current images, grey."""
         return to_grey(scene.now, scene.values)
 
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Where the mask is one box, nothing else is looked at."""
+        if scene.windows is None:
+            super().put(scene, drawn)
+            return
+        for image, window in enumerate(scene.windows):
+            if window is not None:
+                region = scene.now[(slice(image, image + 1), slice(None), *window)]
+                region.copy_(to_grey(region, scene.values))
+
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gmml_aug import checks, fit
 from gmml_aug.chance import Chance, draw_keys
+from gmml_aug.functional import blend_, like
 from gmml_aug.paint import Bounds, paint, paint_in_groups, step_mask
 from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
@@ -252,6 +253,10 @@ class Fill(Corruption):
     @abstractmethod
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
+
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Write the new pixels into ``scene.now`` where the mask is True: on the CPU, for fills that find a cheaper way there."""
+        blend_(scene.now, like(self.pixels(scene, drawn), scene.now), scene.mask)
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
         """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""

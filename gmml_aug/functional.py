@@ -82,12 +82,12 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
     channels = images.shape[1]
     weights = luma_weights(channels)
     mean, std = known or ((0.0,), (1.0,))
-    grey = torch.zeros_like(now[:, :1])
-    for c in range(channels):
-        plane = now[:, c : c + 1]
-        grey = grey + weights[c] * (plane if known is None else plane * std[c % len(std)] + mean[c % len(mean)])
+    grey = now[:, :1] * (weights[0] * std[0])
+    for c in range(1, channels):
+        grey = torch.add(grey, now[:, c : c + 1], alpha=weights[c] * std[c % len(std)])
     if known is None:
         return like(grey, images).expand_as(images)
+    grey = grey + sum(weights[c] * mean[c % len(mean)] for c in range(channels))
     planes = [(grey - mean[c % len(mean)]) / std[c % len(std)] for c in range(channels)]
     return like(torch.cat(planes, dim=1), images)
 

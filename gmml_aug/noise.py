@@ -77,8 +77,8 @@ class Noise(Fill):
             start = key[:, None] + position
             planes = list(self._planes(start, pixels, channels, scene, own, None))
             return torch.stack(planes, dim=1).reshape(now.shape)
-        # drawing whole rows costs less than finding the single pixels: a row is copied, a pixel is scattered
-        width = now.shape[-1]
+        # drawing short lines costs less than finding the single pixels: a line is copied, a pixel is scattered
+        width = _line(now.shape[-1])
         rows = pixels // width
         touched = scene.mask.reshape(-1, width).any(1).nonzero()[:, 0]
         image, row = touched // rows, touched % rows
@@ -123,6 +123,12 @@ class Noise(Fill):
                 return draw.to(scene.now.dtype)
             middle, spread = sum(mean) / len(mean), sum(std) / len(std)
         return _in_range((draw * spread + (middle - mean[channel])) / std[channel], scene)
+
+
+def _line(width: int) -> int:
+    """A length that divides a row, near 32: long enough to copy, short enough to leave out most of what no mask touches."""
+    parts = [length for length in range(16, 65) if width % length == 0]
+    return min(parts, key=lambda length: abs(length - 32), default=width)
 
 
 def _in_range(noise: Tensor, scene: Scene) -> Tensor:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmml_aug.functional import blend_, column, in_format_of, like
+from gmml_aug.functional import column, in_format_of, like
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene
+from gmml_aug.program import Program, Scene, Windows
 from gmml_aug.where import place_mask
 
 _GROUP_BYTES = 2 << 20  # of images at a time on the CPU: what stays in its caches
@@ -86,10 +86,25 @@ def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor
             if empty or not some.active[:, number].any():
                 continue
             here = step_mask(program, some, number, places, limits, compact=True)
-            scene = Scene(now, before, donors, here, program.values, compact=True)
-            blend_(now, like(step.fill.pixels(scene, some.drawn[number]), now), here)
+            plain = bounds == Bounds() and not (where is not None and where.invert)
+            windows = _windows(some, step.place, number) if plain else None
+            step.fill.put(Scene(now, before, donors, here, program.values, True, windows), some.drawn[number])
             touched |= here
     return mask
+
+
+def _windows(plan: Plan, place: int, number: int) -> Windows:
+    """The one box of each image at a place, if there is one and none of them wraps."""
+    boxes, dims = plan.boxes[place], len(plan.shape) - 1
+    if boxes.shape[1] != 1:
+        return None
+    found: list[tuple[slice, ...] | None] = []
+    for (box,), active in zip(boxes.tolist(), plan.active[:, number].tolist(), strict=True):
+        sides = [slice(start, start + size) for start, size in zip(box[:dims], box[dims:], strict=True)]
+        if any(side.stop > length for side, length in zip(sides, plan.shape[1:], strict=True)):
+            return None
+        found.append(tuple(sides) if active and min(box[dims:]) > 0 else None)
+    return found
 
 
 def _without_empty_boxes(plan: Plan) -> Plan:

@@ -19,6 +19,9 @@ from gmml_aug.where import Where
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
 
 
+Windows = Sequence[tuple[slice, ...] | None] | None
+
+
 class Scene(NamedTuple):
     """What a fill sees when it makes its pixels."""
 
@@ -28,6 +31,7 @@ class Scene(NamedTuple):
     mask: Tensor  # (B, 1, *S) bool: pixels are used only here
     values: Values  # the value range, see `functional`
     compact: bool  # True on the CPU outside compiled code: there shapes may follow from data
+    windows: Windows = None  # where the mask of each image is one box that does not wrap: that box, None for no pixel at all
 
 
 class Filling(Protocol):
@@ -49,6 +53,9 @@ class Filling(Protocol):
 
     def pixels(self, scene: Scene, drawn: tuple[Tensor, ...]) -> Tensor:
         """The new pixels."""
+
+    def put(self, scene: Scene, drawn: tuple[Tensor, ...]) -> None:
+        """Write them."""
 
 
 class Gate(NamedTuple):

@@ -12,7 +12,7 @@ from gmml_aug.chance import stream, to_uniform, words
 from gmml_aug.cover import Room, settle
 from gmml_aug.functional import column
 from gmml_aug.program import Program
-from gmml_aug.where import along_shared, free_axes
+from gmml_aug.where import Where, along_shared, free_axes
 
 # On the CPU few images at a time, so that the grids of box edges stay in its caches; and at first only the first boxes: most
 # images need no more, and the grid grows with the square of their number.
@@ -51,32 +51,57 @@ def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[i
     sizes = [list(size) if where is None else [size[d] for d in free_axes(where)] for where in program.places]
     counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
     word = words(stream(keys, 1), sum(counts)).split(counts, dim=1)
-    placed: list[Tensor] = []
-    takers: list[dict[int, Tensor]] = []  # per place and budget, (B,) bool: its image's fill there replaces content
-    for number, (boxes, inner) in enumerate(zip(program.places, sizes, strict=True)):
-        steps = program.steps_at(number)
-        takes: dict[int, Tensor] = {}
-        for s in steps:
-            if program.steps[s].fill.replaces:
-                for budget in program.steps[s].budgets:
-                    takes[budget] = takes[budget] | active[:, s] if budget in takes else active[:, s]
+    steps = [program.steps_at(number) for number in range(len(program.places))]
+    here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in steps]
+    takers = [_takers(program, active, some) for some in steps]
+    placed: dict[int, Tensor] = {}
+    alike: dict[Where | None, list[int]] = {}
+    for number, where in enumerate(program.places):
+        if not takers[number]:
+            alike.setdefault(where, []).append(number)
+    for where, numbers in alike.items():  # equal places that no budget ties to others are settled together, as one larger batch
+        inner = sizes[numbers[0]]
+        drawn, target = _draw(where, _join([word[n] for n in numbers]), _join([keys] * len(numbers)), inner)
+        settled = _settle(drawn, inner, target, [], _join([here[n] for n in numbers]), whole=where is not None and where.overshoot)
+        each = settled.reshape(len(numbers), keys.shape[0], *settled.shape[1:]).unbind(0)  # chunk() would fix the batch size
+        placed |= dict(zip(numbers, each, strict=True))
+    for number, (where, inner) in enumerate(zip(program.places, sizes, strict=True)):
+        if number in placed:
+            continue
         rooms = []
-        for budget, bound in takes.items():
-            earlier = [b.masked_fill(~column(t[budget], 3), 0) for b, t in zip(placed, takers, strict=True) if budget in t]
-            limit = math.floor(program.budgets[budget] * math.prod(inner) + 1e-6)
-            rooms.append(
-                Room(torch.cat(earlier, dim=1) if earlier else keys.new_zeros(keys.shape[0], 0, 2 * len(inner)), limit, bound)
-            )
-        if boxes is None:
-            ends = torch.stack([torch.full_like(keys, length) for length in size], dim=1)
-            drawn, target = torch.cat([torch.zeros_like(ends), ends], dim=1)[:, None], None
-        else:
-            drawn, target = boxes.draw(word[number], inner), boxes.target(word[number], inner)
-        here = active[:, steps].any(1) if len(steps) > 1 else active[:, steps[0]]
-        placed.append(_settle(drawn, inner, target, rooms, here, whole=boxes is not None and boxes.overshoot))
-        takers.append(takes)
-    whole = [b if w is None else along_shared(b, w, size) for b, w in zip(placed, program.places, strict=True)]
-    return tuple(boxes.to(torch.int32) for boxes in whole)
+        for budget, bound in takers[number].items():
+            before = [n for n in range(number) if budget in takers[n]]
+            earlier = [placed[n].masked_fill(~column(takers[n][budget], 3), 0) for n in before]
+            taken = torch.cat(earlier, dim=1) if earlier else keys.new_zeros(keys.shape[0], 0, 2 * len(inner))
+            rooms.append(Room(taken, math.floor(program.budgets[budget] * math.prod(inner) + 1e-6), bound))
+        drawn, target = _draw(where, word[number], keys, inner)
+        placed[number] = _settle(drawn, inner, target, rooms, here[number], whole=where is not None and where.overshoot)
+    return tuple(
+        (placed[number] if where is None else along_shared(placed[number], where, size)).to(torch.int32)
+        for number, where in enumerate(program.places)
+    )
+
+
+def _takers(program: Program, active: Tensor, steps: Sequence[int]) -> dict[int, Tensor]:
+    """Per budget, (B,) bool: the fill that an image has at this place replaces content, and so takes room."""
+    takes: dict[int, Tensor] = {}
+    for s in steps:
+        if program.steps[s].fill.replaces:
+            for budget in program.steps[s].budgets:
+                takes[budget] = takes[budget] | active[:, s] if budget in takes else active[:, s]
+    return takes
+
+
+def _draw(where: Where | None, word: Tensor, keys: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Boxes before any stop, and the pixels to cover."""
+    if where is not None:
+        return where.draw(word, size), where.target(word, size)
+    ends = torch.stack([torch.full_like(keys, length) for length in size], dim=1)
+    return torch.cat([torch.zeros_like(ends), ends], dim=1)[:, None], None
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _settle(
@@ -89,7 +114,9 @@ def _settle(
     left = here.nonzero()[:, 0]
     if not left.shape[0]:
         return done
-    for first in sorted({-(-boxes.shape[1] // part) for part in _PARTS}):
+    everything = math.prod(min(2 * boxes.shape[1] + 1, length) for length in size) * left.shape[0]
+    parts = _PARTS if everything > _GROUP_CELLS else (1,)  # few cells: what counts are the calls
+    for first in sorted({-(-boxes.shape[1] // part) for part in parts}):
         unfinished = []
         cells = math.prod(min(2 * first + 1, length) for length in size)
         for group in left.split(_GROUP_CELLS // cells + 1):
