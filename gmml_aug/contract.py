@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
 from gmml_aug.resolve import open_steps, place_boxes
 from gmml_aug.where import free_axes
+
+Backend = Literal["torch", "fused"]
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -69,6 +71,7 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         out: Tensor | None = None,
+        backend: Backend = "torch",
     ) -> Corrupted:
         """Corrupt a batch: `sample`, then `apply`.
 
@@ -81,6 +84,7 @@ class Corruption(ABC):
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
             out: where the corrupted images are written; may be ``images`` itself.
+            backend: ``"torch"``, or ``"fused"`` for Triton kernels on CUDA, with the same plan and mask: not yet run on a GPU.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched.
@@ -96,9 +100,10 @@ class Corruption(ABC):
         if out is not None:
             checks.check_out(out, images)
         fit.bounds(images, allowed, forced)
+        fit.wants_fused(backend, self.program, images, images if donors is None else donors)
         bank = None if donors is None or donors is images else donors.shape[0]
         plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
-        return self.apply(images, plan, donors=donors, allowed=allowed, forced=forced, out=out)
+        return self.apply(images, plan, donors=donors, allowed=allowed, forced=forced, out=out, backend=backend)
 
     def sample(
         self,
@@ -165,6 +170,7 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         out: Tensor | None = None,
+        backend: Backend = "torch",
     ) -> Corrupted:
         """Do what a plan says; no chance in here.
 
@@ -177,6 +183,7 @@ class Corruption(ABC):
             allowed: as in a call; no part of the plan.
             forced: likewise.
             out: where the corrupted images are written; may be ``images`` itself.
+            backend: as in a call.
 
         Raises:
             TypeError: images or donors of a type or dtype that is not allowed, a plan that is no plan.
@@ -206,6 +213,12 @@ class Corruption(ABC):
                 pool = pool.clone()  # written to while others still read from it
             if _share_memory(out, images) and out.data_ptr() != images.data_ptr():
                 clean = images.clone()
+        if fit.wants_fused(backend, program, clean, pool):
+            from gmml_aug import fused
+
+            apart = out if out is None or not _share_memory(out, images) else None  # kernels read while others write
+            done = Corrupted(*fused.paint(program, clean, pool, plan, bounds, out=apart))
+            return done if out is None or out is apart else Corrupted(out.copy_(done.images), done.mask)
         differentiable = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
         if images.device.type != "cpu" or torch.compiler.is_compiling() or differentiable:
             done = Corrupted(*paint(program, clean, pool, plan, bounds))

@@ -50,3 +50,24 @@ def check_fit(plan: Plan, images: Tensor) -> None:
             f"gmml_aug: the plan is for images {wanted}, but {tuple(images.shape)} came. Sample one for them, or slice it."
         )
     checks.check_device("plan", plan.keys.device, images.device)
+
+
+def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) -> bool:
+    """True for ``backend="fused"``.
+
+    Raises:
+        ValueError: an unknown backend, or kernels that do not work here.
+    """
+    if backend == "torch":
+        return False
+    if backend != "fused":
+        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'torch' and 'fused'.")
+    from gmml_aug import fused
+
+    if not fused.supports(program, images, donors):
+        raise ValueError(
+            f'gmml_aug: backend="fused" cannot do this: {images.dtype} on {images.device}. It takes uint8, float16, bfloat16 and '
+            "float32 of up to 16 channels on CUDA with Triton, outside compiled code and without gradients to the images. Use "
+            'backend="torch".'
+        )
+    return True

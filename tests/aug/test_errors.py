@@ -211,6 +211,8 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "keys of floats": (SOME, GOOD, {"keys": torch.rand(4)}, TypeError, r"keys must be an int64 tensor.*float32"),
     "a list of keys": (SOME, GOOD, {"keys": [1, 2, 3, 4]}, TypeError, r"keys must be an int64 tensor.*list came"),
     "a seed for a generator": (SOME, GOOD, {"generator": 3}, TypeError, r"gmml_aug: .*generator.*int"),
+    "another backend": (SOME, GOOD, {"backend": "cuda"}, ValueError, r"backend='cuda' is unknown.*'torch' and 'fused'"),
+    "fused kernels for float64": (SOME, GOOD.double(), {"backend": "fused"}, ValueError, r'torch.float64 on cpu.*backend="torch"'),
     "out of another shape": (SOME, GOOD, {"out": shaped(4, 3, 16, 15)}, ValueError, r"out is .*\(4, 3, 16, 15\).*torch.empty_like"),
     "out of another dtype": (SOME, GOOD, {"out": GOOD.double()}, ValueError, r"out is torch.float64.*torch.empty_like"),
     "out elsewhere": (SOME, GOOD, {"out": GOOD.to("meta")}, ValueError, r"out is on meta, the images are on cpu"),
