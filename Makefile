@@ -28,6 +28,7 @@ slow: $(VENV)/.test  ## what is run by hand before a release
 
 bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks.foundation
+	$(BIN)/gmml bench -o benchmarks/results/here.json
 
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery

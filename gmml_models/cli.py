@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from gmml_models.bench_command import Bench
 from gmml_models.convert_command import Convert
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.errors import UsageError
@@ -34,6 +35,7 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "finetune": Finetune,
     "evaluate": Evaluate,
     "stats": Stats,
+    "bench": Bench,
     "models": Models,
     "convert": Convert,
 }

@@ -1,0 +1,206 @@
+"""All contenders in one run, the ratios that the project is held to, and what each stage of `gmml` costs.
+
+``python -m benchmarks.throughput`` measures in less than five minutes, ``--full`` the whole grid, ``--ratios`` nothing but the
+ratios. Writes benchmarks/results/throughput.json and .md, and the figures of docs/performance. README.md has the contract.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gmml_aug as ga
+from benchmarks.release_rule import corrupt_in_a_loop
+from benchmarks.timing import alternate
+from gmml_models import bench, bench_report
+from gmml_models.bench import CLONE, COPY, Call, Case, Effort, Peer
+from gmml_models.bench_peers import PEERS, present
+
+RESULTS = Path(__file__).parent / "results"
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "performance"
+KORNIA, LOOP = "kornia erasing + blur + grey", "the release's rule, loop"
+# glibc then takes nothing by mmap and returns nothing to the system
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
+
+
+def _loop(images: Tensor) -> Call:
+    if not images.is_floating_point():
+        raise TypeError("the loop draws normal noise, which bytes cannot hold")
+    rng = random.Random(0)
+
+    def call() -> object:
+        with images.device:  # its mask, too, as in the release: a wait for every box on a GPU
+            return corrupt_in_a_loop(images, rng)
+
+    return call
+
+
+RELEASE = Peer(LOOP, "noise or alien per image, the release's rule, box by box in Python; mask", _loop)
+
+
+def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
+    """The ratios of the issue, on one CPU thread: each with its floor, its goal and the times behind it.
+
+    To be run in a fresh process, for the allocator remembers.
+
+    Args:
+        effort: how often.
+        pixels: measure the cost per pixel too, which takes longest.
+    """
+    names = (COPY, CLONE, "gmml", "gmml_reference", KORNIA)
+    peers, _ = present([peer for peer in PEERS if peer.name in names])
+    limits = [
+        peer for peer in peers if peer.name in (COPY, CLONE, "gmml")
+    ]  # first: others leave memory behind, which clone() then finds
+    alone = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(bench_report.MAIN, limits, effort=effort)}
+    rows = {row["peer"]: row for row in bench.measure(bench_report.MAIN, [*peers, RELEASE], effort=effort)}
+    least = {name: row["device_ms"]["minimum"] for name, row in rows.items() if not row["error"]}
+    small = torch.randn(2, 3, 32, 32)
+    gmml = ga.presets.gmml()
+    call = alternate({"call": lambda: gmml(small)}, rounds=300)["call"]
+    pixel = cost_per_pixel() if pixels else {}
+    costs = [one["ns_per_pixel"] for one in pixel.values()] or [math.nan]
+    found = {
+        "gmml / clone()": (alone["gmml"] / alone[CLONE], "at most", 4.0, 2.5),
+        "kornia erasing + blur + grey / gmml": (least.get(KORNIA, math.nan) / least["gmml"], "at least", 2.5, 4.0),
+        "release's rule, loop / gmml_reference": (least[LOOP] / least["gmml_reference"], "at least", 2.5, 6.0),
+        "one call, 2 x 3 x 32 x 32, ms": (call.minimum, "at most", 1.5, 0.5),
+        "cost per pixel, largest / smallest": (max(costs) / min(costs), "at most", 1.5, 1.2),
+    }
+    return {
+        "allocator": bench.allocator(),
+        "ratios": {
+            name: {"measured": value if math.isfinite(value) else None, "target": target, "floor": floor, "goal": goal}
+            for name, (value, target, floor, goal) in found.items()
+        },
+        "limits_ms": alone,
+        "milliseconds": {name: row.get("device_ms") for name, row in rows.items()},
+        "call_ms": {"minimum": call.minimum, "median": call.median},
+        "cost_per_pixel": pixel,
+    }
+
+
+def cost_per_pixel(*, memory: float = 2.0, rounds: int = 3) -> dict[str, dict[str, Any]]:
+    """Nanoseconds that `gmml` takes for a pixel of all channels, 96 to 1024 px, 16 to 1024 images, by shape.
+
+    Every batch is a part of one buffer, so that they can be run in turn; those that would need more than ``memory`` GB with their
+    output are left out.
+    """
+    shapes = [(batch, 3, size, size) for size in bench_report.SIZES if size >= 96 for batch in (16, 64, 256, 1024)]
+    shapes = [shape for shape in shapes if math.prod(shape) * 4 * 3 <= memory * 1e9]
+    buffer = torch.randn(max(map(math.prod, shapes)))
+    gmml = ga.presets.gmml()
+
+    def one(shape: tuple[int, ...]) -> Call:
+        images = buffer[: math.prod(shape)].view(shape)
+        return lambda: gmml(images)
+
+    figures = alternate({"x".join(map(str, shape)): one(shape) for shape in shapes}, rounds=rounds)
+    return {
+        name: {"ns_per_pixel": figure.minimum * 1e6 / (math.prod(shape) / 3), "minimum": figure.minimum, "median": figure.median}
+        for (name, figure), shape in zip(figures.items(), shapes, strict=True)
+    }
+
+
+def with_pages_kept(rounds: int) -> dict[str, Any]:
+    """The ratios again, in a process whose allocator keeps its pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ratios.json"
+        words = [sys.executable, "-m", "benchmarks.throughput", "--ratios", str(file), "--rounds", str(rounds), "--without-pixels"]
+        subprocess.run(words, check=True, env={**os.environ, **KEPT}, stdout=subprocess.DEVNULL)
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def stages(case: Case, device: str = "cpu", effort: Effort | None = None) -> dict[str, float]:
+    """Milliseconds of each part of a call of `gmml`, which are stacked: the plan, the copy, then what each step adds to it."""
+    gmml = ga.presets.gmml()
+    names = [step.partition("(")[0] for step in gmml.sample(case.shape).steps]
+
+    def only(*numbers: int) -> Peer:
+        def make(images: Tensor) -> Call:
+            plan = gmml.sample(images.shape, device=images.device).only(*numbers)
+            return lambda: gmml.apply(images, plan)
+
+        return Peer("+".join(names[number] for number in numbers) or "nothing", "", make, "ours")
+
+    plan = Peer("sample", "", lambda images: lambda: gmml.sample(images.shape, device=images.device), "ours")
+    whole = Peer("whole", "", lambda images: lambda: gmml(images), "ours")
+    peers = [plan, whole, only(), *(only(number) for number in range(len(names)))]
+    least = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(case, peers, device=device, effort=effort)}
+    nothing = least["nothing"]
+    parts = {"plan": least["sample"], "copy": nothing, **{name: max(0.0, least[name] - nothing) for name in names}}
+    rest = max(0.0, least["whole"] - sum(parts.values()))  # what they cost only together
+    return {**parts, "together": rest, "measured whole": least["whole"]}
+
+
+def ratio_lines(found: Mapping[str, Any], kept: Mapping[str, Any] | None) -> list[str]:
+    """The ratios as a Markdown table."""
+    lines = ["| ratio of minima | measured | pages kept | floor | goal |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, one in found["ratios"].items():
+        other = kept["ratios"][name]["measured"] if kept else None
+        cells = ["-" if value is None else f"{value:.2f}" for value in (one["measured"], other)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {one['target']} {one['floor']:g} | {one['goal']:g} |")
+    return lines
+
+
+def main() -> None:
+    """Measure, print and write."""
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("--full", action="store_true", help="the whole grid: an hour or more")
+    reader.add_argument("--ratios", metavar="FILE", type=Path, help="write the ratios alone, as JSON")
+    reader.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    reader.add_argument("--memory", type=float, default=2.0, help="GB that a case may need")
+    reader.add_argument("--without-pixels", action="store_true", help="no cost per pixel in --ratios, which takes longest")
+    reader.add_argument("--rounds", type=int, default=7, help="of the ratios")
+    asked = reader.parse_args()
+    torch.set_num_threads(1)
+    if asked.ratios:
+        found = ratios(Effort(rounds=asked.rounds, seconds=4.0), pixels=not asked.without_pixels)
+        asked.ratios.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        print("\n".join(ratio_lines(found, None)))
+        return
+
+    own = bench_report.apart(ratios, Effort(rounds=asked.rounds, seconds=4.0))
+    parts = bench_report.apart(stages, bench_report.MAIN, asked.device, Effort(seconds=1.5))
+    kept = with_pages_kept(asked.rounds) if sys.platform == "linux" else None
+    text = ratio_lines(own, kept)
+    print("\n".join(text))
+    peers, absent = present([*PEERS, RELEASE])
+    report = bench_report.run(
+        bench_report.FULL if asked.full else bench_report.QUICK,
+        peers,
+        absent=absent,
+        device=asked.device,
+        effort=Effort(seconds=2.0 if asked.full else 0.25),
+        memory=asked.memory,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    report |= {"ratios": own, "ratios_pages_kept": kept, "stages_ms": parts}
+    RESULTS.mkdir(exist_ok=True)
+    name = "throughput" if asked.device == "cpu" else "throughput-cuda"
+    (RESULTS / f"{name}.json").write_text(bench_report.to_json(report), encoding="utf-8")
+    lines = [*text, "", bench_report.markdown(report).rstrip()]
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(bench_report.markdown(report))
+
+    from benchmarks.figures import draw
+
+    for file in draw(report, FIGURES, suffix="" if asked.device == "cpu" else "-cuda"):
+        print(f"drawn: {file}")
+
+
+if __name__ == "__main__":
+    main()

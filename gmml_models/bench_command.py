@@ -1,0 +1,82 @@
+"""``gmml bench``: how fast corruption is here, beside a copy of the batch and the peers that are installed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gmml_models.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time our corruptions, a copy of the batch, and the peers that are installed, in turn in one process."""
+
+    full: bool = False
+    """All sizes, batches and dtypes: an hour or more. Without it a few of them, in less than five minutes."""
+    peer: tuple[str, ...] = ()
+    """Your own contenders, MODULE:FUNCTION; a function takes the batch and returns anything."""
+    only: tuple[str, ...] = ()
+    """Only contenders whose names match, as in the shell: --only "gmml*" "kornia*". Limits and your own stay."""
+    shape: tuple[str, ...] = ()
+    """Your own batches instead, B x C x sizes: --shape 64x3x224x224 8x1x64x64x64."""
+    dtype: Literal["float32", "bfloat16", "uint8"] = "float32"
+    """Of the batches of --shape."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where; auto takes the GPU if there is one."""
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """CPU threads of torch. More than one waits for whoever shares the machine."""
+    rounds: Annotated[int, tyro.conf.arg(metavar="N")] = 15
+    """Most calls of a contender for one batch; slow ones rest earlier, after three."""
+    memory: Annotated[float, tyro.conf.arg(metavar="GB")] = 2.0
+    """What a batch and what is done to it may need; larger batches are left out, and named."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """Write the report as JSON."""
+
+    def run(self) -> int:
+        """Measure, print the tables, write; 1 if a contender of your own failed."""
+        if self.threads < 1 or self.rounds < 1 or self.memory <= 0:
+            raise UsageError("gmml bench: --threads, --rounds and --memory must be positive.")
+        if self.output is not None and not self.output.absolute().parent.is_dir():
+            raise UsageError(f"gmml bench: the folder of --output {self.output} does not exist. Make it first.")
+        import torch
+
+        from gmml_models import bench_report
+        from gmml_models.bench import Effort
+        from gmml_models.bench_peers import own_peer, present
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("gmml bench: --device cuda, but torch sees no GPU here. Leave it out for the CPU.")
+        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        cases = [bench_report.read_case(written, self.dtype) for written in self.shape]
+        peers, absent = present()
+        peers = bench_report.choose([*peers, *map(own_peer, self.peer)], self.only)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            report = bench_report.run(
+                cases or (bench_report.FULL if self.full else bench_report.QUICK),
+                peers,
+                absent=absent,
+                device=device,
+                effort=Effort(rounds=self.rounds, seconds=2.0 if self.full or self.shape else 0.4),
+                memory=self.memory,
+                tell=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        finally:
+            torch.set_num_threads(before)
+        if not report["rows"]:
+            raise UsageError(
+                f"gmml bench: {', '.join(report['cut'])} would need more than {self.memory:g} GB. Give a larger --memory."
+            )
+        print(bench_report.markdown(report))
+        if self.output is not None:
+            self.output.write_text(bench_report.to_json(report), encoding="utf-8")
+        failed = [row for row in report["rows"] if row["group"] == "yours" and row["error"]]
+        for row in failed:
+            print(f"gmml bench: {row['peer']} on {row['case']} failed: {row['error']}", file=sys.stderr)
+        return 1 if failed else 0
