@@ -99,6 +99,10 @@ class TrainConfig(DataConfig):
     dry_run: bool = field(default=False, metadata=_FREE)
     """Print parameters, memory, steps and an estimate of the time; train nothing."""
 
+    def __post_init__(self) -> None:
+        """A folder may be given as text."""
+        object.__setattr__(self, "out", Path(self.out))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainConfig):
@@ -244,6 +248,10 @@ class EvaluateConfig(DataConfig):
     """Stay on the CPU even where a GPU is at hand."""
     out: Path = Path("runs/evaluate")
     """Folder of the table, as Markdown and JSON."""
+
+    def __post_init__(self) -> None:
+        """A folder may be given as text."""
+        object.__setattr__(self, "out", Path(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check, differences, record
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, check, differences, record
 from gmml_models.recipes.engine.progress import clock
 from gmml_models.recipes.engine.record import Record, read_rows
 
@@ -132,6 +132,13 @@ def test_what_no_run_could_be_made_of_is_refused(tmp_path: Path, changes: dict[s
     with pytest.raises(UsageError, match=named):
         check(config(tmp_path, **changes))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
+    told: list[PretrainConfig | FinetuneConfig | EvaluateConfig] = []
+    for kind in (PretrainConfig, FinetuneConfig, EvaluateConfig):
+        told.append(kind(out=str(tmp_path / "run")))  # type: ignore[arg-type]  # as a reader of the documents would
+    assert all(config.out == tmp_path / "run" for config in told)
 
 
 def test_durations_in_words() -> None:
