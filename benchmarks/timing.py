@@ -7,27 +7,16 @@ median and the spread stand beside them. A contender is called once before its t
 from __future__ import annotations
 
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
-
-@dataclass(frozen=True)
-class Figures:
-    """The times of one contender in milliseconds."""
-
-    minimum: float
-    median: float
-    quartiles: float  # distance of the upper from the lower quartile
-    runs: int
+from gmml_models.bench import Times, cpu_name
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 15) -> dict[str, Figures]:
+def alternate(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 15) -> dict[str, Times]:
     """Time every contender once a round, in turn.
 
     Args:
@@ -42,25 +31,14 @@ def alternate(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 1
             begin = time.perf_counter()
             run()
             times[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: _figures(taken) for name, taken in times.items()}
-
-
-def _figures(taken: list[float]) -> Figures:
-    low, _, high = statistics.quantiles(taken, n=4)
-    return Figures(min(taken), statistics.median(taken), high - low, len(taken))
+    return {name: Times.of(taken) for name, taken in times.items()}
 
 
 def about_this_machine() -> dict[str, str | int]:
     """What a reader must know to compare: hardware, versions, threads, allocator, date."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    except OSError:
-        pass
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "allocator": "default (glibc malloc, pages go back to the system)",
         "python": platform.python_version(),

@@ -5,17 +5,15 @@ B images, C channels, d the width of the encoder, (h, w) the grid of patches, N 
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import hub, layout
+from gmml_models import geometry, hub, layout
 from gmml_models.card import model_card
 from gmml_models.decoders import build_decoder
 from gmml_models.encoders import build_encoder, describe_encoder, final_norm
@@ -99,24 +97,15 @@ class GMMLAutoencoder(nn.Module):
         self.blocks = default_blocks(len(vit.blocks)) if blocks is None else self._check_blocks("blocks", blocks)
         self.decoder_name = decoder
         self.decoder = build_decoder(decoder, vit.embed_dim, self.patch_size, self.in_chans)
-        rgb = self.in_chans == 3
-        self.mean = self._check_channels("mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * self.in_chans)
-        self.std = self._check_channels("std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * self.in_chans)
-        if min(self.std) <= 0:
-            raise ValueError(f"GMMLAutoencoder: std={self.std} must be above 0. Give the standard deviation of each channel.")
+        self.mean, self.std = geometry.statistics("GMMLAutoencoder", vit, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstructed images (B, C, H, W) from corrupted ones."""
-        grid = self._check_images(images)
+        grid = geometry.check_images("GMMLAutoencoder", self.encoder, images)
         features: Any = self.encoder.forward_intermediates(
             images, indices=[block - 1 for block in self.blocks], output_fmt="NLC", intermediates_only=True, stop_early=True
         )  # one (B, N, d) a block, without class token
-        fused = features[0]
-        for feature in features[1:]:
-            fused = fused + feature
-        fused = final_norm(self.encoder)(fused / len(features))
-        reconstruction: Tensor = self.decoder(fused, grid)
-        return reconstruction
+        return self._decoded(features, grid)
 
     def encode(self, images: Tensor, blocks: Sequence[int] | None = None) -> Encoded:
         """Class token, patch tokens and the features of chosen blocks.
@@ -125,7 +114,7 @@ class GMMLAutoencoder(nn.Module):
             images: (B, C, H, W).
             blocks: which blocks' features to return, counting from 1, ascending; those of the model by default, () for none.
         """
-        grid = self._check_images(images)
+        grid = geometry.check_images("GMMLAutoencoder", self.encoder, images)
         chosen = self.blocks if blocks is None else self._check_blocks("encode: blocks", blocks, least=0)
         depth = len(self.encoder.blocks)
         asked = [block - 1 for block in chosen if block < depth]
@@ -138,6 +127,18 @@ class GMMLAutoencoder(nn.Module):
         cls = norm(found[-1][1][:, 0]) if self.encoder.has_class_token else None
         kept = features if depth in chosen else features[:-1]
         return Encoded(cls, norm(features[-1]), kept, grid)
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        """Images (B, C, H, W) from what ``encode(images)`` said: what a call with these images would return."""
+        return self._decoded(encoded.features, encoded.grid)
+
+    def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        fused = features[0]
+        for feature in features[1:]:
+            fused = fused + feature
+        fused = final_norm(self.encoder)(fused / len(features))
+        images: Tensor = self.decoder(fused, grid)
+        return images
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None
@@ -247,20 +248,17 @@ class GMMLAutoencoder(nn.Module):
     @property
     def img_size(self) -> tuple[int, int]:
         """(height, width) of the images that the encoder was built for."""
-        height, width = self.encoder.patch_embed.img_size
-        return height, width
+        return geometry.img_size(self.encoder)
 
     @property
     def patch_size(self) -> tuple[int, int]:
         """(height, width) of a patch."""
-        height, width = self.encoder.patch_embed.patch_size
-        return height, width
+        return geometry.patch_size(self.encoder)
 
     @property
     def in_chans(self) -> int:
         """Channels of the images."""
-        channels: int = self.encoder.patch_embed.proj.in_channels
-        return channels
+        return geometry.in_chans(self.encoder)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -279,26 +277,6 @@ class GMMLAutoencoder(nn.Module):
             "std": list(self.std),
         }
 
-    def _check_images(self, images: Tensor) -> tuple[int, int]:
-        """The grid (h, w) that the images give."""
-        if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise ValueError(
-                f"GMMLAutoencoder: images have shape {tuple(images.shape)}, not (B, {self.in_chans}, H, W). Give a batch of "
-                "images, or build the model with another in_chans."
-            )
-        if not images.is_floating_point():
-            raise TypeError(
-                f"GMMLAutoencoder: images are {images.dtype}, not a float type. Normalise them first: "
-                "(images / 255 - mean) / std, per channel."
-            )
-        (height, width), (down, across) = images.shape[2:], self.patch_size
-        if height % down or width % across or not height or not width:
-            raise ValueError(
-                f"GMMLAutoencoder: images of {height} x {width} are not a whole number of patches of {down} x {across}. Resize or "
-                f"crop them, for example to {max(down, height - height % down)} x {max(across, width - width % across)}."
-            )
-        return height // down, width // across
-
     def _check_blocks(self, what: str, blocks: Sequence[int], least: int = 1) -> tuple[int, ...]:
         depth, chosen = len(self.encoder.blocks), tuple(blocks)
         whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)
@@ -308,15 +286,6 @@ class GMMLAutoencoder(nn.Module):
                 f"this encoder. Give for example {default_blocks(depth)}."
             )
         return chosen
-
-    def _check_channels(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:
-        numbers = tuple(float(value) for value in (default if values is None else values))
-        if len(numbers) != self.in_chans or not all(math.isfinite(number) for number in numbers):
-            raise ValueError(
-                f"GMMLAutoencoder: {name}={values!r} is not {self.in_chans} finite numbers, one a channel. Give for example "
-                f"{name}={tuple(float(value) for value in default)}."
-            )
-        return numbers
 
 
 def default_blocks(depth: int) -> tuple[int, ...]:

@@ -236,14 +236,18 @@ def allocator() -> str:
     return ", ".join(found) if found else "default (glibc malloc: large pages go back to the system after every call)"
 
 
-def about(device: str) -> dict[str, Any]:
-    """What a reader must know to compare."""
-    cpu = platform.processor() or platform.machine()
+def cpu_name() -> str:
+    """As the system tells it."""
+    name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     except OSError:
-        pass
+        return name
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+
+
+def about(device: str) -> dict[str, Any]:
+    """What a reader must know to compare."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:
@@ -253,7 +257,7 @@ def about(device: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "allocator": allocator(),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from gmml_models.autoencoder import GMMLAutoencoder
+    from gmml_models.layout import Source
 
 WEIGHTS = Path(__file__).parent / "weights"
 _PREFIX = "gmml_"
@@ -75,6 +76,30 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in registry() if fnmatch(name, pattern))
 
 
+def located(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    sha256: str | Mapping[str, str] | None = None,
+    **options: Any,
+) -> Source:
+    """Where the files of a folder, a Hub repository or a name of the registry are; a name brings its own pins.
+
+    Args:
+        source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
+        revision: instead of the registry's.
+        sha256: instead of the registry's.
+        options: of `gmml_models.layout.Source`.
+    """
+    from gmml_models.layout import Source
+
+    entry = registry().get(str(source))
+    if entry is not None:
+        source = entry.folder or entry.repo or source
+        revision, sha256 = revision or entry.revision, sha256 or entry.sha256
+    return Source(name=source, revision=revision, sha256=sha256, **options)
+
+
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
@@ -104,14 +129,10 @@ def from_pretrained(
     """
     import timm
 
-    from gmml_models.layout import ENCODER, Source, load_encoder
+    from gmml_models.layout import ENCODER, load_encoder
 
-    entry = registry().get(str(source))
-    if entry is not None:
-        source = entry.folder or entry.repo or source
-        revision, sha256 = revision or entry.revision, sha256 or entry.sha256
-    where = Source(
-        name=source,
+    where = located(
+        source,
         revision=revision,
         sha256=sha256,
         token=token,

@@ -15,8 +15,9 @@ from gmml_aug import Corruption, presets
 from gmml_models.autoencoder import Encoded, GMMLAutoencoder
 from gmml_models.heads import ConceptHead
 from gmml_models.losses import ConceptLoss, l1, masked_l1
-from gmml_models.objectives.objective import Batch, Objective, build_autoencoder, cosine, decode
+from gmml_models.objectives.objective import Batch, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
+from gmml_models.ramp import cosine
 
 Terms = Literal["both", "reconstruction", "concepts"]
 
@@ -176,7 +177,7 @@ class MCSSL(Objective):
 
     def _errors(self, batch: Batch, encoded: Encoded) -> Tensor:
         """(V*B,) the reconstruction error of each image."""
-        restored = decode(self.autoencoder, encoded)
+        restored = self.autoencoder.decode(encoded)
         if self.masked:
             return masked_l1(restored, batch.clean, batch.mask, reduction="none")
         return l1(restored, batch.clean, reduction="none")

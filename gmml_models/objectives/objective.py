@@ -5,7 +5,6 @@ V views, B images, C channels, (H, W) the size of a view.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from gmml_aug import Corruption
 from gmml_aug.checks import check_keys
-from gmml_models.autoencoder import Encoded, GMMLAutoencoder
-from gmml_models.encoders import build_encoder, final_norm
+from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.encoders import build_encoder
+from gmml_models.geometry import check_images
 
 
 class Reconstruction(NamedTuple):
@@ -153,7 +153,7 @@ class Objective(nn.Module, ABC):
         first = views[0]
         sizes: list[list[int]] = []
         for number, view in enumerate(views):
-            self.autoencoder._check_images(view)
+            check_images("GMMLAutoencoder", self.autoencoder.encoder, view)
             if view.shape[0] != first.shape[0] or view.dtype != first.dtype or view.device != first.device:
                 raise ValueError(
                     f"{self._name}: view {number} holds {view.shape[0]} images, {view.dtype} on {view.device}, and view 0 "
@@ -226,21 +226,6 @@ def build_autoencoder(
     if blocks is None and last:
         blocks = (len(vit.blocks),)
     return GMMLAutoencoder(vit, blocks=blocks, decoder=decoder or default, mean=mean, std=std)
-
-
-def decode(autoencoder: GMMLAutoencoder, encoded: Encoded) -> Tensor:
-    """Images (B, C, H, W) from what ``autoencoder.encode(images)`` said: what ``autoencoder(images)`` would return."""
-    fused = encoded.features[0]
-    for feature in encoded.features[1:]:
-        fused = fused + feature
-    fused = final_norm(autoencoder.encoder)(fused / len(encoded.features))
-    images: Tensor = autoencoder.decoder(fused, encoded.grid)
-    return images
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` to ``end`` along half a cosine."""
-    return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:

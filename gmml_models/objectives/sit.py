@@ -14,8 +14,9 @@ from gmml_aug import Corruption, presets
 from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.heads import ContrastiveHead
 from gmml_models.losses import contrastive_loss, masked_l1
-from gmml_models.objectives.objective import Objective, build_autoencoder, cosine, decode
+from gmml_models.objectives.objective import Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
+from gmml_models.ramp import cosine
 
 
 @final
@@ -93,7 +94,7 @@ class SiT(Objective):
             )
         clean, corrupted, mask = self._batch(views, keys, sizes[0])
         encoded = self.autoencoder.encode(corrupted)
-        reconstruction = masked_l1(decode(self.autoencoder, encoded), clean, mask)
+        reconstruction = masked_l1(self.autoencoder.decode(encoded), clean, mask)
         student_1, student_2 = self.head(encoded.cls).chunk(2)
         with torch.no_grad():
             teacher_1, teacher_2 = self.teacher.head(self.teacher.autoencoder.encode(clean, ()).cls).chunk(2)

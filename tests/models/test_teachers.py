@@ -15,7 +15,6 @@ from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss
 from gmml_models.objectives import MCSSL, SiT
 from gmml_models.objectives.mc_ssl import ConceptHeads
-from gmml_models.objectives.objective import decode
 from gmml_models.objectives.teacher import Teacher
 from tests.models.test_objectives import NAME, NOISE, crops, learn, photographs, restored, small, some_keys, with_error
 
@@ -129,7 +128,7 @@ def test_masked_reconstruction_is_an_option() -> None:
 @pytest.mark.parametrize("blocks", [(2,), (1, 2)])
 def test_decoding_what_was_encoded_is_what_the_autoencoder_does(blocks: tuple[int, ...]) -> None:
     model, images = mc_ssl(blocks=blocks).autoencoder, crops()[0]
-    assert torch.equal(decode(model, model.encode(images)), model(images))
+    assert torch.equal(model.decode(model.encode(images)), model(images))
 
 
 # --- the teacher

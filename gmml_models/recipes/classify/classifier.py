@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import hub, layout
+from gmml_models import geometry, hub, layout
 from gmml_models.encoders import build_encoder
 from gmml_models.errors import WrongKeysError
 from gmml_models.recipes.classify.classifier_card import classifier_card
 from gmml_models.recipes.classify.features import Pool, check_pool, pooled
+from gmml_models.zoo import located
 
 _HEAD = "heads.classifier."
 _HIDDEN = 2048
@@ -81,15 +80,11 @@ class Classifier(nn.Module):
         self.encoder = vit
         self.pool: Pool = pool
         self.head = _head(vit.embed_dim * (2 if pool == "both" else 1), self.hidden, len(self.classes))
-        rgb = self.in_chans == 3
-        self.mean = self._check_channels("mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * self.in_chans)
-        self.std = self._check_channels("std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * self.in_chans)
-        if min(self.std) <= 0:
-            raise ValueError(f"Classifier: std={self.std} must be above 0. Give the standard deviation of each channel.")
+        self.mean, self.std = geometry.statistics("Classifier", vit, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, c) of images (B, C, H, W)."""
-        self._check_images(images)
+        geometry.check_images("Classifier", self.encoder, images)
         scores: Tensor = self.head(pooled(self.encoder, images, self.pool))
         return scores
 
@@ -159,14 +154,8 @@ class Classifier(nn.Module):
         Raises:
             WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
         """
-        from gmml_models.zoo import registry
-
-        entry = registry().get(str(source))
-        if entry is not None:
-            source = entry.folder or entry.repo or source
-            revision, sha256 = revision or entry.revision, sha256 or entry.sha256
-        where = layout.Source(
-            name=source,
+        where = located(
+            source,
             revision=revision,
             sha256=sha256,
             token=token,
@@ -209,47 +198,17 @@ class Classifier(nn.Module):
     @property
     def img_size(self) -> tuple[int, int]:
         """(height, width) of the images that the encoder was built for."""
-        height, width = self.encoder.patch_embed.img_size
-        return height, width
+        return geometry.img_size(self.encoder)
 
     @property
     def patch_size(self) -> tuple[int, int]:
         """(height, width) of a patch."""
-        height, width = self.encoder.patch_embed.patch_size
-        return height, width
+        return geometry.patch_size(self.encoder)
 
     @property
     def in_chans(self) -> int:
         """Channels of the images."""
-        channels: int = self.encoder.patch_embed.proj.in_channels
-        return channels
-
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise ValueError(
-                f"Classifier: images have shape {tuple(images.shape)}, not (B, {self.in_chans}, H, W). Give a batch of images, or "
-                "build the model with another in_chans."
-            )
-        if not images.is_floating_point():
-            raise TypeError(
-                f"Classifier: images are {images.dtype}, not a float type. Normalise them first: (images / 255 - mean) / std, per "
-                "channel."
-            )
-        (height, width), (down, across) = images.shape[2:], self.patch_size
-        if height % down or width % across or not height or not width:
-            raise ValueError(
-                f"Classifier: images of {height} x {width} are not a whole number of patches of {down} x {across}. Resize or crop "
-                f"them, for example to {max(down, height - height % down)} x {max(across, width - width % across)}."
-            )
-
-    def _check_channels(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:
-        numbers = tuple(float(value) for value in (default if values is None else values))
-        if len(numbers) != self.in_chans or not all(math.isfinite(number) for number in numbers):
-            raise ValueError(
-                f"Classifier: {name}={values!r} is not {self.in_chans} finite numbers, one a channel. Give for example "
-                f"{name}={tuple(float(value) for value in default)}."
-            )
-        return numbers
+        return geometry.in_chans(self.encoder)
 
 
 def _head(width: int, hidden: int, classes: int) -> nn.Sequential:

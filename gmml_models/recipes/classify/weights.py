@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gmml_models import layout
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.recipes.classify.features import Pool
+from gmml_models.zoo import located
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -119,9 +120,4 @@ def read_config(name: str) -> dict[str, Any]:
     Raises:
         WeightsError: it cannot be had.
     """
-    from gmml_models.zoo import registry
-
-    entry = registry().get(name)
-    if entry is None:
-        return layout.Source(name=name).config()
-    return layout.Source(name=entry.folder or entry.repo or name, revision=entry.revision).config()
+    return located(name).config()

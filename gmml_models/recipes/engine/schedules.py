@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; ``progress`` is cut to [0, 1]."""
-    done = min(max(progress, 0.0), 1.0)
-    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+from gmml_models.ramp import cosine
 
 
 @final

@@ -1,0 +1,92 @@
+"""What an encoder's images are: their size, patches, channels and statistics; asked and checked alike by all models around one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+
+def img_size(vit: VisionTransformer) -> tuple[int, int]:
+    """(height, width) of the images that an encoder was built for."""
+    height, width = vit.patch_embed.img_size
+    return height, width
+
+
+def patch_size(vit: VisionTransformer) -> tuple[int, int]:
+    """(height, width) of a patch."""
+    height, width = vit.patch_embed.patch_size
+    return height, width
+
+
+def in_chans(vit: VisionTransformer) -> int:
+    """Channels of the images."""
+    channels: int = vit.patch_embed.proj.in_channels
+    return channels
+
+
+def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int, int]:
+    """The grid (h, w) of patches that images give.
+
+    Args:
+        who: speaks in errors.
+        vit: the encoder.
+        images: (B, C, H, W), float.
+
+    Raises:
+        TypeError: images that are not float.
+        ValueError: another rank, other channels, or a size that the patches do not divide.
+    """
+    channels = in_chans(vit)
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(
+            f"{who}: images have shape {tuple(images.shape)}, not (B, {channels}, H, W). Give a batch of images, or build the "
+            "model with another in_chans."
+        )
+    if not images.is_floating_point():
+        raise TypeError(
+            f"{who}: images are {images.dtype}, not a float type. Normalise them first: (images / 255 - mean) / std, per channel."
+        )
+    (height, width), (down, across) = images.shape[2:], patch_size(vit)
+    if height % down or width % across or not height or not width:
+        raise ValueError(
+            f"{who}: images of {height} x {width} are not a whole number of patches of {down} x {across}. Resize or crop them, for "
+            f"example to {max(down, height - height % down)} x {max(across, width - width % across)}."
+        )
+    return height // down, width // across
+
+
+def statistics(
+    who: str, vit: VisionTransformer, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel: those given, else ImageNet's for three channels, and 0 and 1 otherwise.
+
+    Args:
+        who: speaks in errors.
+        vit: the encoder.
+        mean: per channel, or None.
+        std: per channel, or None.
+
+    Raises:
+        ValueError: not one finite number a channel, or ``std`` not above 0.
+    """
+    channels = in_chans(vit)
+    rgb = channels == 3
+    means = _per_channel(who, "mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * channels)
+    stds = _per_channel(who, "std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * channels)
+    if min(stds) <= 0:
+        raise ValueError(f"{who}: std={stds} must be above 0. Give the standard deviation of each channel.")
+    return means, stds
+
+
+def _per_channel(who: str, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in (default if values is None else values))
+    if len(numbers) != len(default) or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(
+            f"{who}: {name}={values!r} is not {len(default)} finite numbers, one a channel. Give for example "
+            f"{name}={tuple(float(value) for value in default)}."
+        )
+    return numbers
