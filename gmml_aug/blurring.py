@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -65,24 +65,24 @@ class Blur(Fill):
         if not scene.compact:
             return gaussian_blur(scene.now, sigma, kernel, largest)
         blurred = torch.empty_like(scene.now)
-        self._each(scene, drawn, blurred)
+        around = enumerate(bounding_box(inside) for inside in scene.mask[:, 0])
+        self._each(scene.now, [(image, window) for image, window in around if window is not None], drawn, blurred)
         return blurred
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Where the mask is one box, the result goes there at once."""
-        if scene.windows is None:
+        """Where the mask is one box an image, the result goes there at once."""
+        windows = None if scene.pieces is None else scene.pieces.windows()
+        if windows is None:
             super().put(scene, drawn)
         else:
-            self._each(scene, drawn, scene.now)
+            self._each(scene.now, windows, drawn, scene.now)
 
-    def _each(self, scene: Scene, drawn: Tensors, out: Tensor) -> None:
+    def _each(self, now: Tensor, windows: Iterable[tuple[int, Sequence[slice]]], drawn: Tensors, out: Tensor) -> None:
         sigma, kernel = drawn
         taps = gaussian_taps(sigma, kernel, self._kernels[1]).tolist()
-        for image, inside in enumerate(scene.mask[:, 0]):
-            window = bounding_box(inside) if scene.windows is None else scene.windows[image]
-            if window is not None:
-                # what adds less than a float32 can tell is left out: half of the taps of a wide kernel on a small sigma
-                blur_inside(scene.now[image], window, [weight for weight in taps[image] if weight > _FAINT], out[image])
+        for image, window in windows:
+            # what adds less than a float32 can tell is left out: half of the taps of a wide kernel on a small sigma
+            blur_inside(now[image], window, [weight for weight in taps[image] if weight > _FAINT], out[image])
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
         """False for a single tap."""
@@ -98,8 +98,11 @@ def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], o
     radius = len(taps) // 2
     block = image
     for axis, box in enumerate(window, start=1):
-        around = reflect(torch.arange(box.start - radius, box.stop + radius, device=image.device), image.shape[axis])
-        block = block.index_select(axis, around)
+        low, high, length = box.start - radius, box.stop + radius, image.shape[axis]
+        if low >= 0 and high <= length:
+            block = block.narrow(axis, low, high - low)
+        else:
+            block = block.index_select(axis, reflect(torch.arange(low, high, device=image.device), length))
     block = widen(block)
     for axis in range(1, image.ndim):
         length = block.shape[axis] - 2 * radius

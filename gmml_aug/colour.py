@@ -13,7 +13,7 @@ from gmml_aug.boxes import keep
 from gmml_aug.chance import Chance
 from gmml_aug.checks import check_number, check_pair
 from gmml_aug.contract import Fill
-from gmml_aug.functional import to_grey
+from gmml_aug.functional import column, known_statistics, like, luma, to_grey
 from gmml_aug.pixels import bounding_box, recolour
 from gmml_aug.plan import Tensors
 from gmml_aug.program import Scene
@@ -47,14 +47,16 @@ class Grey(Fill):
         return to_grey(scene.now, scene.values)
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Where the mask is one box, nothing else is looked at."""
-        if scene.windows is None:
+        """Where the mask is one box an image, nothing else is looked at."""
+        if scene.pieces is None or scene.pieces.windows() is None:
             super().put(scene, drawn)
             return
-        for image, window in enumerate(scene.windows):
-            if window is not None:
-                region = scene.now[(slice(image, image + 1), slice(None), *window)]
-                region.copy_(to_grey(region, scene.values))
+        numbers = known_statistics(scene.now, scene.values) or ((0.0,), (1.0,))
+        wide = torch.promote_types(scene.now.dtype, torch.float32)
+        mean, std = (column(torch.tensor(one, dtype=wide), scene.now.ndim - 1) for one in numbers)
+        for part in scene.pieces.views(scene.now):
+            grey = luma(part[None], scene.values)[0]
+            part.copy_(like((grey - mean).div_(std), part))
 
 
 @final

@@ -100,26 +100,6 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
 
 
-def paint_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """`boxes_to_mask`, one box after the other: for few boxes on the CPU."""
-    mask = torch.zeros(boxes.shape[0], 1, *size, dtype=torch.bool, device=boxes.device)
-    for image, some in zip(mask[:, 0], boxes.tolist(), strict=True):
-        for box in some:
-            if min(box[len(size) :]) > 0:
-                _paint_box(image, box[: len(size)], box[len(size) :])
-    return mask
-
-
-def _paint_box(image: Tensor, start: list[int], extent: list[int], axis: int = 0) -> None:
-    if axis == image.ndim:
-        image.fill_(True)
-        return
-    over = start[axis] + extent[axis] - image.shape[axis]
-    if over > 0:
-        _paint_box(image.narrow(axis, 0, over), start, extent, axis + 1)
-    _paint_box(image.narrow(axis, start[axis], extent[axis] - max(over, 0)), start, extent, axis + 1)
-
-
 def settle(
     boxes: Tensor,
     size: Sequence[int],

@@ -123,6 +123,15 @@ class Alien(Fill):
         donor = chance.donor()
         return (donor,) if self.same_place else (donor, _other_place(chance))
 
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Box by box where these are few."""
+        if scene.pieces is None or len(drawn) > 1:
+            super().put(scene, drawn)
+            return
+        there = scene.pieces.views(scene.donors, drawn[0].tolist())
+        for part, content in zip(scene.pieces.views(scene.now), there, strict=True):
+            part.copy_(content)
+
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The donors."""
         if len(drawn) == 1:  # the plan decides, whichever `Alien` applies it

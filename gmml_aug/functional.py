@@ -77,19 +77,30 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
     Images normalised by known ``(mean, std)`` are taken back, turned grey and normalised again; by unknown ones (the default) the
     luma of the normalised channels is taken, which leaves a slight tint. Computed in float32 at least.
     """
-    now = widen(images)
-    known = None if isinstance(values, str) or not images.is_floating_point() else values
-    channels = images.shape[1]
-    weights = luma_weights(channels)
-    mean, std = known or ((0.0,), (1.0,))
-    grey = now[:, :1] * (weights[0] * std[0])
-    for c in range(1, channels):
-        grey = torch.add(grey, now[:, c : c + 1], alpha=weights[c] * std[c % len(std)])
+    grey, known = luma(images, values), known_statistics(images, values)
     if known is None:
         return like(grey, images).expand_as(images)
-    grey = grey + sum(weights[c] * mean[c % len(mean)] for c in range(channels))
-    planes = [(grey - mean[c % len(mean)]) / std[c % len(std)] for c in range(channels)]
+    planes = [(grey - mean) / std for mean, std in zip(*known, strict=True)]
     return like(torch.cat(planes, dim=1), images)
+
+
+def luma(images: Tensor, values: Values) -> Tensor:
+    """(B, 1, *S) what `to_grey` shows, as pixels in 0 to 1 where ``values`` are statistics; float32 at least."""
+    now, weights = widen(images), luma_weights(images.shape[1])
+    mean, std = known_statistics(images, values) or ((0.0,) * len(weights), (1.0,) * len(weights))
+    grey = now[:, :1] * (weights[0] * std[0])
+    for c in range(1, len(weights)):
+        grey = torch.add(grey, now[:, c : c + 1], alpha=weights[c] * std[c])
+    shift = sum(weight * m for weight, m in zip(weights, mean, strict=True))
+    return grey + shift if shift else grey
+
+
+def known_statistics(images: Tensor, values: Values) -> Statistics | None:
+    """(mean, std), one number a channel, that float images were normalised by, if they are known."""
+    if isinstance(values, str) or not images.is_floating_point():
+        return None
+    mean, std = (tuple(numbers[c % len(numbers)] for c in range(images.shape[1])) for numbers in values)
+    return mean, std
 
 
 def luma_weights(channels: int) -> tuple[float, ...]:

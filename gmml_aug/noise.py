@@ -12,6 +12,7 @@ from torch import Tensor
 from gmml_aug.chance import Chance, mix, to_normal
 from gmml_aug.contract import Fill
 from gmml_aug.functional import like
+from gmml_aug.lines import Lines, blend_lines_, touched_lines
 from gmml_aug.pixels import UNIFORM, average, deviation, pixel_statistics
 from gmml_aug.plan import Tensors
 from gmml_aug.program import Scene
@@ -77,17 +78,22 @@ class Noise(Fill):
             start = key[:, None] + position
             planes = list(self._planes(start, pixels, channels, scene, own, None))
             return torch.stack(planes, dim=1).reshape(now.shape)
-        # drawing short lines costs less than finding the single pixels: a line is copied, a pixel is scattered
-        width = _line(now.shape[-1])
-        rows = pixels // width
-        touched = scene.mask.reshape(-1, width).any(1).nonzero()[:, 0]
-        image, row = touched // rows, touched % rows
-        start = (key[image] + row * width)[:, None] + torch.arange(width, device=key.device)
+        lines = touched_lines(scene.mask)
         noise = torch.empty(now.shape, dtype=now.dtype, device=now.device)
-        lines = noise.view(-1, width)
-        for c, plane in enumerate(self._planes(start, pixels, channels, scene, own, image)):
-            lines.index_copy_(0, (image * channels + c) * rows + row, plane)
+        rows = noise.view(-1, lines.width)
+        for c, plane in enumerate(self._planes(_starts(key, lines), pixels, channels, scene, own, lines.image)):
+            rows.index_copy_(0, lines.of_channel(c, channels), plane)
         return noise
+
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Line by line, where lines lie whole in memory."""
+        channels, pixels = scene.now.shape[1], scene.mask[0].numel()
+        if not scene.now.is_contiguous() or self.distribution == "matched":
+            super().put(scene, drawn)
+            return
+        lines = touched_lines(scene.mask)
+        planes = self._planes(_starts(drawn[0], lines), pixels, channels, scene, None, lines.image)
+        blend_lines_(scene.now, planes, lines)
 
     def _planes(
         self, start: Tensor, pixels: int, channels: int, scene: Scene, own: tuple[Tensor, Tensor] | None, image: Tensor | None
@@ -125,10 +131,9 @@ class Noise(Fill):
         return _in_range((draw * spread + (middle - mean[channel])) / std[channel], scene)
 
 
-def _line(width: int) -> int:
-    """A length that divides a row, near 32: long enough to copy, short enough to leave out most of what no mask touches."""
-    parts = [length for length in range(16, 65) if width % length == 0]
-    return min(parts, key=lambda length: abs(length - 32), default=width)
+def _starts(key: Tensor, lines: Lines) -> Tensor:
+    """(L, W) int64 where the noise of each pixel begins."""
+    return (key[lines.image] + lines.row * lines.width)[:, None] + torch.arange(lines.width, device=key.device)
 
 
 def _in_range(noise: Tensor, scene: Scene) -> Tensor:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmml_aug.functional import column, in_format_of, like
+from gmml_aug.pieces import Pieces, cut_at_borders
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene, Windows
+from gmml_aug.program import Program, Scene
 from gmml_aug.where import place_mask
 
-_GROUP_BYTES = 2 << 20  # of images at a time on the CPU: what stays in its caches
+_GROUP_BYTES = 4 << 20  # of images at a time on the CPU: what stays in its caches
 _KEPT_BYTES = 16 << 20  # of pages that the allocator keeps between the buffers of a call
 
 
@@ -33,17 +35,20 @@ class Bounds(NamedTuple):
         return Bounds(*(one if one is None or len(one) == 1 else one[part] for one in self))
 
 
-def step_mask(
-    program: Program, plan: Plan, number: int, places: dict[int, Tensor], bounds: Bounds, *, compact: bool = False
-) -> Tensor:
+def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], bounds: Bounds) -> Tensor:
     """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
     place = program.steps[number].place
+    where, cell = program.places[place], program.cell_at(place)
+    invert = where is not None and where.invert
+    boxes, alone = plan.boxes[place], not invert and len(program.steps_at(place)) == 1
+    if alone:  # a mask of boxes without size is cheaper than the and of two masks
+        boxes = boxes.masked_fill(~column(plan.active[:, number], 3), 0)
     if place not in places:
-        where, cell = program.places[place], program.cell_at(place)
-        invert = where is not None and where.invert
-        places[place] = place_mask(plan.boxes[place], plan.shape[1:], cell=cell, invert=invert, compact=compact)
-    active = column(plan.active[:, number], places[place].ndim)
-    mask = places[place] & active
+        places[place] = place_mask(boxes, plan.shape[1:], cell=cell, invert=invert)
+    mask = places[place]
+    active = column(plan.active[:, number], mask.ndim)
+    if not alone:
+        mask = mask & active
     if bounds.forced is not None:
         earlier = plan.active[:, :number].any(1) if number else torch.zeros_like(plan.active[:, 0])
         mask = mask | (bounds.forced & active & ~column(earlier, mask.ndim))
@@ -70,41 +75,47 @@ def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor
     """
     # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
-    mask = torch.zeros(len(clean), 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
+    batch, size = len(clean), clean.shape[2:]
+    mask = torch.zeros(batch, 1, *size, dtype=torch.bool, device=clean.device)
     in_place = out.data_ptr() == clean.data_ptr()
-    group = max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4)))
-    for low in range(0, len(clean), group):
+    group = min(batch, max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
+    works = plan.active.t().tolist()
+    pieces = _pieces(program, plan, works, bounds)
+    for low in range(0, batch, group):
         part = slice(low, low + group)
-        some, now, touched = _without_empty_boxes(plan[part]), out[part], mask[part]
+        now, touched, limits = out[part], mask[part], bounds.of(part)
         before = clean[part].clone() if in_place else clean[part]
         now.copy_(before)
+        some: Plan | None = None
         places: dict[int, Tensor] = {}
-        limits = bounds.of(part)
         for number, step in enumerate(program.steps):
-            where = program.places[step.place]
-            empty = some.boxes[step.place].shape[1] == 0 and bounds.forced is None and not (where is not None and where.invert)
-            if empty or not some.active[:, number].any():
+            everywhere = pieces[number]
+            few = None if everywhere is None else everywhere.between(low, low + group)
+            if not any(works[number][part]) or (few is not None and not few.image):
                 continue
-            here = step_mask(program, some, number, places, limits, compact=True)
-            plain = bounds == Bounds() and not (where is not None and where.invert)
-            windows = _windows(some, step.place, number) if plain else None
-            step.fill.put(Scene(now, before, donors, here, program.values, True, windows), some.drawn[number])
+            if few is not None:
+                here = few.mask(len(now), size)
+            else:
+                some = some or _without_empty_boxes(plan[part])
+                here = step_mask(program, some, number, places, limits)
+            scene = Scene(now, before, donors, here, program.values, compact=True, pieces=few)
+            step.fill.put(scene, tuple(one[part] for one in plan.drawn[number]))
             touched |= here
     return mask
 
 
-def _windows(plan: Plan, place: int, number: int) -> Windows:
-    """The one box of each image at a place, if there is one and none of them wraps."""
-    boxes, dims = plan.boxes[place], len(plan.shape) - 1
-    if boxes.shape[1] != 1:
-        return None
-    found: list[tuple[slice, ...] | None] = []
-    for (box,), active in zip(boxes.tolist(), plan.active[:, number].tolist(), strict=True):
-        sides = [slice(start, start + size) for start, size in zip(box[:dims], box[dims:], strict=True)]
-        if any(side.stop > length for side, length in zip(sides, plan.shape[1:], strict=True)):
-            return None
-        found.append(tuple(sides) if active and min(box[dims:]) > 0 else None)
-    return found
+def _pieces(program: Program, plan: Plan, works: Sequence[Sequence[bool]], bounds: Bounds) -> list[Pieces | None]:
+    """Those of every step; None where a mask of every pixel is cheaper, or needed."""
+    places = program.places
+    whole = [where is not None and (where.invert or program.cell_at(place) > 1) for place, where in enumerate(places)]
+    if bounds != Bounds() or all(whole):
+        return [None] * len(program.steps)
+    found = cut_at_borders([boxes[:, :0] if no else boxes for boxes, no in zip(plan.boxes, whole, strict=True)], plan.shape[1:])
+    pieces: list[Pieces | None] = []
+    for number, step in enumerate(program.steps):
+        some = None if whole[step.place] else found[step.place]
+        pieces.append(some if some is None or all(works[number]) else some.where(works[number]))
+    return pieces
 
 
 def _without_empty_boxes(plan: Plan) -> Plan:

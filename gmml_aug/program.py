@@ -14,12 +14,10 @@ from torch import Tensor
 
 from gmml_aug.chance import Chance
 from gmml_aug.functional import Values
+from gmml_aug.pieces import Pieces
 from gmml_aug.where import Where
 
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
-
-
-Windows = Sequence[tuple[slice, ...] | None] | None
 
 
 class Scene(NamedTuple):
@@ -31,7 +29,7 @@ class Scene(NamedTuple):
     mask: Tensor  # (B, 1, *S) bool: pixels are used only here
     values: Values  # the value range, see `functional`
     compact: bool  # True on the CPU outside compiled code: there shapes may follow from data
-    windows: Windows = None  # where the mask of each image is one box that does not wrap: that box, None for no pixel at all
+    pieces: Pieces | None = None  # on the CPU, where these rectangles are the mask and few: writing them one by one is cheapest
 
 
 class Filling(Protocol):

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug.checks import check_integer
-from gmml_aug.cover import boxes_to_mask, paint_boxes
-
-_FEW_BOXES = 20  # up to so many an image, marking one after the other is cheaper than words of bits
+from gmml_aug.cover import boxes_to_mask
 
 
 class Where(Protocol):
@@ -89,7 +87,7 @@ def along_shared(boxes: Tensor, where: Where, size: Sequence[int]) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def place_mask(boxes: Tensor, size: Sequence[int], *, cell: int, invert: bool, compact: bool) -> Tensor:
+def place_mask(boxes: Tensor, size: Sequence[int], *, cell: int, invert: bool) -> Tensor:
     """(B, 1, *S) bool of a place.
 
     Args:
@@ -97,7 +95,6 @@ def place_mask(boxes: Tensor, size: Sequence[int], *, cell: int, invert: bool, c
         size: the D spatial sizes.
         cell: edge of the grid that all borders keep to.
         invert: True for what lies outside.
-        compact: True where shapes may follow from data: on the CPU, outside compiled code.
     """
     grid = [-(-length // cell) for length in size]
     if cell > 1:  # on the grid there are fewer pixels to ask
@@ -105,8 +102,7 @@ def place_mask(boxes: Tensor, size: Sequence[int], *, cell: int, invert: bool, c
         first = torch.div(starts, cell, rounding_mode="floor")
         last = torch.div(ends + (cell - 1), cell, rounding_mode="floor")
         boxes = torch.cat([first, last - first], dim=-1)
-    few = compact and boxes.shape[1] <= _FEW_BOXES
-    mask = (paint_boxes if few else boxes_to_mask)(boxes, grid)
+    mask = boxes_to_mask(boxes, grid)
     if cell > 1:
         for axis, length in enumerate(size):
             mask = mask.repeat_interleave(cell, dim=axis + 2).narrow(axis + 2, 0, length)
