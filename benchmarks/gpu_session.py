@@ -1,7 +1,10 @@
-"""Everything that a GPU session has to run, in one call: tests, memory checker, throughput of both paths against a copy.
+"""Everything that a GPU session has to run, in one call of less than ten minutes.
 
-Run with ``python -m benchmarks.gpu_session OUT`` on a machine with a CUDA device, or with ``--dry`` and ``TRITON_INTERPRET=1`` on
-any other one: tiny sizes, no times worth reading. It has not run on a GPU yet.
+Whether calls wait for the device, CUDA graphs, throughput and memory of both paths against a copy, from bytes against a pass that
+normalises, the share of a training step of three vision transformers, the tests that need a GPU, and the memory checker.
+
+Run with ``python -m benchmarks.gpu_session OUT`` on a machine with a CUDA device, or with ``--rehearse`` on any other one: tiny
+sizes by Triton's interpreter, no times worth reading. It has not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -10,171 +13,104 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import gmml_aug as ga
+from benchmarks import gpu_measures as measures
+from benchmarks.gpu_measures import Case
 from benchmarks.timing import about_this_machine
-from gmml_aug import fused, paint
-from gmml_aug.paint import Bounds
 
-SIZES, BATCHES = (224, 1024), (1, 4, 16, 64, 256, 1024)
-DTYPES = (torch.float32, torch.bfloat16, torch.uint8)
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-MOST_BYTES = 16 << 30  # of one batch: the torch path holds several times as much
-TESTS = ("tests/aug/test_fused.py", "tests/aug/test_gpu.py")
+MOST_BYTES = 8 << 30  # of one batch: the torch path holds several times as much
+TESTS = ("tests/aug/test_fused.py", "tests/aug/test_fused_plan.py", "tests/aug/test_from_bytes.py", "tests/aug/test_gpu.py")
 ONE_SIZE = "tests/aug/test_fused.py::test_gmml_in_any_dtype"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A batch."""
-
-    batch: int
-    size: int
-    dtype: torch.dtype
+MODELS = (("vit_tiny_patch16_224", 512), ("vit_small_patch16_224", 256), ("vit_base_patch16_224", 128))
+SECONDS = {"measures": 210, "training": 360, "tests": 480, "sanitizer": 570}  # since the start; what comes later is left out
 
 
 def main() -> None:
-    """Run all parts, write one JSON file each, and go on where one fails."""
+    """Run all parts, write one JSON file after each of them, and go on where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the JSON files")
-    parser.add_argument("--dry", action="store_true", help="on the CPU, with tiny sizes: does it run at all")
+    parser.add_argument("out", type=Path, help="the JSON file")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes: does it run at all")
     chosen = parser.parse_args()
-    out, dry = chosen.out, chosen.dry
-    out.mkdir(parents=True, exist_ok=True)
-    if not dry and not torch.cuda.is_available():
-        raise SystemExit("gpu_session: no CUDA device here. Give --dry to try the script itself.")
-    if dry:
+    rehearse: bool = chosen.rehearse
+    if not rehearse and not torch.cuda.is_available():
+        raise SystemExit("gpu_session: no CUDA device here. Give --rehearse to try the script itself.")
+    if rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
-    device = torch.device("cpu" if dry else "cuda")
-    about: dict[str, Any] = {**about_this_machine(), "dry": dry}
-    if not dry:
+    began, device = time.monotonic(), torch.device("cpu" if rehearse else "cuda")
+    about: dict[str, Any] = {**about_this_machine(), "rehearsal": rehearse}
+    if not rehearse:
         about |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "capability": torch.cuda.get_device_capability()}
-    _write(out / "about.json", about)
-    if not dry:
-        _write(out / "tests.json", _run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TESTS], 240))
-    rows = []
-    for case in _cases(dry):
-        try:
-            rows.append(_measure(case, device, rounds=1 if dry else 20))
-        except (RuntimeError, AssertionError) as error:  # out of memory among them; the other cases still count
-            rows.append({**_named(case), "error": f"{type(error).__name__}: {error}"[:500]})
-        print(json.dumps(rows[-1]), flush=True)
-        _write(out / "throughput.json", {"about": about, "rows": rows})
+    found: dict[str, Any] = {"about": about}
+    for part, label, run in _parts(device, rehearse, began):
+        at = time.monotonic() - began
+        if at > SECONDS[part]:
+            row: Any = {"left out": f"{at:.0f} s had gone"}
+        else:
+            try:
+                row = run()
+            except (RuntimeError, AssertionError, ValueError) as error:  # out of memory among them; the others still count
+                row = {"error": f"{type(error).__name__}: {error}"[:500]}
+        print(label, json.dumps(row), flush=True)
+        found[label] = row
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        aside = chosen.out.with_suffix(".part")
+        aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        aside.replace(chosen.out)
+
+
+def _parts(device: torch.device, rehearse: bool, began: float) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Which deadline, a name, and what to run."""
+    rounds, share = 1 if rehearse else 20, measures.training_share
+    small = Case(2, 8, torch.bfloat16) if rehearse else Case(64, 224, torch.bfloat16)
+    yield "measures", "silence", partial(measures.silence, small, device)
+    yield "measures", "graphs", partial(measures.graphs, small, device, rounds)
+    for case in _cases(rehearse):
+        label = f"{case.batch} x 3 x {case.size} x {case.size}, {case.named['dtype']}"
+        if case.dtype == torch.uint8:
+            yield "measures", label, partial(measures.from_bytes, case, device, rounds, compiled=not rehearse)
+        else:
+            yield "measures", label, partial(measures.throughput, case, device, rounds)
+    for name, batch in (("vit_micro_patch8_64", 2),) if rehearse else MODELS:
+        case = Case(batch, 16 if rehearse else 224, torch.bfloat16)
+        yield "training", name, partial(share, name, case, device, rounds, compiled=not rehearse)
+    if rehearse:
+        return
+    tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    yield "tests", "tests", partial(_run, [*tests, *TESTS], began + SECONDS["tests"] + 30)
     checker = shutil.which("compute-sanitizer")
-    if not dry and checker is not None:
-        command = [checker, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-        _write(out / "sanitizer.json", _run([*command, ONE_SIZE], 240))
+    if checker is not None:
+        command = [checker, "--error-exitcode", "9", *tests, ONE_SIZE]
+        yield "sanitizer", "sanitizer", partial(_run, command, began + SECONDS["sanitizer"] + 20)
 
 
-def _cases(dry: bool) -> list[Case]:
-    if dry:
-        return [Case(2, 24, dtype) for dtype in DTYPES]
-    return [
-        Case(batch, size, dtype)
-        for size in SIZES
-        for dtype in DTYPES
-        for batch in BATCHES
-        if batch * 3 * size**2 * dtype.itemsize <= MOST_BYTES
-    ]
+def _cases(rehearse: bool) -> list[Case]:
+    """The ones that matter most come first; bytes are made bfloat16."""
+    dtypes = (torch.float32, torch.bfloat16, torch.uint8)
+    if rehearse:
+        return [Case(2, 8, dtype) for dtype in dtypes[1:]]
+    sizes = [(64, 224), (256, 224), (1024, 224), (4, 224), (64, 512), (16, 1024), (256, 96)]
+    cases = [Case(batch, size, dtype) for batch, size in sizes for dtype in dtypes]
+    return [case for case in cases if case.batch * 3 * case.size**2 * case.dtype.itemsize <= MOST_BYTES]
 
 
-def _measure(case: Case, device: torch.device, *, rounds: int) -> dict[str, Any]:
-    """Device times in milliseconds of one batch: copy, both paths of `apply`, `sample`, and what the paths differ by."""
-    shape = (case.batch, 3, case.size, case.size)
-    if case.dtype == torch.uint8:
-        images = torch.randint(0, 256, shape, dtype=case.dtype, device=device)
-    else:
-        images = torch.randn(shape, device=device).to(case.dtype)
-    corrupt = ga.presets.gmml(values=None if case.dtype == torch.uint8 else STATISTICS, alone="skip")
-    keys = ga.keys(0, 0, range(case.batch)).to(device)
-    plan = corrupt.sample(shape, keys=keys)
-    program, bounds, buffer = corrupt.program, Bounds(), torch.empty_like(images)
-    if not fused.supports(program, images, images):
-        raise RuntimeError("the fused path says no")
-    one, mask = fused.paint(program, images, images, plan, bounds)
-    other, touched = paint.paint(program, images, images, plan, bounds)
-    assert torch.equal(mask, touched), "the masks differ"
-    row: dict[str, Any] = {**_named(case), "difference": float((one.float() - other.float()).abs().max())}
-    del one, other, mask, touched
-    no_blur = plan.only(0, 1, 2)
-    contenders: dict[str, Callable[[], object]] = {
-        "copy": lambda: buffer.copy_(images),
-        "fused": lambda: fused.paint(program, images, images, plan, bounds),
-        "fused without blur": lambda: fused.paint(program, images, images, no_blur, bounds),
-        "torch": lambda: paint.paint(program, images, images, plan, bounds),
-        "sample": lambda: corrupt.sample(shape, keys=keys),
-    }
-    for name, run in contenders.items():
-        few = rounds if name != "torch" else min(rounds, 5)
-        times, wall = _time(run, device, few)
-        row[name] = {"minimum": min(times), "median": statistics.median(times), "wall": wall, "peak": _peak(run, device)}
-    for name in ("fused", "fused without blur", "torch", "sample"):
-        row[name]["copies"] = row[name]["median"] / row["copy"]["median"]
-    row["images a second, fused"] = case.batch / row["fused"]["median"] * 1e3
-    row["copy, TB/s"] = 2 * images.numel() * images.element_size() / row["copy"]["median"] / 1e9
-    return row
-
-
-def _time(run: Callable[[], object], device: torch.device, rounds: int) -> tuple[list[float], float]:
-    """Milliseconds on the device, one by one, and on the wall on average."""
-    for _ in range(min(rounds, 3)):
-        run()
-    if device.type != "cuda":
-        begin = time.perf_counter()
-        run()
-        taken = (time.perf_counter() - begin) * 1e3
-        return [taken], taken
-    torch.cuda.synchronize()
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]
-    begin = time.perf_counter()
-    for start, end in marks:
-        torch.cuda._sleep(2_000_000)  # about a millisecond, in which the host gets ahead: device time, not launches
-        start.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    wall = (time.perf_counter() - begin) * 1e3 / rounds
-    return [start.elapsed_time(end) for start, end in marks], wall
-
-
-def _peak(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a call has at its peak above what was there."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _run(command: list[str], seconds: int) -> dict[str, Any]:
+def _run(command: list[str], end: float) -> dict[str, Any]:
+    """What a command says; ended at ``end`` of the monotonic clock."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    left = max(end - time.monotonic(), 1.0)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left, env=environment)
     except subprocess.TimeoutExpired as error:
         return {"command": command, "code": None, "output": str(error.stdout)[-8000:]}
-    print(done.stdout[-2000:], flush=True)
     return {"command": command, "code": done.returncode, "output": (done.stdout + done.stderr)[-8000:]}
-
-
-def _named(case: Case) -> dict[str, Any]:
-    return {"batch": case.batch, "size": case.size, "dtype": str(case.dtype).removeprefix("torch.")}
-
-
-def _write(path: Path, what: dict[str, Any]) -> None:
-    path.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

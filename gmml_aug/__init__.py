@@ -24,6 +24,7 @@ from gmml_aug.loops import Module, TimmCorrupt
 from gmml_aug.noise import Noise
 from gmml_aug.plan import Plan
 from gmml_aug.program import Scene
+from gmml_aug.raw import CorruptedPair
 
 __all__ = [
     "Alien",
@@ -36,6 +37,7 @@ __all__ = [
     "CollateCorrupt",
     "Constant",
     "Corrupted",
+    "CorruptedPair",
     "Corruption",
     "Fill",
     "Grey",

@@ -145,8 +145,18 @@ class Chance:
         own: True if the donors are the batch itself, so that an image must not choose itself.
     """
 
-    def __init__(self, keys: Tensor, number: int, shape: Sequence[int], donors: int, own: bool) -> None:
-        self.keys = stream(keys, number)
+    def __init__(
+        self,
+        keys: Tensor,
+        number: int,
+        shape: Sequence[int],
+        donors: int,
+        own: bool,
+        *,
+        hashed: tuple[Tensor, Tensor] | None = None,  # this stream's keys and first words, from a kernel
+    ) -> None:
+        self.keys = stream(keys, number) if hashed is None else hashed[0]
+        self._ahead = None if hashed is None else hashed[1]
         self.shape = tuple(shape)
         self.donors = donors
         self.own = own
@@ -155,6 +165,8 @@ class Chance:
     def words(self, count: int) -> Tensor:
         """(B, count) int64, 64 random bits each."""
         self._used += count
+        if self._ahead is not None and self._used <= self._ahead.shape[1]:
+            return self._ahead[:, self._used - count : self._used]
         return words(self.keys, count, self._used - count)
 
     def uniform(self, *shape: int) -> Tensor:

@@ -53,7 +53,7 @@ class Grey(Fill):
             return
         numbers = known_statistics(scene.now, scene.values) or ((0.0,), (1.0,))
         wide = torch.promote_types(scene.now.dtype, torch.float32)
-        mean, std = (column(torch.tensor(one, dtype=wide), scene.now.ndim - 1) for one in numbers)
+        mean, std = (column(torch.tensor(one, dtype=wide, device=scene.now.device), scene.now.ndim - 1) for one in numbers)
         for part in scene.pieces.views(scene.now):
             grey = luma(part[None], scene.values)[0]
             part.copy_(like((grey - mean).div_(std), part))

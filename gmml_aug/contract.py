@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from gmml_aug import checks, fit
+from gmml_aug import checks, fit, raw
 from gmml_aug.chance import Chance, draw_keys
+from gmml_aug.decide import decide
 from gmml_aug.functional import blend_, like
 from gmml_aug.paint import Bounds, paint, paint_in_groups, step_mask
 from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
-from gmml_aug.resolve import open_steps, place_boxes
-from gmml_aug.where import free_axes
+from gmml_aug.raw import CorruptedPair
 
 Backend = Literal["torch", "fused"]
 
@@ -94,16 +94,48 @@ class Corruption(ABC):
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
                 where a donor from the batch is needed.
         """
-        fit.check_images(images, self.program)
-        if donors is not None:
-            checks.check_donors(donors, images)
+        bank = fit.check_call(images, self.program, donors, allowed, forced, backend)
         if out is not None:
             checks.check_out(out, images)
-        fit.bounds(images, allowed, forced)
-        fit.wants_fused(backend, self.program, images, images if donors is None else donors)
-        bank = None if donors is None or donors is images else donors.shape[0]
-        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device)
+        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device, backend=backend)
         return self.apply(images, plan, donors=donors, allowed=allowed, forced=forced, out=out, backend=backend)
+
+    def from_bytes(
+        self,
+        images: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
+        donors: Tensor | None = None,
+        allowed: Tensor | None = None,
+        forced: Tensor | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        backend: Backend = "torch",
+    ) -> CorruptedPair:
+        """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
+
+        ``clean`` is ``(b / 255 - mean) / std``, or ``b / 255`` for ``values="unit"``, computed in float32 and rounded once to
+        ``dtype``; ``images`` and ``mask`` are those of a call with ``clean``. With ``backend="fused"`` the bytes are read once,
+        and both batches written as they are made.
+
+        Args:
+            images: (B, C, *S) uint8; never written to.
+            generator: as in a call.
+            keys: as in a call.
+            donors: (N, C, *S) uint8, normalised likewise.
+            allowed: as in a call.
+            forced: as in a call.
+            dtype: of the results: float16, bfloat16 or float32.
+            backend: as in a call.
+
+        Raises:
+            TypeError: images that are not uint8, another dtype; and what a call raises.
+            ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
+        """
+        raw.check(images, self.program.values, dtype)
+        bank = fit.check_call(images, self.program, donors, allowed, forced, backend)
+        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device, backend=backend)
+        return raw.paint(self, images, plan, dtype, donors=donors, allowed=allowed, forced=forced, fuse=backend == "fused")
 
     def sample(
         self,
@@ -113,6 +145,7 @@ class Corruption(ABC):
         keys: Tensor | None = None,
         bank: int | None = None,
         device: torch.device | str | None = None,
+        backend: Backend = "torch",
     ) -> Plan:
         """Decide everything that chance decides, from the shape of a batch alone.
 
@@ -122,6 +155,7 @@ class Corruption(ABC):
             keys: (B,) int64 instead.
             bank: number of images that aliens will be taken from; by default they come from the batch.
             device: of the plan; by default that of the keys or of the generator, else torch's default.
+            backend: as in a call; what `fused_plan` does not know is sampled by torch there too, and the plan is the same.
 
         Raises:
             TypeError: keys that are not int64, a bank that is not an integer.
@@ -130,36 +164,14 @@ class Corruption(ABC):
         """
         program = self.program
         shape = checks.check_shape(shape, program.dims)
-        batch, size = shape[0], shape[2:]
-        if bank is not None:
-            checks.check_integer("sample", "bank", bank, 1)
-        if keys is not None and generator is not None:
-            raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
-        where = _device_of(device, keys, generator)
-        if keys is not None:
-            checks.check_keys(keys, batch, where)
-        elif generator is not None:
-            checks.check_generator(generator, where)
-        donors, own = (batch, True) if bank is None else (bank, False)
+        where = fit.check_chance(device, keys, generator, bank, shape[0])
+        donors, own = (shape[0], True) if bank is None else (bank, False)
         works = [step.fill.works(shape, donors=donors, own=own) for step in program.steps]
-        for place in program.places:
-            if place is not None:
-                place.check_size([size[axis] for axis in free_axes(place)])
-        program.check_channels(shape[1])
-
+        fit.check_size(shape, program)
+        fuse = fit.wants_fused_plan(backend, where)
         if keys is None:
-            keys = draw_keys(batch, where, generator)
-        active = open_steps(program, keys, works)
-        return Plan(
-            keys=keys,
-            boxes=place_boxes(program, keys, active, size),
-            active=active,
-            drawn=tuple(s.fill.draw(Chance(keys, n + 2, shape, donors, own)) for n, s in enumerate(program.steps)),
-            steps=program.names,
-            shape=shape[1:],
-            donors=donors,
-            bank=not own,
-        )
+            keys = draw_keys(shape[0], where, generator)
+        return decide(program, keys, shape, works, donors=donors, own=own, fuse=fuse)
 
     def apply(
         self,
@@ -194,31 +206,20 @@ class Corruption(ABC):
         fit.check_plan(plan, program)
         fit.check_fit(plan, images)
         bounds = fit.bounds(images, allowed, forced)
-        pool = images if donors is None else donors
-        if donors is not None:
-            checks.check_donors(donors, images)
-        if program.foreign and donors is None and plan.bank:
-            raise ValueError(
-                f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
-            )
-        if program.foreign and pool.shape[0] != plan.donors:
-            raise ValueError(
-                f"gmml_aug: the plan chose donors among {plan.donors} images, but {pool.shape[0]} are here. Give the batch or "
-                "bank it was sampled for as donors=."
-            )
+        pool = fit.pool(plan, program, images, donors)
         clean = images
         if out is not None:
             checks.check_out(out, images)
-            if _share_memory(out, pool) and program.foreign:
+            if fit.share_memory(out, pool) and program.foreign:
                 pool = pool.clone()  # written to while others still read from it
-            if _share_memory(out, images) and out.data_ptr() != images.data_ptr():
+            if fit.share_memory(out, images) and out.data_ptr() != images.data_ptr():
                 clean = images.clone()
         if fit.wants_fused(backend, program, clean, pool):
             from gmml_aug import fused
 
-            apart = out if out is None or not _share_memory(out, images) else None  # kernels read while others write
-            done = Corrupted(*fused.paint(program, clean, pool, plan, bounds, out=apart))
-            return done if out is None or out is apart else Corrupted(out.copy_(done.images), done.mask)
+            apart = None if out is None or fit.share_memory(out, images) else out  # kernels read while others write
+            made = fused.paint(program, clean, pool, plan, bounds, out=apart)
+            return Corrupted(made.images if out is None or out is apart else out.copy_(made.images), made.mask)
         differentiable = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
         if images.device.type != "cpu" or torch.compiler.is_compiling() or differentiable:
             done = Corrupted(*paint(program, clean, pool, plan, bounds))
@@ -282,15 +283,3 @@ class Fill(Corruption):
 
 def _rebuild(kind: type, fields: dict[str, Any]) -> Any:
     return kind(**fields)
-
-
-def _device_of(device: torch.device | str | None, keys: Tensor | None, generator: torch.Generator | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    if isinstance(keys, Tensor):
-        return keys.device
-    return generator.device if isinstance(generator, torch.Generator) else torch.get_default_device()
-
-
-def _share_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

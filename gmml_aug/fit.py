@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from gmml_aug import checks
 from gmml_aug.paint import Bounds
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
+from gmml_aug.where import free_axes
+
+
+def check_call(
+    images: Tensor, program: Program, donors: Tensor | None, allowed: Tensor | None, forced: Tensor | None, backend: str
+) -> int | None:
+    """What a call gets beside its chance; the number of images in its bank, None without one."""
+    check_images(images, program)
+    if donors is not None:
+        checks.check_donors(donors, images)
+    bounds(images, allowed, forced)
+    wants_fused(backend, program, images, images if donors is None else donors)
+    return None if donors is None or donors is images else donors.shape[0]
 
 
 def check_images(images: Tensor, program: Program) -> None:
@@ -27,6 +43,35 @@ def bounds(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Bou
         if bound is not None:
             checks.check_bound(name, bound, images)
     return Bounds(allowed, forced)
+
+
+def check_chance(
+    device: torch.device | str | None, keys: Tensor | None, generator: torch.Generator | None, bank: int | None, batch: int
+) -> torch.device:
+    """Where a plan's chance comes from; the device that it is made on."""
+    if bank is not None:
+        checks.check_integer("sample", "bank", bank, 1)
+    if keys is not None and generator is not None:
+        raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
+    if device is not None:
+        where = torch.device(device)
+    elif isinstance(keys, Tensor):
+        where = keys.device
+    else:
+        where = generator.device if isinstance(generator, torch.Generator) else torch.get_default_device()
+    if keys is not None:
+        checks.check_keys(keys, batch, where)
+    elif generator is not None:
+        checks.check_generator(generator, where)
+    return where
+
+
+def check_size(shape: Sequence[int], program: Program) -> None:
+    """Images (B, C, *S) in which the boxes have room, of as many channels as there are statistics."""
+    for place in program.places:
+        if place is not None:
+            place.check_size([shape[2 + axis] for axis in free_axes(place)])
+    program.check_channels(shape[1])
 
 
 def check_plan(plan: Plan, program: Program) -> None:
@@ -52,16 +97,36 @@ def check_fit(plan: Plan, images: Tensor) -> None:
     checks.check_device("plan", plan.keys.device, images.device)
 
 
+def pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
+    """The images that the plan's donor numbers refer to."""
+    if donors is not None:
+        checks.check_donors(donors, images)
+    found = images if donors is None else donors
+    if program.foreign and donors is None and plan.bank:
+        raise ValueError(
+            f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
+        )
+    if program.foreign and found.shape[0] != plan.donors:
+        raise ValueError(
+            f"gmml_aug: the plan chose donors among {plan.donors} images, but {found.shape[0]} are here. Give the batch or "
+            "bank it was sampled for as donors=."
+        )
+    return found
+
+
+def share_memory(one: Tensor, other: Tensor) -> bool:
+    """True where writing to one may change the other."""
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
 def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) -> bool:
     """True for ``backend="fused"``.
 
     Raises:
         ValueError: an unknown backend, or kernels that do not work here.
     """
-    if backend == "torch":
+    if not _fused(backend):
         return False
-    if backend != "fused":
-        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'torch' and 'fused'.")
     from gmml_aug import fused
 
     if not fused.supports(program, images, donors):
@@ -71,3 +136,27 @@ def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) 
             'backend="torch".'
         )
     return True
+
+
+def wants_fused_plan(backend: str, device: torch.device) -> bool:
+    """True for ``backend="fused"``.
+
+    Raises:
+        ValueError: an unknown backend, or a device on which no kernels run.
+    """
+    if not _fused(backend):
+        return False
+    from gmml_aug.fused_steps import runs_on
+
+    if not runs_on(device):
+        raise ValueError(
+            f'gmml_aug: backend="fused" cannot make a plan on {device}. It takes CUDA with Triton, outside compiled code. Use '
+            'backend="torch".'
+        )
+    return True
+
+
+def _fused(backend: str) -> bool:
+    if backend not in ("torch", "fused"):
+        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'torch' and 'fused'.")
+    return backend == "fused"

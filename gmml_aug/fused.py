@@ -3,37 +3,34 @@
 The same plan gives the same mask, bit for bit, and the same images within float tolerance: the boxes are the words of `cover`, the
 noise the 16 bits of the same hash. `Blur` takes one pass per axis over its lines; a fill that has no kernel is asked for its
 `pixels` between two runs. Nothing waits for the device, and nothing is copied to it.
+
+From bytes, the first run normalises what it reads as `raw.normalise` does, and writes the clean batch too.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gmml_aug import raw
 from gmml_aug.blurring import Blur
-from gmml_aug.colour import Grey
 from gmml_aug.cover import WORD
-from gmml_aug.fills import Alien, Constant, Mean, Shuffle, Zeros
-from gmml_aug.functional import Values, like, luma_weights
-from gmml_aug.noise import Noise
+from gmml_aug.functional import like
+from gmml_aug.fused_steps import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
 from gmml_aug.paint import Bounds, step_mask
-from gmml_aug.pixels import UNIFORM, average, deviation, pixel_statistics
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program, Scene
 
-_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-_IN_A_RUN = (Noise, Zeros, Constant, Alien, Shuffle, Mean, Grey)
+_DTYPES = (torch.uint8, *raw.DTYPES)
 _MOST_CHANNELS = 16  # a program holds all channels of its pixels
 _MOST_STEPS = 32  # each is code of its own
 _NUMBERS = 2048  # in a tile
+_SCRATCH = 64 << 20  # bytes of float32 between the axes of a blur
 _PLAIN = {"enable_fp_fusion": False}  # rounds where torch rounds; and Triton 3.9 warns of an unset one
 _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 
@@ -46,8 +43,7 @@ def supports(program: Program, images: Tensor, donors: Tensor) -> bool:
         images: (B, C, *S).
         donors: (N, C, *S).
     """
-    runs = images.device.type == "cuda" or (images.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
-    if not runs or torch.compiler.is_compiling() or not _has_triton():
+    if not runs_on(images.device):
         return False
     if torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad):
         return False
@@ -57,13 +53,28 @@ def supports(program: Program, images: Tensor, donors: Tensor) -> bool:
         and images.shape[1] <= _MOST_CHANNELS
         and images[0].numel() < _LARGEST
         and len(fills) <= _MOST_STEPS
-        and any(fill in (*_IN_A_RUN, Blur) for fill in fills)
+        and any(fill in (*IN_A_RUN, Blur) for fill in fills)
     )
 
 
+class Painted(NamedTuple):
+    """What `paint` returns."""
+
+    images: Tensor  # (B, C, *S)
+    mask: Tensor  # (B, 1, *S) bool
+    clean: Tensor | None  # (B, C, *S) normalised alone, from bytes
+
+
 def paint(
-    program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds, *, out: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    program: Program,
+    images: Tensor,
+    donors: Tensor,
+    plan: Plan,
+    bounds: Bounds,
+    *,
+    out: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Painted:
     """`paint.paint`, fused; call it where `supports` says so.
 
     Args:
@@ -73,17 +84,18 @@ def paint(
         plan: from `sample`.
         bounds: what the caller says about where.
         out: where the images are written; never memory of the images or donors.
+        dtype: given for bytes that are to be normalised: that of the results, one of `raw.DTYPES`.
 
     Returns:
-        The corrupted images in the memory format of ``images``, or ``out``, and the mask.
+        The corrupted images in the memory format of ``images``, or ``out``, the mask, and with ``dtype`` the clean batch.
     """
     with torch.no_grad(), torch.cuda.device(images.device) if images.is_cuda else nullcontext():
-        call = _Call(program, images, donors, plan, bounds, out)
+        call = _Call(program, images, donors, plan, bounds, out, dtype or images.dtype)
         number = 0
         while number < len(program.steps):
             fill = program.steps[number].fill
             end = number
-            while end < len(program.steps) and type(program.steps[end].fill) in _IN_A_RUN:
+            while end < len(program.steps) and type(program.steps[end].fill) in IN_A_RUN:
                 end += 1
             if end > number:
                 call.run(number, end)
@@ -106,39 +118,47 @@ class _Layout(NamedTuple):
 class _Call:
     """One call: the tensors that its kernels share."""
 
-    def __init__(self, program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds, out: Tensor | None) -> None:
+    def __init__(
+        self, program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds, out: Tensor | None, dtype: torch.dtype
+    ) -> None:
         self.program, self.plan, self.bounds = program, plan, bounds
-        self.clean = _plain(images)
+        self.clean = _plain(images)  # as they came: bytes, where they are to be normalised
         self.donors = self.clean if donors is images else _plain(donors)
-        self.wanted = torch.empty_like(images) if out is None else out
-        self.out = self.wanted if _layout(self.wanted) is not None else torch.empty_like(self.clean)
+        self.wanted = torch.empty_like(images, dtype=dtype) if out is None else out
+        self.out = self.wanted if _layout(self.wanted) is not None else torch.empty_like(self.clean, dtype=dtype)
+        self.kept = torch.empty_like(self.out) if dtype != images.dtype else None  # the clean batch, normalised
         self.now = self.clean  # what the next step sees; `out` from the first one on
         self.batch, self.channels, *self.size = images.shape
         self.pixels = math.prod(self.size)
         self.padded = 1 << (self.channels - 1).bit_length()
-        first = type(program.steps[0].fill) in _IN_A_RUN  # then its kernel writes every pixel
+        first = type(program.steps[0].fill) in IN_A_RUN  # then its kernel writes every pixel
         self.mask = (images.new_empty if first else images.new_zeros)((self.batch, 1, *self.size), dtype=torch.bool)
         self.active = plan.active.contiguous().view(torch.uint8)
         self.longest = max(self.size)
         self.groups = [-(-boxes.shape[1] // WORD) for boxes in plan.boxes]
-        self.words = self._mark()
+        blurs = [n for n, step in enumerate(program.steps) if isinstance(step.fill, Blur) and len(self.size) > 1]
+        self.wider: dict[int, int] = {}  # where the words around the boxes of a blur begin
+        slots = sum(self.groups)
+        for number in blurs:
+            self.wider[number] = slots
+            slots += self.groups[program.steps[number].place]
+        self.words = torch.empty(self.batch, max(slots, 1), len(self.size), self.longest, dtype=torch.int64, device=images.device)
+        for place in range(len(plan.boxes)):
+            self._mark(place, self._slot(place), None)
+        for number, slot in self.wider.items():
+            self._mark(program.steps[number].place, slot, plan.drawn[number][1])
         self.places: dict[int, Tensor] = {}
 
-    def _mark(self) -> Tensor:
-        """The words of all places along each axis: (B, words, D, longest side)."""
-        kernels, dims = _kernels(), len(self.size)
-        slots = max(sum(self.groups), 1)
-        words = torch.empty(self.batch, slots, dims, self.longest, dtype=torch.int64, device=self.clean.device)
-        width = 64
+    def _mark(self, place: int, slot: int, kernel: Tensor | None) -> None:
+        """Write the words of a place along each axis; with ``kernel`` those of its boxes and what a blur reads around them."""
+        boxes, groups, dims, width = self.plan.boxes[place].contiguous(), self.groups[place], len(self.size), 64
         chunks = -(-self.longest // width)
-        for place, boxes in enumerate(self.plan.boxes):
-            groups = self.groups[place]
-            if groups:
-                kernels.axis_words[(self.batch * groups * dims * chunks,)](
-                    boxes.contiguous(), words, *_three(self.size), self.longest, slots, self._slot(place), boxes.shape[1],
-                    groups, self.program.cell_at(place), chunks, D=dims, N=width, **_PLAIN,
-                )  # fmt: skip
-        return words
+        if groups:
+            kernels().axis_words[(self.batch * groups * dims * chunks,)](
+                boxes, self.words, boxes if kernel is None else kernel.contiguous(), *_three(self.size), self.longest,
+                self.words.shape[1], slot, boxes.shape[1], groups, self.program.cell_at(place), chunks, WIDER=kernel is not None,
+                D=dims, N=width, **_PLAIN,
+            )  # fmt: skip
 
     def _slot(self, place: int) -> int:
         return sum(self.groups[:place])
@@ -151,117 +171,97 @@ class _Call:
         return tensors, strides, {"A": maps[0] is not None, "F": maps[1] is not None}
 
     def run(self, first: int, end: int) -> None:
-        """Steps ``first`` to ``end - 1``, which see no pixel but their own."""
-        steps: list[tuple[Any, ...]] = []
-        numbers: list[Tensor] = []  # (B,) int64 each
-        colours: list[Tensor] = []  # (B, C) float32 each
-        for number in range(first, end):
-            steps.append(self._step(number, numbers, colours))
-        integers = torch.stack(numbers) if numbers else self.plan.keys
-        table = torch.stack(colours) if colours else integers  # not read then
+        """Steps ``first`` to ``end - 1``, which see no pixel but their own; without any, the images are normalised."""
+        tables = Tables()
+        steps = tuple(
+            describe(
+                step.fill, self.plan.drawn[first + n], self._place(step.place), self.program.values, self.out, self._cleaned, tables
+            )
+            for n, step in enumerate(self.program.steps[first:end])
+        )
+        values = ((1.0,) * self.channels, (0.0,) * self.channels)  # not read then
+        if self.kept is not None:
+            values = raw.lines(self.program.values, self.channels)
         width = max(_NUMBERS // self.padded, 256)
         blocks = -(-self.pixels // width)
         maps, strides, given = self._bounds()
-        _kernels().paint_steps[(self.batch * blocks,)](
-            self.now, self.clean, self.donors, self.out, self.mask.view(torch.uint8), self.active, self.words, integers, table,
-            *maps, self.batch, self.pixels, blocks, *_three(self.size), self.longest, self.words.shape[1],
-            len(self.program.steps), *strides, *_strides(self.now), *_strides(self.clean), *_strides(self.donors),
-            *_strides(self.out), STEPS=tuple(steps), COUNT=len(steps), BEFORE=first, **given, C=self.channels, P=self.padded,
-            D=len(self.size), N=width, **_PLAIN,
+        kernels().paint_steps[(self.batch * blocks,)](
+            self.now, self.clean, self.donors, self.out, self.out if self.kept is None else self.kept,
+            self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch, self.pixels,
+            blocks, *_three(self.size), self.longest, self.words.shape[1], len(self.program.steps), *strides, *_strides(self.now),
+            *_strides(self.clean), *_strides(self.donors), *_strides(self.out), STEPS=steps or (0,), COUNT=len(steps),
+            BEFORE=first, **given, KEEP=self.kept is not None and self.now is self.clean, SCALES=values[0], SHIFTS=values[1],
+            C=self.channels, P=self.padded, D=len(self.size), N=width, **_PLAIN,
         )  # fmt: skip
         self.now = self.out
 
-    def _step(self, number: int, numbers: list[Tensor], colours: list[Tensor]) -> tuple[Any, ...]:
-        """What the kernel is compiled for; what differs between images is added to the two tables."""
-        kernels, step, drawn = _kernels(), self.program.steps[number], self.plan.drawn[number]
-        fill, values, channels = step.fill, self.program.values, self.channels
-        where = self.program.places[step.place]
-        place = (self._slot(step.place), self.groups[step.place], where is not None and where.invert)
-        if isinstance(fill, Noise):
-            own = -1
-            if fill.distribution == "matched":
-                mean = average(self.clean)
-                own = len(colours)
-                colours += [mean, deviation(self.clean, mean)]
-            kind, *scale = _noise(fill, self.clean, values)
-            clamps = values == "unit" and self.clean.is_floating_point()
-            how = (fill.per == "pixel") + 2 * clamps
-            return (kernels.NOISE.value, *place, how, _add(numbers, drawn), kind, own, *scale)
-        if isinstance(fill, Grey):
-            known = None if isinstance(values, str) or self.clean.dtype == torch.uint8 else values
-            mean_std = pixel_statistics(self.clean, known) if known else ((0.0,) * channels, (1.0,) * channels)
-            return (kernels.GREY.value, *place, 0, -1, 0, -1, luma_weights(channels), *mean_std)
-        if isinstance(fill, Alien | Shuffle):
-            foreign = isinstance(fill, Alien)
-            shift = drawn[1:] if foreign else drawn
-            moved = tuple(one for s in shift for one in s.unbind(1))
-            return (kernels.TAKE.value, *place, foreign + 2 * bool(shift), _add(numbers, (*drawn[:foreign], *moved)))
-        if isinstance(fill, Zeros):
-            return (kernels.COLOUR.value, *place, 0, -1)
-        colours.append(average(self.clean) if isinstance(fill, Mean) else drawn[0])
-        return (kernels.COLOUR.value, *place, 0, len(colours) - 1)
+    def _place(self, place: int) -> tuple[int, int, bool]:
+        where = self.program.places[place]
+        return self._slot(place), self.groups[place], where is not None and where.invert
+
+    def _cleaned(self) -> Tensor:
+        """The clean images, normalised if they came as bytes."""
+        if self.kept is None:
+            return self.clean
+        self._begin()
+        return self.kept
 
     def blur(self, number: int, fill: Blur) -> None:
-        """One pass per axis, each into a buffer of its own, for a line is read by its neighbours."""
+        """One pass per axis, each into a buffer of its own, for a line is read by its neighbours: some images at a time."""
         self._begin()
         step, (sigma, kernel) = self.program.steps[number], self.plan.drawn[number]
-        where, dims = self.program.places[step.place], len(self.size)
-        invert = where is not None and where.invert
+        slot, count, invert = self._place(step.place)
+        everywhere, dims, plane = invert or self.bounds.forced is not None, len(self.size), math.prod(self.size[1:])
         width = max(_NUMBERS // 2 // self.padded, 128)
         blocks = -(-self.pixels // width)
+        rows = 0 if everywhere or dims == 1 else 1 << (width // plane + 1).bit_length()  # that a block may lie in
         maps, strides, given = self._bounds()
-        source = self.out.clone() if dims == 1 else self.out
-        for axis in range(dims):
-            last = axis == dims - 1
-            target = self.out if last else torch.empty_like(self.out, dtype=torch.float32)
-            _kernels().blur_axis[(self.batch * blocks,)](
-                source, target, self.mask.view(torch.uint8), self.active, self.words, sigma.contiguous(), kernel.contiguous(),
-                *maps, self.pixels, blocks, self.size[axis], math.prod(self.size[axis + 1 :]), *_three(self.size)[1:],
-                self.longest, self.words.shape[1], len(self.program.steps), number, *strides, *_strides(source),
-                *_strides(target), slot=self._slot(step.place), count=self.groups[step.place], axis=axis,
-                everywhere=invert or self.bounds.forced is not None, invert=invert, last=last, **given, C=self.channels,
-                P=self.padded, D=dims, N=width, **_PLAIN,
-            )  # fmt: skip
-            source = target
+        some = min(max(_SCRATCH // (4 * self.channels * self.pixels), 1), self.batch)
+        between = [torch.empty_like(self.out[:some], dtype=torch.float32) for _ in range(min(dims - 1, 2))]
+        before = self.out.clone() if dims == 1 else self.out
+        for first in range(0, self.batch, some):
+            source, source_first = before, 0
+            for axis in range(dims):
+                last = axis == dims - 1
+                target, target_first = (self.out, 0) if last else (between[axis], first)
+                blur_kernels().blur_axis[(min(some, self.batch - first) * blocks,)](
+                    source, target, self.mask.view(torch.uint8), self.active, self.words, sigma.contiguous(), kernel.contiguous(),
+                    *maps, first, self.pixels, blocks, self.size[axis], math.prod(self.size[axis + 1 :]), plane,
+                    *_three(self.size)[1:], self.longest, self.words.shape[1], len(self.program.steps), number, *strides,
+                    source_first, *_strides(source), target_first, *_strides(target), slot=slot,
+                    wider=self.wider.get(number, slot), count=count, axis=axis, everywhere=everywhere, invert=invert, last=last,
+                    **given, C=self.channels, P=self.padded, D=dims, N=width, ROWS=rows, **_PLAIN,
+                )  # fmt: skip
+                source, source_first = target, target_first
 
     def ask(self, number: int) -> None:
         """A fill without a kernel."""
         self._begin()
         here = step_mask(self.program, self.plan, number, self.places, self.bounds)
-        scene = Scene(self.out, self.clean, self.donors, here, self.program.values, compact=False)
+        clean = self._cleaned()
+        donors = clean if self.donors is self.clean else self.donors
+        if self.kept is not None and donors is not clean:
+            donors = raw.normalise(donors, self.program.values, self.out.dtype)
+        scene = Scene(self.out, clean, donors, here, self.program.values, compact=False)
         new = like(self.program.steps[number].fill.pixels(scene, self.plan.drawn[number]), self.out)
         self.out.copy_(torch.where(here, new, self.out))
         self.mask |= here
 
     def _begin(self) -> None:
-        if self.now is not self.out:
+        if self.now is self.out:
+            return
+        if self.kept is None:
             self.now = self.out.copy_(self.clean)
+        else:
+            self.run(0, 0)
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Images and mask."""
+    def result(self) -> Painted:
+        """Images and mask, and the clean batch if it was made."""
         self._begin()
-        return (self.wanted if self.wanted is self.out else self.wanted.copy_(self.out)), self.mask
-
-
-def _noise(fill: Noise, images: Tensor, values: Values) -> tuple[Any, ...]:
-    """Which draw, and the numbers of ``(draw * spread + shift) / std``, the last two per channel, as `noise.Noise` has them."""
-    mean, std = pixel_statistics(images, values)
-    plain = images.dtype != torch.uint8 and values != "unit"
-    kind = fill.distribution or ("normal" if plain else "uniform")
-    if kind == "uniform":
-        return _kernels().UNIFORM.value, 1.0, tuple(-m for m in mean), std
-    middle, spread = UNIFORM
-    if plain and (fill.per == "channel" or values == "normalised"):
-        return _kernels().NORMAL.value, 1.0, (0.0,) * len(mean), (1.0,) * len(std)
-    if plain:
-        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
-    return _kernels().NORMAL.value, spread, tuple(middle - m for m in mean), std
-
-
-def _add(rows: list[Tensor], more: Sequence[Tensor]) -> int:
-    """Append rows to a table; the number of the first."""
-    rows.extend(more)
-    return len(rows) - len(more)
+        if self.wanted is self.out:
+            return Painted(self.out, self.mask, self.kept)
+        kept = None if self.kept is None else torch.empty_like(self.wanted).copy_(self.kept)
+        return Painted(self.wanted.copy_(self.out), self.mask, kept)
 
 
 def _three(size: Sequence[int]) -> list[int]:
@@ -285,14 +285,3 @@ def _strides(images: Tensor) -> _Layout:
 
 def _plain(images: Tensor) -> Tensor:
     return images if _layout(images) is not None else images.contiguous()
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-def _kernels() -> Any:
-    from gmml_aug import kernels  # Triton looks at TRITON_INTERPRET here, so not before the first use
-
-    return kernels

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, SIM102, SIM108, RET505
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernels of `gmml_aug.fused`; imported by it alone, and only when they are first used.
+"""The Triton kernels of `gmml_aug.fused`, but for blur's; imported only when they are first used.
 
 Legend: a tile is (P, N): P the channels, padded to a power of two, and N pixels of one image in reading order. Every value of a
 tuple that says what the steps are is known when a kernel is compiled, so a program pays for its own fills alone.
@@ -24,7 +24,7 @@ NORMAL, UNIFORM = (tl.constexpr(kind) for kind in range(2))
 
 
 @triton.jit
-def _mix(z):
+def mix(z):
     """`chance.mix`."""
     z = (((z >> _ONE) & _KEEP_ONE) ^ z) * _FIRST
     z = (((z >> _TWO) & _KEEP_TWO) ^ z) * _SECOND
@@ -51,7 +51,7 @@ def _normal(bits):
 
 
 @triton.jit
-def _in_dtype(x, dtype: tl.constexpr):
+def in_dtype(x, dtype: tl.constexpr):
     """`functional.like`: adding and taking away 1.5 * 2**23 rounds halves to even."""
     if dtype == tl.uint8:
         x = tl.minimum(tl.maximum(x, 0.0), 255.0)
@@ -77,25 +77,36 @@ def _column(colours, row: tl.constexpr, batch, image, channel, C: tl.constexpr):
 
 
 @triton.jit
-def _place(
+def _read(at, real, channel, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
+    """(P, N) numbers of images; bytes where floats are made are normalised: `raw.normalise`."""
+    x = tl.load(at, mask=real, other=0)
+    if x.dtype == tl.uint8:
+        if dtype != tl.uint8:
+            scale, shift = _per_channel(SCALES, channel, C, P), _per_channel(SHIFTS, channel, C, P)
+            x = (x.to(tl.float32) * scale + shift).to(dtype)
+    return x
+
+
+@triton.jit
+def in_boxes(
     words, image, slots, longest, x0, x1, x2, inside,
-    slot: tl.constexpr, count: tl.constexpr, axes: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    slot: tl.constexpr, slot1: tl.constexpr, slot2: tl.constexpr, count: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """(N,) bool: a pixel's boxes are the AND of the words of its coordinates, see `cover`; of the first ``axes`` of D."""
+    """(N,) bool: a pixel's boxes are the AND of the words of its coordinates, see `cover`; a later axis may have its own words."""
     found = tl.zeros((N,), tl.int32) != 0
     for w in tl.static_range(count):
-        line = words + ((image.to(tl.int64) * slots + slot + w) * D) * longest
-        boxes = tl.load(line + x0, mask=inside, other=0)
-        if axes > 1:
-            boxes &= tl.load(line + longest + x1, mask=inside, other=0)
-        if axes > 2:
-            boxes &= tl.load(line + 2 * longest + x2, mask=inside, other=0)
+        line = words + (image.to(tl.int64) * slots + w) * D * longest
+        boxes = tl.load(line + slot * D * longest + x0, mask=inside, other=0)
+        if D > 1:
+            boxes &= tl.load(line + (slot1 * D + 1) * longest + x1, mask=inside, other=0)
+        if D > 2:
+            boxes &= tl.load(line + (slot2 * D + 2) * longest + x2, mask=inside, other=0)
         found |= boxes != 0
     return found
 
 
 @triton.jit
-def _bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A: tl.constexpr, F: tl.constexpr):
+def bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A: tl.constexpr, F: tl.constexpr):
     """What the caller says about where; ``fresh``: 1 where no earlier step works on this image."""
     if F:
         here |= tl.load(forced + image.to(tl.int64) * forced_step + pixel, mask=inside, other=0) * fresh != 0
@@ -105,7 +116,8 @@ def _bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pix
 
 
 @triton.jit
-def _coordinates(pixel, size1, size2, D: tl.constexpr):
+def coordinates(pixel, size1, size2, D: tl.constexpr):
+    """A pixel's place along each axis; the same for the axes that are not there."""
     x0, x1, x2 = pixel, pixel, pixel
     if D == 2:
         x0, x1 = pixel // size1, pixel % size1
@@ -117,9 +129,13 @@ def _coordinates(pixel, size1, size2, D: tl.constexpr):
 
 @triton.jit
 def axis_words(
-    boxes, words, size0, size1, size2, longest, slots, slot, count, groups, cell, chunks, D: tl.constexpr, N: tl.constexpr
-):
-    """Bit i of a word: box i crosses this coordinate of an axis; one program: N coordinates of an image, word and axis."""
+    boxes, words, kernels, size0, size1, size2, longest, slots, slot, count, groups, cell, chunks,
+    WIDER: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Bit i of a word: box i crosses this coordinate of an axis; one program: N coordinates of an image, word and axis.
+
+    WIDER: the box and as much around it as a blur's kernel reads; what it reads beyond a border is folded back into that.
+    """
     which = tl.program_id(0)
     x = which % chunks * N + tl.arange(0, N)
     which = which // chunks
@@ -133,10 +149,15 @@ def axis_words(
     n = tl.arange(0, 64)  # all boxes of a word at once, and a place that stays empty
     real = (n < 63) & (group * 63 + n < count)
     box = boxes + (image * count + group * 63 + n) * 2 * D + d
-    start = tl.load(box, mask=real, other=0)
-    extent = (start + tl.load(box + D, mask=real, other=0) + cell - 1) // cell - start // cell
-    offset = at[None, :] - (start // cell)[:, None]
-    offset = tl.where(offset < 0, offset + cells, offset)
+    start, extent = tl.load(box, mask=real, other=0), tl.load(box + D, mask=real, other=0)
+    real = real & (extent > 0)
+    extent = (start + extent + cell - 1) // cell - start // cell
+    start = start // cell
+    if WIDER:
+        more = (tl.load(kernels + image).to(tl.int32) // 2 + cell - 1) // cell
+        start, extent = start - more, extent + 2 * more
+    offset = at[None, :] - start[:, None]
+    offset = tl.where(offset < 0, offset + cells, tl.where(offset < cells, offset, offset - cells))
     crosses = (offset < extent[:, None]) & real[:, None]
     word = tl.sum(crosses.to(tl.int64) << n[:, None].to(tl.int64), axis=0)
     tl.store(words + ((image * slots + slot + group) * D + d) * longest + x, word, mask=x < length)
@@ -146,7 +167,8 @@ def axis_words(
 def _fill(
     now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1, size2,
     clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel,
-    step: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    step: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     """The tile after a step."""
     kind: tl.constexpr = step[0]
@@ -158,7 +180,7 @@ def _fill(
         if row < 0:
             now = tl.where(here[None, :], tl.zeros((P, N), dtype), now)
         else:
-            new = _in_dtype(_column(colours, row, batch, image, channel, C), dtype)
+            new = in_dtype(_column(colours, row, batch, image, channel, C), dtype)
             now = tl.where(here[None, :], tl.broadcast_to(new, (P, N)), now)
     if kind == TAKE:
         donor, pointer, per_channel, per_pixel = wide * clean_image, clean, clean_channel, clean_pixel
@@ -174,7 +196,7 @@ def _fill(
             if D > 2:
                 place = place * size2 + (x2 + tl.load(numbers + (shifts + 2) * batch + image).to(tl.int32)) % size2
         at = pointer + donor + channel[:, None] * per_channel + place[None, :] * per_pixel
-        now = tl.where(here[None, :], tl.load(at, mask=real & here[None, :], other=0), now)
+        now = tl.where(here[None, :], _read(at, real & here[None, :], channel, dtype, SCALES, SHIFTS, C, P), now)
     if kind == NOISE:
         if tl.max(here.to(tl.int32), axis=0) > 0:
             start = tl.load(numbers + row * batch + image) + pixel
@@ -182,9 +204,9 @@ def _fill(
             if how & 1:  # one draw for all channels
                 each = channel * 0
             if (C <= 4) | ((how & 1) == 1):
-                word = _mix(start)[None, :]
+                word = mix(start)[None, :]
             else:
-                word = _mix(start[None, :] + (each // 4)[:, None].to(tl.int64) * pixels)
+                word = mix(start[None, :] + (each // 4)[:, None].to(tl.int64) * pixels)
             bits = (word >> ((each % 4) * 16)[:, None].to(tl.int64)) & 0xFFFF
             if step[6] == UNIFORM:
                 draw = (bits.to(tl.float32) + 0.5) * 0.0000152587890625
@@ -198,7 +220,7 @@ def _fill(
                 noise = (draw * step[8] + shift) / _per_channel(step[10], channel, C, P)
             if how & 2:  # stays in 0 to 1
                 noise = tl.minimum(tl.maximum(noise, 0.0), 1.0)
-            new = _in_dtype(noise, dtype)
+            new = in_dtype(noise, dtype)
             if (step[6] == UNIFORM) & (dtype == tl.uint8):
                 new = (bits >> 8).to(tl.uint8)
             now = tl.where(here[None, :], new, now)
@@ -208,30 +230,32 @@ def _fill(
         weight = tl.where((channel < C)[:, None], _per_channel(step[8], channel, C, P), 0.0)
         grey = tl.sum((now.to(tl.float32) * std + mean) * weight, axis=0)
         new = tl.broadcast_to((grey[None, :] - mean) / std, (P, N))
-        now = tl.where(here[None, :], _in_dtype(new, dtype), now)
+        now = tl.where(here[None, :], in_dtype(new, dtype), now)
     return now
 
 
 @triton.jit
 def paint_steps(
-    source, clean, donors, out, touched, active, words, numbers, colours, allowed, forced,
+    source, clean, donors, out, kept, touched, active, words, numbers, colours, allowed, forced,
     batch, pixels, blocks, size0, size1, size2, longest, slots, all_steps, allowed_step, forced_step,
     source_image, source_channel, source_pixel, clean_image, clean_channel, clean_pixel,
     donor_image, donor_channel, donor_pixel, out_image, out_channel, out_pixel,
-    STEPS: tl.constexpr, COUNT: tl.constexpr, BEFORE: tl.constexpr, A: tl.constexpr, F: tl.constexpr,
-    C: tl.constexpr, P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    STEPS: tl.constexpr, COUNT: tl.constexpr, BEFORE: tl.constexpr, A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr,
+    SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Some steps in a row, one read and one write of the images: what `paint.paint` does."""
+    """Some steps in a row, one read and one write of the images: what `paint.paint` does; KEEP writes what was read, too."""
     image = tl.program_id(0) // blocks
     wide = image.to(tl.int64)
     pixel = tl.program_id(0) % blocks * N + tl.arange(0, N)
     inside = pixel < pixels
     channel = tl.arange(0, P)
     real = (channel < C)[:, None] & inside[None, :]
-    x0, x1, x2 = _coordinates(pixel, size1, size2, D)
-    now = tl.load(
-        source + wide * source_image + channel[:, None] * source_channel + pixel[None, :] * source_pixel, mask=real, other=0
-    )
+    x0, x1, x2 = coordinates(pixel, size1, size2, D)
+    start = source + wide * source_image + channel[:, None] * source_channel + pixel[None, :] * source_pixel
+    now = _read(start, real, channel, out.dtype.element_ty, SCALES, SHIFTS, C, P)
+    where_to = wide * out_image + channel[:, None] * out_channel + pixel[None, :] * out_pixel
+    if KEEP:
+        tl.store(kept + where_to, now, mask=real)
     fresh = (image >= 0).to(tl.int32)
     mask = tl.zeros((N,), tl.int32) != 0
     for n in tl.static_range(BEFORE):  # steps before these, in kernels of their own
@@ -240,74 +264,17 @@ def paint_steps(
         mask = tl.load(touched + wide * pixels + pixel, mask=inside, other=0) != 0
     for n in tl.static_range(COUNT):
         if tl.load(active + image * all_steps + BEFORE + n) != 0:
-            here = _place(words, image, slots, longest, x0, x1, x2, inside, STEPS[n][1], STEPS[n][2], D, D, N)
+            slot: tl.constexpr = STEPS[n][1]
+            here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, slot, STEPS[n][2], D, N)
             if STEPS[n][3]:
                 here = here == 0
-            here = _bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
+            here = bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
             fresh = fresh * 0
             mask |= here
             now = _fill(
                 now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1,
-                size2, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS[n], C, P, D, N
+                size2, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS[n], SCALES, SHIFTS,
+                C, P, D, N,
             )  # fmt: skip
-    tl.store(out + wide * out_image + channel[:, None] * out_channel + pixel[None, :] * out_pixel, now, mask=real)
+    tl.store(out + where_to, now, mask=real)
     tl.store(touched + wide * pixels + pixel, mask.to(tl.uint8), mask=inside)
-
-
-@triton.jit
-def blur_axis(
-    source, out, touched, active, words, sigmas, kernels, allowed, forced,
-    pixels, blocks, length, stride, size1, size2, longest, slots, all_steps, number, allowed_step, forced_step,
-    source_image, source_channel, source_pixel, out_image, out_channel, out_pixel,
-    slot: tl.constexpr, count: tl.constexpr, axis: tl.constexpr, everywhere: tl.constexpr, invert: tl.constexpr,
-    last: tl.constexpr, A: tl.constexpr, F: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """One axis of a blur: all lines that a later one reads, and in the last pass the pixels of the step, which are written."""
-    image = tl.program_id(0) // blocks
-    if tl.load(active + image * all_steps + number) != 0:
-        wide = image.to(tl.int64)
-        pixel = tl.program_id(0) % blocks * N + tl.arange(0, N)
-        inside = pixel < pixels
-        channel = tl.arange(0, P)
-        x0, x1, x2 = _coordinates(pixel, size1, size2, D)
-        if last:
-            here = _place(words, image, slots, longest, x0, x1, x2, inside, slot, count, D, D, N)
-            if invert:
-                here = here == 0
-            fresh = (image >= 0).to(tl.int32)
-            for n in range(number):
-                fresh = fresh * (tl.load(active + image * all_steps + n) == 0).to(tl.int32)
-            here = _bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
-        elif everywhere:
-            here = inside
-        else:  # pixels whose earlier axes lie in a box: the later ones reach beyond it
-            here = _place(words, image, slots, longest, x0, x1, x2, inside, slot, count, axis + 1, D, N)
-        if tl.max(here.to(tl.int32), axis=0) > 0:
-            radius = tl.load(kernels + image).to(tl.int32) // 2
-            sigma = tl.load(sigmas + image)
-            whole = sigma * 0.0
-            for tap in range(-radius, radius + 1):
-                whole += tl.exp(-0.5 * (tap / sigma) * (tap / sigma))
-            x = x0
-            if axis == 1:
-                x = x1
-            if axis == 2:
-                x = x2
-            real = (channel < C)[:, None] & here[None, :]
-            total = tl.zeros((P, N), tl.float32)
-            period = tl.maximum(2 * (length - 1), 1)
-            for tap in range(-radius, radius + 1):
-                weight = tl.exp(-0.5 * (tap / sigma) * (tap / sigma)) / whole
-                at = (x + tap + period * 256) % period
-                at = tl.where(length == 1, 0, tl.minimum(at, period - at))
-                place = pixel + (at - x) * stride
-                value = tl.load(
-                    source + wide * source_image + channel[:, None] * source_channel + place[None, :] * source_pixel,
-                    mask=real,
-                    other=0,
-                ).to(tl.float32)
-                total += tl.where(weight > 0.0, value * weight, 0.0)
-            target = out + wide * out_image + channel[:, None] * out_channel + pixel[None, :] * out_pixel
-            tl.store(target, _in_dtype(total, out.dtype.element_ty), mask=real)
-            if last:
-                tl.store(touched + wide * pixels + pixel, tl.full((N,), 1, tl.uint8), mask=here)

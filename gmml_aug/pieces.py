@@ -50,7 +50,7 @@ class Pieces(NamedTuple):
 
     def mask(self, batch: int, size: Sequence[int]) -> Tensor:
         """(B, 1, *size) bool, True where a piece lies."""
-        mask = torch.zeros(batch, 1, *size, dtype=torch.bool)
+        mask = torch.zeros(batch, 1, *size, dtype=torch.bool, device="cpu")
         for part in self.views(mask):
             part.fill_(True)
         return mask
@@ -78,15 +78,16 @@ def cut_at_borders(places: Sequence[Tensor], size: Sequence[int]) -> list[Pieces
     edges = list(accumulate((place.shape[0] * place.shape[1] for place in places), initial=0))
     boxes = torch.cat([place.reshape(-1, 2 * dims) for place in places])
     slot = (boxes[:, dims] > 0).nonzero()[:, 0]
-    ends = torch.searchsorted(slot, torch.tensor(edges)).tolist()
+    ends = torch.searchsorted(slot, torch.tensor(edges, device=slot.device)).tolist()
     few = [high - low <= limit for low, high in pairwise(ends)]
     if not all(few):
         slot = torch.cat([slot[:0], *(slot[low:high] for (low, high), here in zip(pairwise(ends), few, strict=True) if here)])
     box = boxes.index_select(0, slot)
     start, extent = box[:, :dims], box[:, dims:]
-    over = (start + extent - torch.tensor(size)).clamp(min=0)
+    over = (start + extent - torch.tensor(size, device=boxes.device)).clamp(min=0)
     if bool(over.any()):
-        far = torch.tensor(list(product((False, True), repeat=dims)))  # which of its two parts on each axis a piece is
+        two = product((False, True), repeat=dims)
+        far = torch.tensor(list(two), device=boxes.device)  # which of its two parts on each axis a piece is
         sizes = torch.where(far, over[:, None], (extent - over)[:, None]).flatten(0, 1)
         exists = (sizes > 0).all(1).nonzero()[:, 0]
         slot, extent = slot[exists // len(far)], sizes[exists]

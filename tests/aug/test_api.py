@@ -20,8 +20,8 @@ from tests.helpers import random_images, same_bits, some_keys
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "Alien", "Blocks", "Blur", "Boxes", "Cells", "Chain", "Chance", "CollateCorrupt", "Constant", "Corrupted",
-    "Corruption", "Fill", "Grey", "InBoxes", "Jitter", "Mean", "Module", "Noise", "OneOf", "Plan", "Scene", "Shuffle",
-    "TimmCorrupt", "Zeros", "functional", "keys", "patch_mask", "presets",
+    "CorruptedPair", "Corruption", "Fill", "Grey", "InBoxes", "Jitter", "Mean", "Module", "Noise", "OneOf", "Plan", "Scene",
+    "Shuffle", "TimmCorrupt", "Zeros", "functional", "keys", "patch_mask", "presets",
 }  # fmt: skip
 
 # what may be given by position; all else is keyword-only
@@ -37,6 +37,7 @@ POSITIONAL: dict[str, tuple[Any, list[str]]] = {
     "CollateCorrupt": (ga.CollateCorrupt.__init__, ["self", "corrupt"]),
     "TimmCorrupt": (ga.TimmCorrupt.__init__, ["self", "corrupt"]),
     "call": (ga.Corruption.__call__, ["self", "images"]),
+    "from_bytes": (ga.Corruption.from_bytes, ["self", "images"]),
     "sample": (ga.Corruption.sample, ["self", "shape"]),
     "apply": (ga.Corruption.apply, ["self", "images", "plan"]),
     "kinds": (ga.Corruption.kinds, ["self", "plan"]),

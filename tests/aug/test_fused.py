@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import fused, masking, paint
+from gmml_aug import fused, fused_steps, masking, paint
 from gmml_aug.chance import to_normal
 from gmml_aug.paint import Bounds
 from tests.helpers import lay_out, random_bits, random_images, same_bits, some_keys
@@ -24,7 +24,7 @@ from tests.strategies import RANGES, any_boxes, every_tree, small_sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, in the interpreter, of what is silent on a GPU
 
-HAS_TRITON = fused._has_triton()
+HAS_TRITON = fused_steps.has_triton()
 STATISTICS = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 NOWHERE = Bounds()
@@ -38,23 +38,6 @@ class Negative(ga.Fill):
     def pixels(self, scene: Any, drawn: Any) -> Tensor:
         now: Tensor = scene.now
         return 255 - now if now.dtype == torch.uint8 else -now
-
-
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def where(request: pytest.FixtureRequest) -> Any:
-    """The interpreter, or a GPU; a process has either, for kernels are defined once."""
-    interprets = os.environ.get("TRITON_INTERPRET") == "1"
-    if not HAS_TRITON:
-        pytest.skip("needs triton")
-    if request.param == "cuda" and (interprets or not torch.cuda.is_available()):
-        pytest.skip("needs a CUDA device, and no interpreter")
-    if request.param == "cpu" and not interprets:
-        pytest.skip("runs in a process of its own, see the last test")
-    if interprets:  # it looks for overflows of 32 bits at every operation, which takes half of the time
-        from triton.runtime import interpreter  # type: ignore[import-untyped, unused-ignore]
-
-        interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
-    return torch.device(request.param)
 
 
 def differ(found: Tensor, wanted: Tensor) -> float:
@@ -82,7 +65,7 @@ def check(
     assert fused.supports(program, images, pool)
     before = images.clone()
     wanted, touched = paint.paint(program, images, pool, plan, bounds)
-    found, mask = fused.paint(program, images, pool, plan, bounds)
+    found, mask, _ = fused.paint(program, images, pool, plan, bounds)
     assert torch.equal(mask, touched)
     assert found.dtype == images.dtype
     assert found.shape == images.shape
@@ -196,7 +179,7 @@ def test_nothing_of_what_is_kept_changes(where: torch.device) -> None:
         images = random_bits((2, 3, 20, 21), dtype, seed=0).to(where)
         corrupt = ga.presets.gmml()
         plan = corrupt.sample(images.shape, keys=some_keys(2).to(where))
-        found, mask = fused.paint(corrupt.program, images, images, plan, NOWHERE)
+        found, mask, _ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
         kept = ~mask.expand_as(images)
         assert same_bits(found[kept], images[kept])
 
@@ -210,14 +193,27 @@ def test_it_repeats_itself(where: torch.device) -> None:
     assert torch.equal(one[1], other[1])
 
 
+def test_nothing_is_read_that_was_not_written(where: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = ga.Boxes(count=2, side=(0.2, 0.4))
+    for place, size in ((some, (40, 31)), (replace(some, align=5), (33, 48)), (replace(some, dims=3), (9, 12, 11))):
+        corrupt = ga.InBoxes(place, ga.Blur(sigma=3.0, kernel=(3, 31)))
+        images = random_images((5, 1, *size)).to(where)
+        monkeypatch.setattr(fused, "_SCRATCH", 2 * 4 * math.prod(size))  # two images at a time, and a rest of one
+        torch.use_deterministic_algorithms(True)  # fresh memory is then full of NaN
+        try:
+            check(corrupt, images)
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+
 def test_out_is_written(where: torch.device) -> None:
     images = random_images((3, 3, 16, 17)).to(where)
     corrupt = ga.presets.gmml()
     plan = corrupt.sample(images.shape, keys=some_keys(3).to(where))
-    wanted, _ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
+    wanted, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
     for layout in ("contiguous", "channels_last", "strided"):
         out = lay_out(torch.zeros_like(images), layout)
-        found, _ = fused.paint(corrupt.program, images, images, plan, NOWHERE, out=out)
+        found, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE, out=out)
         assert found is out
         assert torch.equal(out, wanted)
 
@@ -227,7 +223,7 @@ def test_the_inverse_normal_of_all_the_bits(where: torch.device) -> None:
     corrupt, shape = ga.Chain([ga.Noise()], dims=1), (1, 4, 1 << 17)
     images = torch.zeros(shape, device=where)
     plan = corrupt.sample(shape, keys=some_keys(1).to(where))
-    found, _ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
+    found, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
     wanted, _ = paint.paint(corrupt.program, images, images, plan, NOWHERE)
     assert float((found - wanted).abs().max()) < 3e-6
     every = to_normal(torch.arange(1 << 16))
@@ -264,7 +260,7 @@ def test_nothing_waits_and_a_graph_captures(where: torch.device) -> None:
     images, keys = torch.randn(8, 3, 64, 61, device=where), some_keys(8).to(where)
 
     def call() -> tuple[Tensor, Tensor]:
-        return fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=keys), NOWHERE)
+        return fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=keys, backend="fused"), NOWHERE)[:2]
 
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())

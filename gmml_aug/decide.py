@@ -1,0 +1,51 @@
+"""From keys to a plan: which steps work on which image, where, and what their fills draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gmml_aug.chance import Chance
+from gmml_aug.plan import Plan
+from gmml_aug.program import Program
+from gmml_aug.resolve import open_steps, place_boxes
+
+
+def decide(
+    program: Program, keys: Tensor, shape: Sequence[int], works: Sequence[bool], *, donors: int, own: bool, fuse: bool
+) -> Plan:
+    """The plan that follows from the keys.
+
+    Args:
+        program: the flat program.
+        keys: (B,) int64.
+        shape: (B, C, *S).
+        works: per step, False where it cannot change images of this shape.
+        donors: number of images a donor is chosen from.
+        own: True if they are the batch itself.
+        fuse: by the kernels of `fused_plan`, where they know the program; the plan is the same.
+    """
+    size = shape[2:]
+    chances: Sequence[Chance]
+    if fuse:
+        from gmml_aug import fused_plan
+
+        fuse = fused_plan.supports(program, size)
+    if fuse:
+        active, boxes, streams = fused_plan.sample(program, keys, works, size)
+        chances = [Chance(keys, n + 2, shape, donors, own, hashed=stream) for n, stream in enumerate(streams)]
+    else:
+        active = open_steps(program, keys, works)
+        boxes = place_boxes(program, keys, active, size)
+        chances = [Chance(keys, n + 2, shape, donors, own) for n in range(len(program.steps))]
+    return Plan(
+        keys=keys,
+        boxes=boxes,
+        active=active,
+        drawn=tuple(step.fill.draw(chance) for step, chance in zip(program.steps, chances, strict=True)),
+        steps=program.names,
+        shape=tuple(shape[1:]),
+        donors=donors,
+        bank=not own,
+    )

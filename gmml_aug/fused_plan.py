@@ -1,0 +1,142 @@
+"""A plan by Triton kernels: one for the streams of all steps, one for each kind of boxes, instead of some hundred small ones.
+
+The integers are those of `resolve` and `cover`, every one. It takes compositions of `Boxes` on the two axes of images of up to
+1024 x 1024 pixels, without budgets; any other one is sampled by torch, and is the same plan too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from gmml_aug.boxes import _TINY, Boxes, Placement
+from gmml_aug.chance import mix_int
+from gmml_aug.fused_steps import plan_kernels
+from gmml_aug.program import Program
+
+AHEAD = 4  # words of each step's stream that are hashed beforehand: as many as a fill draws for an image, as a rule
+_IMAGES = 64  # in a program that hashes
+_MOST_WORDS = 32 << 10  # 32 columns each, that a program holds of its image
+_MOST_STEPS = 32
+
+
+def supports(program: Program, size: Sequence[int]) -> bool:
+    """True if `sample` knows all places of the program.
+
+    Args:
+        program: the steps.
+        size: the spatial sizes.
+    """
+    budgeted = any(step.budgets and step.fill.replaces for step in program.steps)
+    plain = all(isinstance(place, Boxes) and not place.shared for place in program.places)
+    if len(size) != 2 or budgeted or not plain or len(program.steps) > _MOST_STEPS:
+        return False
+    return math.prod(_tile(size)) <= _MOST_WORDS
+
+
+def sample(
+    program: Program, keys: Tensor, works: Sequence[bool], size: Sequence[int]
+) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
+    """What chance decides; call it where `supports` and `runs_on` say so.
+
+    Args:
+        program: the steps.
+        keys: (B,) int64.
+        works: per step, False where it cannot change images of this shape.
+        size: the spatial sizes.
+
+    Returns:
+        (B, steps) bool: which step works on which image; the boxes of every place, (B, N, 4) int32; and for every step the (B,)
+        key of its stream with the stream's first words, (B, `AHEAD`).
+    """
+    with torch.cuda.device(keys.device) if keys.is_cuda else nullcontext():
+        keys = keys.contiguous()
+        active, streams = _open(program, keys, works)
+        return active, _place(program, keys, active, size), streams
+
+
+def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    batch, count = len(keys), len(program.steps)
+    active = torch.empty(batch, count, dtype=torch.bool, device=keys.device)
+    streams = torch.empty(count, batch, dtype=torch.int64, device=keys.device)
+    ahead = torch.empty(count, batch, AHEAD, dtype=torch.int64, device=keys.device)
+    gates: list[tuple[int, float, float]] = []
+    steps = []
+    for number, (step, working) in enumerate(zip(program.steps, works, strict=True)):
+        steps.append((int(working), len(gates), len(step.gates), mix_int(number + 3)))  # `Chance` has number + 2 of these
+        gates.extend(step.gates)
+    plan_kernels().draw_streams[(-(-batch // _IMAGES),)](
+        keys, active.view(torch.uint8), streams, ahead, batch, STEPS=tuple(steps), GATES=tuple(map(tuple, gates)) or (0,),
+        COUNT=count, AHEAD=AHEAD, N=_IMAGES, enable_fp_fusion=False,
+    )  # fmt: skip
+    return active, list(zip(streams.unbind(0), ahead.unbind(0), strict=True))
+
+
+def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
+    """Equal places are settled together, as in `resolve.place_boxes`."""
+    alike: dict[Boxes, list[int]] = {}
+    offsets, offset = [], 0
+    for number, place in enumerate(program.places):
+        assert isinstance(place, Boxes)
+        alike.setdefault(place, []).append(number)
+        offsets.append(offset)
+        offset += place.words(size)
+    placed: dict[int, Tensor] = {}
+    for place, numbers in alike.items():
+        rows = place.most + (place.ratio is not None) + 1
+        out = torch.empty(len(numbers), len(keys), rows, 4, dtype=torch.int32, device=keys.device)
+        masks = [sum(1 << step for step in program.steps_at(number)) for number in numbers]
+        options: dict[str, Any] = {
+            "OFFSETS": tuple(offsets[number] for number in numbers), "HERE": tuple(masks), "COUNT": len(numbers),
+            "STEPS": len(program.steps), "PLACEMENT": get_args(Placement).index(place.placement), "ALIGN": place.align,
+        }  # fmt: skip
+        kernel = plan_kernels().count_boxes
+        if place.ratio is not None:
+            kernel = plan_kernels().settle_boxes
+            lines, words = _tile(size)
+            options |= {"WHOLE": place.overshoot, "R": lines, "W": words, "num_warps": min(max(lines * words // 512, 1), 16)}
+        kernel[(len(numbers) * len(keys),)](
+            keys, active.view(torch.uint8), out, len(keys), len(program.steps), rows, *_amount(place, size), *size,
+            *_sides(place, size[0]), *_sides(place, size[1]), **options, N=_power(rows * (4 if place.ratio is not None else 1)),
+            enable_fp_fusion=False,
+        )  # fmt: skip
+        placed |= dict(zip(numbers, out.unbind(0), strict=True))
+    return tuple(placed[number] for number in range(len(program.places)))
+
+
+def _amount(place: Boxes, size: Sequence[int]) -> tuple[int, int]:
+    """The least of what an image draws, pixels or boxes, and how many values there are from it on: that of `Boxes.target`."""
+    if place.ratio is None:
+        low, high = place.count if isinstance(place.count, tuple) else (place.most, place.most)
+        return low, high - low + 1
+    pixels = math.prod(size)
+    if not isinstance(place.ratio, tuple):
+        return round(place.ratio * pixels), 1
+    low, high = math.ceil(place.ratio[0] * pixels - _TINY), math.floor(place.ratio[1] * pixels + _TINY)
+    return (low, high - low + 1) if low <= high else (round((place.ratio[0] + place.ratio[1]) / 2 * pixels), 1)
+
+
+def _sides(place: Boxes, length: int) -> tuple[int, int, int]:
+    """The least side, how many sides there are from it on, and the places of a corner (`Boxes._axis`), in cells of the grid."""
+    low, high = place.side if isinstance(place.side, tuple) else (place.side, place.side)
+    step = place.align
+    if place.placement == "origin":
+        least = max(round(low * length), step)
+        return least, max(round(high * length) - least, 1), max(length - step, 1)
+    cells = -(-length // step)
+    least = min(max(round(low * length / step), 1), cells)
+    return least, min(max(round(high * length / step), least), cells) - least + 1, cells
+
+
+def _tile(size: Sequence[int]) -> tuple[int, int]:
+    """Rows and words of 32 columns, both padded to a power of two."""
+    return _power(size[0]), _power(-(-size[1] // 32))
+
+
+def _power(number: int) -> int:
+    return 1 << (number - 1).bit_length()
