@@ -15,6 +15,7 @@ from gmml_aug import fused_steps
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not fused_steps.has_triton(), reason="needs triton")
 def test_every_part_of_it_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_session", str(tmp_path / "all.json"), "--rehearse"]
