@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
+DATA ?= data
+RUNS ?= runs/evidence
+ONLY ?=
 
-.PHONY: demo gallery test lint types tests slow bench clean
+.PHONY: demo gallery test lint types tests slow bench evidence clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe and write demo.png; IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -29,6 +32,9 @@ slow: $(VENV)/.test  ## what is run by hand before a release
 bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/gmml bench -o benchmarks/results/here.json
+
+evidence: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, RUNS=folder
+	$(BIN)/python -m benchmarks.evidence --data "$(DATA)" --runs "$(RUNS)" $(if $(ONLY),--only $(foreach row,$(ONLY),'$(row)'))
 
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery

@@ -12,8 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,15 +49,22 @@ class Pictures:
         return np.kron(coarse, np.ones((8, 8, 1), np.uint8))
 
 
-def bare_step(batch: int) -> Callable[[], object]:
-    """The model alone, on one fixed batch."""
+def bare_step(config: PretrainConfig, batch: int) -> Callable[[], object]:
+    """The model of a config alone, on one fixed batch, with its device and precision."""
     torch.manual_seed(0)
-    model = gm.GMMLAutoencoder(MODEL, drop_path_rate=0.1).train()
-    optimizer = torch.optim.AdamW(parameter_groups(model, {}), lr=1e-4)
-    clean, mask = torch.randn(batch, 3, 64, 64), torch.rand(batch, 1, 64, 64) < 0.5
+    accelerator = make_accelerator(config)
+    device = accelerator.device
+    model = gm.GMMLAutoencoder(config.model, drop_path_rate=config.drop_path).to(device).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, {}), lr=1e-4, fused=device.type == "cuda")
+    clean = torch.randn(batch, 3, *model.img_size, device=device)
+    mask = torch.rand(batch, 1, *model.img_size, device=device) < 0.5
+    if config.compile:
+        model.compile()
 
     def step() -> None:
-        gm.masked_l1(model(clean), clean, mask).backward()
+        with accelerator.autocast():
+            loss = gm.masked_l1(model(clean), clean, mask)
+        loss.backward()
         clip_gradients([parameter.grad for parameter in model.parameters() if parameter.grad is not None], 3.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -64,18 +72,23 @@ def bare_step(batch: int) -> Callable[[], object]:
     return step
 
 
-def recipe_step(folder: Path, *, resident: bool, workers: int) -> Callable[[], object]:
-    """A step of ``gmml pretrain`` with everything in it."""
-    config = PretrainConfig(
-        out=folder, model=MODEL, batch_size=BATCH, epochs=100_000, cpu=True, resident=resident, workers=workers, data="pictures"
-    )
+def recipe_step(config: PretrainConfig, dataset: Any) -> Callable[[], object]:
+    """A step of ``gmml pretrain`` with everything in it.
+
+    Args:
+        config: of a run with enough epochs that it never ends.
+        dataset: any map data set.
+    """
+    accelerator = make_accelerator(config)
     objective = build_objective(config)
     feed = make_feed(
-        open_source(config, dataset=Pictures()),
+        open_source(config, dataset=dataset),
         view_plan(config, objective.autoencoder),
-        batch_size=BATCH,
-        workers=workers,
-        resident=resident,
+        batch_size=config.batch_size,
+        device=accelerator.device,
+        workers=config.workers,
+        resident=config.resident,
+        resident_size=config.resident_size,
     )
 
     def loss(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -85,7 +98,7 @@ def recipe_step(folder: Path, *, resident: bool, workers: int) -> Callable[[], o
     training = Training(
         Job(
             config=config,
-            accelerator=make_accelerator(config),
+            accelerator=accelerator,
             model=objective,
             feed=feed,
             record=Record(config),
@@ -95,7 +108,7 @@ def recipe_step(folder: Path, *, resident: bool, workers: int) -> Callable[[], o
         )
     )
     training.model.train()
-    batches = (batch for epoch in range(100_000) for batch in feed.epoch(epoch))
+    batches = (batch for epoch in range(config.epochs) for batch in feed.epoch(epoch))
     return lambda: training.one(next(batches))
 
 
@@ -103,10 +116,12 @@ def main() -> None:
     """Measure, print and write."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        config = PretrainConfig(model=MODEL, batch_size=BATCH, epochs=100_000, cpu=True, workers=0, data="pictures")
+        resident, decoded = (replace(config, out=Path(folder) / str(kept), resident=kept) for kept in (True, False))
         contenders = {
-            "the model alone, the same number of views": bare_step(2 * BATCH),
-            "the recipe, resident": recipe_step(Path(folder) / "resident", resident=True, workers=0),
-            "the recipe, decoded in the process": recipe_step(Path(folder) / "decoded", resident=False, workers=0),
+            "the model alone, the same number of views": bare_step(config, 2 * BATCH),
+            "the recipe, resident": recipe_step(resident, Pictures()),
+            "the recipe, decoded in the process": recipe_step(decoded, Pictures()),
         }
         for run in contenders.values():
             run()

@@ -121,6 +121,8 @@ class PretrainConfig(TrainConfig):
     """A preset of gmml_aug, or the code of a composition (what print(corrupt) shows); that of the method by default."""
     decoder: Literal["paper", "release", "mc_ssl"] | None = None
     """That of the method by default."""
+    blocks: tuple[int, ...] | None = None
+    """Blocks that the decoder sees the average of, counting from 1, ascending (GMML figure 7); those of the method by default."""
     terms: Literal["both", "reconstruction", "concepts"] = "both"
     """mc_ssl: which losses (MC-SSL table 3)."""
     classes: int = 8192

@@ -107,6 +107,7 @@ def build_objective(config: PretrainConfig) -> Objective:
 
     model: dict[str, Any] = {
         "decoder": config.decoder,
+        "blocks": config.blocks,
         "img_size": config.img_size,
         "patch_size": config.patch_size,
         "in_chans": config.in_chans,

@@ -1,0 +1,92 @@
+"""The data sets of the rows, by name, from a folder of unpacked packs."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.config import FinetuneConfig
+from gmml_models.recipes.data.imageset import Source, Subset
+from gmml_models.recipes.data.map_sets import MapSource
+from gmml_models.recipes.data.sources import open_source
+
+_DIGITS = ("mnist_t10k-images-idx3-ubyte.gz", "mnist_t10k-labels-idx1-ubyte.gz")
+
+
+class Pair(NamedTuple):
+    """Images to learn from, and to measure on."""
+
+    train: Source
+    test: Source
+
+
+def open_images(name: str, folder: Path) -> Pair:
+    """A data set of `benchmarks.evidence.rows`.
+
+    ``PACK`` are the folders ``train`` and ``test`` of a pack, ``PACK/15`` has the first 15 training images of each class alone,
+    ``PACK/held`` measures on every fifth training image of each class, which is then not learnt from: the test images are not
+    touched. ``mnist/N`` are the first N digits of MNIST's test file, in three equal channels.
+
+    Raises:
+        UsageError: a pack is missing.
+    """
+    pack, _, part = name.partition("/")
+    if pack == "mnist":
+        return _digits(folder, int(part))
+    if not (folder / pack / "train").is_dir():
+        raise UsageError(
+            f"evidence: {folder} holds no {pack}/train. Unpack {pack}_*.tar there; the README beside the packs says where they "
+            "come from. Rows of other data can be run without it, with --only."
+        )
+    train = open_source(FinetuneConfig(data=str(folder / pack), split="train"), purpose="train")
+    if part == "held":
+        place = _places(train)
+        held = [number for number in range(len(train)) if place[number] % 5 == 4]
+        return Pair(Subset(train, sorted({*range(len(train))} - {*held})), Subset(train, held))
+    test = open_source(FinetuneConfig(data=str(folder / pack), test_split="test"), purpose="test", classes=train.classes)
+    if part:
+        place = _places(train)
+        train = Subset(train, [number for number in range(len(train)) if place[number] < int(part)])
+    return Pair(train, test)
+
+
+def _places(source: Source) -> list[int]:
+    """How many images of its class come before each image."""
+    seen: dict[object, int] = {}
+    places = []
+    for label in source.labels():
+        places.append(seen.get(label, 0))
+        seen[label] = places[-1] + 1
+    return places
+
+
+class _Digits:
+    """A map data set of digits."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.targets = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return np.repeat(self.images[index][:, :, None], 3, axis=2), int(self.targets[index])
+
+
+def _digits(folder: Path, count: int) -> Pair:
+    try:
+        images, labels = (gzip.decompress((folder / name).read_bytes()) for name in _DIGITS)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"evidence: {error.filename} is not there. Put {' and '.join(_DIGITS)} into {folder}: MNIST's test file."
+        ) from error
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
+    classes = np.frombuffer(labels, np.uint8, offset=8)
+    first = _Digits(pixels[:count], classes[:count])
+    rest = _Digits(pixels[count:], classes[count:])
+    train, test = (MapSource(one, channels=3, labelled=True) for one in (first, rest))
+    return Pair(train, test)

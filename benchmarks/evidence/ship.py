@@ -1,0 +1,88 @@
+"""A run of the evidence as a model of the zoo: its folder of weights, with what was measured of it written into its card.
+
+``python -m benchmarks.evidence.ship main/caltech-gmml --name gmml_vit_micro_patch8_64.caltech101 --runs FOLDER``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gmml_models as gm
+from benchmarks.evidence.__main__ import RESULTS
+from benchmarks.evidence.parts import named
+from benchmarks.evidence.row import Row
+from benchmarks.evidence.rows import CALTECH, ROWS
+from benchmarks.evidence.run import command, key, read
+from benchmarks.evidence.verdict import numbers
+from gmml_models.zoo import WEIGHTS
+
+LICENCE = "research-use-only"
+"""Of weights that come from photographs whose licence is not known for certain."""
+DATA: Mapping[str, Mapping[str, Any]] = {
+    CALTECH: {
+        "name": "Caltech-101, a subset: 15 images of each of 101 classes, shorter side 160",
+        "images": 1515,
+        "licence": "not stated where the images were taken from; single images may carry rights of others: research use only",
+    },
+}
+_WORDS = {
+    "top1": "top-1 after fine-tuning, percent",
+    "knn": "k-NN (20 neighbours, mean of the patch tokens), percent",
+    "linear": "linear probe (mean of the patch tokens), percent",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the folder; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.ship", description=__doc__)
+    parser.add_argument("row", help="a row with a pretraining, whose numbers are in the results")
+    parser.add_argument("--name", required=True, help="of the model: gmml_<encoder>.<data>")
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of all runs")
+    parser.add_argument("--seed", type=int, default=0, help="which of the runs")
+    parser.add_argument("--to", type=Path, default=WEIGHTS, help="folder of the zoo")
+    told = parser.parse_args(arguments)
+    row = next((one for one in ROWS if one.name == told.row), None)
+    if row is None or row.pretrain is None or row.pretrain.data not in DATA:
+        print(f"ship: {told.row!r} is no row with a pretraining on {', '.join(DATA)}. --list of benchmarks.evidence shows rows.")
+        return 2
+    source = told.runs / named(replace(row.pretrain, seed=told.seed)) / "weights"
+    if not source.is_dir():
+        print(f"ship: {source} is not there. Run the row first: {command(row)}.")
+        return 2
+    model = gm.GMMLAutoencoder.from_pretrained(source)
+    model.save_pretrained(told.to / told.name, about=about(row, told.seed, told.name, source), license=LICENCE)
+    print(f"{told.to / told.name}: {sum(file.stat().st_size for file in (told.to / told.name).iterdir()):,} bytes")
+    return 0
+
+
+def about(row: Row, seed: int, name: str, source: Path) -> dict[str, Any]:
+    """What the card says: the run's own record, the data, and every measure over the seeds of its row."""
+    assert row.pretrain is not None
+    recorded = json.loads((source / "config.json").read_text(encoding="utf-8"))["gmml"]
+    results = read(RESULTS)
+    own = results.get(key(row, seed))
+    metrics = []
+    for measure, words in _WORDS.items():
+        found = numbers(row, results, measure)
+        if found is not None and own is not None:
+            metrics.append(
+                {
+                    "name": f"{words}; this one {own[measure]:.1f}, mean of {len(found.values)} seeds beside",
+                    "value": round(found.mean, 1),
+                    "spread": None if found.spread is None else round(found.spread, 1),
+                    "measured_by": f"gmml, on 1,010 other images of the same classes, {own['machine']['date']}",
+                    "command": command(row),
+                }
+            )
+    kept = {part: recorded[part] for part in ("objective", "recipe", "losses") if part in recorded}
+    return {**kept, "name": name, "data": dict(DATA[row.pretrain.data]), "metrics": metrics}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

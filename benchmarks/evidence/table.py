@@ -1,0 +1,97 @@
+"""The tables of docs/reproducing.md, drawn from the JSON: nothing in them is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.row import Row
+from benchmarks.evidence.rows import ROWS
+from benchmarks.evidence.run import Results, command, key, same
+from benchmarks.evidence.verdict import judge, numbers
+from gmml_models.errors import UsageError
+from gmml_models.recipes.engine.progress import clock
+from gmml_models.recipes.engine.record import write_aside
+
+BEGIN, END = "<!-- evidence: begin (drawn by make evidence) -->", "<!-- evidence: end -->"
+
+
+def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
+    """Draw the tables anew between the markers of a page.
+
+    Raises:
+        UsageError: no page, or no markers in it.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(f"evidence: {page} lacks the lines {BEGIN!r} and {END!r}. Put them where the tables shall be.")
+    write_aside(page, f"{before}{BEGIN}\n\n{draw(results, rows)}\n\n{END}{after}".removesuffix("\n"))
+
+
+def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
+    """Markdown: claims with their verdicts, all rows with their numbers, the machines they were measured on."""
+    claims = [_claim(row, number, results, rows) for row in rows for number in range(len(row.claims))]
+    head = ["claim", "the paper's numbers", "ours", "difference", "verdict"]
+    numbers_head = ["row", "what", "fine-tuned", "k-NN", "linear probe", "seeds", "time", "command"]
+    lines = [
+        "### Claims",
+        "",
+        *_lines(head, claims),
+        "",
+        "### Rows",
+        "",
+        *_lines(numbers_head, [_row(row, results) for row in rows]),
+    ]
+    known = [results[key(row, seed)] for row in rows for seed in row.seeds if same(row, results.get(key(row, seed)))]
+    machines = list(dict.fromkeys(_machine(one["machine"]) for one in known))
+    again = [(name, one["again"]) for name, one in results.items() if "again" in one]
+    if machines:
+        lines += ["", "Measured on:", "", *(f"- {one}" for one in machines)]
+    for one in (results.get("speed cpu"), results.get("speed gpu")):
+        if one is not None:
+            lines += ["", _speed(one)]
+    if again:
+        equal = sum(bool(one["same"]) for _, one in again)
+        names = ", ".join(f"`{name}`" for name, _ in again)
+        lines += ["", f"Measured a second time from nothing: {names}. Every number was the same in {equal} of {len(again)}."]
+    return "\n".join(lines)
+
+
+def _claim(row: Row, number: int, results: Results, rows: Sequence[Row]) -> list[str]:
+    claim = row.claims[number]
+    other = next(one for one in rows if one.name == claim.against)
+    difference, verdict = judge(row, claim, results, rows)
+    pair = " against ".join(f"{numbers(one, results) or 'not run'} (`{one.name}`)" for one in (row, other))
+    return [f"{claim.words} ({claim.source})", claim.paper, pair, difference, verdict]
+
+
+def _row(row: Row, results: Results) -> list[str]:
+    found = [results[key(row, seed)] for seed in row.seeds if same(row, results.get(key(row, seed)))]
+    name, ending = f"`{row.name}`", f"`{command(row)}`"
+    if not found:
+        return [name, row.what, "not run", "", "", "", "", ending]
+    cells = [str(numbers(row, results, measure)) for measure in ("top1", "knn", "linear")]
+    seeds = " ".join(str(one["seed"]) for one in found)
+    return [name, row.what, *cells, seeds, clock(sum(one["seconds"] for one in found)), ending]
+
+
+def _machine(one: dict[str, object]) -> str:
+    hardware = f"{one['gpu']}, {one['cpu']}" if one["gpu"] else one["cpu"]
+    packages = ", ".join(f"{name} {one[name]}" for name in ("python", "torch", "timm", "torchvision", "scikit-learn", "gmml"))
+    return f"{hardware}, {one['threads']} thread(s), {one['system']}; {packages}; {one['date']}"
+
+
+def _speed(one: dict[str, Any]) -> str:
+    return (
+        f"Speed of resident pretraining ({one['model']}, {one['batch_size']} images a step, {one['precision']}): "
+        f"{one['recipe']:.0f} img/s, {one['share']:.1%} of the {one['step']:.0f} img/s of the same model's step on one "
+        f"fixed batch; `python -m benchmarks.evidence --data FOLDER --speed`, {_machine(one['machine'])}."
+    )
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    table = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
