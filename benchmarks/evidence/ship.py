@@ -22,7 +22,7 @@ from benchmarks.evidence.run import command, key, read
 from benchmarks.evidence.verdict import numbers
 from gmml_models.zoo import WEIGHTS
 
-LICENCE = "research-use-only"
+LICENCE = "research use only"
 """Of weights that come from photographs whose licence is not known for certain."""
 DATA: Mapping[str, Mapping[str, Any]] = {
     CALTECH: {
