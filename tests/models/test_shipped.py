@@ -1,9 +1,10 @@
-"""The weights that come with the package: in the layout, with their card, loaded by everybody without a network, and worth something."""
+"""The weights that come with the package: small, with their card, loaded by everybody without a network, and worth something."""
 
 from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -58,7 +59,7 @@ def test_everybody_loads_the_same_encoder_without_a_network(name: str, monkeypat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model = gm.create_model(name, pretrained=True).eval()
     images = torch.randn(2, model.in_chans, *model.img_size)
-    theirs = timm.create_model(f"local-dir:{WEIGHTS / name}", pretrained=True).eval()
+    theirs: Any = timm.create_model(f"local-dir:{WEIGHTS / name}", pretrained=True).eval()
     with torch.no_grad():
         wanted = model.encoder.forward_features(images)
         assert torch.equal(theirs.forward_features(images), wanted)
