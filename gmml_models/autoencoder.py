@@ -278,14 +278,8 @@ class GMMLAutoencoder(nn.Module):
         }
 
     def _check_blocks(self, what: str, blocks: Sequence[int], least: int = 1) -> tuple[int, ...]:
-        depth, chosen = len(self.encoder.blocks), tuple(blocks)
-        whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)
-        if not whole or len(chosen) < least or chosen != tuple(sorted(set(chosen) & set(range(1, depth + 1)))):
-            raise ValueError(
-                f"GMMLAutoencoder: {what}={blocks!r} are not distinct, ascending whole numbers from 1 to {depth}, the depth of "
-                f"this encoder. Give for example {default_blocks(depth)}."
-            )
-        return chosen
+        depth = len(self.encoder.blocks)
+        return geometry.check_blocks(f"GMMLAutoencoder: {what}", blocks, depth, example=default_blocks(depth), least=least)
 
 
 def default_blocks(depth: int) -> tuple[int, ...]:

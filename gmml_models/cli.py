@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from gmml_models.attention_command import AttentionMaps
 from gmml_models.bench_command import Bench
+from gmml_models.concepts_command import Concepts
 from gmml_models.convert_command import Convert
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.errors import UsageError
@@ -19,6 +21,7 @@ from gmml_models.evaluate_command import Evaluate
 from gmml_models.finetune_command import Finetune
 from gmml_models.models_command import Models
 from gmml_models.pretrain_command import Pretrain
+from gmml_models.reconstruct_command import Reconstruct
 from gmml_models.stats_command import Stats
 
 
@@ -34,6 +37,9 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "pretrain": Pretrain,
     "finetune": Finetune,
     "evaluate": Evaluate,
+    "reconstruct": Reconstruct,
+    "attention": AttentionMaps,
+    "concepts": Concepts,
     "stats": Stats,
     "bench": Bench,
     "models": Models,

@@ -16,16 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from gmml_models.command_arguments import (
+    bundled_photographs,
+    check_output,
+    check_range,
+    device_of,
+    read_images,
+    several,
+    write_sheet,
+)
 from gmml_models.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from gmml_aug import Corruption, Plan
     from gmml_models.photographs import Reading
+    from gmml_models.sheet import Sheet
     from gmml_models.stages import Stage
 
+_WHO = "gmml corrupt"
 _DEMO = Path("demo.png")
 _DEMO_SEED = 144  # every step shows on every photograph
 _SEEDS = 1 << 31
@@ -53,7 +63,7 @@ class Corrupt:
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, and folders of them. Any sizes and modes; the middle square of each is used."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """Where the sheet is written, a .png file; demo.png with --demo."""
+    """Where the sheet is written, a .png or .pdf file; demo.png with --demo."""
     demo: bool = False
     """Take the photographs that come with scikit-image, if no IMAGES are given."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
@@ -78,19 +88,10 @@ class Corrupt:
 
         import gmml_aug
         from gmml_models import stages
-        from gmml_models.photographs import read_photographs
-        from gmml_models.sheet import save
 
-        device = self._device()
-        reading = read_photographs(paths, self.size, self.batch, without=output)
-        for skipped in reading.skipped:
-            print(f"gmml corrupt: {skipped.path} is skipped: {skipped.reason}.", file=sys.stderr)
+        device = device_of(_WHO, self.device)
+        reading = read_images(_WHO, paths, self.size, self.batch, output, ", or --demo for photographs that come with scikit-image")
         count = len(reading.photographs)
-        if count == 0:
-            raise UsageError(
-                "gmml corrupt: not one image could be read, so nothing was written. Give image files, or folders of them, "
-                "or --demo for photographs that come with scikit-image."
-            )
         build = getattr(gmml_aug.presets, self.preset)
         foreign = "alone" in inspect.signature(build).parameters
         if count == 1 and foreign:
@@ -105,25 +106,21 @@ class Corrupt:
         except ValueError as error:  # images smaller than a cell of the preset
             raise UsageError(f"gmml corrupt: {error} Give a larger --size.") from error
         alone = stages.stages(corrupt, batch, plan, min(count, self.columns))
-        sheet = self._sheet(corrupt, batch, plan, alone, reading, seed)
-        try:
-            save(sheet, output)
-        except OSError as error:
-            raise _unwritable(output, error) from error
+        written = write_sheet(_WHO, self._sheet(corrupt, batch, plan, alone, reading, seed), output)
 
         parts = ", ".join(f"{stage.name} {stages.mean(stage.shares)}" for stage in alone)
         together = stages.mean(stages.shares(corrupt.apply(batch, plan).mask))
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        print(f"{self.preset} on one batch of {_several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
+        print(f"{self.preset} on one batch of {several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
         if reading.left:
-            print(f"  left     {_several(reading.left, 'file')} that were not looked at: --batch takes more")
+            print(f"  left     {several(reading.left, 'file')} that were not looked at: --batch takes more")
         print(f"  touched  {parts}; all together {together} of the pixels")
         print(f"  speed    {speed(corrupt, batch)}")
         if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
             many = batch.repeat(-(-_TYPICAL // count), 1, 1, 1)[:_TYPICAL]
             print(f"           {speed(corrupt, many)}")
         print(f"           (smallest of {_ROUNDS} after a warm-up, in turns with clone; one thread on the CPU)")
-        print(f"  sheet    {output} ({sheet.width} x {sheet.height})")
+        print(f"  sheet    {written}")
         print("In a training loop, with the mean and std that your images were normalised by:")
         print("  import gmml_aug")
         print(f"  corrupt = gmml_aug.presets.{self.preset}(values=(mean, std))")
@@ -132,26 +129,15 @@ class Corrupt:
 
     def _check_numbers(self) -> None:
         limits = (("size", self.size, _SIZES), ("columns", self.columns, _COLUMNS), ("batch", self.batch, _BATCHES))
-        for name, value, (low, high) in limits:
-            if not low <= value <= high:
-                raise UsageError(f"gmml corrupt: --{name} {value} is out of range. Allowed is {low} to {high}.")
+        for name, value, limit in limits:
+            check_range(_WHO, name, value, *limit)
 
     def _output(self) -> Path:
         """Where the sheet goes, checked before any work is done."""
         if self.output is None and not self.demo:
             raise UsageError("gmml corrupt: no file for the sheet was named. Give one with -o, for example -o sheet.png.")
         output = self.output or _DEMO
-        if output.suffix.lower() != ".png":
-            raise UsageError(f"gmml corrupt: -o {output} does not end in .png, and the sheet is a PNG file. Give a name that does.")
-        try:
-            if output.is_dir():
-                raise UsageError(f"gmml corrupt: -o {output} is a folder. Give a file, for example -o {output / 'sheet.png'}.")
-            if not output.parent.is_dir():
-                raise UsageError(f"gmml corrupt: -o {output} lies in a folder that does not exist, {output.parent}. Make it first.")
-            if output.exists() and any(path.exists() and path.samefile(output) for path in self.images):
-                raise UsageError(f"gmml corrupt: -o {output} is one of the IMAGES, which are never written to. Give another name.")
-        except OSError as error:
-            raise _unwritable(output, error) from error
+        check_output(_WHO, output, self.images)
         return output
 
     def _paths(self) -> Sequence[Path]:
@@ -159,27 +145,11 @@ class Corrupt:
             return self.images
         if not self.demo:
             raise UsageError("gmml corrupt: no IMAGES came. Give image files, or folders of them, or --demo.")
-        from gmml_models.photographs import bundled
-
-        found = bundled()
-        if not found:
-            raise UsageError(
-                "gmml corrupt: --demo shows photographs that come with scikit-image, which is not installed. "
-                'Install it with pip install "gmml[demo]", or give IMAGES.'
-            )
-        return found
-
-    def _device(self) -> torch.device:
-        import torch
-
-        there = torch.cuda.is_available()
-        if self.device == "cuda" and not there:
-            raise UsageError("gmml corrupt: --device cuda came, but torch finds no CUDA device here. Give --device cpu or auto.")
-        return torch.device("cpu" if self.device == "cpu" or not there else "cuda")
+        return bundled_photographs(_WHO, "--demo")
 
     def _sheet(
         self, corrupt: Corruption, batch: torch.Tensor, plan: Plan, alone: Sequence[Stage], reading: Reading, seed: int
-    ) -> Image.Image:
+    ) -> Sheet:
         from gmml_models import stages
         from gmml_models.sheet import Sheet, edge_of
 
@@ -190,14 +160,14 @@ class Corrupt:
         options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.foreign and count == 1 else "")
         return Sheet(
             title=self.preset,
-            about=f"{_ABOUT[self.preset]}, on one batch of {_several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
+            about=f"{_ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
             "Every step is shown alone, at the places where it works in the whole.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
             rows=stages.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
             legend=stages.legend(corrupt, plan, alone),
             code=f"images, mask = gmml_aug.presets.{self.preset}({options})"
             f"(batch, keys=gmml_aug.keys({seed}, 0, range({count}){on}))",
-        ).draw()
+        )
 
 
 def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
@@ -226,14 +196,6 @@ def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
         torch.set_num_threads(threads)
     call, clone = (min(times) for times in zip(*rounds, strict=True))
     return (
-        f"{_several(len(batch), 'image')} in {call * 1e3:.2f} ms, {len(batch) / call:,.0f} img/s, "
+        f"{several(len(batch), 'image')} in {call * 1e3:.2f} ms, {len(batch) / call:,.0f} img/s, "
         f"{call / clone:.1f} x batch.clone() ({clone * 1e3:.2f} ms)"
     )
-
-
-def _unwritable(output: Path, error: OSError) -> UsageError:
-    return UsageError(f"gmml corrupt: {output} could not be written: {error.strerror or error}. Give another place with -o.")
-
-
-def _several(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -130,6 +130,13 @@ def final_norm(vit: VisionTransformer) -> nn.Module:
     return norm
 
 
+def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """The tokens (B, P + N, d) of images (B, C, H, W) behind the last block and the final norm: P that are no patches, then N."""
+    tokens: Tensor = vit.forward_features(images)
+    # with average pooling timm keeps the last norm behind its own pooling
+    return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
+
+
 def _on_meta(architecture: str, arguments: dict[str, Any]) -> Any:
     with torch.device("meta"):
         return timm.create_model(architecture, num_classes=0, **arguments)

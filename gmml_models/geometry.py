@@ -1,4 +1,4 @@
-"""What an encoder's images are: their size, patches, channels and statistics; asked and checked alike by all models around one."""
+"""What an encoder is asked before any work: its images (size, patches, channels, statistics) and its blocks; all models alike."""
 
 from __future__ import annotations
 
@@ -57,6 +57,29 @@ def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int,
             f"example to {max(down, height - height % down)} x {max(across, width - width % across)}."
         )
     return height // down, width // across
+
+
+def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequence[int], least: int = 1) -> tuple[int, ...]:
+    """Chosen blocks of an encoder, counting from 1.
+
+    Args:
+        who: speaks in errors.
+        blocks: which.
+        depth: how many there are.
+        example: what the error advises.
+        least: how many must be chosen.
+
+    Raises:
+        ValueError: not distinct, ascending whole numbers from 1 to the depth, or too few.
+    """
+    chosen = tuple(blocks)
+    whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)
+    if not whole or len(chosen) < least or chosen != tuple(sorted(set(chosen) & set(range(1, depth + 1)))):
+        raise ValueError(
+            f"{who}={blocks!r} are not distinct, ascending whole numbers from 1 to {depth}, the depth of this encoder. Give for "
+            f"example {tuple(example)}."
+        )
+    return chosen
 
 
 def statistics(

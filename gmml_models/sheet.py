@@ -1,24 +1,25 @@
-"""The contact sheet: a column for every image, a row for every stage, drawn with Pillow alone."""
+"""The contact sheet: pictures in rows and columns, with what a person must know to read them, as PNG or PDF."""
 
 from __future__ import annotations
 
-import math
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
-_PAPER, _INK, _PALE, _LINE = "#FBFBF9", "#222222", "#85837C", "#DFDDD6"
+from gmml_models.canvas import LINE, PALE, Canvas, length
+
 _TITLE, _LABEL, _TEXT, _SMALL = 38, 20, 15, 14  # sizes of type
-_FINER = 4  # text is drawn this much larger and reduced: letters placed at whole pixels stand unevenly
 _MARGIN, _LABELS, _GAP = 64, 132, 14
 _SPACE, _CAPTION, _SECTION = 16, 22, 28  # under a picture, for a caption there, and above a section
 _SWATCH = 11
 _LEAST = 560  # width of the content: narrower text is no pleasure to read
 _SMALL_EDGE, _LARGE_EDGE = 160, 320
+_PDF_SCALE, _PDF_DPI = 2, 192  # a page as large as the PNG at 96 dots an inch
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that is drawn; pictures are squares of one size."""
+    """All that is drawn; pictures are of one height, those of a column of one width, and the last rows may have fewer."""
 
     title: str
     about: str
@@ -64,50 +65,67 @@ class Sheet:
     legend: Sequence[Swatch]
     code: str
 
-    def draw(self) -> Image.Image:
-        """The sheet as an RGB image."""
-        edge = self.rows[0].tiles[0].picture.width
-        content = max(_LABELS + len(self.columns) * (edge + _GAP) - _GAP, _LEAST)
+    def draw(self, scale: int = 1) -> Image.Image:
+        """The sheet as an RGB image, ``scale`` times as large."""
+        widths = [tile.picture.width for tile in max((row.tiles for row in self.rows), key=len)]
+        edge = self.rows[0].tiles[0].picture.height
+        content = max(_LABELS + sum(widths) + (len(widths) - 1) * _GAP, _LEAST)
         about = _lines(self.about, _TEXT, content)
         code = _lines(self.code, _SMALL, content)
         legend = _flow(self.legend, content - _LABELS)
         head = _MARGIN + _TITLE + 16 + len(about) * 22 + 48
         body = sum(edge + _SPACE + row.captioned * _CAPTION + row.section * _SECTION for row in self.rows)
         foot = len(legend) * 24 + 48 + len(code) * 21 + _MARGIN
-        image = Image.new("RGB", (content + 2 * _MARGIN, head + body + foot), _PAPER)
-        pen = ImageDraw.Draw(image)
+        canvas = Canvas(content + 2 * _MARGIN, head + body + foot)
 
         y = _MARGIN + _TITLE
-        _write(image, _MARGIN - 2, y, self.title, _TITLE)
+        canvas.write(_MARGIN - 2, y, self.title, _TITLE)
         y += 16
         for line in about:
             y += 22
-            _write(image, _MARGIN, y - 6, line, _TEXT, _PALE)
+            canvas.write(_MARGIN, y - 6, line, _TEXT, PALE)
         y += 48
-        left = [_MARGIN + _LABELS + column * (edge + _GAP) for column in range(len(self.columns))]
-        for x, name in zip(left, self.columns, strict=True):
-            _write(image, x, y - 10, _cut(name, _SMALL, edge), _SMALL, _PALE)
+        left = [_MARGIN + _LABELS + before for before in accumulate((width + _GAP for width in widths), initial=0)]
+        for x, name, width in zip(left, self.columns, widths, strict=False):
+            canvas.write(x, y - 10, _cut(name, _SMALL, width), _SMALL, PALE)
         for row in self.rows:
             if row.section:
-                _line(pen, y + 4, content)
+                _line(canvas, y + 4, content)
                 y += _SECTION
-            _label(image, row, y)
-            for x, tile in zip(left, row.tiles, strict=True):
-                image.paste(tile.picture, (x, y))
-                _write(image, x, y + edge + 19, _cut(tile.caption, _SMALL, edge), _SMALL, _PALE)
+            _label(canvas, row, y)
+            for x, tile in zip(left, row.tiles, strict=False):
+                canvas.paste(x, y, tile.picture)
+                canvas.write(x, y + edge + 19, _cut(tile.caption, _SMALL, tile.picture.width), _SMALL, PALE)
             y += edge + _SPACE + row.captioned * _CAPTION
         for entries in legend:
             for x, entry in entries:
-                _swatch(pen, _MARGIN + _LABELS + x, y + 12, entry.colour)
-                _write(image, _MARGIN + _LABELS + x + _SWATCH + 8, y + 12, entry.words, _SMALL)
+                _swatch(canvas, _MARGIN + _LABELS + x, y + 12, entry.colour)
+                canvas.write(_MARGIN + _LABELS + x + _SWATCH + 8, y + 12, entry.words, _SMALL)
             y += 24
         y += 32
-        _line(pen, y, content)
+        _line(canvas, y, content)
         y += 16
         for line in code:
             y += 21
-            _write(image, _MARGIN, y - 5, line, _SMALL, _PALE)
-        return image
+            canvas.write(_MARGIN, y - 5, line, _SMALL, PALE)
+        return canvas.draw(scale)
+
+    def write(self, path: Path) -> tuple[int, int]:
+        """Draw into a file, PNG or PDF by its ending; equal sheets give equal bytes. Returns width and height in pixels of scale 1.
+
+        Raises:
+            OSError: as `save`.
+        """
+        if path.suffix.lower() != ".pdf":
+            image = self.draw()
+            save(image, path)
+            return image.size
+        image = self.draw(_PDF_SCALE)
+        file = io.BytesIO()
+        options = {"quality": 95, "subsampling": 0, "resolution": _PDF_DPI}
+        image.save(file, format="PDF", title=self.title, creationDate=None, modDate=None, **options)
+        _write_aside(file.getvalue(), path)
+        return image.width // _PDF_SCALE, image.height // _PDF_SCALE
 
 
 def save(image: Image.Image, path: Path) -> None:
@@ -116,14 +134,9 @@ def save(image: Image.Image, path: Path) -> None:
     Raises:
         OSError: the folder is not there, full, or cannot be written to; nothing is left behind.
     """
-    whole = Path(os.path.realpath(path))  # a link stays a link
-    aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            image.save(file, format="PNG")
-        aside.replace(whole)
-    finally:
-        aside.unlink(missing_ok=True)
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    _write_aside(file.getvalue(), path)
 
 
 def edge_of(size: int) -> int:
@@ -154,37 +167,29 @@ def outlined(picture: Image.Image, mask: Image.Image, colour: str, width: int = 
     return drawn
 
 
-def _label(image: Image.Image, row: Row, y: int) -> None:
-    _write(image, _MARGIN, y + 16, row.name, _LABEL)
-    _write(image, _MARGIN, y + 40, row.note, _TEXT, _PALE)
+def _write_aside(data: bytes, path: Path) -> None:
+    whole = Path(os.path.realpath(path))  # a link stays a link
+    aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(data)
+        aside.replace(whole)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _label(canvas: Canvas, row: Row, y: int) -> None:
+    canvas.write(_MARGIN, y + 16, row.name, _LABEL)
+    canvas.write(_MARGIN, y + 40, _cut(row.note, _TEXT, _LABELS - _GAP), _TEXT, PALE)
     if row.colour is not None:
-        _swatch(ImageDraw.Draw(image), _MARGIN + _length(row.name, _LABEL) + 9, y + 15, row.colour)
+        _swatch(canvas, _MARGIN + length(row.name, _LABEL) + 9, y + 15, row.colour)
 
 
-def _swatch(pen: ImageDraw.ImageDraw, x: float, baseline: float, colour: str) -> None:
-    pen.rectangle((round(x), baseline - _SWATCH + 1, round(x) + _SWATCH - 1, baseline), colour)
+def _swatch(canvas: Canvas, x: float, baseline: int, colour: str) -> None:
+    canvas.rectangle(round(x), baseline - _SWATCH + 1, _SWATCH, _SWATCH, colour)
 
 
-def _line(pen: ImageDraw.ImageDraw, y: int, content: int) -> None:
-    pen.line((_MARGIN, y, _MARGIN + content - 1, y), _LINE)
-
-
-def _write(image: Image.Image, x: int, baseline: int, text: str, size: int, colour: str = _INK) -> None:
-    width, height = math.ceil(_length(text, size)) + 4, 2 * size
-    letters = Image.new("L", (width * _FINER, height * _FINER))
-    ImageDraw.Draw(letters).text((0, size * _FINER * 3 // 2), text, 255, _font(size * _FINER), anchor="ls")
-    image.paste(colour, (x, baseline - size * 3 // 2), letters.resize((width, height), Image.Resampling.BOX))
-
-
-def _length(text: str, size: int) -> float:
-    return _font(size * _FINER).getlength(text) / _FINER
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
+def _line(canvas: Canvas, y: int, content: int) -> None:
+    canvas.rectangle(_MARGIN, y, content, 1, LINE)
 
 
 def _lines(text: str, size: int, width: int) -> list[str]:
@@ -192,7 +197,7 @@ def _lines(text: str, size: int, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _length(longer, size) > width:
+        if lines[-1] and length(longer, size) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -202,9 +207,9 @@ def _lines(text: str, size: int, width: int) -> list[str]:
 def _cut(text: str, size: int, width: int) -> str:
     """A name of any characters as what the font has and the width holds."""
     text = text.encode("latin-1", "replace").decode("latin-1")
-    if _length(text, size) <= width:
+    if length(text, size) <= width:
         return text
-    while text and _length(text + "...", size) > width:
+    while text and length(text + "...", size) > width:
         text = text[:-1]
     return text + "..."
 
@@ -214,7 +219,7 @@ def _flow(legend: Sequence[Swatch], width: int) -> list[list[tuple[int, Swatch]]
     lines: list[list[tuple[int, Swatch]]] = [[]]
     x = 0
     for entry in legend:
-        wide = round(_length(entry.words, _SMALL)) + _SWATCH + 36
+        wide = round(length(entry.words, _SMALL)) + _SWATCH + 36
         if lines[-1] and x + wide - 28 > width:
             lines.append([])
             x = 0

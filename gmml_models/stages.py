@@ -19,7 +19,7 @@ from gmml_models.sheet import Row, Swatch, Tile, faint, flat, outlined
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # Okabe and Ito's colours, which colour-blind people tell apart too
-_COLOURS = {"noise": "#E69F00", "alien": "#0072B2", "grey": "#CC79A7", "blur": "#009E73"}
+STEP_COLOURS = {"noise": "#E69F00", "alien": "#0072B2", "grey": "#CC79A7", "blur": "#009E73"}
 _OTHER_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#000000")
 
 
@@ -67,7 +67,7 @@ def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int) -> list[S
         found.append(
             Stage(
                 name=name,
-                colour=_COLOURS.get(name) or next(others),
+                colour=STEP_COLOURS.get(name) or next(others),
                 outline=not step.fill.replaces,
                 images=done.images[:shown].clone(),
                 mask=done.mask,

@@ -6,8 +6,7 @@ V views, B images, C channels, (H, W) the size of a view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from gmml_aug.checks import check_keys
 from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.encoders import build_encoder
 from gmml_models.geometry import check_images
+from gmml_models.modes import evaluating
 
 
 class Reconstruction(NamedTuple):
@@ -138,7 +138,7 @@ class Objective(nn.Module, ABC):
         self._sizes([images], keys)
         _, corrupted, mask = self._batch([images], keys, [0])
         model = self.exported()
-        with _evaluating(model):
+        with evaluating(model):
             return Reconstruction(corrupted, mask, model(corrupted).float())
 
     @property
@@ -230,14 +230,3 @@ def build_autoencoder(
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -6,23 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 from torch import Tensor
 
+from gmml_models.figures.tiles import to_pictures
 from gmml_models.sheet import Row, Sheet, Tile, edge_of, flat, save
 
 if TYPE_CHECKING:
     from gmml_models.objectives import Reconstruction
-
-
-def to_pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> list[Image.Image]:
-    """Pictures of normalised images (B, C, H, W): colour for three channels, else the mean of the channels as grey."""
-    shape = (1, -1, 1, 1)
-    undone = images.float().cpu() * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
-    shown = undone if undone.shape[1] == 3 else undone.mean(1, keepdim=True)
-    pixels = (shown.nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0]).convert("RGB") for image in pixels]
 
 
 def reconstructions(

@@ -8,9 +8,8 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple, get_args, get_type_hints
+from typing import IO, Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,22 +18,14 @@ from PIL import Image
 
 import gmml_aug
 import gmml_models
-from gmml_models import cli, corrupt_command, photographs, sheet, stages
+from gmml_models import corrupt_command, photographs, sheet, stages
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.errors import UsageError
+from tests.models.command_line import Ran, Run, call, write_photographs
 
 SIZE = 32
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Rgb = tuple[int, int, int]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -42,25 +33,16 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """Run the command in this process, small, and without taking pains over its speed."""
     monkeypatch.setattr(corrupt_command, "_ROUNDS", 1)
 
-    def call(*words: object, size: int = SIZE) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["corrupt", *map(str, words), "--size", str(size), "--device", "cpu"])
-        captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, captured.out, captured.err)
+    def corrupt(*words: object, size: int = SIZE) -> Ran:
+        return call(capsys, "corrupt", *words, "--size", size, "--device", "cpu")
 
-    return call
+    return corrupt
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with three colourful images of different sizes."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, (width, height) in enumerate([(60, 40), (33, 70), (50, 50)]):
-        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((width * 2, height * 2)).save(folder / f"photo{number}.png")
-    return folder
+    return write_photographs(tmp_path / "photos")
 
 
 def halves(left: Any, right: Any, mode: str = "RGB", size: tuple[int, int] = (40, 40)) -> Image.Image:
@@ -552,7 +534,7 @@ def test_the_version_is_the_library_s() -> None:
         _ = gmml_models.nonsense
 
 
-@pytest.mark.parametrize("words", [["--help"], ["corrupt", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("corrupt", "reconstruct", "attention", "concepts"))])
 def test_help_is_quick(words: list[str]) -> None:
     code = f"""
 import sys
@@ -565,4 +547,4 @@ except SystemExit as ended:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "corrupt" in done.stdout
+    assert f"gmml {words[0]}".replace(" --help", "") in done.stdout

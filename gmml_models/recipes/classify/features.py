@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from gmml_models.encoders import final_norm
+from gmml_models.encoders import all_tokens
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -55,9 +55,7 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
         "token" is ViT's and GMML 3.1's (as DeiT), "mean" MC-SSL 4.3's, "both" the one that the authors of SiT published.
     """
     check_pool("pooled", encoder, pool)
-    tokens: Tensor = encoder.forward_features(images)  # (B, prefix + N, d)
-    if isinstance(encoder.norm, torch.nn.Identity):  # timm keeps the last norm behind its own pooling then
-        tokens = final_norm(encoder)(tokens)
+    tokens = all_tokens(encoder, images)  # (B, prefix + N, d)
     if pool == "token":
         return tokens[:, 0]
     mean = tokens[:, encoder.num_prefix_tokens :].mean(1)

@@ -1,0 +1,132 @@
+"""What the commands that draw check before any work: the file of the figure, the images, the device, numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmml_models.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from gmml_models.photographs import Reading
+    from gmml_models.sheet import Sheet
+
+ENDINGS = (".png", ".pdf")
+
+
+def check_range(who: str, name: str, value: int, low: int, high: int) -> None:
+    """Refuse a number outside ``low`` to ``high``.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not low <= value <= high:
+        raise UsageError(f"{who}: --{name} {value} is out of range. Allowed is {low} to {high}.")
+
+
+def check_output(who: str, output: Path, images: Sequence[Path]) -> None:
+    """Refuse a file that could not be written, or that is one of the images.
+
+    Raises:
+        UsageError: saying why.
+    """
+    if output.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            f"{who}: -o {output} does not end in {' or '.join(ENDINGS)}. Give a name that does, for example figure.png."
+        )
+    try:
+        if output.is_dir():
+            raise UsageError(f"{who}: -o {output} is a folder. Give a file, for example -o {output / 'sheet.png'}.")
+        if not output.parent.is_dir():
+            raise UsageError(f"{who}: -o {output} lies in a folder that does not exist, {output.parent}. Make it first.")
+        if output.exists() and any(path.exists() and path.samefile(output) for path in images):
+            raise UsageError(f"{who}: -o {output} is one of the IMAGES, which are never written to. Give another name.")
+    except OSError as error:
+        raise _unwritable(who, output, error) from error
+
+
+def bundled_photographs(who: str, why: str) -> Sequence[Path]:
+    """The photographs that come with scikit-image.
+
+    Args:
+        who: speaks in errors.
+        why: what shows them, for the error.
+
+    Raises:
+        UsageError: scikit-image is not installed.
+    """
+    from gmml_models.photographs import bundled
+
+    found = bundled()
+    if not found:
+        raise UsageError(
+            f"{who}: {why} shows photographs that come with scikit-image, which is not installed. "
+            'Install it with pip install "gmml[demo]", or give IMAGES.'
+        )
+    return found
+
+
+def device_of(who: str, name: str) -> torch.device:
+    """The device of ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError(f"{who}: --device cuda came, but torch finds no CUDA device here. Give --device cpu or auto.")
+    return torch.device("cpu" if name == "cpu" or not there else "cuda")
+
+
+def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: Path, advice: str = "") -> Reading:
+    """Photographs of files and folders; those that cannot be read are named on stderr.
+
+    Args:
+        who: speaks.
+        paths: files and folders.
+        size: side of the squares in pixels.
+        most: largest number of them.
+        output: the file of the figure, which is none of them.
+        advice: what else could be given, for the error.
+
+    Raises:
+        UsageError: not one could be read.
+    """
+    from gmml_models.photographs import read_photographs
+
+    reading = read_photographs(paths, size, most, without=output)
+    for skipped in reading.skipped:
+        print(f"{who}: {skipped.path} is skipped: {skipped.reason}.", file=sys.stderr)
+    if not reading.photographs:
+        raise UsageError(
+            f"{who}: not one image could be read, so nothing was written. Give image files, or folders of them{advice}."
+        )
+    return reading
+
+
+def write_sheet(who: str, sheet: Sheet, output: Path) -> str:
+    """Write a figure; the file and its size in words.
+
+    Raises:
+        UsageError: it could not be written; nothing is left behind.
+    """
+    try:
+        width, height = sheet.write(output)
+    except OSError as error:
+        raise _unwritable(who, output, error) from error
+    return f"{output} ({width} x {height})"
+
+
+def several(count: int, thing: str) -> str:
+    """A number of things in words."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _unwritable(who: str, output: Path, error: OSError) -> UsageError:
+    return UsageError(f"{who}: {output} could not be written: {error.strerror or error}. Give another place with -o.")

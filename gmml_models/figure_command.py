@@ -1,0 +1,164 @@
+"""What the commands that draw a paper's figure share: weights, images, a file; what needs torch is imported in the methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+
+import tyro
+
+from gmml_models.command_arguments import (
+    bundled_photographs,
+    check_output,
+    check_range,
+    device_of,
+    read_images,
+    several,
+    write_sheet,
+)
+from gmml_models.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor
+
+    from gmml_models.recipes.classify.weights import Start
+    from gmml_models.sheet import Sheet
+
+_MOST_IMAGES, _LARGEST = 64, 1024
+
+
+class Shown(NamedTuple):
+    """The images of a figure.
+
+    Attributes:
+        pictures: squares of one size.
+        names: of their files, without the ending.
+        skipped: files that could not be read.
+        left: files that were not looked at.
+    """
+
+    pictures: Sequence[Image.Image]
+    names: Sequence[str]
+    skipped: int
+    left: int
+
+
+@dataclass(frozen=True)
+class FigureCommand:
+    """A figure of what a model makes of images."""
+
+    name: ClassVar[str] = "figure"
+
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
+    """Image files, and folders of them: any sizes and modes, the middle square of each. Photographs of scikit-image by default."""
+    weights: str = ""
+    """The folder of a gmml pretrain run, a folder of weights, a Hub name, or a name that gmml models lists."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """Where the figure is written, a .png or .pdf file; the command's name and .png by default."""
+    count: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    """Largest number of images; the first ones are taken."""
+    size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """The shorter side of every image is resized to this; that of the weights by default."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes the GPU if there is one."""
+
+    @property
+    def who(self) -> str:
+        """Who speaks in errors."""
+        return f"gmml {self.name}"
+
+    @property
+    def file(self) -> Path:
+        """Where the figure goes."""
+        return self.output or Path(f"{self.name}.png")
+
+    def check(self) -> None:
+        """Refuse what can be refused without torch.
+
+        Raises:
+            UsageError: no weights, numbers out of range, a file that cannot be written.
+        """
+        if not self.weights:
+            raise UsageError(
+                f"{self.who}: no weights. Give --weights with the folder of a gmml pretrain run, a folder of weights, a Hub name, "
+                "or a name that gmml models lists."
+            )
+        check_range(self.who, "count", self.count, 1, _MOST_IMAGES)
+        if self.size is not None:
+            check_range(self.who, "size", self.size, 1, _LARGEST)
+        check_output(self.who, self.file, self.images)
+
+    def folder(self) -> str:
+        """The weights to load: those inside, if the folder of a run was given.
+
+        Raises:
+            UsageError: the run is not at its end.
+        """
+        run = Path(self.weights)
+        if (run / "weights" / "config.json").is_file():
+            return str(run / "weights")
+        if (run / "checkpoints").is_dir():
+            raise UsageError(
+                f"{self.who}: the run {run} has no weights yet. Let it go on to its end with the command that began it."
+            )
+        return self.weights
+
+    def read(self, vit: VisionTransformer) -> Shown:
+        """The images, of a size that the encoder takes.
+
+        Raises:
+            UsageError: such a size does not exist, no image can be read, or there are none.
+        """
+        from gmml_models.geometry import img_size, in_chans, patch_size
+
+        if in_chans(vit) not in (1, 3):
+            raise UsageError(f"{self.who}: {self.weights} takes images of {in_chans(vit)} channels, and photographs have 1 or 3.")
+        (down, across), size = patch_size(vit), self.size or max(img_size(vit))
+        if size % down or size % across:
+            step = math.lcm(down, across)
+            near = max(step, size - size % step)
+            raise UsageError(
+                f"{self.who}: squares of {size} are not a whole number of patches of {down} x {across}. Give --size {near}."
+            )
+        paths = self.images or bundled_photographs(self.who, "no IMAGES came; without any it")
+        reading = read_images(self.who, paths, size, self.count, self.file)
+        names = [photograph.path.stem for photograph in reading.photographs]
+        return Shown([photograph.picture for photograph in reading.photographs], names, len(reading.skipped), reading.left)
+
+    def batch(self, shown: Shown, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
+        """The images (B, C, H, W), normalised, on the device."""
+        from gmml_models.figures.tiles import to_images
+
+        return to_images(shown.pictures, mean, std).to(device)
+
+    def on(self) -> torch.device:
+        """The device."""
+        return device_of(self.who, self.device)
+
+    def finish(self, sheet: Sheet, shown: Shown, what: str) -> int:
+        """Write the figure, and say so; the exit code is 1 if files had to be skipped."""
+        written = write_sheet(self.who, sheet, self.file)
+        print(f"{what} of {several(len(shown.pictures), 'image')}, by {self.weights}")
+        if shown.left:
+            print(f"  left    {several(shown.left, 'file')} that were not looked at: --count takes more")
+        print(f"  figure  {written}")
+        return 1 if shown.skipped else 0
+
+
+def spread(depth: int, most: int = 6) -> tuple[int, ...]:
+    """Blocks that are shown by default: all of a few, else six at even distances up to the last."""
+    count = min(depth, most)
+    return tuple((depth * number + count // 2) // count for number in range(1, count + 1))
+
+
+def statistics_of(start: Start, vit: VisionTransformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the images of `open_weights` were normalised by, or the usual ones where its folder does not say."""
+    from gmml_models.geometry import statistics
+
+    return statistics("figures", vit, start.mean, start.std)

@@ -1,0 +1,34 @@
+"""The papers' figures of what a model does, on anybody's images: tensors in, tensors out; `gmml_models.figures.sheets` draws them.
+
+Names are imported when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmml_models.figures.attending import Attention, attention
+    from gmml_models.figures.clustering import concept_probabilities, concepts
+    from gmml_models.figures.reconstructing import Reconstructions, corruptions, reconstructions
+
+_WHERE = {
+    "Attention": "attending",
+    "Reconstructions": "reconstructing",
+    "attention": "attending",
+    "concept_probabilities": "clustering",
+    "concepts": "clustering",
+    "corruptions": "reconstructing",
+    "reconstructions": "reconstructing",
+}
+
+__all__ = ["Attention", "Reconstructions", "attention", "concept_probabilities", "concepts", "corruptions", "reconstructions"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

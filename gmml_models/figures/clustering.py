@@ -1,0 +1,150 @@
+"""MC-SSL's figure 1: patch tokens in a few clusters; and figures 5 to 9: which learnt concepts the patches of one cluster are.
+
+B images, (h, w) the grid of patches, N = h*w, d the width of the encoder, K the concepts of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from gmml_models.encoders import all_tokens
+from gmml_models.geometry import check_images
+from gmml_models.heads import ConceptHead
+from gmml_models.modes import evaluating
+
+Array = np.ndarray[Any, Any]
+_STARTS = 10  # of k-means, the best of which is taken
+
+
+def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (2, 3, 4), *, seed: int = 0) -> Tensor:
+    """Which cluster every patch is in: k-means on the l2-normalised patch tokens of all images together.
+
+    So a number means the same in every image. Of the fewest clusters, the first is the one that lies most in the middle of the
+    images; with more of them, each keeps the number of the one before that it shares most patches with, and new ones follow.
+    Equal seeds give equal labels, and the order of the images has no say.
+
+    Args:
+        vit: the encoder; asked in evaluation mode and without gradients, as it was afterwards.
+        images: (B, C, H, W), normalised, float, on the device of the encoder.
+        clusters: into how many, ascending.
+        seed: of the starts of k-means.
+
+    Returns:
+        (len(clusters), B, h, w) int64 from 0, on the CPU.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        TypeError: images that are not float.
+        ValueError: images that do not fit the encoder, ``clusters`` that are not ascending whole numbers from 2, or more of them
+            than patches.
+
+    Source:
+        MC-SSL 3.3 and figure 1: "the output features corresponding to the data-tokens", "clustered, employing simple k-means, into
+        2, 3, and 4 clusters". The norm, all images together (the paper does not say; one by one, a colour would mean nothing from
+        image to image) and the order are ours.
+    """
+    grid = check_images("concepts", vit, images)
+    wanted = tuple(clusters)
+    patches = len(images) * grid[0] * grid[1]
+    whole = all(isinstance(count, int) and not isinstance(count, bool) for count in wanted)
+    if not wanted or not whole or wanted != tuple(sorted(set(wanted))) or not 2 <= wanted[0] <= wanted[-1] <= patches:
+        raise ValueError(
+            f"concepts: clusters={clusters!r} are not distinct, ascending whole numbers from 2 to {patches}, the patches of these "
+            "images. Give for example (2, 3, 4)."
+        )
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise ImportError("concepts: k-means needs scikit-learn, which is not installed. Run pip install 'gmml[train]'.") from error
+    tokens = F.normalize(_patch_tokens(vit, images).float(), dim=-1).flatten(0, 1).cpu().numpy()  # (B*N, d)
+    order = np.lexsort(tokens[:, :8].T)  # an order that follows from the tokens, not from the images'
+    away = np.tile(_from_the_middle(grid), len(images))
+    found: list[Array] = []
+    for count in wanted:
+        labels = np.empty(len(tokens), dtype=np.int64)
+        labels[order] = KMeans(count, n_init=_STARTS, random_state=seed).fit(tokens[order]).labels_
+        found.append(_numbered(labels, count, away, found[-1] if found else None))
+    return torch.from_numpy(np.stack(found)).reshape(len(wanted), len(images), *grid)
+
+
+def concept_probabilities(
+    vit: VisionTransformer,
+    head: ConceptHead,
+    images: Tensor,
+    where: Tensor,
+    *,
+    center: Tensor | None = None,
+    temperature: float = 0.04,
+) -> Tensor:
+    """How much the patches of an image are each of the head's concepts: the mean of their probabilities over chosen patches.
+
+    Args:
+        vit: the encoder; asked in evaluation mode and without gradients, as it was afterwards.
+        head: what was trained on it, the teacher's where there is one.
+        images: (B, C, H, W), normalised, float, on the device of encoder and head.
+        where: (B, h, w) bool, the patches, for example ``concepts(vit, images)[0] == 0``.
+        center: (K,) what is taken from the logits first, the teacher's centre; nothing by default.
+        temperature: what they are divided by then.
+
+    Returns:
+        (B, K) float32 on the device of the images. Rows sum to one, or are 0 for an image of which no patch was chosen.
+
+    Raises:
+        TypeError: images that are not float.
+        ValueError: images that do not fit the encoder, ``where`` that does not fit the images, a head of another width, a
+            temperature not above 0.
+
+    Source:
+        MC-SSL figures 5 to 9, "Average of the probabilities corresponding to the dominant concept". Probabilities are the teacher's
+        of 3.2.2, with its centre and its temperature of 4.1, as the loss sees them.
+    """
+    grid = check_images("concept_probabilities", vit, images)
+    if where.dtype != torch.bool or tuple(where.shape) != (len(images), *grid):
+        raise ValueError(
+            f"concept_probabilities: where is {where.dtype} {tuple(where.shape)}. Allowed is torch.bool {(len(images), *grid)}, "
+            "one value a patch."
+        )
+    if not temperature > 0.0:
+        raise ValueError(f"concept_probabilities: temperature={temperature} is not above 0. Give for example 0.04.")
+    with torch.no_grad(), evaluating(head):
+        logits: Tensor = head(_patch_tokens(vit, images)).float()  # (B, N, K)
+        centred = logits if center is None else logits - center
+        probabilities = (centred / temperature).softmax(-1)
+    chosen = where.flatten(1).to(probabilities.device)[..., None]  # (B, N, 1)
+    return (probabilities * chosen).sum(1) / chosen.sum(1).clamp(min=1)
+
+
+def _patch_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """(B, N, d) behind the final norm."""
+    with torch.no_grad(), evaluating(vit):
+        return all_tokens(vit, images)[:, vit.num_prefix_tokens :]
+
+
+def _from_the_middle(grid: tuple[int, int]) -> Array:
+    """(N,) the distance of each patch from the middle of the image, of which a side is one."""
+    rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in grid)
+    return np.hypot(rows[:, None], columns[None, :]).reshape(-1)
+
+
+def _numbered(labels: Array, count: int, away: Array, before: Array | None) -> Array:
+    """The same clusters with numbers that mean something: the most central first, or as ``before`` where they overlap."""
+    distance = [away[labels == number].mean() if (labels == number).any() else np.inf for number in range(count)]
+    kept: dict[int, int] = {}
+    if before is not None:
+        shared = np.zeros((before.max() + 1, count))
+        np.add.at(shared, (before, labels), 1)
+        for _ in range(len(shared)):  # the largest overlap first
+            number, cluster = map(int, np.unravel_index(shared.argmax(), shared.shape))
+            kept[cluster] = number
+            shared[number, :] = shared[:, cluster] = -1
+    free = iter(sorted(set(range(count)) - set(kept.values())))
+    others = sorted(set(range(count)) - set(kept), key=lambda cluster: distance[cluster])
+    kept.update({cluster: next(free) for cluster in others})
+    return np.array([kept[cluster] for cluster in range(count)])[labels]

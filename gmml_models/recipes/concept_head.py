@@ -1,0 +1,68 @@
+"""The concept head of a run of MC-SSL: it serves pretraining alone, so that only the run's checkpoints hold it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmml_models.errors import UsageError
+from gmml_models.heads import ConceptHead
+from gmml_models.layout import fill
+from gmml_models.recipes.engine import checkpoint
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+_HEAD, _ENCODER, _CENTER = "model/teacher.head.patch.", "model/teacher.autoencoder.encoder.", "model/patch_loss.center"
+
+
+class Learnt(NamedTuple):
+    """The concepts of a teacher.
+
+    Attributes:
+        head: for its patch tokens, in evaluation mode.
+        center: (K,) what is taken from the logits.
+    """
+
+    head: ConceptHead
+    center: Tensor
+
+
+def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> Learnt:
+    """The teacher's concept head, from the newest checkpoint of the run that wrote a folder of weights.
+
+    Args:
+        weights: the folder that the run wrote, beside its ``checkpoints``.
+        encoder: what was loaded from it: the checkpoint must hold the same one.
+        who: the command that speaks in errors.
+
+    Raises:
+        UsageError: no checkpoint, a damaged one, one without concepts, or one of another encoder.
+    """
+    run = Path(weights).resolve().parent
+    newest = checkpoint.newest(run / "checkpoints") if Path(weights).is_dir() else None
+    if newest is None:
+        raise UsageError(
+            f"{who}: the concept head is needed, and {weights} has none: weights hold encoder and decoder, only the checkpoints of "
+            "a run hold the head. Give the folder of a run, of gmml pretrain --method mc_ssl, that still has its checkpoints."
+        )
+    tensors = checkpoint.read(newest)
+    found = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
+    if "concepts" not in found or _CENTER not in tensors:
+        raise UsageError(
+            f"{who}: {run} has learnt no concepts. Give a run of gmml pretrain --method mc_ssl, with --terms both or concepts."
+        )
+    kept = encoder.state_dict()
+    if any(not torch.equal(tensor, tensors.get(_ENCODER + name, tensor[:0])) for name, tensor in kept.items()):
+        raise UsageError(
+            f"{who}: the newest checkpoint of {run} is not the one that {weights} was made from, so head and encoder do not "
+            "belong together. Let the run go on to its end with the command that began it."
+        )
+    hidden, width = found["layers.0.weight"].shape
+    classes, bottleneck = found["concepts"].shape
+    head = ConceptHead(width, classes, hidden, bottleneck)
+    fill(head, found, str(newest))
+    return Learnt(head.eval(), tensors[_CENTER].float())
