@@ -20,6 +20,7 @@ from gmml_models.errors import UsageError
 from gmml_models.evaluate_command import Evaluate
 from gmml_models.finetune_command import Finetune
 from gmml_models.models_command import Models
+from gmml_models.play_command import Play
 from gmml_models.pretrain_command import Pretrain
 from gmml_models.reconstruct_command import Reconstruct
 from gmml_models.stats_command import Stats
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "concepts": Concepts,
     "stats": Stats,
     "bench": Bench,
+    "play": Play,
     "models": Models,
     "convert": Convert,
 }

@@ -40,7 +40,7 @@ _DEMO = Path("demo.png")
 _DEMO_SEED = 144  # every step shows on every photograph
 _SEEDS = 1 << 31
 _SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
-_ABOUT = {  # all presets but those for clips
+ABOUT = {  # all presets but those for clips, in words
     "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
     "beit": "The masks of BEiT, blocks of patches",
     "gmml": "The recipe of the GMML paper",
@@ -160,7 +160,7 @@ class Corrupt:
         options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.foreign and count == 1 else "")
         return Sheet(
             title=self.preset,
-            about=f"{_ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
+            about=f"{ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
             "Every step is shown alone, at the places where it works in the whole.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
             rows=stages.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),

@@ -50,7 +50,7 @@ def step_names(corrupt: Corruption) -> list[str]:
     return names
 
 
-def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int) -> list[Stage]:
+def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors: Tensor | None = None) -> list[Stage]:
     """Every step of a plan on its own; the plan stays the same, so the boxes are those of the whole.
 
     Args:
@@ -58,12 +58,13 @@ def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int) -> list[S
         batch: (B, 3, H, W) normalised.
         plan: of the corruption, for the batch.
         shown: number of images that are kept to be shown.
+        donors: the whole batch that the plan was sampled for, where batch and plan are a part of it.
     """
     others = cycle(_OTHER_COLOURS)
     found = []
     for number, name in enumerate(step_names(corrupt)):
         step = corrupt.program.steps[number]
-        done = corrupt.apply(batch, plan.only(number))
+        done = corrupt.apply(batch, plan.only(number), donors=donors)
         found.append(
             Stage(
                 name=name,
@@ -98,7 +99,16 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
-def rows(corrupt: Corruption, batch: Tensor, plan: Plan, alone: Sequence[Stage], shown: int, edge: int) -> list[Row]:
+def rows(
+    corrupt: Corruption,
+    batch: Tensor,
+    plan: Plan,
+    alone: Sequence[Stage],
+    shown: int,
+    edge: int,
+    *,
+    donors: Tensor | None = None,
+) -> list[Row]:
     """The rows of the contact sheet: clean, every step alone, all of them, and who was last at every pixel.
 
     Args:
@@ -108,6 +118,7 @@ def rows(corrupt: Corruption, batch: Tensor, plan: Plan, alone: Sequence[Stage],
         alone: from `stages`.
         shown: number of images with a column.
         edge: of the pictures on the sheet in pixels.
+        donors: as in `stages`.
     """
     clean = [flat(picture, edge) for picture in to_pictures(batch[:shown])]
     found = [Row("clean", "", [Tile(picture, "") for picture in clean])]
@@ -118,7 +129,7 @@ def rows(corrupt: Corruption, batch: Tensor, plan: Plan, alone: Sequence[Stage],
             pictures = [outlined(picture, mask, stage.colour) for picture, mask in zip(pictures, masks, strict=True)]
         tiles = [Tile(picture, caption) for picture, caption in zip(pictures, stage.captions, strict=False)]
         found.append(Row(stage.name, mean(stage.shares), tiles, colour=stage.colour, section=stage is alone[0]))
-    done = corrupt.apply(batch, plan)
+    done = corrupt.apply(batch, plan, donors=donors)
     every = [flat(picture, edge) for picture in to_pictures(done.images[:shown])]
     touched = shares(done.mask)
     tiles = [Tile(picture, percent(share)) for picture, share in zip(every, touched, strict=False)]

@@ -1,0 +1,57 @@
+"""The pictures of the page: those to choose from, and the one that a person brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from gmml_models.photographs import read_square, reason_of
+
+
+@dataclass(frozen=True)
+class Album:
+    """Files of pictures, of which two or more are needed: alien content comes from another one."""
+
+    paths: tuple[Path, ...]
+
+    def names(self) -> list[str]:
+        """What each is called: its file's name without ending."""
+        return [path.stem for path in self.paths]
+
+    def thumbnails(self, size: int) -> list[tuple[Image.Image, str]]:
+        """Small squares with their names."""
+        return [(_square(path, size), path.stem) for path in self.paths]
+
+    def batch(self, chosen: int, upload: str | None, size: int) -> Sequence[tuple[str, Image.Image]]:
+        """The picture that is played with, and the others behind it as its companions.
+
+        Args:
+            chosen: its number, from 0.
+            upload: the file of a picture of one's own, which goes before the chosen one.
+            size: side of the squares in pixels.
+
+        Raises:
+            ValueError: the upload is no picture that can be read; the message says why.
+        """
+        others = [number for number in range(len(self.paths)) if upload is not None or number != chosen]
+        found = [(self.paths[number].stem, _square(self.paths[number], size)) for number in others]
+        if upload is None:
+            return [(self.paths[chosen].stem, _square(self.paths[chosen], size)), *found]
+        try:
+            own = _square(Path(upload), size)
+        # Pillow's decoders raise nearly anything on damaged files
+        except Exception as error:
+            raise ValueError(
+                f"gmml play: the picture that was uploaded cannot be read: {reason_of(error)}. Give a JPEG, PNG, WebP, TIFF or GIF "
+                "file."
+            ) from error
+        return [("your picture", own), *found]
+
+
+@lru_cache(maxsize=64)
+def _square(path: Path, size: int) -> Image.Image:
+    return read_square(path, size)

@@ -1,0 +1,170 @@
+"""What the page says, as values, and the composition that it stands for: pure, no picture and no page in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import gmml_aug
+from gmml_aug import (
+    Alien,
+    Blocks,
+    Blur,
+    Boxes,
+    Cells,
+    Chain,
+    Corruption,
+    Fill,
+    Grey,
+    InBoxes,
+    Jitter,
+    Mean,
+    Noise,
+    OneOf,
+    Shuffle,
+    Zeros,
+)
+from gmml_aug.boxes import Placement
+from gmml_models.corrupt_command import ABOUT
+from gmml_models.stages import MEAN, STD
+
+OWN = "your own"
+PRESETS = tuple(ABOUT)  # all but those for clips
+FILLS: Mapping[str, Callable[[], Fill]] = {
+    kind.__name__.lower(): kind for kind in (Noise, Zeros, Mean, Alien, Shuffle, Grey, Blur, Jitter)
+}
+VALUES = (MEAN, STD)
+_OF_BOXES = ("side", "placement", "align")  # what only boxes have
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """One setting of the page.
+
+    A preset's own setting is `Knobs.of` its name. A knob that differs from it changes the preset's tree: a fill that is left out
+    loses its steps, one that is added comes last, in boxes of its own; ratio, side, placement and align go to all boxes that are
+    painted up to a ratio, the ratio to cells and blocks as well. Single boxes, such as those of grey and blur in ``gmml``, stay.
+
+    Args:
+        preset: a name of `PRESETS`, or `OWN`: every fill in boxes of its own, one after the other.
+        fills: names of `FILLS`; the order counts with `OWN` only.
+        choice: with `OWN`, one of the fills an image instead of all of them.
+        ratio: (low, high) share of the image that a step paints.
+        side: (low, high) share of the image's sides that a box spans.
+        placement: as in `gmml_aug.Boxes`.
+        align: as in `gmml_aug.Boxes`, in pixels.
+        budget: largest share that the replacing steps touch together; 1.0 is no bound.
+    """
+
+    preset: str = OWN
+    fills: tuple[str, ...] = ("noise", "alien")
+    choice: bool = False
+    ratio: Pair = (0.0, 0.35)
+    side: Pair = (0.05, 0.25)
+    placement: Placement = "wrap"
+    align: int = 1
+    budget: float = 1.0
+
+    @classmethod
+    def of(cls, preset: str) -> Knobs:
+        """How the knobs stand for a preset: where its steps differ, as its first boxes; what it does not have, as by default.
+
+        Raises:
+            ValueError: neither a name of `PRESETS` nor `OWN`.
+        """
+        if preset == OWN:
+            return cls(preset=OWN)
+        tree = _built(preset)
+        painted = _painted(tree)
+        boxes = next((place for place in painted if isinstance(place, Boxes)), Boxes(ratio=(0.0, 0.35)))
+        return cls(
+            preset=preset,
+            fills=_fills_of(tree),
+            ratio=_pair((painted or [boxes])[0].ratio),
+            side=_pair(boxes.side),
+            placement=boxes.placement,
+            align=boxes.align,
+            budget=1.0 if tree.budget is None else tree.budget,
+        )
+
+    def composition(self) -> Chain:
+        """The corruption, for images normalised by ImageNet's statistics.
+
+        Raises:
+            ValueError: what the library says of a composition that cannot be, or an unknown name.
+        """
+        budget = None if self.budget == 1.0 else self.budget
+        if self.preset == OWN:
+            parts = [self._in_boxes(name) for name in self.fills]
+            return Chain([OneOf(parts)] if self.choice and parts else parts, budget=budget, values=VALUES)
+        start = Knobs.of(self.preset)
+        tree = _built(self.preset)
+        if self == start:
+            return tree
+        kept = self._changed(tree, start)
+        more = [self._in_boxes(name) for name in self.fills if name not in start.fills]
+        return Chain([*(kept.parts if isinstance(kept, Chain) else ()), *more], budget=budget, values=VALUES)
+
+    def idle(self) -> tuple[str, ...]:
+        """Names of the knobs that were turned and change nothing, because the composition has no boxes that they are about."""
+        start, painted = Knobs.of(self.preset), _painted(self.composition())
+        boxes = any(isinstance(place, Boxes) for place in painted)
+        of_none = ("ratio",) * (not painted) + _OF_BOXES * (not boxes)
+        return tuple(name for name in of_none if getattr(self, name) != getattr(start, name))
+
+    def _in_boxes(self, fill: str) -> InBoxes:
+        if fill not in FILLS:
+            raise ValueError(f"gmml play: the fill {fill!r} is unknown. Allowed are {', '.join(FILLS)}.")
+        boxes = Boxes(ratio=self.ratio, side=self.side, placement=self.placement, align=self.align)
+        return InBoxes(boxes, FILLS[fill]())
+
+    def _changed(self, part: Corruption, start: Knobs) -> Corruption | None:
+        """A part of a preset's tree with the knobs that were turned; None where no fill of it is left."""
+        if isinstance(part, InBoxes):
+            fill = self._changed(part.fill, start)
+            boxes = part.boxes
+            if boxes.ratio is not None:
+                about = ("ratio", *_OF_BOXES) if isinstance(boxes, Boxes) else ("ratio",)
+                turned = {name: getattr(self, name) for name in about if getattr(self, name) != getattr(start, name)}
+                boxes = replace(boxes, **turned)
+            return None if fill is None else replace(part, boxes=boxes, fill=fill)
+        if not isinstance(part, Chain | OneOf):
+            return part if type(part).__name__.lower() in self.fills else None
+        kept = [child for child in (self._changed(child, start) for child in part.parts) if child is not None]
+        return replace(part, parts=kept) if kept else None
+
+
+def code(corrupt: Corruption, key: int) -> str:
+    """Lines of Python that build an equal corruption and do with a batch what the page does with its own."""
+    lines = f"corrupt = {corrupt!r}\nimages, mask = corrupt(batch, keys=keys({key}, 0, range(len(batch))))"
+    names = sorted(name for name in gmml_aug.__all__ if re.search(rf"\b{name}\(", lines))
+    return f"from gmml_aug import {', '.join(names)}\n\n{lines}\n"
+
+
+def _built(preset: str) -> Chain:
+    if preset not in PRESETS:
+        raise ValueError(f"gmml play: the preset {preset!r} is unknown. Allowed are {', '.join((*PRESETS, OWN))}.")
+    tree = getattr(gmml_aug.presets, preset)(values=VALUES)
+    assert isinstance(tree, Chain)
+    return tree
+
+
+def _fills_of(tree: Corruption) -> tuple[str, ...]:
+    """Names of the fills in the order of `FILLS`, so that a list of ticks compares equal however it was ticked."""
+    used = {name.lower() for name in tree.program.names}
+    return tuple(name for name in FILLS if name in used)
+
+
+def _painted(tree: Corruption) -> list[Boxes | Cells | Blocks]:
+    """The places that are painted up to a ratio."""
+    places = [place for place in tree.program.places if isinstance(place, Boxes | Cells | Blocks)]
+    return [place for place in places if place.ratio is not None]
+
+
+def _pair(value: float | Pair | None) -> Pair:
+    assert value is not None
+    low, high = value if isinstance(value, tuple) else (value, value)
+    return round(low, 4), round(high, 4)  # what a slider can show

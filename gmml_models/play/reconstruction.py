@@ -1,0 +1,73 @@
+"""A model of the zoo, a folder or the Hub that restores the page's corrupted picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.errors import UsageError, WeightsError
+from gmml_models.stages import MEAN, STD
+from gmml_models.zoo import create_model, registry
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An autoencoder behind the page's normalisation."""
+
+    name: str
+    model: GMMLAutoencoder
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Restored images from corrupted ones: both (B, 3, H, W) float32, normalised by ImageNet's statistics.
+
+        Raises:
+            ValueError: a size that the model's patches do not divide.
+        """
+        ours, theirs = (_columns(*statistics) for statistics in ((MEAN, STD), (self.model.mean, self.model.std)))
+        with torch.inference_mode():
+            restored: Tensor = self.model((images * ours[1] + ours[0] - theirs[0]) / theirs[1])
+        return (restored * theirs[1] + theirs[0] - ours[0]) / ours[1]
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures that the model was trained with, the shorter one."""
+        return min(self.model.img_size)
+
+    @property
+    def patch(self) -> int:
+        """Side of its patches, the shorter one."""
+        return min(self.model.patch_size)
+
+
+def load(weights: str | None) -> Reconstruction | None:
+    """The model that was asked for, or the first of those that came with the package; None if there is none.
+
+    Args:
+        weights: a folder, ``owner/name`` on the Hub, or a name of the registry. Only the Hub needs the network.
+
+    Raises:
+        UsageError: the weights cannot be had, or are for images of other than three channels.
+    """
+    entries = registry()
+    if weights is None:
+        here = (name for name, entry in entries.items() if entry.folder and entry.about.get("gmml", {}).get("decoder"))
+        weights = next(here, None)
+    if weights is None:
+        return None
+    try:
+        model = create_model(weights, pretrained=True) if weights in entries else GMMLAutoencoder.from_pretrained(weights)
+    except (WeightsError, ValueError) as error:
+        raise UsageError(f"gmml play: --weights {weights} cannot be used. {error}") from error
+    if model.in_chans != 3:
+        raise UsageError(
+            f"gmml play: --weights {weights} is a model for images of {model.in_chans} channels, and the page shows colour "
+            "photographs. Give one for three channels."
+        )
+    return Reconstruction(weights, model)
+
+
+def _columns(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
