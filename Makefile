@@ -9,7 +9,7 @@ DATA ?= data
 RUNS ?= runs/evidence
 ONLY ?=
 
-.PHONY: demo gallery test lint types tests slow bench evidence clean
+.PHONY: demo gallery docs test lint types tests slow bench evidence clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe and write demo.png; IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -39,6 +39,9 @@ evidence: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.m
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery
 
+docs: $(VENV)/.test  ## build the pages into site/, strictly; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -52,4 +55,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png site

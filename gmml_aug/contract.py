@@ -30,10 +30,15 @@ if TYPE_CHECKING:
 
 
 class Corrupted(NamedTuple):
-    """What a corruption returns."""
+    """What a corruption returns.
 
-    images: Tensor  # (B, C, *S), dtype, device and memory format of the input
-    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
+    Attributes:
+        images: (B, C, *S), dtype, device and memory format of the input.
+        mask: (B, 1, *S) bool, True where a step changed a pixel or was free to.
+    """
+
+    images: Tensor
+    mask: Tensor
 
 
 class Corruption(ABC):

@@ -21,15 +21,25 @@ _MOST_STEPS = 255  # `kinds` numbers them in a byte
 
 
 class Scene(NamedTuple):
-    """What a fill sees when it makes its pixels."""
+    """What a fill sees when it makes its pixels.
 
-    now: Tensor  # (B, C, *S) as the earlier steps left them; read it, never write to it
-    clean: Tensor  # (B, C, *S) as they came
-    donors: Tensor  # (N, C, *S) where aliens come from: the whole clean batch, or the bank
-    mask: Tensor  # (B, 1, *S) bool: pixels are used only here
-    values: Values  # the value range, see `functional`
-    compact: bool  # True on the CPU outside compiled code: there shapes may follow from data
-    pieces: Pieces | None = None  # on the CPU, where these rectangles are the mask and few: writing them one by one is cheapest
+    Attributes:
+        now: (B, C, *S) as the earlier steps left them; read it, never write to it.
+        clean: (B, C, *S) as they came.
+        donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
+        mask: (B, 1, *S) bool: pixels are used only here.
+        values: the value range, see `gmml_aug.functional`.
+        compact: True on the CPU outside compiled code: there shapes may follow from data.
+        pieces: on the CPU, where rectangles are the mask and few: these rectangles, since writing them one by one is cheapest.
+    """
+
+    now: Tensor
+    clean: Tensor
+    donors: Tensor
+    mask: Tensor
+    values: Values
+    compact: bool
+    pieces: Pieces | None = None
 
 
 class Filling(Protocol):

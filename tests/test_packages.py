@@ -1,0 +1,89 @@
+"""The wheel and the sdist: built, looked into, and installed into environments that hold nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = "gmml_models/weights/gmml_vit_micro_patch8_64.nothing"
+HELD = ("config.json", "model.safetensors", "decoder.safetensors", "README.md")
+NEVER = (".git", ".venv", "site", "runs", "dist", "build", "__pycache__", ".*_cache", ".hypothesis")
+
+USE = """
+import gmml_aug, gmml_models, sys
+from pathlib import Path
+assert all(Path(package.__file__).is_relative_to(sys.prefix) for package in (gmml_aug, gmml_models)), gmml_aug.__file__
+import torch
+images, mask = gmml_aug.presets.gmml()(torch.randn(2, 3, 32, 32))
+assert mask.any()
+model = gmml_models.create_model("gmml_vit_micro_patch8_64.nothing", pretrained=True)
+assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+"""
+
+
+def _run(*command: object, cwd: Path) -> str:
+    without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it leads to the checkout
+    without["COLUMNS"] = "250"  # names in tables stay whole
+    run = subprocess.run([*map(str, command)], cwd=cwd, env=without, capture_output=True, text=True, check=False, timeout=600)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    from gmml_models import GMMLAutoencoder
+
+    tree, out = tmp_path / "tree", tmp_path / "dist"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NEVER))
+    GMMLAutoencoder("vit_micro_patch8_64", depth=1).save_pretrained(tree / WEIGHTS, license="apache-2.0")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree, cwd=tmp_path)  # the wheel is made of the sdist
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    assert {name.partition("/")[0].partition("-")[0] for name in inside} == {"gmml_aug", "gmml_models", "gmml"}
+    assert {f"{WEIGHTS}/{name}" for name in HELD} <= inside
+    assert {"gmml_aug/py.typed", "gmml_models/py.typed"} <= inside
+    assert not [name for name in inside if name.endswith((".jpg", ".png", ".pyc")) or "test" in Path(name).name]
+    assert wheel.stat().st_size < 2_000_000
+
+    with tarfile.open(sdist) as archive:
+        kept = {name.partition("/")[2] for name in archive.getnames()}
+    tops = {
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CITATION.cff",
+        "LICENSE",
+        "Makefile",
+        "mkdocs.yml",
+        "hubconf.py",
+    }
+    assert tops <= kept, tops - kept
+    assert {"docs/index.md", "docs/gallery/clean.jpg", "tests/conftest.py", "benchmarks/__init__.py"} <= kept
+
+    for package in (wheel, sdist):
+        home = tmp_path / f"from_{package.suffix[1:]}"
+        venv.create(home, with_pip=False)
+        python = home / "bin" / "python"
+        places = [path for path in (home / "lib").glob("python*/site-packages") if path.is_dir()]
+        # torch, timm and the rest from here; what is installed here of ours is not seen, for a .pth does not follow others
+        (places[0] / "packages_of_here.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        options = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet")
+        _run(sys.executable, "-m", "pip", "--python", python, "install", *options, package, cwd=tmp_path)
+        _run(python, "-c", USE, cwd=tmp_path)
+        assert "pretrain" in _run(home / "bin" / "gmml", "--help", cwd=tmp_path)
+        assert "gmml_vit_micro_patch8_64.nothing" in _run(home / "bin" / "gmml", "models", cwd=tmp_path)
