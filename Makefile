@@ -11,8 +11,9 @@ ONLY ?=
 
 .PHONY: demo gallery docs test lint types tests slow bench evidence clean
 
-demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe and write demo.png; IMAGES=folder takes your own
+demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
+	$(BIN)/gmml reconstruct $(IMAGES) --weights gmml_vit_micro_patch8_64.caltech101 -o restored.png
 
 test: lint types tests  ## everything that CI runs
 
@@ -55,4 +56,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png site
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png restored.png site
