@@ -1,10 +1,13 @@
-"""``gmml models``: the registry as a table."""
+"""``gmml models``: what the registry holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmml_models.zoo import Entry
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,8 @@ class Models:
     """Only names that match, as in the shell."""
 
     def run(self) -> int:
-        """Print the table."""
+        """Print what is there."""
         from fnmatch import fnmatch
-
-        from rich.console import Console
-        from rich.table import Table
 
         from gmml_models.zoo import registry
 
@@ -29,24 +29,27 @@ class Models:
             print(f"gmml models: {what}.")
             print("Weights of others: gmml_models.from_pretrained(folder or Hub name), or gmml convert CHECKPOINT FOLDER.")
             return 0
-        table = Table("name", "parameters", "holds", "size", "data", "epochs", "scores", "weights' licence", "where")
         for entry in entries:
-            ours = entry.about.get("gmml", {})
-            files = ours.get("files", {})
-            data, recipe = ours.get("data", {}), ours.get("recipe", {})
-            table.add_row(
-                entry.name,
-                "\n".join(f"{part} {number:,}" for part, number in ours.get("parameters", {}).items()),
-                "\n".join(files),
-                "\n".join(f"{file.get('size', 0) / 1e6:.1f} MB" for file in files.values()),
-                f"{data.get('name', '')}\n{data.get('licence', '')}".strip(),
-                str(recipe.get("epochs", "")),
-                "\n".join(score(metric) for metric in ours.get("metrics", [])),
-                str(entry.about.get("pretrained_cfg", {}).get("license", "unknown")),
-                "in the package" if entry.folder else f"{entry.repo} at {entry.revision}",
-            )
-        Console().print(table)
+            print("\n".join(described(entry)))
         return 0
+
+
+def described(entry: Entry) -> list[str]:
+    """A set of weights in lines that are readable at any width: its name, and what is known of it."""
+    ours = entry.about.get("gmml", {})
+    data, recipe = ours.get("data", {}), ours.get("recipe", {})
+    licence = entry.about.get("pretrained_cfg", {}).get("license", "unknown")
+    trained = [ours.get("objective"), f"{recipe['epochs']} epochs" if "epochs" in recipe else None]
+    facts = [
+        ("where", "in the package" if entry.folder else f"{entry.repo} at {entry.revision}"),
+        ("holds", ", ".join(f"{part} {number:,} parameters" for part, number in ours.get("parameters", {}).items())),
+        ("files", ", ".join(f"{name} {file.get('size', 0) / 1e6:.1f} MB" for name, file in ours.get("files", {}).items())),
+        ("trained", ", ".join(str(word) for word in trained if word)),
+        ("data", str(data.get("name", ""))),
+        *(("score", score(metric)) for metric in ours.get("metrics", [])),
+        ("licence", f"{licence}; of the data: {data.get('licence', 'not recorded')}"),
+    ]
+    return [entry.name, *(f"  {what:<8} {said}" for what, said in facts if said)]
 
 
 def score(metric: Mapping[str, Any]) -> str:

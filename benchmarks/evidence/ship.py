@@ -73,7 +73,7 @@ def about(row: Row, seed: int, name: str, source: Path) -> dict[str, Any]:
         if found is not None and own is not None:
             metrics.append(
                 {
-                    "name": f"{words}; this one {own[measure]:.1f}, mean of {len(found.values)} seeds beside",
+                    "name": f"{words}: {own[measure]:.1f}; mean of {len(found.values)} seeds",
                     "value": round(found.mean, 1),
                     "spread": None if found.spread is None else round(found.spread, 1),
                     "measured_by": f"gmml, on 1,010 other images of the same classes, {own['machine']['date']}",
