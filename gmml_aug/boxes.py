@@ -144,14 +144,35 @@ class Boxes:
         """(B,) int64 number of pixels to cover, from (B, `words`) int64; None if the boxes are counted."""
         if self.ratio is None:
             return None
+        least, values = self.amount(size)
+        return torch.full_like(words[:, 0], least) if values == 1 else least + scale(high_half(words[:, 0]), values)
+
+    def amount(self, size: Sequence[int]) -> tuple[int, int]:
+        """The least of what an image draws, pixels or boxes, and how many values there are from it on."""
+        if self.ratio is None:
+            low, high = self.count if isinstance(self.count, tuple) else (self.most, self.most)
+            return low, high - low + 1
         pixels = math.prod(size)
-        word = words[:, 0]
         if not isinstance(self.ratio, tuple):
-            return torch.full_like(word, round(self.ratio * pixels))
+            return round(self.ratio * pixels), 1
         low, high = math.ceil(self.ratio[0] * pixels - _TINY), math.floor(self.ratio[1] * pixels + _TINY)
         if low > high:  # no whole number of pixels in so small an image: the nearest to the middle
-            return torch.full_like(word, round((self.ratio[0] + self.ratio[1]) / 2 * pixels))
-        return low + scale(high_half(word), high - low + 1)
+            return round((self.ratio[0] + self.ratio[1]) / 2 * pixels), 1
+        return low, high - low + 1
+
+    def sides(self, length: int) -> tuple[int, int, int]:
+        """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``align``.
+
+        With ``placement="origin"`` all three are pixels, before they are snapped.
+        """
+        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
+        step = self.align
+        if self.placement == "origin":
+            least = max(round(low * length), step)
+            return least, max(round(high * length) - least, 1), max(length - step, 1)
+        cells = -(-length // step)
+        least = min(max(round(low * length / step), 1), cells)
+        return least, min(max(round(high * length / step), least), cells) - least + 1, cells
 
     def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
         """Draw the boxes before any stop: (B, `most` (+ 1 with a ratio), 2 F) int64 starts and sizes on the F free axes.
@@ -170,33 +191,28 @@ class Boxes:
             last += [torch.full_like(last[0], length) for length in size]
             return torch.cat([boxes, torch.stack(last, dim=2)], dim=1)
         if isinstance(self.count, tuple):
-            drawn = self.count[0] + scale(low_half(words[:, :1]), self.count[1] - self.count[0] + 1)
+            least, values = self.amount(size)
+            drawn = least + scale(low_half(words[:, :1]), values)
             number = torch.arange(self.most, device=words.device)
             boxes = boxes.masked_fill((number >= drawn)[..., None], 0)
         return boxes
 
     def _axis(self, side: Tensor, start: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Start and extent in pixels along one axis, from 32 random bits each."""
-        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
-        step = self.align
+        step, (least, values, places) = self.align, self.sides(length)
+        extent = least + scale(side, values)
         if self.placement == "origin":
-            least = max(round(low * length), step)
-            extent = least + scale(side, max(round(high * length) - least, 1))
-            corner = scale(start, max(length - step, 1))
+            corner = scale(start, places)
             if step > 1:
                 extent = ((extent + step // 2) // step * step).clamp(min=step)
                 corner = corner // step * step
             return corner, torch.minimum(extent, length - corner)
-        cells = -(-length // step)
-        least = min(max(round(low * length / step), 1), cells)
-        most = min(max(round(high * length / step), least), cells)
-        extent = least + scale(side, most - least + 1)
-        corner = scale(start, cells - extent + 1 if self.placement == "inside" else cells)
+        corner = scale(start, places - extent + 1 if self.placement == "inside" else places)
         if step == 1:
             return corner, extent
         end = corner + extent
-        beyond = end > cells
-        end = torch.where(beyond, (end - cells) * step + length, (end * step).clamp(max=length))
+        beyond = end > places
+        end = torch.where(beyond, (end - places) * step + length, (end * step).clamp(max=length))
         return corner * step, end - corner * step
 
 

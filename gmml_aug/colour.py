@@ -48,7 +48,7 @@ class Grey(Fill):
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
         """Where the mask is one box an image, nothing else is looked at."""
-        if scene.pieces is None or scene.pieces.windows() is None:
+        if scene.pieces is None or not scene.pieces.one_an_image:
             super().put(scene, drawn)
             return
         numbers = known_statistics(scene.now, scene.values) or ((0.0,), (1.0,))

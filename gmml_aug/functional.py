@@ -99,7 +99,12 @@ def known_statistics(images: Tensor, values: Values) -> Statistics | None:
     """(mean, std), one number a channel, that float images were normalised by, if they are known."""
     if isinstance(values, str) or not images.is_floating_point():
         return None
-    mean, std = (tuple(numbers[c % len(numbers)] for c in range(images.shape[1])) for numbers in values)
+    return per_channel(values, images.shape[1])
+
+
+def per_channel(values: Statistics, channels: int) -> Statistics:
+    """(mean, std) with one number a channel, where one for all may have come."""
+    mean, std = (tuple(numbers[c % len(numbers)] for c in range(channels)) for numbers in values)
     return mean, std
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from gmml_aug.boxes import _TINY, Boxes, Placement
+from gmml_aug.boxes import Boxes, Placement
 from gmml_aug.chance import mix_int
 from gmml_aug.fused_steps import plan_kernels
 from gmml_aug.program import Program
@@ -101,36 +101,12 @@ def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) 
             lines, words = _tile(size)
             options |= {"WHOLE": place.overshoot, "R": lines, "W": words, "num_warps": min(max(lines * words // 512, 1), 16)}
         kernel[(len(numbers) * len(keys),)](
-            keys, active.view(torch.uint8), out, len(keys), len(program.steps), rows, *_amount(place, size), *size,
-            *_sides(place, size[0]), *_sides(place, size[1]), **options, N=_power(rows * (4 if place.ratio is not None else 1)),
+            keys, active.view(torch.uint8), out, len(keys), len(program.steps), rows, *place.amount(size), *size,
+            *place.sides(size[0]), *place.sides(size[1]), **options, N=_power(rows * (4 if place.ratio is not None else 1)),
             enable_fp_fusion=False,
         )  # fmt: skip
         placed |= dict(zip(numbers, out.unbind(0), strict=True))
     return tuple(placed[number] for number in range(len(program.places)))
-
-
-def _amount(place: Boxes, size: Sequence[int]) -> tuple[int, int]:
-    """The least of what an image draws, pixels or boxes, and how many values there are from it on: that of `Boxes.target`."""
-    if place.ratio is None:
-        low, high = place.count if isinstance(place.count, tuple) else (place.most, place.most)
-        return low, high - low + 1
-    pixels = math.prod(size)
-    if not isinstance(place.ratio, tuple):
-        return round(place.ratio * pixels), 1
-    low, high = math.ceil(place.ratio[0] * pixels - _TINY), math.floor(place.ratio[1] * pixels + _TINY)
-    return (low, high - low + 1) if low <= high else (round((place.ratio[0] + place.ratio[1]) / 2 * pixels), 1)
-
-
-def _sides(place: Boxes, length: int) -> tuple[int, int, int]:
-    """The least side, how many sides there are from it on, and the places of a corner (`Boxes._axis`), in cells of the grid."""
-    low, high = place.side if isinstance(place.side, tuple) else (place.side, place.side)
-    step = place.align
-    if place.placement == "origin":
-        least = max(round(low * length), step)
-        return least, max(round(high * length) - least, 1), max(length - step, 1)
-    cells = -(-length // step)
-    least = min(max(round(low * length / step), 1), cells)
-    return least, min(max(round(high * length / step), least), cells) - least + 1, cells
 
 
 def _tile(size: Sequence[int]) -> tuple[int, int]:

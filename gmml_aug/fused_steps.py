@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmml_aug.colour import Grey
 from gmml_aug.fills import Alien, Constant, Mean, Shuffle, Zeros
-from gmml_aug.functional import Values, luma_weights
+from gmml_aug.functional import Values, known_statistics, luma_weights
 from gmml_aug.noise import Noise
 from gmml_aug.pixels import UNIFORM, average, deviation, pixel_statistics
 from gmml_aug.program import Filling
@@ -76,8 +76,7 @@ def describe(
         how = (fill.per == "pixel") + 2 * clamps
         return (kinds.NOISE.value, *place, how, tables.add(drawn), kind, own, *scale)
     if isinstance(fill, Grey):
-        known = None if isinstance(values, str) or made.dtype == torch.uint8 else values
-        mean_std = pixel_statistics(made, known) if known else ((0.0,) * channels, (1.0,) * channels)
+        mean_std = known_statistics(made, values) or ((0.0,) * channels, (1.0,) * channels)
         return (kinds.GREY.value, *place, 0, -1, 0, -1, luma_weights(channels), *mean_std)
     if isinstance(fill, Alien | Shuffle):
         foreign = isinstance(fill, Alien)

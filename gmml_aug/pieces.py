@@ -55,9 +55,14 @@ class Pieces(NamedTuple):
             part.fill_(True)
         return mask
 
+    @property
+    def one_an_image(self) -> bool:
+        """True if no image has several."""
+        return not any(image == following for image, following in pairwise(self.image))
+
     def windows(self) -> list[tuple[int, tuple[slice, ...]]] | None:
         """The image and the slices of each, or None if an image has several."""
-        if any(image == following for image, following in pairwise(self.image)):
+        if not self.one_an_image:
             return None
         return [
             (image, tuple(slice(low, low + along) for low, along in zip(start, size, strict=True)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.functional import Statistics, Values, column, like, luma_weights, widen
+from gmml_aug.functional import Statistics, Values, column, like, luma_weights, per_channel, widen
 
 UNIFORM = (0.5, 12.0**-0.5)  # mean and standard deviation of what is uniform in 0 to 1
 
@@ -26,8 +26,7 @@ def pixel_statistics(images: Tensor, values: Values) -> Statistics:
     if isinstance(values, str):
         mean, std = (0.0, 1.0) if values == "unit" else UNIFORM
         return (mean,) * channels, (std,) * channels
-    means, stds = values
-    return tuple(means[c % len(means)] for c in range(channels)), tuple(stds[c % len(stds)] for c in range(channels))
+    return per_channel(values, channels)
 
 
 def average(images: Tensor) -> Tensor:

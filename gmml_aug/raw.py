@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug import fit
-from gmml_aug.functional import Values
+from gmml_aug.functional import Values, per_channel
 from gmml_aug.plan import Plan
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
 
 def lines(values: Values, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per channel, the scale and the shift of ``b * scale + shift``."""
-    means, stds = ((0.0,), (1.0,)) if isinstance(values, str) else values
-    pairs = [(means[c % len(means)], stds[c % len(stds)]) for c in range(channels)]
-    return tuple(1.0 / (255.0 * std) for _, std in pairs), tuple(-mean / std for mean, std in pairs)
+    means, stds = per_channel(((0.0,), (1.0,)) if isinstance(values, str) else values, channels)
+    return tuple(1.0 / (255.0 * std) for std in stds), tuple(-mean / std for mean, std in zip(means, stds, strict=True))
 
 
 def check(images: Tensor, values: Values, dtype: torch.dtype) -> None:

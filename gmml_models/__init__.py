@@ -3,8 +3,9 @@
 Importing this package imports nothing heavy: every name is imported when it is first asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_aug import __version__
@@ -67,12 +68,4 @@ __all__ = [
     "multi_label_loss",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _MODULES, __all__)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_aug import Alien, Blur, Corruption, Plan
+from gmml_models.figures.tiles import to_pictures as normalised_to_pictures
 from gmml_models.sheet import Row, Swatch, Tile, faint, flat, outlined
 
 # ImageNet's, for three channels
@@ -95,8 +96,7 @@ def normalise(pictures: Tensor) -> Tensor:
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Normalised images back to pictures; what lies outside 0 to 255, as noise does, is clamped."""
-    pixels = (images * _column(STD, images) + _column(MEAN, images)).mul(255.0).round().clamp(0, 255).to(torch.uint8)
-    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+    return normalised_to_pictures(images, MEAN, STD)
 
 
 def rows(

@@ -3,8 +3,9 @@
 Names are imported when they are asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_models.figures.attending import Attention, attention
@@ -12,23 +13,15 @@ if TYPE_CHECKING:
     from gmml_models.figures.reconstructing import Reconstructions, corruptions, reconstructions
 
 _WHERE = {
-    "Attention": "attending",
-    "Reconstructions": "reconstructing",
-    "attention": "attending",
-    "concept_probabilities": "clustering",
-    "concepts": "clustering",
-    "corruptions": "reconstructing",
-    "reconstructions": "reconstructing",
+    "Attention": ".attending",
+    "Reconstructions": ".reconstructing",
+    "attention": ".attending",
+    "concept_probabilities": ".clustering",
+    "concepts": ".clustering",
+    "corruptions": ".reconstructing",
+    "reconstructions": ".reconstructing",
 }
 
 __all__ = ["Attention", "Reconstructions", "attention", "concept_probabilities", "concepts", "corruptions", "reconstructions"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _WHERE, __all__)

@@ -4,8 +4,9 @@ Every recipe is a function of a frozen config (`gmml_models.recipes.config`) and
 is made of the same configs. Names are imported when they are asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, StatsConfig
@@ -15,24 +16,16 @@ if TYPE_CHECKING:
     from gmml_models.recipes.pretraining import pretrain
 
 _WHERE = {
-    "EvaluateConfig": "config",
-    "FinetuneConfig": "config",
-    "PretrainConfig": "config",
-    "StatsConfig": "config",
-    "channel_stats": "data.stats",
-    "evaluate": "evaluation",
-    "finetune": "finetuning",
-    "pretrain": "pretraining",
+    "EvaluateConfig": ".config",
+    "FinetuneConfig": ".config",
+    "PretrainConfig": ".config",
+    "StatsConfig": ".config",
+    "channel_stats": ".data.stats",
+    "evaluate": ".evaluation",
+    "finetune": ".finetuning",
+    "pretrain": ".pretraining",
 }
 
 __all__ = ["EvaluateConfig", "FinetuneConfig", "PretrainConfig", "StatsConfig", "channel_stats", "evaluate", "finetune", "pretrain"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _WHERE, __all__)

@@ -1,0 +1,24 @@
+"""Public names of a package that are imported when they are asked for, so that importing the package is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, modules: Mapping[str, str], public: list[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's ``__getattr__`` and ``__dir__``.
+
+    Args:
+        package: its ``__name__``.
+        modules: name -> the module that it lives in; with a dot in front, below the package.
+        public: its ``__all__``.
+    """
+
+    def get(name: str) -> Any:
+        if name in modules:
+            return getattr(import_module(modules[name], package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get, lambda: sorted(public)
