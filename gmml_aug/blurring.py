@@ -71,18 +71,21 @@ class Blur(Fill):
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
         """Where the mask is one box an image, the result goes there at once."""
-        windows = None if scene.pieces is None else scene.pieces.windows()
-        if windows is None:
+        if scene.pieces is None or not scene.pieces.one_an_image:
             super().put(scene, drawn)
         else:
-            self._each(scene.now, windows, drawn, scene.now)
+            self._each(scene.now, [(image, window[1:]) for image, window in zip(*scene.pieces, strict=True)], drawn, scene.now)
 
     def _each(self, now: Tensor, windows: Iterable[tuple[int, Sequence[slice]]], drawn: Tensors, out: Tensor) -> None:
         sigma, kernel = drawn
-        taps = gaussian_taps(sigma, kernel, self._kernels[1]).tolist()
+        largest = self._kernels[1]
+        taps = gaussian_taps(sigma, kernel, largest).tolist()
+        sources = [
+            reflect(torch.arange(length + largest - 1, device=now.device) - largest // 2, length) for length in now.shape[2:]
+        ]
         for image, window in windows:
             # what adds less than a float32 can tell is left out: half of the taps of a wide kernel on a small sigma
-            blur_inside(now[image], window, [weight for weight in taps[image] if weight > _FAINT], out[image])
+            blur_inside(now[image], window, [weight for weight in taps[image] if weight > _FAINT], out[image], sources)
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
         """False for a single tap."""
@@ -93,22 +96,28 @@ class Blur(Fill):
         return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
 
 
-def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], out: Tensor) -> None:
-    """Blur one image (C, *S) with symmetric taps within a window, into the same window of ``out``, which may be the image."""
+def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], out: Tensor, sources: Sequence[Tensor]) -> None:
+    """Blur one image within a window.
+
+    Args:
+        image: (C, *S).
+        window: slices of the spatial axes.
+        taps: symmetric weights.
+        out: written in the window; may be the image.
+        sources: for each axis, what stands at each position, as far beyond the borders on either side as any taps reach.
+    """
     radius = len(taps) // 2
     block = image
-    for axis, box in enumerate(window, start=1):
+    for axis, (box, source) in enumerate(zip(window, sources, strict=True), start=1):
         low, high, length = box.start - radius, box.stop + radius, image.shape[axis]
         if low >= 0 and high <= length:
             block = block.narrow(axis, low, high - low)
         else:
-            block = block.index_select(axis, reflect(torch.arange(low, high, device=image.device), length))
+            block = block.index_select(axis, source.narrow(0, low + (len(source) - length) // 2, high - low))
     block = widen(block)
     for axis in range(1, image.ndim):
-        length = block.shape[axis] - 2 * radius
-        total = block.narrow(axis, radius, length) * taps[radius]
+        shifted = block.unfold(axis, block.shape[axis] - 2 * radius, 1).movedim(-1, axis + 1).unbind(axis)
+        block = shifted[radius] * taps[radius]
         for tap in range(radius):
-            pair = block.narrow(axis, tap, length) + block.narrow(axis, 2 * radius - tap, length)
-            total.add_(pair, alpha=taps[tap])
-        block = total
+            block.add_(shifted[tap] + shifted[-1 - tap], alpha=taps[tap])
     out[(slice(None), *window)] = like(block, image)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from gmml_aug.checks import check_integer
 
+AHEAD = 4  # words of each step's stream that are hashed beforehand: as many as a fill draws for an image, as a rule
+
 _BITS = 1 << 64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # Stafford's variant 13, as splitmix64 has it
 _SHIFTS = (30, 27, 31)
@@ -90,6 +92,13 @@ def words(key: Tensor, count: int, start: int = 0) -> Tensor:
     return mix(key[:, None] + torch.arange(start, start + count, device=key.device))
 
 
+def first_words(keys: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """For each number the keys of its stream (B,), and their first words (B, `AHEAD`): all hashed together."""
+    own = mix(torch.stack([keys + mix_int(number + 1) for number in numbers]))
+    ahead = mix(own[..., None] + torch.arange(AHEAD, device=keys.device))
+    return list(zip(own.unbind(0), ahead.unbind(0), strict=True))
+
+
 def to_uniform(word: Tensor) -> Tensor:
     """Float32 in [0, 1), from the upper 24 bits of each word: every value exact on every device."""
     return ((word >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
@@ -153,7 +162,7 @@ class Chance:
         donors: int,
         own: bool,
         *,
-        hashed: tuple[Tensor, Tensor] | None = None,  # this stream's keys and first words, from a kernel
+        hashed: tuple[Tensor, Tensor] | None = None,  # this stream's keys and first words, where they are known
     ) -> None:
         self.keys = stream(keys, number) if hashed is None else hashed[0]
         self._ahead = None if hashed is None else hashed[1]

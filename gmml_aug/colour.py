@@ -51,12 +51,13 @@ class Grey(Fill):
         if scene.pieces is None or not scene.pieces.one_an_image:
             super().put(scene, drawn)
             return
-        numbers = known_statistics(scene.now, scene.values) or ((0.0,), (1.0,))
+        known = known_statistics(scene.now, scene.values)
         wide = torch.promote_types(scene.now.dtype, torch.float32)
-        mean, std = (column(torch.tensor(one, dtype=wide, device=scene.now.device), scene.now.ndim - 1) for one in numbers)
-        for part in scene.pieces.views(scene.now):
+        mean, std = (torch.tensor(one, dtype=wide, device=scene.now.device) for one in known or ((0.0,), (1.0,)))
+        for image, window in zip(*scene.pieces, strict=True):
+            part = scene.now[image][window]
             grey = luma(part[None], scene.values)[0]
-            part.copy_(like((grey - mean).div_(std), part))
+            part.copy_(like(grey if known is None else (grey - column(mean, part.ndim)).div_(column(std, part.ndim)), part))
 
 
 @final

@@ -78,6 +78,16 @@ def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False
     return Axis(edges, torch.diff(edges, dim=1, append=torch.full_like(edges[:, :1], length)), bits)
 
 
+def all_cells(boxes: Tensor, size: Sequence[int], *, pixels: bool = False) -> list[Axis]:
+    """`axis_cells` of every axis, at once where all sides are as long."""
+    batch, dims = boxes.shape[0], len(size)
+    if len(set(size)) > 1:
+        return [axis_cells(boxes[..., d], boxes[..., dims + d], size[d], pixels=pixels) for d in range(dims)]
+    start, extent = boxes.unflatten(2, (2, dims)).permute(2, 3, 0, 1).flatten(1, 2).unbind(0)
+    cells = axis_cells(start, extent, size[0], pixels=pixels)
+    return [Axis(*axis) for axis in zip(*(part.unflatten(0, (dims, batch)).unbind(0) for part in cells), strict=True)]
+
+
 def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Paint boxes.
 
@@ -94,8 +104,7 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     if boxes.shape[1] <= 2:  # a few boxes: comparing is cheaper than words
         layers = [_meet([_crosses(boxes, n, d, size) for d in range(dims)]) for n in range(boxes.shape[1])]
         return (layers[0] if len(layers) == 1 else layers[0] | layers[1])[:, None]
-    at = boxes.long()
-    axes = [axis_cells(at[..., d], at[..., dims + d], size[d], pixels=True) for d in range(dims)]
+    axes = all_cells(boxes.long(), size, pixels=True)
     found = [_meet([axis.bits[:, w] for axis in axes]) != 0 for w in range(axes[0].bits.shape[1])]
     return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
 
@@ -133,7 +142,7 @@ def settle(
         padded = torch.cat([boxes, torch.zeros_like(boxes[:, :1]).expand(-1, dims - 1, -1)], dim=1)
         return padded, torch.ones_like(boxes[:, 0, 0], dtype=torch.bool)
     everything = _pad_to_words(boxes, [room.taken for room in rooms])
-    axes = [axis_cells(everything[..., d], everything[..., dims + d], size[d]) for d in range(dims)]
+    axes = all_cells(everything, size)
     own = math.ceil(count / WORD)
     first = _first_box(axes, own, count)
     area = _meet([axis.width for axis in axes], torch.mul)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gmml_aug.chance import Chance
+from gmml_aug.chance import Chance, first_words
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 from gmml_aug.resolve import open_steps, place_boxes
@@ -27,18 +27,17 @@ def decide(
         fuse: by the kernels of `fused_plan`, where they know the program; the plan is the same.
     """
     size = shape[2:]
-    chances: Sequence[Chance]
     if fuse:
         from gmml_aug import fused_plan
 
         fuse = fused_plan.supports(program, size)
     if fuse:
         active, boxes, streams = fused_plan.sample(program, keys, works, size)
-        chances = [Chance(keys, n + 2, shape, donors, own, hashed=stream) for n, stream in enumerate(streams)]
     else:
         active = open_steps(program, keys, works)
         boxes = place_boxes(program, keys, active, size)
-        chances = [Chance(keys, n + 2, shape, donors, own) for n in range(len(program.steps))]
+        streams = first_words(keys, range(2, len(program.steps) + 2))
+    chances = [Chance(keys, n + 2, shape, donors, own, hashed=stream) for n, stream in enumerate(streams)]
     return Plan(
         keys=keys,
         boxes=boxes,

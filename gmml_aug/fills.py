@@ -128,9 +128,7 @@ class Alien(Fill):
         if scene.pieces is None or len(drawn) > 1:
             super().put(scene, drawn)
             return
-        there = scene.pieces.views(scene.donors, drawn[0].tolist())
-        for part, content in zip(scene.pieces.views(scene.now), there, strict=True):
-            part.copy_(content)
+        scene.pieces.copy(scene.now, scene.donors, drawn[0].tolist())
 
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The donors."""

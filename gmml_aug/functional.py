@@ -154,7 +154,7 @@ def reflect(position: Tensor, length: int) -> Tensor:
     return torch.minimum(position, period - position)
 
 
-_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
@@ -167,7 +167,7 @@ def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
         new: the same dtype, broadcastable to it.
         mask: (B, 1, *S) bool.
     """
-    kind = _SAME_SIZE[now.element_size()]
+    kind = SAME_SIZE[now.element_size()]
     target = now.view(kind)
     change = target ^ new.view(kind)
     target.bitwise_xor_(change.bitwise_and_(mask.to(kind).neg_()))

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from gmml_aug.boxes import Boxes, Placement
-from gmml_aug.chance import mix_int
+from gmml_aug.chance import AHEAD, mix_int
 from gmml_aug.fused_steps import plan_kernels
 from gmml_aug.program import Program
 
-AHEAD = 4  # words of each step's stream that are hashed beforehand: as many as a fill draws for an image, as a rule
 _IMAGES = 64  # in a program that hashes
 _MOST_WORDS = 32 << 10  # 32 columns each, that a program holds of its image
 _MOST_STEPS = 32

@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import gmml_aug as ga
+from gmml_aug import resolve
 from gmml_aug.chance import stream, words
 from gmml_aug.cover import boxes_to_mask
 
@@ -93,6 +95,16 @@ def leaves(plan: ga.Plan) -> list[Tensor]:
 def some_keys(count: int, seed: int = 0) -> Tensor:
     """Keys for a batch, from a seed."""
     return ga.keys(seed, 0, range(count))
+
+
+def sampled_both_ways(corrupt: ga.Corruption, shape: Sequence[int], keys: Tensor) -> ga.Plan:
+    """The plan on the CPU, which is the same whether boxes are settled one after the other or all at once."""
+    plans = []
+    for pixels in (0, 1 << 60):
+        with mock.patch.object(resolve, "_SERIAL", pixels):
+            plans.append(corrupt.sample(shape, keys=keys))
+    assert plans_equal(*plans)
+    return plans[0]
 
 
 def masks_of(corrupt: ga.Corruption, shape: Sequence[int], count: int, *, seed: int = 0, chunk: int = 500) -> Iterator[Tensor]:

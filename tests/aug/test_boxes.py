@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gmml_aug as ga
 from gmml_aug.cover import boxes_to_mask
-from tests.helpers import chi_square_z, kinds_slowly, raw_boxes, some_keys, z_of_mean
+from tests.helpers import chi_square_z, kinds_slowly, raw_boxes, sampled_both_ways, some_keys, z_of_mean
 from tests.strategies import any_boxes, small_sizes
 
 
@@ -185,7 +185,7 @@ def test_stop_and_trim_are_those_of_a_sequential_painter(
     if options.get("align", 1) > min(size):
         pytest.skip("the grid is coarser than the image")
     corrupt = ga.InBoxes(ga.Boxes(dims=len(size), overshoot=overshoot, placement=placement, **options), ga.Zeros())
-    plan = corrupt.sample((6, 1, *size), keys=some_keys(6, 7))
+    plan = sampled_both_ways(corrupt, (6, 1, *size), some_keys(6, 7))
     assert torch.equal(corrupt.kinds(plan), kinds_slowly(corrupt, plan, size))
 
 
@@ -202,7 +202,7 @@ def test_any_boxes_in_any_image_are_those_of_a_sequential_painter(data: st.DataO
     size = data.draw(small_sizes(dims=dims))
     boxes = data.draw(any_boxes(dims=dims, align=min(*size, 4)) if dims > 1 else any_boxes(dims=1, align=min(size[0], 4)))
     corrupt = ga.InBoxes(boxes, ga.Zeros())
-    plan = corrupt.sample((3, 1, *size), keys=some_keys(3, seed))
+    plan = sampled_both_ways(corrupt, (3, 1, *size), some_keys(3, seed))
     assert torch.equal(corrupt.kinds(plan), kinds_slowly(corrupt, plan, size))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from tests.helpers import kinds_slowly, random_images, some_keys
+from tests.helpers import kinds_slowly, random_images, sampled_both_ways, some_keys
 from tests.strategies import small_sizes, trees
 
 HALF = ga.Boxes(ratio=0.5)
@@ -163,7 +163,7 @@ def test_kinds_names_the_last_step_that_touched_a_pixel() -> None:
 def test_any_tree_does_what_a_painter_of_single_pixels_does(data: st.DataObject, dims: int, batch: int, seed: int) -> None:
     size = data.draw(small_sizes(dims=dims))
     tree = data.draw(trees(dims, min(*size, 4) if dims > 1 else min(size[0], 4)))
-    plan = tree.sample((batch, 3, *size), keys=some_keys(batch, seed))
+    plan = sampled_both_ways(tree, (batch, 3, *size), some_keys(batch, seed))
     wanted = kinds_slowly(tree, plan, size)
     assert torch.equal(tree.kinds(plan), wanted)
     assert torch.equal(tree.apply(random_images((batch, 3, *size)), plan).mask, wanted > 0)
@@ -177,5 +177,5 @@ def test_a_tree_in_images_larger_than_its_lists_of_boxes_does_so_too(size: tuple
     few = ga.Boxes(count=(1, 3), side=(0.1, 0.5), dims=dims)
     inner = ga.Chain([ga.InBoxes(some, ga.Noise()), ga.InBoxes(over, ga.OneOf([ga.Zeros(), ga.Grey()]))], budget=0.35)
     tree = ga.Chain([ga.InBoxes(few, ga.Alien()), inner, ga.InBoxes(some, ga.Constant(), p=0.7), ga.Noise()], budget=0.5)
-    plan = tree.sample((5, 3, *size), keys=some_keys(5))
+    plan = sampled_both_ways(tree, (5, 3, *size), some_keys(5))
     assert torch.equal(tree.kinds(plan), kinds_slowly(tree, plan, size))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import gmml_aug as ga
 from gmml_aug import fused_plan, fused_steps, masking
 from gmml_aug.boxes import Placement
+from gmml_aug.chance import AHEAD
 from tests.helpers import plans_equal, random_images, some_keys
 from tests.strategies import every_tree, small_sizes
 
@@ -96,7 +97,7 @@ def test_what_the_kernels_do_not_know() -> None:
 
 
 def test_more_words_than_are_hashed_beforehand(where: torch.device) -> None:
-    for channels in (fused_plan.AHEAD, fused_plan.AHEAD + 1, 13):
+    for channels in (AHEAD, AHEAD + 1, 13):
         check(ga.InBoxes(ga.Boxes(count=1), ga.Constant(value=(0.0, 1.0))), (3, channels, 9, 9), where)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 import gmml_aug as ga
 from gmml_aug.cover import boxes_to_mask
 from gmml_aug.lines import blend_lines_, touched_lines
-from gmml_aug.pieces import cut_at_borders
-from tests.helpers import lay_out, random_images, same_bits, some_keys
+from gmml_aug.pieces import Pieces, cut_at_borders
+from tests.helpers import DTYPES, lay_out, random_bits, random_images, same_bits, some_keys
 
 sizes = st.lists(st.integers(1, 24), min_size=1, max_size=3)
 
@@ -38,9 +38,7 @@ def test_pieces_are_the_boxes_of_their_place(data: st.DataObject, size: list[int
         assert found is not None
         assert torch.equal(found.mask(batch, size), boxes_to_mask(one, size))
         assert all(
-            low >= 0 and low + along <= length and along > 0
-            for start, extent in zip(found.start, found.size, strict=True)
-            for low, along, length in zip(start, extent, size, strict=True)
+            0 <= part.start < part.stop <= length for window in found.window for part, length in zip(window[1:], size, strict=True)
         )
         middle = batch // 2
         halves = [found.between(0, middle).mask(middle, size), found.between(middle, batch).mask(batch - middle, size)]
@@ -55,26 +53,42 @@ def test_too_many_boxes_are_no_pieces_and_leave_the_others_alone() -> None:
     crowd, alone = cut_at_borders([many, one], (16, 16))
     assert crowd is None
     assert alone is not None
-    assert alone.windows() == [(0, (slice(3, 8), slice(4, 10)))]
+    assert alone == Pieces([0], [(slice(None), slice(3, 8), slice(4, 10))])
 
 
-def test_windows_are_one_an_image() -> None:
+def test_a_box_over_a_border_is_several_pieces() -> None:
     (found,) = cut_at_borders([torch.tensor([[[6, 0, 4, 4]], [[0, 0, 4, 4]]])], (8, 8))
     assert found is not None
-    assert found.windows() is None  # the first runs over a border
-    assert found.between(1, 2).windows() == [(0, (slice(0, 4), slice(0, 4)))]
+    assert not found.one_an_image
+    assert found.between(1, 2).one_an_image
+    assert found.between(1, 2) == Pieces([0], [(slice(None), slice(0, 4), slice(0, 4))])
 
 
-@given(st.data(), sizes, st.integers(1, 3), st.sampled_from(["contiguous", "channels_last"]))
-def test_views_are_the_same_pixels_in_any_layout(data: st.DataObject, size: list[int], batch: int, layout: str) -> None:
-    images = random_images((batch, 3, *size))
-    images = lay_out(images, layout) if layout == "contiguous" or len(size) > 1 else images
-    (found,) = cut_at_borders([data.draw(some_boxes(size, batch))], size)
+@pytest.mark.parametrize("numpy", [True, False])
+@given(data=st.data(), size=sizes, batch=st.integers(1, 3), layout=st.sampled_from(["contiguous", "channels_last"]))
+def test_what_is_copied_is_every_bit_of_the_pieces(
+    numpy: bool, data: st.DataObject, size: list[int], batch: int, layout: str
+) -> None:
+    dtype = data.draw(st.sampled_from(DTYPES))
+    images, source = (random_bits((batch, 3, *size), dtype, seed) for seed in (0, 1))
+    if layout == "contiguous" or len(size) > 1:
+        images, source = lay_out(images, layout), lay_out(source, layout)
+    boxes = data.draw(some_boxes(size, batch))
+    (found,) = cut_at_borders([boxes], size)
     assert found is not None
     other = [batch - 1 - image for image in range(batch)]
-    for number, view in enumerate(found.views(images, other)):
-        window = tuple(slice(a, a + b) for a, b in zip(found.start[number], found.size[number], strict=True))
-        assert torch.equal(view, images[other[found.image[number]]][(slice(None), *window)])
+    wanted = torch.where(boxes_to_mask(boxes, size), source[other], images)
+    with pytest.MonkeyPatch.context() as patch:
+        if not numpy:
+            patch.setattr(Tensor, "numpy", _no_numpy)
+        found.copy(images, source, other)
+        mask = found.mask(batch, size)
+    assert same_bits(images, wanted)
+    assert torch.equal(mask, boxes_to_mask(boxes, size))
+
+
+def _no_numpy(_: Tensor) -> None:
+    raise RuntimeError("Numpy is not available")  # as torch says where it is not installed
 
 
 @given(sizes, st.integers(1, 3), st.floats(0, 1), st.integers(0, 99))

@@ -1,0 +1,89 @@
+"""Boxes painted one after the other on Python's integers: for a few small images, where `cover.settle` is all calls and no work.
+
+An image is one integer with a bit a pixel, in reading order. What comes out is what `settle` gives, every number of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+
+def settle_serially(boxes: Tensor, size: Sequence[int], target: Tensor, here: Tensor, *, whole: bool) -> Tensor:
+    """`cover.settle` on the CPU, of boxes whose last one reaches the target, without rooms.
+
+    Args:
+        boxes: (B, N, 2 D) int64.
+        size: the D spatial sizes.
+        target: (B,) int64 pixels to cover.
+        here: (B,) bool: the others get boxes without size.
+        whole: end with the whole box that passes the target; only the last one of the list is cut to the pixel.
+
+    Returns:
+        (B, N + D - 1, 2 D) int64 boxes that need no further cutting.
+    """
+    wanted = target.masked_fill(~here, 0).tolist()
+    rows = [_paint(row, size, goal, whole=whole) for row, goal in zip(boxes.tolist(), wanted, strict=True)]
+    nothing = [0] * boxes.shape[2]
+    padded = list(zip(*zip_longest(*rows, fillvalue=nothing), strict=True))
+    settled = boxes.new_zeros(boxes.shape[0], boxes.shape[1] + len(size) - 1, boxes.shape[2])
+    if padded:
+        settled[:, : len(padded[0])] = torch.tensor(padded, dtype=boxes.dtype, device=boxes.device)
+    return settled
+
+
+def _paint(boxes: list[list[int]], size: Sequence[int], target: int, *, whole: bool) -> list[list[int]]:
+    covered = area = 0
+    for number, box in enumerate(boxes if target > 0 else ()):
+        painted = covered | _bits(box, size)
+        reached = painted.bit_count()
+        if reached >= target:
+            if whole and number < len(boxes) - 1:
+                return boxes[: number + 1]
+            return [*boxes[:number], *_cut(box, size, painted ^ covered, target - area)]
+        covered, area = painted, reached
+    return []
+
+
+@cache
+def _lines(length: int, stride: int) -> int:
+    """One bit for each of the lines along an axis, whose pixels are ``stride`` apart."""
+    return sum(1 << (line * stride) for line in range(length))
+
+
+def _bits(box: Sequence[int], size: Sequence[int]) -> int:
+    """The pixels of a box; over the border it continues at the opposite one."""
+    bits, stride = 1, 1
+    for start, extent, length in reversed(list(zip(box, box[len(size) :], size, strict=False))):
+        lines = (_lines(length, stride) & ((1 << (extent * stride)) - 1)) << (start * stride)
+        end = length * stride
+        bits *= (lines | lines >> end) & ((1 << end) - 1)
+        stride = end
+    return bits
+
+
+def _cut(box: Sequence[int], size: Sequence[int], new: int, wanted: int) -> list[list[int]]:
+    """What is left of a box that ends with the ``wanted``-th of its ``new`` pixels: whole slices, whole lines, single pixels."""
+    start, extent, stride = list(box[: len(size)]), list(box[len(size) :]), math.prod(size)
+    kept = 0  # pixels of the box before that one
+    for first, along, length in zip(start, extent, size, strict=True):
+        stride //= length
+        for line in range(along):
+            here = new >> ((first + line) % length * stride) & ((1 << stride) - 1)
+            if here.bit_count() >= wanted:
+                break
+            wanted -= here.bit_count()
+        kept, new = kept * along + line, here
+    kept += 1
+    parts: list[list[int]] = []
+    for d, length in enumerate(size):
+        lines, kept = divmod(kept, math.prod(extent[d + 1 :]))
+        part = [*start, *extent[:d], lines, *extent[d + 1 :]]
+        parts.append(part if lines else [0] * len(part))
+        start[d], extent[d] = (start[d] + lines) % length, 1
+    return parts
