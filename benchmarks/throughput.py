@@ -1,7 +1,8 @@
 """All contenders in one run, the ratios that the project is held to, and what each stage of `gmml` costs.
 
 ``python -m benchmarks.throughput`` measures in less than five minutes, ``--full`` the whole grid, ``--ratios`` nothing but the
-ratios. Writes benchmarks/results/throughput.json and .md, and the figures of docs/performance. README.md has the contract.
+ratios. Writes benchmarks/results/throughput.json and .md, the short table of README and docs, and
+the figures of docs/performance. README.md has the contract.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
+from benchmarks.pages import put_speed
 from benchmarks.release_rule import corrupt_in_a_loop
 from benchmarks.timing import alternate
 from gmml_models import bench, bench_report
@@ -161,11 +163,15 @@ def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--full", action="store_true", help="the whole grid: an hour or more")
     reader.add_argument("--ratios", metavar="FILE", type=Path, help="write the ratios alone, as JSON")
+    reader.add_argument("--pages", action="store_true", help="measure nothing: draw the table of README and docs from the JSON")
     reader.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     reader.add_argument("--memory", type=float, default=2.0, help="GB that a case may need")
     reader.add_argument("--without-pixels", action="store_true", help="no cost per pixel in --ratios, which takes longest")
     reader.add_argument("--rounds", type=int, default=7, help="of the ratios")
     asked = reader.parse_args()
+    if asked.pages:
+        put_speed(json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8")))
+        return
     torch.set_num_threads(1)
     if asked.ratios:
         found = ratios(Effort(rounds=asked.rounds, seconds=4.0), pixels=not asked.without_pixels)
@@ -195,6 +201,8 @@ def main() -> None:
     lines = [*text, "", bench_report.markdown(report).rstrip()]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(bench_report.markdown(report))
+    if asked.device == "cpu":
+        put_speed(json.loads(bench_report.to_json(report)))  # rounded as in the file
 
     from benchmarks.figures import draw
 

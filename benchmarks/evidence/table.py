@@ -10,11 +10,8 @@ from benchmarks.evidence.row import Row
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.run import Results, command, key, same
 from benchmarks.evidence.verdict import judge, numbers
-from gmml_models.errors import UsageError
+from benchmarks.pages import put
 from gmml_models.recipes.engine.progress import clock
-from gmml_models.recipes.engine.record import write_aside
-
-BEGIN, END = "<!-- evidence: begin (drawn by make evidence) -->", "<!-- evidence: end -->"
 
 
 def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
@@ -23,12 +20,7 @@ def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None
     Raises:
         UsageError: no page, or no markers in it.
     """
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"evidence: {page} lacks the lines {BEGIN!r} and {END!r}. Put them where the tables shall be.")
-    write_aside(page, f"{before}{BEGIN}\n\n{draw(results, rows)}\n\n{END}{after}".removesuffix("\n"))
+    put(page, "evidence", "make evidence", draw(results, rows))
 
 
 def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:

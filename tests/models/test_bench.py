@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import figures, throughput
+from benchmarks import figures, pages, throughput
 from gmml_models import bench, bench_report
 from gmml_models.bench import CLONE, COPY, Case, Effort, Peer, Times
 from gmml_models.bench_command import Bench
@@ -225,3 +225,14 @@ def test_the_release_s_rule_says_what_it_cannot_do() -> None:
     rows = bench.measure(Case((2, 3, 16, 16), "uint8"), [throughput.RELEASE], effort=QUICK)
     assert "bytes cannot hold" in rows[0]["error"]
     assert bench.measure(Case((2, 3, 16, 16)), [throughput.RELEASE], effort=QUICK)[0]["error"] is None
+
+
+def test_readme_and_docs_show_what_was_measured(tmp_path: Path) -> None:
+    report = json.loads((throughput.RESULTS / "throughput.json").read_text(encoding="utf-8"))
+    for number, page in enumerate(pages.SPEED_PAGES):
+        copy = tmp_path / f"{number}.md"
+        copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+        pages.put_speed(report, [copy])
+        assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="lacks the lines"):
+        pages.put_speed(report, [tmp_path / "none.md"])

@@ -41,6 +41,7 @@ TINY: dict[str, Any] = {
 }
 PLAIN: dict[str, Any] = {"auto_augment": None, "erasing": 0.0, "pool": "mean", "test_every": 1_000_000}
 SCRATCH = Row(name="tiny/scratch", what="scratch", stage=1, finetune=FinetuneConfig(**TINY, **PLAIN))
+BEGIN, END = "<!-- evidence: begin (drawn by make evidence) -->", "<!-- evidence: end -->"
 GMML = replace(SCRATCH, name="tiny/gmml", pretrain=PretrainConfig(**TINY, views=1, pictures_every=0))
 
 
@@ -249,7 +250,7 @@ def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) 
     claim = Claim(words="better", paper="81.2", source="table 2", against="tiny/scratch", expected="above")
     rows = (replace(SCRATCH, seeds=(0, 1)), replace(GMML, claims=(claim,)))
     page = tmp_path / "page.md"
-    page.write_text(f"# By hand\n\n{table.BEGIN}\nold\n{table.END}\n\nMore by hand.\n", encoding="utf-8")
+    page.write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\nMore by hand.\n", encoding="utf-8")
     table.write_into(page, {**job_of(rows[0], 0, 20.0), **job_of(rows[0], 1, 23.0)}, rows)
     text = page.read_text(encoding="utf-8")
     measured = "| `tiny/scratch` | scratch | 21.5 ± 2.1 | 5.0 ± 0.0 | 6.0 ± 0.0 | 0 1 | 2 min |"

@@ -1,0 +1,58 @@
+"""Tables in pages for readers, drawn between two markers from what was measured: no number in them is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.engine.record import write_aside
+
+_ROOT = Path(__file__).resolve().parents[1]
+SPEED_PAGES = (_ROOT / "README.md", _ROOT / "docs" / "performance.md")
+
+
+def put(page: Path, name: str, how: str, text: str) -> None:
+    """Replace what stands between the markers ``name`` of a page.
+
+    Args:
+        page: Markdown with the lines ``<!-- NAME: begin (drawn by HOW) -->`` and ``<!-- NAME: end -->``.
+        name: of the part.
+        how: the command that draws it.
+        text: what shall stand there.
+
+    Raises:
+        UsageError: no page, or no markers in it.
+    """
+    begin, end = f"<!-- {name}: begin (drawn by {how}) -->", f"<!-- {name}: end -->"
+    before, first, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise UsageError(f"{name}: {page} lacks the lines {begin!r} and {end!r}. Put them where it shall be.")
+    write_aside(page, f"{before}{begin}\n\n{text}\n\n{end}{after}".removesuffix("\n"))
+
+
+def put_speed(report: Mapping[str, Any], pages: Sequence[Path] = SPEED_PAGES) -> None:
+    """The short table of everybody in README and docs, from the report of `benchmarks.throughput`."""
+    for page in pages:
+        put(page, "speed", "python -m benchmarks.throughput --pages", speed(report))
+
+
+def speed(report: Mapping[str, Any]) -> str:
+    """Markdown: what each contender does to the first batch of the report, quickest first, ours in bold; then where and when."""
+    case = report["rows"][0]["case"]
+    rows = [row for row in report["rows"] if row["case"] == case and "device_ms" in row]
+    lines = ["| contender | what it does | ms | copies | images a second |", "| --- | --- | ---: | ---: | ---: |"]
+    for row in sorted(rows, key=lambda row: float(row["device_ms"]["minimum"])):
+        name = f"**{row['peer']}**" if row["group"] == "ours" else row["peer"]
+        least, copies = row["device_ms"]["minimum"], row["times_copy"]
+        lines.append(f"| {name} | {row['does']} | {_short(least)} | {_short(copies)} | {row['images_per_second']:,.0f} |")
+    machine = report["machine"]
+    return "\n".join(
+        [*lines, "", f"{case}, minima of one run, {machine['threads']} thread of a shared {machine['cpu']}, {machine['date']}."]
+    )
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
