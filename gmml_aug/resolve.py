@@ -19,7 +19,7 @@ from gmml_aug.where import Where, along_shared, free_axes
 # images need no more, and the grid grows with the square of their number.
 _GROUP_CELLS = 1 << 17
 _PARTS = (5, 2, 1)
-_SERIAL, _A_LINE = 100_000, 2_000  # of pixels: so few are painted one box after the other, an image being these few more
+_SERIAL, _AN_IMAGE = 250_000, 2_000  # of pixels: so few are painted one box after the other; an image counts as these more
 
 
 def open_steps(program: Program, keys: Tensor, works: Sequence[bool]) -> Tensor:
@@ -112,7 +112,7 @@ def _settle(
     """`settle` for the images that are ``here``; the others get boxes without size."""
     if boxes.device.type != "cpu" or torch.compiler.is_compiling() or (target is None and not rooms):
         return settle(boxes, size, target, rooms, whole=whole)[0].masked_fill(~column(here, 3), 0)
-    if target is not None and not rooms and boxes.shape[0] * (math.prod(size) + _A_LINE) < _SERIAL:
+    if target is not None and not rooms and boxes.shape[0] * (math.prod(size) + _AN_IMAGE) < _SERIAL:
         return settle_serially(boxes, size, target, here, whole=whole)
     done = torch.zeros(boxes.shape[0], boxes.shape[1] + len(size) - 1, boxes.shape[2], dtype=boxes.dtype, device=boxes.device)
     left = here.nonzero()[:, 0]

@@ -57,10 +57,10 @@ def test_an_image_has_the_same_plan_in_a_batch_of_any_size(monkeypatch: pytest.M
 
     monkeypatch.setattr(resolve, "settle_serially", count)
     corrupt = ga.InBoxes(ga.Boxes(ratio=(0.0, 0.5)), ga.Noise())
-    keys = some_keys(64)
-    whole = corrupt.sample((64, 3, 32, 32), keys=keys)
+    keys = some_keys(96)
+    whole = corrupt.sample((96, 3, 32, 32), keys=keys)
     assert not calls  # so many are settled at once
-    for first in range(0, 64, 8):
+    for first in range(0, 96, 8):
         part = corrupt.sample((8, 3, 32, 32), keys=keys[first : first + 8])
         assert torch.equal(part.boxes[0], whole.boxes[0][first : first + 8])
-    assert calls == [8] * 8
+    assert calls == [8] * 12
