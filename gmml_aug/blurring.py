@@ -13,7 +13,7 @@ from gmml_aug.boxes import keep
 from gmml_aug.chance import Chance
 from gmml_aug.checks import check_integer_pair, check_pair
 from gmml_aug.contract import Fill
-from gmml_aug.functional import gaussian_blur, gaussian_taps, like, reflect, widen
+from gmml_aug.functional import column, gaussian_blur, gaussian_taps, like, reflect, widen
 from gmml_aug.pixels import bounding_box
 from gmml_aug.plan import Tensors
 from gmml_aug.program import Scene
@@ -64,17 +64,30 @@ class Blur(Fill):
         largest = self._kernels[1]
         if not scene.compact:
             return gaussian_blur(scene.now, sigma, kernel, largest)
+        if scene.small:
+            return self._together(scene, drawn)
         blurred = torch.empty_like(scene.now)
         around = enumerate(bounding_box(inside) for inside in scene.mask[:, 0])
         self._each(scene.now, [(image, window) for image, window in around if window is not None], drawn, blurred)
         return blurred
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Where the mask is one box an image, the result goes there at once."""
-        if scene.pieces is None or not scene.pieces.one_an_image:
+        """Where the mask is one box in a large image, the result goes there at once."""
+        if scene.windows is None:
             super().put(scene, drawn)
         else:
-            self._each(scene.now, [(image, window[1:]) for image, window in zip(*scene.pieces, strict=True)], drawn, scene.now)
+            self._each(scene.now, [(image, window[1:]) for image, window in zip(*scene.windows, strict=True)], drawn, scene.now)
+
+    def _together(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """Whole images, those of equally many taps at once."""
+        taps = gaussian_taps(drawn[0], drawn[1], self._kernels[1])
+        heard = (taps > _FAINT).sum(1).masked_fill(~scene.mask.flatten(1).any(1), 0)
+        blurred = torch.empty_like(scene.now)
+        for count in set(heard.tolist()) - {0}:
+            which = (heard == count).nonzero()[:, 0]
+            weights = taps.index_select(0, which).narrow(1, (taps.shape[1] - count) // 2, count)
+            blurred.index_copy_(0, which, like(blur_whole(scene.now.index_select(0, which), weights), scene.now))
+        return blurred
 
     def _each(self, now: Tensor, windows: Iterable[tuple[int, Sequence[slice]]], drawn: Tensors, out: Tensor) -> None:
         sigma, kernel = drawn
@@ -94,6 +107,20 @@ class Blur(Fill):
     @property
     def _kernels(self) -> tuple[int, int]:
         return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+
+def blur_whole(images: Tensor, taps: Tensor) -> Tensor:
+    """Blur images (B, C, *S) with symmetric taps (B, odd) of their own, in float32 at least."""
+    now = widen(images)
+    radius = taps.shape[1] // 2
+    weights = [column(weight, now.ndim) for weight in taps.to(now.dtype).unbind(1)]
+    for axis, length in enumerate(images.shape[2:], start=2):
+        source = reflect(torch.arange(-radius, length + radius, device=images.device), length)
+        shifted = now.index_select(axis, source).unfold(axis, length, 1).movedim(-1, axis + 1).unbind(axis)
+        now = shifted[radius] * weights[radius]
+        for tap in range(radius):  # no alpha=: a product rounded by itself is the same in a batch of any size
+            now.add_((shifted[tap] + shifted[-1 - tap]).mul_(weights[tap]))
+    return now
 
 
 def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], out: Tensor, sources: Sequence[Tensor]) -> None:

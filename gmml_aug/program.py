@@ -17,6 +17,7 @@ from gmml_aug.functional import Values
 from gmml_aug.pieces import Pieces
 from gmml_aug.where import Where
 
+_SMALL = 48 * 48  # pixels
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
 
 
@@ -40,6 +41,16 @@ class Scene(NamedTuple):
     values: Values
     compact: bool
     pieces: Pieces | None = None
+
+    @property
+    def small(self) -> bool:
+        """True for images whose boxes cost more calls than work: all of them at once are then cheaper."""
+        return self.mask[0].numel() <= _SMALL
+
+    @property
+    def windows(self) -> Pieces | None:
+        """The pieces where every image has one, and to look at nothing else is cheaper."""
+        return None if self.small or self.pieces is None or not self.pieces.one_an_image else self.pieces
 
 
 class Filling(Protocol):

@@ -37,8 +37,11 @@ def assert_close_in(dtype: torch.dtype, found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels", [2, 3, 4, 13])
 @pytest.mark.parametrize("known", [False, True])
-def test_grey_is_luma_or_the_channel_mean(dtype: torch.dtype, channels: int, known: bool, device: torch.device) -> None:
-    images = random_images((3, channels, 9, 8), dtype, seed=4)
+@pytest.mark.parametrize("size", [(9, 8), (60, 50)], ids=str)
+def test_grey_is_luma_or_the_channel_mean(
+    dtype: torch.dtype, channels: int, known: bool, size: tuple[int, ...], device: torch.device
+) -> None:
+    images = random_images((3, channels, *size), dtype, seed=4)
     mean = [0.1 * (c % 5) + 0.3 for c in range(channels)]
     std = [0.05 * (c % 3) + 0.2 for c in range(channels)]
     corrupt = ga.Chain([ga.Grey()], values=(tuple(mean), tuple(std)) if known else None)
@@ -90,7 +93,7 @@ def plain_blur(image: Tensor, sigma: float, kernel: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [(40,), (11, 14), (3, 2), (5, 6, 7)], ids=str)
+@pytest.mark.parametrize("size", [(40,), (11, 14), (3, 2), (5, 6, 7), (2400,), (52, 50), (14, 13, 15)], ids=str)
 def test_blur_is_a_gaussian_with_reflected_borders(dtype: torch.dtype, size: tuple[int, ...], device: torch.device) -> None:
     images = random_images((4, 2, *size), dtype, seed=5)
     boxes = ga.Boxes(count=1, side=(0.5, 1.0), dims=len(size))

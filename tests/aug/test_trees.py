@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from unittest import mock
 
 import pytest
 import torch
@@ -11,12 +12,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gmml_aug as ga
+from gmml_aug import program, resolve
 from gmml_aug.paint import Bounds, step_mask
 from tests.helpers import DTYPES, random_images, same_bits, some_keys
 from tests.strategies import every_tree, small_sizes
 
 
 def check_everything(data: st.DataObject) -> None:
+    """One composition on one batch; on the CPU's ways for small images and batches, or for large ones."""
+    with (
+        mock.patch.object(resolve, "_SERIAL", data.draw(st.sampled_from([resolve._SERIAL, 0]))),
+        mock.patch.object(program, "_SMALL", data.draw(st.sampled_from([program._SMALL, 0]))),
+    ):
+        check_promises(data)
+
+
+def check_promises(data: st.DataObject) -> None:
     dims = data.draw(st.integers(1, 3))
     size = data.draw(small_sizes(dims=dims, least=4))
     tree = data.draw(every_tree(dims=dims))
@@ -51,12 +62,12 @@ def check_everything(data: st.DataObject) -> None:
     assert again == tree
     assert torch.equal(again.sample(images.shape, keys=keys).boxes[0], plan.boxes[0])
     # budgets: the union of what the replacing steps under each of them touch
-    program, places = tree.program, dict[int, torch.Tensor]()
-    for number, share in enumerate(program.budgets):
+    flat, places = tree.program, dict[int, torch.Tensor]()
+    for number, share in enumerate(flat.budgets):
         union = torch.zeros_like(out.mask)
-        for step, one in enumerate(program.steps):
+        for step, one in enumerate(flat.steps):
             if number in one.budgets and one.fill.replaces:
-                union |= step_mask(program, plan, step, places, Bounds())
+                union |= step_mask(flat, plan, step, places, Bounds())
         assert int(union.flatten(1).sum(1).max()) <= math.floor(share * math.prod(size) + 1e-6)
 
 
