@@ -222,7 +222,7 @@ def _masks() -> list[Row]:
 
 def _extent() -> list[Row]:
     def claims(ratio: float) -> list[Claim]:
-        words = f"Up to 40 to 70 % is best: {ratio:.0%} does worse than 50 %"
+        words = f"Up to 40 to 70 % is best: {100 * ratio:.0f} % does worse than 50 %"
         if ratio == 0.7:
             words = "Up to 40 to 70 % is best: 70 % does as well as 50 %"
         paper, source = "40 to 70 %, a curve for 5 % of ImageNet, ViT-S", "GMML 3.3.2, figure 6"
@@ -231,7 +231,7 @@ def _extent() -> list[Row]:
 
     ratios = (0.1, 0.3, 0.5, 0.7, 0.9)
     return [
-        _ablation(f"extent/{ratio}", f"up to {ratio:.0%} of comb1", 6, claims(ratio), corruption=_kind("comb1", ratio))
+        _ablation(f"extent/{ratio}", f"up to {100 * ratio:.0f} % of comb1", 6, claims(ratio), corruption=_kind("comb1", ratio))
         for ratio in ratios
     ]
 

@@ -13,6 +13,14 @@ from benchmarks.evidence.verdict import judge, numbers
 from benchmarks.pages import put
 from gmml_models.recipes.engine.progress import clock
 
+_VERDICTS = {
+    "Held": ("held",),
+    "Did not hold": ("did not hold",),
+    "Undecided, the difference is no larger than chance makes it": ("undecided", "no difference seen", "one seed"),
+    "Asked without a claim, and a difference seen": ("higher", "lower"),
+    "Not run": ("not run",),
+}
+
 
 def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
     """Draw the tables anew between the markers of a page.
@@ -26,9 +34,14 @@ def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None
 def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
     """Markdown: claims with their verdicts, all rows with their numbers, the machines they were measured on."""
     claims = [_claim(row, number, results, rows) for row in rows for number in range(len(row.claims))]
+    told = [(judge(row, claim, results, rows)[1], claim.words, row.name) for row in rows for claim in row.claims]
     head = ["claim", "the paper's numbers", "ours", "difference", "verdict"]
     numbers_head = ["row", "what", "fine-tuned", "k-NN", "linear probe", "seeds", "time", "command"]
     lines = [
+        "### In short",
+        "",
+        *_in_short(told),
+        "",
         "### Claims",
         "",
         *_lines(head, claims),
@@ -50,6 +63,16 @@ def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
         names = ", ".join(f"`{name}`" for name, _ in again)
         lines += ["", f"Measured a second time from nothing: {names}. Every number was the same in {equal} of {len(again)}."]
     return "\n".join(lines)
+
+
+def _in_short(told: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The claims by their verdicts, each with its row."""
+    lines = []
+    for head, verdicts in _VERDICTS.items():
+        some = [f"{words} (`{row}`)" for verdict, words, row in told if verdict.startswith(verdicts)]
+        if some:
+            lines.append(f"- **{head}**, {len(some)}: {'; '.join(some)}.")
+    return lines
 
 
 def _claim(row: Row, number: int, results: Results, rows: Sequence[Row]) -> list[str]:

@@ -257,6 +257,7 @@ def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) 
     assert f"{measured} `make evidence DATA=FOLDER ONLY=tiny/scratch` |" in text
     assert "| `tiny/gmml` | scratch | not run |" in text
     assert "| better (table 2) | 81.2 | not run (`tiny/gmml`) against 21.5 ± 2.1 (`tiny/scratch`) |  | not run |" in text
+    assert "- **Not run**, 1: better (`tiny/gmml`)." in text
     assert "old" not in text
     assert text.startswith("# By hand\n")
     assert text.endswith("More by hand.\n")
