@@ -132,7 +132,7 @@ def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) 
     if not fused.supports(program, images, donors):
         raise ValueError(
             f'gmml_aug: backend="fused" cannot do this: {images.dtype} on {images.device}. It takes uint8, float16, bfloat16 and '
-            "float32 of up to 16 channels on CUDA with Triton, outside compiled code and without gradients to the images. Use "
+            "float32 of up to 16 channels on CUDA with Triton 3.4, outside compiled code and without gradients to the images. Use "
             'backend="torch".'
         )
     return True
@@ -150,7 +150,7 @@ def wants_fused_plan(backend: str, device: torch.device) -> bool:
 
     if not runs_on(device):
         raise ValueError(
-            f'gmml_aug: backend="fused" cannot make a plan on {device}. It takes CUDA with Triton, outside compiled code. Use '
+            f'gmml_aug: backend="fused" cannot make a plan on {device}. It takes CUDA with Triton 3.4, outside compiled code. Use '
             'backend="torch".'
         )
     return True

@@ -190,6 +190,7 @@ class _Call:
             self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch, self.pixels,
             blocks, *_three(self.size), self.longest, self.words.shape[1], len(self.program.steps), *strides, *_strides(self.now),
             *_strides(self.clean), *_strides(self.donors), *_strides(self.out), STEPS=steps or (0,), COUNT=len(steps),
+            CONSTANTS=tuple(tables.constants) or (0.0,),
             BEFORE=first, **given, KEEP=self.kept is not None and self.now is self.clean, SCALES=values[0], SHIFTS=values[1],
             C=self.channels, P=self.padded, D=len(self.size), N=width, **_PLAIN,
         )  # fmt: skip

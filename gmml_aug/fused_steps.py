@@ -27,16 +27,24 @@ class Tables:
     Attributes:
         numbers: (B,) int64 each: streams of noise, donors, shifts.
         colours: (B, C) float32 each.
+        constants: Python's, for a kernel to be compiled with; in a list of their own, since Triton 3.6 knows no tuples in tuples in
+            tuples.
     """
 
     def __init__(self) -> None:
         self.numbers: list[Tensor] = []
         self.colours: list[Tensor] = []
+        self.constants: list[float] = []
 
     def add(self, more: Sequence[Tensor]) -> int:
         """Append rows of numbers; that of the first."""
         self.numbers.extend(more)
         return len(self.numbers) - len(more)
+
+    def keep(self, more: Sequence[float]) -> int:
+        """Append constants; the number of the first."""
+        self.constants.extend(more)
+        return len(self.constants) - len(more)
 
     def stacked(self, otherwise: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, B) and (rows, B, C); ``otherwise`` for a table that nobody reads."""
@@ -71,13 +79,13 @@ def describe(
             mean = average(clean())
             own = len(tables.colours)
             tables.colours += [mean, deviation(clean(), mean)]
-        kind, *scale = _noise(fill, made, values)
+        kind, spread, *lines = _noise(fill, made, values)
         clamps = values == "unit" and made.is_floating_point()
         how = (fill.per == "pixel") + 2 * clamps
-        return (kinds.NOISE.value, *place, how, tables.add(drawn), kind, own, *scale)
+        return (kinds.NOISE.value, *place, how, tables.add(drawn), kind, own, spread, *map(tables.keep, lines))
     if isinstance(fill, Grey):
         mean_std = known_statistics(made, values) or ((0.0,) * channels, (1.0,) * channels)
-        return (kinds.GREY.value, *place, 0, -1, 0, -1, luma_weights(channels), *mean_std)
+        return (kinds.GREY.value, *place, 0, -1, 0, -1, *map(tables.keep, (luma_weights(channels), *mean_std)))
     if isinstance(fill, Alien | Shuffle):
         foreign = isinstance(fill, Alien)
         shift = drawn[1:] if foreign else drawn
@@ -89,7 +97,7 @@ def describe(
     return (kinds.COLOUR.value, *place, 0, len(tables.colours) - 1)
 
 
-def _noise(fill: Noise, images: Tensor, values: Values) -> tuple[Any, ...]:
+def _noise(fill: Noise, images: Tensor, values: Values) -> tuple[int, float, tuple[float, ...], tuple[float, ...]]:
     """Which draw, and the numbers of ``(draw * spread + shift) / std``, the last two per channel, as `noise.Noise` has them."""
     mean, std = pixel_statistics(images, values)
     plain = images.dtype != torch.uint8 and values != "unit"
@@ -106,8 +114,12 @@ def _noise(fill: Noise, images: Tensor, values: Values) -> tuple[Any, ...]:
 
 @cache
 def has_triton() -> bool:
-    """True if Triton is installed."""
-    return find_spec("triton") is not None
+    """True if Triton is installed, 3.4 at least: earlier ones cannot compile for tuples of tuples."""
+    if find_spec("triton") is None:
+        return False
+    import triton  # type: ignore[import-untyped, unused-ignore]
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 4)
 
 
 def runs_on(device: torch.device) -> bool:

@@ -61,11 +61,11 @@ def in_dtype(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def _per_channel(numbers: tl.constexpr, channel, C: tl.constexpr, P: tl.constexpr):
-    """(P, 1) float32 from a tuple of C numbers, 1 beyond them."""
+def _per_channel(numbers: tl.constexpr, first: tl.constexpr, channel, C: tl.constexpr, P: tl.constexpr):
+    """(P, 1) float32 from C numbers of a tuple, 1 beyond them."""
     found = tl.full((P,), 1.0, tl.float32)
     for c in tl.static_range(C):
-        found = tl.where(channel == c, numbers[c], found)
+        found = tl.where(channel == c, numbers[first + c], found)
     return found[:, None]
 
 
@@ -82,7 +82,7 @@ def _read(at, real, channel, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: 
     x = tl.load(at, mask=real, other=0)
     if x.dtype == tl.uint8:
         if dtype != tl.uint8:
-            scale, shift = _per_channel(SCALES, channel, C, P), _per_channel(SHIFTS, channel, C, P)
+            scale, shift = _per_channel(SCALES, 0, channel, C, P), _per_channel(SHIFTS, 0, channel, C, P)
             x = (x.to(tl.float32) * scale + shift).to(dtype)
     return x
 
@@ -103,6 +103,20 @@ def in_boxes(
             boxes &= tl.load(line + (slot2 * D + 2) * longest + x2, mask=inside, other=0)
         found |= boxes != 0
     return found
+
+
+@triton.jit
+def _in_step(
+    words, image, slots, longest, x0, x1, x2, inside, STEPS: tl.constexpr, n: tl.constexpr, D: tl.constexpr, N: tl.constexpr
+):
+    """(N,) bool: where a step works on an image."""
+    slot: tl.constexpr = STEPS[n][1]
+    count: tl.constexpr = STEPS[n][2]
+    invert: tl.constexpr = STEPS[n][3]
+    here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, slot, count, D, N)
+    if invert:
+        here = here == 0
+    return here
 
 
 @triton.jit
@@ -167,13 +181,13 @@ def axis_words(
 def _fill(
     now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1, size2,
     clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel,
-    step: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    N: tl.constexpr,
+    STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr,
+    P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """The tile after a step."""
-    kind: tl.constexpr = step[0]
-    how: tl.constexpr = step[4]
-    row: tl.constexpr = step[5]
+    kind: tl.constexpr = STEPS[n][0]
+    how: tl.constexpr = STEPS[n][4]
+    row: tl.constexpr = STEPS[n][5]
     dtype: tl.constexpr = now.dtype
     wide = image.to(tl.int64)
     if kind == COLOUR:
@@ -187,14 +201,14 @@ def _fill(
         if how & 1:
             number = tl.load(numbers + row * batch + image)
             donor, pointer, per_channel, per_pixel = number * donor_image, donors, donor_channel, donor_pixel
-        shifts: tl.constexpr = row + how % 2  # the donor's number comes first
+        moves: tl.constexpr = row + how % 2  # the donor's number comes first
         place = pixel
         if how & 2:
-            place = (x0 + tl.load(numbers + shifts * batch + image).to(tl.int32)) % size0
+            place = (x0 + tl.load(numbers + moves * batch + image).to(tl.int32)) % size0
             if D > 1:
-                place = place * size1 + (x1 + tl.load(numbers + (shifts + 1) * batch + image).to(tl.int32)) % size1
+                place = place * size1 + (x1 + tl.load(numbers + (moves + 1) * batch + image).to(tl.int32)) % size1
             if D > 2:
-                place = place * size2 + (x2 + tl.load(numbers + (shifts + 2) * batch + image).to(tl.int32)) % size2
+                place = place * size2 + (x2 + tl.load(numbers + (moves + 2) * batch + image).to(tl.int32)) % size2
         at = pointer + donor + channel[:, None] * per_channel + place[None, :] * per_pixel
         now = tl.where(here[None, :], _read(at, real & here[None, :], channel, dtype, SCALES, SHIFTS, C, P), now)
     if kind == NOISE:
@@ -208,26 +222,35 @@ def _fill(
             else:
                 word = mix(start[None, :] + (each // 4)[:, None].to(tl.int64) * pixels)
             bits = (word >> ((each % 4) * 16)[:, None].to(tl.int64)) & 0xFFFF
-            if step[6] == UNIFORM:
+            distribution: tl.constexpr = STEPS[n][6]
+            matched: tl.constexpr = STEPS[n][7]
+            if distribution == UNIFORM:
                 draw = (bits.to(tl.float32) + 0.5) * 0.0000152587890625
             else:
                 draw = _normal(bits)
-            if step[7] >= 0:  # matched to the image
-                spread = _column(colours, step[7] + 1, batch, image, channel, C)
-                noise = draw * spread + _column(colours, step[7], batch, image, channel, C)
+            if matched >= 0:
+                noise = draw * _column(colours, matched + 1, batch, image, channel, C) + _column(
+                    colours, matched, batch, image, channel, C
+                )
             else:
-                shift = _per_channel(step[9], channel, C, P)
-                noise = (draw * step[8] + shift) / _per_channel(step[10], channel, C, P)
+                spread: tl.constexpr = STEPS[n][8]
+                shifts: tl.constexpr = STEPS[n][9]
+                stds: tl.constexpr = STEPS[n][10]
+                shift = _per_channel(CONSTANTS, shifts, channel, C, P)
+                noise = (draw * spread + shift) / _per_channel(CONSTANTS, stds, channel, C, P)
             if how & 2:  # stays in 0 to 1
                 noise = tl.minimum(tl.maximum(noise, 0.0), 1.0)
             new = in_dtype(noise, dtype)
-            if (step[6] == UNIFORM) & (dtype == tl.uint8):
+            if (distribution == UNIFORM) & (dtype == tl.uint8):
                 new = (bits >> 8).to(tl.uint8)
             now = tl.where(here[None, :], new, now)
     if kind == GREY:
-        mean = _per_channel(step[9], channel, C, P)
-        std = _per_channel(step[10], channel, C, P)
-        weight = tl.where((channel < C)[:, None], _per_channel(step[8], channel, C, P), 0.0)
+        weights: tl.constexpr = STEPS[n][8]
+        means: tl.constexpr = STEPS[n][9]
+        stds: tl.constexpr = STEPS[n][10]
+        mean = _per_channel(CONSTANTS, means, channel, C, P)
+        std = _per_channel(CONSTANTS, stds, channel, C, P)
+        weight = tl.where((channel < C)[:, None], _per_channel(CONSTANTS, weights, channel, C, P), 0.0)
         grey = tl.sum((now.to(tl.float32) * std + mean) * weight, axis=0)
         new = tl.broadcast_to((grey[None, :] - mean) / std, (P, N))
         now = tl.where(here[None, :], in_dtype(new, dtype), now)
@@ -241,7 +264,8 @@ def paint_steps(
     source_image, source_channel, source_pixel, clean_image, clean_channel, clean_pixel,
     donor_image, donor_channel, donor_pixel, out_image, out_channel, out_pixel,
     STEPS: tl.constexpr, COUNT: tl.constexpr, BEFORE: tl.constexpr, A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr,
-    SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     """Some steps in a row, one read and one write of the images: what `paint.paint` does; KEEP writes what was read, too."""
     image = tl.program_id(0) // blocks
@@ -264,17 +288,14 @@ def paint_steps(
         mask = tl.load(touched + wide * pixels + pixel, mask=inside, other=0) != 0
     for n in tl.static_range(COUNT):
         if tl.load(active + image * all_steps + BEFORE + n) != 0:
-            slot: tl.constexpr = STEPS[n][1]
-            here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, slot, STEPS[n][2], D, N)
-            if STEPS[n][3]:
-                here = here == 0
+            here = _in_step(words, image, slots, longest, x0, x1, x2, inside, STEPS, n, D, N)
             here = bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
             fresh = fresh * 0
             mask |= here
             now = _fill(
                 now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1,
-                size2, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS[n], SCALES, SHIFTS,
-                C, P, D, N,
+                size2, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS, n,
+                CONSTANTS, SCALES, SHIFTS, C, P, D, N,
             )  # fmt: skip
     tl.store(out + where_to, now, mask=real)
     tl.store(touched + wide * pixels + pixel, mask.to(tl.uint8), mask=inside)

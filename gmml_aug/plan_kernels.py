@@ -20,6 +20,21 @@ _LOW = tl.constexpr(0xFFFFFFFF)
 
 
 @triton.jit
+def _opened(gates, image, STEPS: tl.constexpr, GATES: tl.constexpr, n: tl.constexpr):
+    """(N,) bool: all gates of a step are open."""
+    works: tl.constexpr = STEPS[n][0]
+    first: tl.constexpr = STEPS[n][1]
+    count: tl.constexpr = STEPS[n][2]
+    opened = image >= 0
+    if works == 0:  # cannot work on images of this shape
+        opened = image < 0
+    for g in tl.static_range(count):
+        uniform = ((mix(gates + GATES[first + g][0]) >> 40) & 0xFFFFFF).to(tl.float32) * 0.000000059604644775390625
+        opened = opened & (uniform >= GATES[first + g][1]) & (uniform < GATES[first + g][2])
+    return opened
+
+
+@triton.jit
 def draw_streams(
     keys, active, streams, ahead, batch,
     STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr, AHEAD: tl.constexpr, N: tl.constexpr,
@@ -30,12 +45,7 @@ def draw_streams(
     key = tl.load(keys + image, mask=real, other=0)
     gates = mix(key + _GATES)
     for n in tl.static_range(COUNT):
-        opened = image >= 0
-        if STEPS[n][0] == 0:  # cannot work on images of this shape
-            opened = image < 0
-        for g in tl.static_range(STEPS[n][2]):
-            uniform = ((mix(gates + GATES[STEPS[n][1] + g][0]) >> 40) & 0xFFFFFF).to(tl.float32) * 0.000000059604644775390625
-            opened = opened & (uniform >= GATES[STEPS[n][1] + g][1]) & (uniform < GATES[STEPS[n][1] + g][2])
+        opened = _opened(gates, image, STEPS, GATES, n)
         tl.store(active + image * COUNT + n, opened.to(tl.uint8), mask=real)
         stream = mix(key + STEPS[n][3])
         tl.store(streams + n * batch + image, stream, mask=real)

@@ -109,6 +109,7 @@ class Program:
 
     steps: tuple[Step, ...]
     places: tuple[Where | None, ...]  # None: the whole image
+    twins: tuple[int, ...]  # for each place the first one that is equal to it
     budgets: tuple[float, ...]
     gates: int
     values: Values
@@ -217,6 +218,7 @@ class Writer:
         return Program(
             steps=tuple(self.steps),
             places=tuple(self.places),
+            twins=tuple(self.places.index(place) for place in self.places),
             budgets=tuple(self.budgets),
             gates=self.gates,
             values=self.values or "normalised",

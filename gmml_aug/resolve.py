@@ -57,16 +57,17 @@ def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[i
     here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in steps]
     takers = [_takers(program, active, some) for some in steps]
     placed: dict[int, Tensor] = {}
-    alike: dict[Where | None, list[int]] = {}
-    for number, where in enumerate(program.places):
+    alike: dict[int, list[int]] = {}
+    for number, first in enumerate(program.twins):
         if not takers[number]:
-            alike.setdefault(where, []).append(number)
-    for where, numbers in alike.items():  # equal places that no budget ties to others are settled together, as one larger batch
-        inner = sizes[numbers[0]]
+            alike.setdefault(first, []).append(number)
+    for first, numbers in alike.items():  # equal places that no budget ties to others are settled together, as one larger batch
+        where, inner = program.places[first], sizes[first]
         drawn, target = _draw(where, _join([word[n] for n in numbers]), _join([keys] * len(numbers)), inner)
         settled = _settle(drawn, inner, target, [], _join([here[n] for n in numbers]), whole=where is not None and where.overshoot)
         each = settled.reshape(len(numbers), keys.shape[0], *settled.shape[1:]).unbind(0)  # chunk() would fix the batch size
-        placed |= dict(zip(numbers, each, strict=True))
+        for number, one in zip(numbers, each, strict=True):
+            placed[number] = one
     for number, (where, inner) in enumerate(zip(program.places, sizes, strict=True)):
         if number in placed:
             continue

@@ -16,7 +16,7 @@ from gmml_aug.paint import Bounds
 from tests.helpers import random_images, some_keys
 
 pytestmark = pytest.mark.skipif(
-    not fused_steps.has_triton() or os.environ.get("TRITON_INTERPRET") == "1", reason="needs triton, and no interpreter"
+    not fused_steps.has_triton() or os.environ.get("TRITON_INTERPRET") == "1", reason="needs triton 3.4, and no interpreter"
 )
 HOPPER = 90
 KINDS = {
