@@ -89,7 +89,7 @@ class Corruption(ABC):
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: ``"torch"``, or ``"fused"`` for kernels of Triton 3.4 on CUDA, with the same plan and mask: not yet run on a GPU.
+            backend: ``"torch"``, or ``"fused"`` for kernels of Triton 3.4 on CUDA, with the same plan and mask: not yet run there.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched.

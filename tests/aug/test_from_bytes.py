@@ -169,7 +169,10 @@ def test_what_cannot_be_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
 class Step(torch.nn.Module):
     """What a training step does first."""
 
-    corrupt = ga.Chain([ga.InBoxes(ga.Boxes(count=2), ga.Alien()), ga.InBoxes(ga.Boxes(count=1), ga.Noise())], values=KNOWN)
+    def __init__(self) -> None:
+        super().__init__()
+        parts = [ga.InBoxes(ga.Boxes(count=2), ga.Alien()), ga.InBoxes(ga.Boxes(count=1), ga.Noise())]
+        self.corrupt = ga.Chain(parts, values=KNOWN)
 
     def forward(self, images: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(self.corrupt.from_bytes(images, keys=keys))  # type: ignore[return-value]
