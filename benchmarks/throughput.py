@@ -197,12 +197,12 @@ def main() -> None:
     report |= {"ratios": own, "ratios_pages_kept": kept, "stages_ms": parts}
     RESULTS.mkdir(exist_ok=True)
     name = "throughput" if asked.device == "cpu" else "throughput-cuda"
-    (RESULTS / f"{name}.json").write_text(bench_report.to_json(report), encoding="utf-8")
-    lines = [*text, "", bench_report.markdown(report).rstrip()]
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(bench_report.markdown(report))
+    written, tables = bench_report.to_json(report), bench_report.markdown(report)
+    (RESULTS / f"{name}.json").write_text(written, encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text("\n".join([*text, "", tables]), encoding="utf-8")
+    print(tables)
     if asked.device == "cpu":
-        put_speed(json.loads(bench_report.to_json(report)))  # rounded as in the file
+        put_speed(json.loads(written))  # rounded as in the file
 
     from benchmarks.figures import draw
 

@@ -73,10 +73,11 @@ class Blur(Fill):
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
         """Where the mask is one box in a large image, the result goes there at once."""
-        if scene.windows is None:
+        windows = scene.windows
+        if windows is None:
             super().put(scene, drawn)
         else:
-            self._each(scene.now, [(image, window[1:]) for image, window in zip(*scene.windows, strict=True)], drawn, scene.now)
+            self._each(scene.now, [(image, window[1:]) for image, window in zip(*windows, strict=True)], drawn, scene.now)
 
     def _together(self, scene: Scene, drawn: Tensors) -> Tensor:
         """Whole images, those of equally many taps at once."""
@@ -109,6 +110,11 @@ class Blur(Fill):
         return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
 
 
+def _shifted(padded: Tensor, axis: int, radius: int) -> tuple[Tensor, ...]:
+    """What each tap sees, the first one first: views of images that are ``radius`` longer at either end of the axis."""
+    return padded.unfold(axis, padded.shape[axis] - 2 * radius, 1).movedim(-1, axis + 1).unbind(axis)
+
+
 def blur_whole(images: Tensor, taps: Tensor) -> Tensor:
     """Blur images (B, C, *S) with symmetric taps (B, odd) of their own, in float32 at least."""
     now = widen(images)
@@ -116,7 +122,7 @@ def blur_whole(images: Tensor, taps: Tensor) -> Tensor:
     weights = [column(weight, now.ndim) for weight in taps.to(now.dtype).unbind(1)]
     for axis, length in enumerate(images.shape[2:], start=2):
         source = reflect(torch.arange(-radius, length + radius, device=images.device), length)
-        shifted = now.index_select(axis, source).unfold(axis, length, 1).movedim(-1, axis + 1).unbind(axis)
+        shifted = _shifted(now.index_select(axis, source), axis, radius)
         now = shifted[radius] * weights[radius]
         for tap in range(radius):  # no alpha=: a product rounded by itself is the same in a batch of any size
             now.add_((shifted[tap] + shifted[-1 - tap]).mul_(weights[tap]))
@@ -143,7 +149,7 @@ def blur_inside(image: Tensor, window: Sequence[slice], taps: Sequence[float], o
             block = block.index_select(axis, source.narrow(0, low + (len(source) - length) // 2, high - low))
     block = widen(block)
     for axis in range(1, image.ndim):
-        shifted = block.unfold(axis, block.shape[axis] - 2 * radius, 1).movedim(-1, axis + 1).unbind(axis)
+        shifted = _shifted(block, axis, radius)
         block = shifted[radius] * taps[radius]
         for tap in range(radius):
             block.add_(shifted[tap] + shifted[-1 - tap], alpha=taps[tap])

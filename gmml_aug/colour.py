@@ -48,13 +48,14 @@ class Grey(Fill):
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
         """Where the mask is one box in a large image, nothing else is looked at."""
-        if scene.windows is None:
+        windows = scene.windows
+        if windows is None:
             super().put(scene, drawn)
             return
         known = known_statistics(scene.now, scene.values)
         wide = torch.promote_types(scene.now.dtype, torch.float32)
         mean, std = (torch.tensor(one, dtype=wide, device=scene.now.device) for one in known or ((0.0,), (1.0,)))
-        for image, window in zip(*scene.windows, strict=True):
+        for image, window in zip(*windows, strict=True):
             part = scene.now[image][window]
             grey = luma(part[None], scene.values)[0]
             part.copy_(like(grey if known is None else (grey - column(mean, part.ndim)).div_(column(std, part.ndim)), part))

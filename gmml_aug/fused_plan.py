@@ -78,15 +78,16 @@ def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor
 
 def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
     """Equal places are settled together, as in `resolve.place_boxes`."""
-    alike: dict[Boxes, list[int]] = {}
+    alike: dict[int, list[int]] = {}
+    places = [place for place in program.places if isinstance(place, Boxes)]  # all of them, says `supports`
     offsets, offset = [], 0
-    for number, place in enumerate(program.places):
-        assert isinstance(place, Boxes)
-        alike.setdefault(place, []).append(number)
+    for number, place in enumerate(places):
+        alike.setdefault(program.twins[number], []).append(number)
         offsets.append(offset)
         offset += place.words(size)
     placed: dict[int, Tensor] = {}
-    for place, numbers in alike.items():
+    for first, numbers in alike.items():
+        place = places[first]
         rows = place.most + (place.ratio is not None) + 1
         out = torch.empty(len(numbers), len(keys), rows, 4, dtype=torch.int32, device=keys.device)
         masks = [sum(1 << step for step in program.steps_at(number)) for number in numbers]

@@ -117,7 +117,7 @@ def has_triton() -> bool:
     """True if Triton is installed, 3.4 at least: earlier ones cannot compile for tuples of tuples."""
     if find_spec("triton") is None:
         return False
-    import triton  # type: ignore[import-untyped, unused-ignore]
+    import triton  # type: ignore[import-untyped, unused-ignore]  # no types, and not everywhere
 
     return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 4)
 

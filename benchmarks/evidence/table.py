@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.row import Row
+from benchmarks.evidence.row import Claim, Row
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.run import Results, command, key, same
 from benchmarks.evidence.verdict import judge, numbers
@@ -33,8 +33,9 @@ def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None
 
 def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
     """Markdown: claims with their verdicts, all rows with their numbers, the machines they were measured on."""
-    claims = [_claim(row, number, results, rows) for row in rows for number in range(len(row.claims))]
-    told = [(judge(row, claim, results, rows)[1], claim.words, row.name) for row in rows for claim in row.claims]
+    asked = [(row, claim) for row in rows for claim in row.claims]
+    claims = [_claim(row, claim, results, rows) for row, claim in asked]
+    told = [(cells[-1], claim.words, row.name) for cells, (row, claim) in zip(claims, asked, strict=True)]
     head = ["claim", "the paper's numbers", "ours", "difference", "verdict"]
     numbers_head = ["row", "what", "fine-tuned", "k-NN", "linear probe", "seeds", "time", "command"]
     lines = [
@@ -75,8 +76,7 @@ def _in_short(told: Sequence[tuple[str, str, str]]) -> list[str]:
     return lines
 
 
-def _claim(row: Row, number: int, results: Results, rows: Sequence[Row]) -> list[str]:
-    claim = row.claims[number]
+def _claim(row: Row, claim: Claim, results: Results, rows: Sequence[Row]) -> list[str]:
     other = next(one for one in rows if one.name == claim.against)
     difference, verdict = judge(row, claim, results, rows)
     pair = " against ".join(f"{numbers(one, results) or 'not run'} (`{one.name}`)" for one in (row, other))
