@@ -43,7 +43,7 @@ def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     """Device times in milliseconds and memory of one batch: a copy, both paths and their parts, and what the paths differ by."""
     corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     images = torch.randn(case.shape, device=device).to(case.dtype)
-    plan = corrupt.sample(case.shape, keys=keys)
+    plan = corrupt.sample(case.shape, keys=keys, backend="torch")
     program, bounds, buffer = corrupt.program, Bounds(), torch.empty_like(images)
     one, mask, _ = fused.paint(program, images, images, plan, bounds)
     other, touched = paint.paint(program, images, images, plan, bounds)
@@ -59,7 +59,7 @@ def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         "apply, fused without blur": lambda: fused.paint(program, images, images, no_blur, bounds),
         "apply, torch": lambda: paint.paint(program, images, images, plan, bounds),
         "sample, fused": lambda: corrupt.sample(case.shape, keys=keys, backend="fused"),
-        "sample, torch": lambda: corrupt.sample(case.shape, keys=keys),
+        "sample, torch": lambda: corrupt.sample(case.shape, keys=keys, backend="torch"),
         "call, fused": lambda: corrupt(images, keys=keys, backend="fused"),
     }
     made = images.numel() * images.element_size() + images.numel() // 3  # output and mask
@@ -76,7 +76,7 @@ def from_bytes(case: Case, device: torch.device, rounds: int, *, compiled: bool)
         return ((batch.float() / 255 - mean) / std).to(torch.bfloat16)
 
     found = corrupt.from_bytes(images, keys=keys, backend="fused")
-    wanted = corrupt.from_bytes(images, keys=keys)
+    wanted = corrupt.from_bytes(images, keys=keys, backend="torch")
     assert torch.equal(found.mask, wanted.mask), "the masks differ"
     row: dict[str, Any] = {
         **case.named,
@@ -89,7 +89,7 @@ def from_bytes(case: Case, device: torch.device, rounds: int, *, compiled: bool)
         "normalise, one kernel": lambda: one_kernel(images),
         "normalise, torch": lambda: normalise(images),
         "from_bytes, fused": lambda: corrupt.from_bytes(images, keys=keys, backend="fused"),
-        "from_bytes, torch": lambda: corrupt.from_bytes(images, keys=keys),
+        "from_bytes, torch": lambda: corrupt.from_bytes(images, keys=keys, backend="torch"),
     }
     return row | _measure(contenders, device, rounds, 4 * images.numel() + images.numel() // 3, "normalise, one kernel")
 
@@ -152,9 +152,9 @@ def training_share(name: str, case: Case, device: torch.device, rounds: int, *, 
 
     contenders: dict[str, Callable[[], object]] = {
         "the model alone": lambda: step(*ready, clean),
-        "torch": lambda: step(*corrupt(clean, keys=keys), clean),
+        "torch": lambda: step(*corrupt(clean, keys=keys, backend="torch"), clean),
         "fused": lambda: step(*corrupt(clean, keys=keys, backend="fused"), clean),
-        "from bytes, torch": lambda: step(*corrupt.from_bytes(stored, keys=keys)),
+        "from bytes, torch": lambda: step(*corrupt.from_bytes(stored, keys=keys, backend="torch")),
         "from bytes, fused": lambda: step(*corrupt.from_bytes(stored, keys=keys, backend="fused")),
     }
     row: dict[str, Any] = {"model": name, **case.named, "compiled": compiled}
@@ -201,9 +201,9 @@ def _calls(case: Case, device: torch.device) -> dict[str, Callable[[ga.Corruptio
     images = torch.randn(case.shape, device=device).to(case.dtype)
     stored = torch.randint(0, 256, case.shape, dtype=torch.uint8, device=device)
     return {
-        "call, torch": lambda corrupt: corrupt(images, keys=keys),
+        "call, torch": lambda corrupt: corrupt(images, keys=keys, backend="torch"),
         "call, fused": lambda corrupt: corrupt(images, keys=keys, backend="fused"),
-        "from_bytes, torch": lambda corrupt: corrupt.from_bytes(stored, keys=keys),
+        "from_bytes, torch": lambda corrupt: corrupt.from_bytes(stored, keys=keys, backend="torch"),
         "from_bytes, fused": lambda corrupt: corrupt.from_bytes(stored, keys=keys, backend="fused"),
     }
 

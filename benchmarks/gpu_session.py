@@ -38,6 +38,8 @@ def main() -> None:
     """Run all parts, write one JSON file after each of them, and go on where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="the JSON file")
+    parser.add_argument("--parts", nargs="+", choices=list(SECONDS), default=list(SECONDS), help="some of it")
+    parser.add_argument("--rounds", type=int, default=20, help="how often a call is timed; 1 to compile everything for a later run")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes: does it run at all")
     chosen = parser.parse_args()
     rehearse: bool = chosen.rehearse
@@ -50,7 +52,9 @@ def main() -> None:
     if not rehearse:
         about |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "capability": torch.cuda.get_device_capability()}
     found: dict[str, Any] = {"about": about}
-    for part, label, run in _parts(device, rehearse, began):
+    for part, label, run in _parts(device, rehearse, began, 1 if rehearse else chosen.rounds):
+        if part not in chosen.parts:
+            continue
         at = time.monotonic() - began
         if at > SECONDS[part]:
             row: Any = {"left out": f"{at:.0f} s had gone"}
@@ -67,9 +71,9 @@ def main() -> None:
         aside.replace(chosen.out)
 
 
-def _parts(device: torch.device, rehearse: bool, began: float) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+def _parts(device: torch.device, rehearse: bool, began: float, rounds: int) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Which deadline, a name, and what to run."""
-    rounds, share = 1 if rehearse else 20, measures.training_share
+    share = measures.training_share
     small = Case(2, 8, torch.bfloat16) if rehearse else Case(64, 224, torch.bfloat16)
     yield "measures", "silence", partial(measures.silence, small, device)
     yield "measures", "graphs", partial(measures.graphs, small, device, rounds)

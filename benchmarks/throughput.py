@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def _loop(images: Tensor) -> Call:
 
 
 RELEASE = Peer(LOOP, "noise or alien per image, the release's rule, box by box in Python; mask", _loop)
+LONG = replace(RELEASE, first=True)  # on a GPU it waits for every box
 
 
 def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
@@ -167,6 +169,7 @@ def main() -> None:
     reader.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     reader.add_argument("--memory", type=float, default=2.0, help="GB that a case may need")
     reader.add_argument("--without-pixels", action="store_true", help="no cost per pixel in --ratios, which takes longest")
+    reader.add_argument("--to", metavar="FOLDER", type=Path, default=RESULTS, help="elsewhere no page is drawn anew")
     reader.add_argument("--rounds", type=int, default=7, help="of the ratios")
     asked = reader.parse_args()
     if asked.pages:
@@ -179,34 +182,42 @@ def main() -> None:
         print("\n".join(ratio_lines(found, None)))
         return
 
-    own = bench_report.apart(ratios, Effort(rounds=asked.rounds, seconds=4.0))
+    cuda = asked.device == "cuda"
     parts = bench_report.apart(stages, bench_report.MAIN, asked.device, Effort(seconds=1.5))
-    kept = with_pages_kept(asked.rounds) if sys.platform == "linux" else None
-    text = ratio_lines(own, kept)
-    print("\n".join(text))
-    peers, absent = present([*PEERS, RELEASE])
+    more: dict[str, Any] = {"stages_ms": parts}
+    text: list[str] = []
+    if not cuda:
+        own = bench_report.apart(ratios, Effort(rounds=asked.rounds, seconds=4.0))
+        kept = with_pages_kept(asked.rounds) if sys.platform == "linux" else None
+        more |= {"ratios": own, "ratios_pages_kept": kept}
+        text = [*ratio_lines(own, kept), ""]
+        print("\n".join(text))
+    peers, absent = present([*PEERS, LONG if cuda else RELEASE])
+    quick = bench_report.QUICK_CUDA if cuda else bench_report.QUICK
     report = bench_report.run(
-        bench_report.FULL if asked.full else bench_report.QUICK,
+        bench_report.FULL if asked.full else quick,
         peers,
         absent=absent,
         device=asked.device,
-        effort=Effort(seconds=2.0 if asked.full else 0.25),
+        effort=Effort(seconds=2.0 if asked.full else 0.1 if cuda else 0.25),
         memory=asked.memory,
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    report |= {"ratios": own, "ratios_pages_kept": kept, "stages_ms": parts}
-    RESULTS.mkdir(exist_ok=True)
-    name = "throughput" if asked.device == "cpu" else "throughput-cuda"
+    report |= more
+    name = "throughput-cuda" if cuda else "throughput"
     written, tables = bench_report.to_json(report), bench_report.markdown(report)
-    (RESULTS / f"{name}.json").write_text(written, encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text("\n".join([*text, "", tables]), encoding="utf-8")
+    asked.to.mkdir(parents=True, exist_ok=True)
+    (asked.to / f"{name}.json").write_text(written, encoding="utf-8")
+    (asked.to / f"{name}.md").write_text("\n".join([*text, tables]), encoding="utf-8")
     print(tables)
-    if asked.device == "cpu":
+    if asked.to != RESULTS:
+        return
+    if not cuda:
         put_speed(json.loads(written))  # rounded as in the file
 
     from benchmarks.figures import draw
 
-    for file in draw(report, FIGURES, suffix="" if asked.device == "cpu" else "-cuda"):
+    for file in draw(report, FIGURES, suffix="-cuda" if cuda else ""):
         print(f"drawn: {file}")
 
 

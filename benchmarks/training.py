@@ -107,9 +107,8 @@ def recipe_step(config: PretrainConfig, dataset: Any) -> Callable[[], object]:
             discard=objective.discard,
         )
     )
-    training.model.train()
-    batches = (batch for epoch in range(config.epochs) for batch in feed.epoch(epoch))
-    return lambda: training.one(next(batches))
+    steps = training.steps()
+    return lambda: next(steps)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from gmml_aug.plan import Plan, Tensors
 from gmml_aug.program import Context, Program, Scene, Writer
 from gmml_aug.raw import CorruptedPair
 
-Backend = Literal["torch", "fused"]
+Backend = Literal["auto", "torch", "fused"]
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,7 +76,7 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         out: Tensor | None = None,
-        backend: Backend = "torch",
+        backend: Backend = "auto",
     ) -> Corrupted:
         """Corrupt a batch: `sample`, then `apply`.
 
@@ -89,7 +89,8 @@ class Corruption(ABC):
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: ``"torch"``, or ``"fused"`` for kernels of Triton 3.4 on CUDA, with the same plan and mask: not yet run there.
+            backend: ``"fused"`` for the kernels of `gmml_aug.fused` (CUDA, Triton 3.4 at least), ``"torch"`` to refuse them;
+                ``"auto"`` takes them where they can do the work. Plan and mask are the same.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched.
@@ -115,13 +116,13 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         dtype: torch.dtype = torch.bfloat16,
-        backend: Backend = "torch",
+        backend: Backend = "auto",
     ) -> CorruptedPair:
         """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
 
         ``clean`` is ``(b / 255 - mean) / std``, or ``b / 255`` for ``values="unit"``, computed in float32 and rounded once to
-        ``dtype``; ``images`` and ``mask`` are those of a call with ``clean``. With ``backend="fused"`` the bytes are read once,
-        and both batches written as they are made.
+        ``dtype``; ``images`` and ``mask`` are those of a call with ``clean``. The kernels read the bytes once, and write
+        both batches as they are made.
 
         Args:
             images: (B, C, *S) uint8; never written to.
@@ -140,7 +141,8 @@ class Corruption(ABC):
         raw.check(images, self.program.values, dtype)
         bank = fit.check_call(images, self.program, donors, allowed, forced, backend)
         plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device, backend=backend)
-        return raw.paint(self, images, plan, dtype, donors=donors, allowed=allowed, forced=forced, fuse=backend == "fused")
+        fuse = fit.wants_fused(backend, self.program, images, images if donors is None else donors)
+        return raw.paint(self, images, plan, dtype, donors=donors, allowed=allowed, forced=forced, fuse=fuse)
 
     def sample(
         self,
@@ -150,7 +152,7 @@ class Corruption(ABC):
         keys: Tensor | None = None,
         bank: int | None = None,
         device: torch.device | str | None = None,
-        backend: Backend = "torch",
+        backend: Backend = "auto",
     ) -> Plan:
         """Decide everything that chance decides, from the shape of a batch alone.
 
@@ -187,7 +189,7 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         out: Tensor | None = None,
-        backend: Backend = "torch",
+        backend: Backend = "auto",
     ) -> Corrupted:
         """Do what a plan says; no chance in here.
 

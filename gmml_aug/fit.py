@@ -120,43 +120,45 @@ def share_memory(one: Tensor, other: Tensor) -> bool:
 
 
 def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) -> bool:
-    """True for ``backend="fused"``.
+    """True for ``backend="fused"``, and for ``"auto"`` on CUDA where the kernels can do this.
 
     Raises:
         ValueError: an unknown backend, or kernels that do not work here.
     """
-    if not _fused(backend):
+    if not _may_fuse(backend, images.device):
         return False
     from gmml_aug import fused
 
-    if not fused.supports(program, images, donors):
+    can = fused.supports(program, images, donors)
+    if backend == "fused" and not can:
         raise ValueError(
             f'gmml_aug: backend="fused" cannot do this: {images.dtype} on {images.device}. It takes uint8, float16, bfloat16 and '
             "float32 of up to 16 channels on CUDA with Triton 3.4, outside compiled code and without gradients to the images. Use "
             'backend="torch".'
         )
-    return True
+    return can
 
 
 def wants_fused_plan(backend: str, device: torch.device) -> bool:
-    """True for ``backend="fused"``.
+    """True for ``backend="fused"``, and for ``"auto"`` on CUDA where kernels run.
 
     Raises:
         ValueError: an unknown backend, or a device on which no kernels run.
     """
-    if not _fused(backend):
+    if not _may_fuse(backend, device):
         return False
     from gmml_aug.fused_steps import runs_on
 
-    if not runs_on(device):
+    can = runs_on(device)
+    if backend == "fused" and not can:
         raise ValueError(
             f'gmml_aug: backend="fused" cannot make a plan on {device}. It takes CUDA with Triton 3.4, outside compiled code. Use '
             'backend="torch".'
         )
-    return True
+    return can
 
 
-def _fused(backend: str) -> bool:
-    if backend not in ("torch", "fused"):
-        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'torch' and 'fused'.")
-    return backend == "fused"
+def _may_fuse(backend: str, device: torch.device) -> bool:
+    if backend not in ("auto", "torch", "fused"):
+        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'auto', 'torch' and 'fused'.")
+    return backend == "fused" or (backend == "auto" and device.type == "cuda")

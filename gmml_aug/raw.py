@@ -104,5 +104,5 @@ def paint(
         return CorruptedPair(done.images, done.mask, done.clean)
     clean = normalise(images, program.values, dtype)
     bank = clean if donors is images else None if donors is None else normalise(donors, program.values, dtype)
-    found, mask = corrupt.apply(clean, plan, donors=bank, allowed=allowed, forced=forced)
+    found, mask = corrupt.apply(clean, plan, donors=bank, allowed=allowed, forced=forced, backend="torch")
     return CorruptedPair(found, mask, clean)

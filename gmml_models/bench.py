@@ -43,6 +43,7 @@ class Peer:
     package: str | None = None  # needed by make
     dims: tuple[int, ...] = (2,)  # numbers of spatial axes it can work on
     device: Literal["cpu", "cuda"] | None = None  # the only one it is for
+    first: bool = False  # the first case of a run alone: it takes long to get ready, or to run
 
 
 @dataclass(frozen=True)

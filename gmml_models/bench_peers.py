@@ -143,9 +143,8 @@ def _own() -> list[Peer]:
         name = type(fill).__name__
         found.append(Peer(name, f"{name.lower()} in boxes, 0 to 35 % per image; mask", _ours(_filled(fill)), "ours"))
     whole = "as gmml"
-    found.append(Peer("gmml, compiled", whole, _ours(_gmml, compiled=True), "ours", device="cuda"))
-    if "backend" in inspect.signature(ga.Corruption.__call__).parameters:  # kernels are chosen by themselves on CUDA
-        found.append(Peer("gmml, torch path", whole, _ours(_gmml, backend="torch"), "ours", device="cuda"))
+    found.append(Peer("gmml, compiled", whole, _ours(_gmml, compiled=True), "ours", device="cuda", first=True))
+    found.append(Peer("gmml, torch path", whole, _ours(_gmml, backend="torch"), "ours", device="cuda"))
     return found
 
 

@@ -29,6 +29,12 @@ QUICK = (
     Case(SPECTROGRAMS),
     Case(VOLUMES),
 )
+QUICK_CUDA = (
+    *(Case((256, 3, 224, 224), dtype) for dtype in DTYPES),
+    MAIN,
+    Case((64, 3, 32, 32)),
+    Case(VOLUMES),
+)
 SIZES, BATCHES = (32, 96, 224, 512, 1024), (1, 4, 16, 64, 256, 1024, 4096)
 FULL = tuple(
     dict.fromkeys(
@@ -101,10 +107,11 @@ def run(
         if tell:
             tell(f"{number + 1}/{len(fitting)} {case.name}")
         own = effort if number else replace(effort, seconds=4 * effort.seconds)
+        here = [peer for peer in peers if not (number and peer.first)]
         if device == "cpu" and len(fitting) > 1:
-            rows += _measure_apart(case, peers, own)
+            rows += _measure_apart(case, here, own)
         else:
-            rows += measure(case, peers, device=device, effort=own)
+            rows += measure(case, here, device=device, effort=own)
     for row in rows:
         if "device_ms" in row:
             row["bandwidth_share"] = row["bytes_per_second"] / bandwidth

@@ -29,7 +29,7 @@ def open_images(name: str, folder: Path) -> Pair:
 
     ``PACK`` are the folders ``train`` and ``test`` of a pack, ``PACK/15`` has the first 15 training images of each class alone,
     ``PACK/held`` measures on every fifth training image of each class, which is then not learnt from: the test images are not
-    touched. ``mnist/N`` are the first N digits of MNIST's test file, in three equal channels.
+    touched. ``PACK/15/held`` does both. ``mnist/N`` are the first N digits of MNIST's test file, in three equal channels.
 
     Raises:
         UsageError: a pack is missing.
@@ -43,15 +43,13 @@ def open_images(name: str, folder: Path) -> Pair:
             "come from. Rows of other data can be run without it, with --only."
         )
     train = open_source(FinetuneConfig(data=str(folder / pack), split="train"), purpose="train")
-    if part == "held":
-        place = _places(train)
-        held = [number for number in range(len(train)) if place[number] % 5 == 4]
-        return Pair(Subset(train, sorted({*range(len(train))} - {*held})), Subset(train, held))
+    place, first = _places(train), part.removesuffix("held").rstrip("/")
+    taken = [number for number in range(len(train)) if not first or place[number] < int(first)]
+    if part.endswith("held"):
+        away = [number for number in taken if place[number] % 5 == 4]
+        return Pair(Subset(train, sorted({*taken} - {*away})), Subset(train, away))
     test = open_source(FinetuneConfig(data=str(folder / pack), test_split="test"), purpose="test", classes=train.classes)
-    if part:
-        place = _places(train)
-        train = Subset(train, [number for number in range(len(train)) if place[number] < int(part)])
-    return Pair(train, test)
+    return Pair(Subset(train, taken) if first else train, test)
 
 
 def _places(source: Source) -> list[int]:

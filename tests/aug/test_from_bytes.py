@@ -209,7 +209,7 @@ def check_fused(corrupt: ga.Corruption, images: Tensor, dtype: torch.dtype, **op
     """The same clean batch and mask to the bit, and images within a rounding or two."""
     before, options["keys"] = images.clone(), some_keys(len(images)).to(images.device)
     found = corrupt.from_bytes(images, dtype=dtype, backend="fused", **options)
-    wanted = corrupt.from_bytes(images, dtype=dtype, **options)
+    wanted = corrupt.from_bytes(images, dtype=dtype, backend="torch", **options)
     assert same_bits(images, before)
     clean = cut_off(raw.normalise(images, corrupt.program.values, torch.float32), dtype) if INTERPRETS else wanted.clean
     assert same_bits(found.clean, clean)

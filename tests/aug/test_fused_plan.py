@@ -30,7 +30,7 @@ def check(corrupt: ga.Corruption, shape: tuple[int, ...], where: torch.device, s
     if taken:
         assert fused_plan.supports(corrupt.program, shape[2:])
     found = corrupt.sample(shape, keys=keys, backend="fused")
-    wanted = corrupt.sample(shape, keys=keys)
+    wanted = corrupt.sample(shape, keys=keys, backend="torch")
     assert plans_equal(found, wanted)
     assert [one.dtype for one in found.boxes] == [one.dtype for one in wanted.boxes]
     assert found.active.dtype == torch.bool
@@ -115,7 +115,7 @@ def test_a_call_takes_them_by_itself(where: torch.device, monkeypatch: pytest.Mo
     before = fused_plan.sample
     monkeypatch.setattr(fused_plan, "sample", lambda *given: made.append(1) or before(*given))  # type: ignore[func-returns-value]
     images, keys, corrupt = random_images((2, 3, 20, 21)).to(where), some_keys(2).to(where), ga.presets.gmml(values=KNOWN)
-    found, wanted = corrupt(images, keys=keys, backend="fused"), corrupt(images, keys=keys)
+    found, wanted = (corrupt(images, keys=keys, backend=backend) for backend in ("fused", "torch"))
     assert made == [1]
     assert torch.equal(found.mask, wanted.mask)
     stored = random_images((2, 3, 20, 21), torch.uint8).to(where)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 import gmml_aug as ga
+from gmml_aug import fused
+from gmml_aug.contract import Backend
+from gmml_aug.program import Program
 from tests.helpers import DTYPES, plans_equal, random_images, some_keys
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
-CORRUPT = ga.presets.gmml(values=((0.5, 0.4, 0.3), (0.2, 0.3, 0.25)), zeros=0.3, budget=0.6)
+VALUES = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+CORRUPTIONS = {"budget": ga.presets.gmml(values=VALUES, zeros=0.3, budget=0.6), "plain": ga.presets.gmml(values=VALUES)}
+BACKENDS: tuple[Backend, ...] = ("torch", "fused")
 
 
 @pytest.fixture
@@ -23,29 +29,54 @@ def _no_waiting() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.fixture(params=[(backend, name) for backend in BACKENDS for name in CORRUPTIONS], ids=" ".join)
+def way(request: pytest.FixtureRequest) -> tuple[Backend, ga.Corruption]:
+    """A backend, and a corruption whose plans it makes by torch ("budget") or by kernels."""
+    backend, name = request.param
+    return backend, CORRUPTIONS[name]
+
+
+def test_kernels_are_chosen_where_they_can_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[torch.dtype] = []
+    paint, corrupt = fused.paint, CORRUPTIONS["plain"]
+
+    def noted(program: Program, images: torch.Tensor, *words: Any, **options: Any) -> fused.Painted:
+        called.append(images.dtype)
+        return paint(program, images, *words, **options)
+
+    monkeypatch.setattr(fused, "paint", noted)
+    for dtype in DTYPES:
+        corrupt(random_images((4, 3, 32, 32), dtype).cuda())
+    corrupt(torch.randn(4, 3, 32, 32, device="cuda"), backend="torch")
+    corrupt(torch.randn(4, 3, 32, 32))
+    assert called == [dtype for dtype in DTYPES if dtype != torch.float64]
+
+
 @pytest.mark.usefixtures("_no_waiting")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_nothing_waits_for_the_device(dtype: torch.dtype) -> None:
+def test_nothing_waits_for_the_device(dtype: torch.dtype, way: tuple[Backend, ga.Corruption]) -> None:
+    backend, corrupt = _for(dtype, way)
     images = torch.zeros(16, 3, 96, 96, dtype=dtype, device="cuda")
     keys = torch.arange(16, device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
-    plan = CORRUPT.sample(images.shape, keys=keys)
-    CORRUPT.apply(images, plan)
-    CORRUPT.kinds(plan)
-    CORRUPT(images)
-    CORRUPT(images, generator=generator)
-    CORRUPT(images, keys=keys, out=images)
-    ga.patch_mask(CORRUPT(images, keys=keys, donors=images[:4].clone()).mask, 16)
+    plan = corrupt.sample(images.shape, keys=keys, backend=backend)
+    corrupt.apply(images, plan, backend=backend)
+    corrupt.kinds(plan)
+    corrupt(images, backend=backend)
+    corrupt(images, generator=generator, backend=backend)
+    corrupt(images, keys=keys, out=images, backend=backend)
+    ga.patch_mask(corrupt(images, keys=keys, donors=images[:4].clone(), backend=backend).mask, 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [(64, 60), (224, 224)], ids=str)
-def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, ...]) -> None:
+def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, ...], way: tuple[Backend, ga.Corruption]) -> None:
+    backend, corrupt = _for(dtype, way)
     images, keys = random_images((16, 3, *size), dtype), some_keys(16)
-    plan, wanted = CORRUPT.sample(images.shape, keys=keys), CORRUPT(images, keys=keys)
-    there = CORRUPT.sample(images.shape, keys=keys.cuda())
+    plan, wanted = corrupt.sample(images.shape, keys=keys), corrupt(images, keys=keys)
+    there = corrupt.sample(images.shape, keys=keys.cuda(), backend=backend)
     assert plans_equal(there.to("cpu"), plan)
-    found = CORRUPT(images.cuda(), keys=keys.cuda())
+    found = corrupt(images.cuda(), keys=keys.cuda(), backend=backend)
     assert torch.equal(found.mask.cpu(), wanted.mask)
     if dtype == torch.uint8:
         assert int((found.images.cpu().int() - wanted.images.int()).abs().max()) <= 1
@@ -54,20 +85,28 @@ def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, .
         torch.testing.assert_close(found.images.cpu(), wanted.images, rtol=step, atol=step)
 
 
-def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys() -> None:
+def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys(way: tuple[Backend, ga.Corruption]) -> None:
+    backend, corrupt = way
     images, keys = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda")
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
-            CORRUPT(images, keys=keys)
+            corrupt(images, keys=keys, backend=backend)
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = CORRUPT(images, keys=keys)
+        captured = corrupt(images, keys=keys, backend=backend)
     for seed in range(3):
         keys.copy_(some_keys(8, seed).cuda())
         graph.replay()
-        wanted = CORRUPT(images, keys=keys)
+        wanted = corrupt(images, keys=keys, backend=backend)
         assert torch.equal(captured.mask, wanted.mask)
         torch.testing.assert_close(captured.images, wanted.images)
+
+
+def _for(dtype: torch.dtype, way: tuple[Backend, ga.Corruption]) -> tuple[Backend, ga.Corruption]:
+    backend, corrupt = way
+    if backend == "fused" and dtype == torch.float64:
+        pytest.skip("no kernels for float64")
+    return backend, corrupt

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from gmml_aug.chance import mix_int
 from gmml_models.errors import UsageError
 from gmml_models.recipes.data.feeds import Batch
+from gmml_models.recipes.data.looks import send
 from gmml_models.recipes.engine import checkpoint
 from gmml_models.recipes.engine.job import Job, Outcome
 from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_groups
 from gmml_models.recipes.engine.processes import distribute
 from gmml_models.recipes.engine.progress import Progress
 from gmml_models.recipes.engine.schedules import Schedule
+from gmml_models.recipes.engine.sharing import Shared
 
 _HOPELESS = 100  # steps in a row that were not finite
 _LOG_EVERY = 10  # steps between rows of steps.csv
@@ -39,6 +42,22 @@ def train(job: Job) -> Outcome:
             not finite.
     """
     return Training(job).run()
+
+
+class _Begun(NamedTuple):
+    """A step whose gradients are being computed.
+
+    Attributes:
+        names: of the shared numbers, but for the last one, which says whether to stop.
+        shared: they.
+        lr: of this step.
+        decay: its weight decay.
+    """
+
+    names: tuple[str, ...]
+    shared: Shared
+    lr: float
+    decay: float
 
 
 class Training:
@@ -75,25 +94,20 @@ class Training:
 
     def run(self) -> Outcome:
         """All steps that are left."""
-        config, feed = self.job.config, self.job.feed
+        config = self.job.config
         self._resume()
         with (
             self._signals(),
             Progress(self.total, self.step, config.batch_size, shown=self.accelerator.is_main_process) as progress,
         ):
-            stopped = False
-            while self.step < self.total and not stopped:
-                epoch, first = divmod(self.step, self.per_epoch)
-                self.model.train()
-                for batches in self._waited(feed.epoch(epoch, first)):
-                    numbers, stopped = self.one(batches)
-                    progress.advance(numbers.get("loss", float("nan")), self.waited)
-                    if self.step % self.per_epoch == 0:
-                        self._end_epoch(self.step // self.per_epoch)
-                    if stopped or self._due():
-                        self._save()
-                    if stopped:
-                        break
+            for numbers, stopped in self.steps():
+                progress.advance(numbers.get("loss", float("nan")), self.waited)
+                if self.step % self.per_epoch == 0:
+                    self._end_epoch(self.step // self.per_epoch)
+                if stopped or self._due():
+                    self._save()
+                if stopped:
+                    break
             if self.saved_at < self.step:
                 self._save()
         seconds = time.monotonic() - self.began
@@ -108,8 +122,22 @@ class Training:
             waiting=self.waited / max(seconds, 1e-9),
         )
 
+    def steps(self) -> Iterator[tuple[dict[str, float], bool]]:
+        """All steps that are left, each as `one` returns it; the batch of the next one is made while a GPU is at work."""
+        self.model.train()
+        coming = self._batches()
+        batches = self._next(coming)
+        while batches is not None:
+            begun = self._begin(batches)
+            batches = self._next(coming, begun) if self.step + 1 < self.total else None
+            yield self._end(begun)
+
     def one(self, batches: Sequence[Batch]) -> tuple[dict[str, float], bool]:
         """One step: forward and backward of every part, then the update, or none if a number is not finite."""
+        return self._end(self._begin(batches))
+
+    def _begin(self, batches: Sequence[Batch]) -> _Begun:
+        """Forward and backward of every part; a GPU is still at it when this returns, so there is time to make the next batch."""
         config = self.job.config
         lr, decay = self.schedule.lr_at(self.step), self.schedule.weight_decay_at(self.step)
         for group in self.optimizer.param_groups:
@@ -127,8 +155,14 @@ class Training:
                 share = part.detach().float() / len(batches)
                 total[name] = total[name] + share if name in total else share
         norm = clip_gradients([p.grad for p in self.trained if p.grad is not None], config.clip)
-        values = self._shared([*total.values(), norm, torch.tensor(float(self._wants_to_stop()))])
-        numbers = dict(zip([*total, "grad_norm"], values, strict=False))
+        stops = torch.tensor(float(self._wants_to_stop()))
+        shared = self._share([*total.values(), norm, stops])
+        return _Begun(names=(*total, "grad_norm"), shared=shared, lr=lr, decay=decay)
+
+    def _end(self, begun: _Begun) -> tuple[dict[str, float], bool]:
+        """The update, or none if a number is not finite; what there is to log, and whether to stop."""
+        values, lr, decay = begun.shared.wait(), begun.lr, begun.decay
+        numbers = dict(zip(begun.names, values, strict=False))
         if all(map(_finite, values[:-1])):
             self.optimizer.step()
             self.job.after_step(self.schedule.progress(self.step))
@@ -150,17 +184,18 @@ class Training:
             self.job.record.row("steps", {"step": self.step, **numbers, "lr": lr, "weight_decay": decay, "skipped": self.skipped})
         return numbers, values[-1] > 0
 
-    def _shared(self, values: Sequence[Tensor]) -> list[float]:
+    def _share(self, values: Sequence[Tensor]) -> Shared:
         """Means over all processes: one message, and the only wait of a step."""
-        vector = torch.stack([value.to(self.accelerator.device, torch.float32) for value in values])
+        vector = torch.stack([send(value, self.accelerator.device).to(torch.float32) for value in values])
         if self.accelerator.num_processes > 1:
             torch.distributed.all_reduce(vector)
             vector /= self.accelerator.num_processes
-        return [float(value) for value in vector.tolist()]
+        return Shared(vector)
 
     def _end_epoch(self, epochs: int) -> None:
         self.model.eval()
-        extra = self.job.at_epoch(epochs)
+        with torch.compiler.set_stance("force_eager"):  # to measure takes less time than to compile for it
+            extra = self.job.at_epoch(epochs)
         self.model.train()
         taken = max(self.sums.pop("taken", 0.0), 1.0)
         means = {name: value / taken for name, value in self.sums.items()}
@@ -179,7 +214,7 @@ class Training:
         if self.step % self.per_epoch and self.step % 100:
             return False
         late = time.monotonic() - self.saved_when > 60 * _MINUTES
-        return self._shared([torch.tensor(float(late))])[0] > 0
+        return self._share([torch.tensor(float(late))]).wait()[0] > 0
 
     def _save(self) -> None:
         if self.step == self.saved_at:
@@ -229,17 +264,20 @@ class Training:
             self.skipped, self.in_a_row, self.sums = about["skipped"], about["in_a_row"], about["sums"]
         record.rewind(self.step)
 
-    def _waited(self, batches: Iterator[tuple[Batch, ...]]) -> Iterator[tuple[Batch, ...]]:
-        """The same, with the time spent waiting for them counted."""
-        while True:
-            asked = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
+    def _batches(self) -> Iterator[tuple[Batch, ...]]:
+        """Those of all steps that are left; one asks for the next epoch's before the last step of an epoch has ended."""
+        epoch, first = divmod(self.step, self.per_epoch)
+        for number in range(epoch, self.job.config.epochs):
+            yield from self.job.feed.epoch(number, first if number == epoch else 0)
+
+    def _next(self, coming: Iterator[tuple[Batch, ...]], begun: _Begun | None = None) -> tuple[Batch, ...] | None:
+        """The next batch; the time it took counts as waiting, unless a GPU was at work on a step all the while."""
+        asked = time.monotonic()
+        try:
+            return next(coming, None)
+        finally:
+            if begun is None or begun.shared.there:
                 self.waited += time.monotonic() - asked
-            yield batch
 
     def _wants_to_stop(self) -> bool:
         limit = self.job.config.stop_after
