@@ -124,8 +124,10 @@ def has_triton() -> bool:
 
 def runs_on(device: torch.device) -> bool:
     """True if Triton's kernels run there: CUDA, or the CPU by its interpreter."""
+    if torch.compiler.is_compiling():  # asked first: Dynamo warns of the cache behind has_triton
+        return False
     runs = device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
-    return runs and has_triton() and not torch.compiler.is_compiling()
+    return runs and has_triton()
 
 
 def kernels() -> Any:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -139,6 +140,14 @@ class GMMLAutoencoder(nn.Module):
         fused = final_norm(self.encoder)(fused / len(features))
         images: Tensor = self.decoder(fused, grid)
         return images
+
+    def compile(self, *words: Any, **options: Any) -> None:
+        """`torch.compile` of `forward` and `encode`, in place; arguments are those of `torch.compile`.
+
+        A call of `decode` by itself is a few products: it would be a graph whose inputs are no leaves, of which Dynamo warns.
+        """
+        for name in ("forward", "encode"):
+            setattr(self, name, torch.compile(getattr(self, name), *words, **options))
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None

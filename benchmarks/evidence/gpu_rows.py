@@ -15,18 +15,18 @@ GPU_TUNED: Mapping[str, Any] = {"lr": 1e-3, "mixed": True}
 """Of the grid the one that did best from scratch on the images held out."""
 
 _MODEL = "vit_tiny_patch16_224"
-_GPU: dict[str, Any] = {"model": _MODEL, "resident": True, "workers": 6}
+_GPU: dict[str, Any] = {"model": _MODEL, "resident": True, "workers": 6, "compile": True}
 
 
 def gpu_rows(data: str, seeds: tuple[int, ...]) -> list[Row]:
     """At the paper's size, for one GPU: never run unless it is asked for by name."""
-    before = PretrainConfig(data=data, epochs=800, views=1, batch_size=256, pictures_every=0, compile=True, **_GPU)
+    before = PretrainConfig(data=data, epochs=800, views=1, batch_size=256, pictures_every=0, **_GPU)
     tune = [
         Row(
             name=f"gpu/tune-{rate:g}-{'mixed' if mixed else 'plain'}",
             what=f"from scratch, learning rate {rate:g} at 512 images, {_words(mixed)}; on a fifth of the images, held out",
             stage=20,
-            finetune=_tuned(f"{data}/held", lr=rate, mixed=mixed),
+            finetune=_tuned(f"{data}/held", epochs=100, lr=rate, mixed=mixed),
         )
         for rate, mixed in GPU_GRID
     ]
@@ -41,13 +41,13 @@ def gpu_rows(data: str, seeds: tuple[int, ...]) -> list[Row]:
     return [*tune, scratch, gmml, *masks]
 
 
-def _tuned(data: str, *, lr: float, mixed: bool) -> FinetuneConfig:
+def _tuned(data: str, *, epochs: int = 200, lr: float, mixed: bool) -> FinetuneConfig:
     """Fine-tuning on resident images, which have crops and flips; with MixUp and CutMix as DeiT where ``mixed``."""
     mixes: dict[str, Any] = {} if mixed else {"mixup": 0.0, "cutmix": 0.0}
     return FinetuneConfig(
         data=data,
         pool="mean",
-        epochs=200,
+        epochs=epochs,
         batch_size=128,
         lr=lr,
         auto_augment=None,

@@ -108,6 +108,15 @@ class Objective(nn.Module, ABC):
     def discard(self) -> None:
         """Forget what the calls since the last step collected: for a step that is skipped."""
 
+    def compile(self, *words: Any, **options: Any) -> None:
+        """`torch.compile` of the networks, in place; the corruption is left to its own kernels, which take less time to compile.
+
+        Arguments are those of `torch.compile`. ``torch.compile(objective)`` makes one graph of everything.
+        """
+        for module in self.modules():
+            if isinstance(module, GMMLAutoencoder):
+                module.compile(*words, **options)
+
     def encoder(self) -> VisionTransformer:
         """What is exported: a reference, not a copy. A teacher's parameters take no gradient."""
         return self.exported().encoder

@@ -85,7 +85,7 @@ class TrainConfig(DataConfig):
     cpu: bool = False
     """Stay on the CPU even where a GPU is at hand."""
     compile: bool = False
-    """torch.compile the step; pays on a GPU."""
+    """torch.compile the networks; pays on a GPU."""
     fsdp: bool = False
     """Shard parameters and optimiser over the processes (FSDP 2)."""
     grad_checkpointing: bool = False

@@ -99,6 +99,25 @@ def test_it_learns_and_writes_what_it_saw(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in rows(tmp_path / "run" / "steps.csv")] == list(range(10, 81, 10))
 
 
+def test_the_next_batch_is_made_between_the_gradients_of_a_step_and_its_update(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Telling(Numbers):
+        def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
+            for batches in super().epoch(epoch, first_step):
+                told.append("made")
+                yield batches
+
+    def loss(called: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        told.append("begun")
+        return called(batch.views[0]), {}
+
+    one = job(tmp_path / "run", Regression(), epochs=2)
+    one.feed, one.loss, one.after_step = Telling(one.config), loss, lambda progress: told.append("taken")  # type: ignore[arg-type]
+    assert train(one).steps == 8  # four an epoch: the first batch of the second epoch is made before the first one ends
+    assert told == ["made", *["begun", "made", "taken"] * 7, "begun", "taken"]
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
     model = Regression(poisoned=(2, 5))
     outcome = run(tmp_path / "run", model)

@@ -296,6 +296,30 @@ def test_a_call_compiles_in_one_graph(name: str, backend: str) -> None:
         torch.testing.assert_close(other.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gmml", "sit", "mc_ssl, class tokens"])
+def test_compiling_an_objective_compiles_its_networks_and_changes_no_loss(name: str) -> None:
+    objective, views = make(name, depth=1, corrupt=NOISE)
+    other, graphs = copy.deepcopy(objective), list[torch.fx.GraphModule]()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    other.compile(backend=backend)
+    known = 0
+    for epoch in range(3):
+        for one in (objective, other):
+            loss, _ = one(views, keys=some_keys(epoch=epoch))
+            loss.backward()
+            one.after_step(0.5)
+        known = known or len(graphs)
+    assert 1 <= known == len(graphs)
+    for key, gradient in gradients(objective).items():
+        torch.testing.assert_close(gradients(other)[key], gradient, rtol=1e-4, atol=1e-5)
+    assert not any("xor" in str(node.target) for graph in graphs for node in graph.graph.nodes)  # hashes keys
+
+
 # --- learning
 
 
