@@ -4,7 +4,7 @@ Whether calls wait for the device, CUDA graphs, throughput and memory of both pa
 normalises, the share of a training step of three vision transformers, the tests that need a GPU, and the memory checker.
 
 Run with ``python -m benchmarks.gpu_session OUT`` on a machine with a CUDA device, or with ``--rehearse`` on any other one: tiny
-sizes by Triton's interpreter, no times worth reading. It has not run on a GPU yet.
+sizes by Triton's interpreter, no times worth reading. ``--pages`` draws the tables of README and docs from the JSON.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ import torch
 
 from benchmarks import gpu_measures as measures
 from benchmarks.gpu_measures import Case
+from benchmarks.gpu_pages import put_gpu
 from benchmarks.timing import about_this_machine
 
+RESULTS = Path(__file__).parent / "results" / "gpu_session.json"
 MOST_BYTES = 8 << 30  # of one batch: the torch path holds several times as much
 TESTS = ("tests/aug/test_fused.py", "tests/aug/test_fused_plan.py", "tests/aug/test_from_bytes.py", "tests/aug/test_gpu.py")
 ONE_SIZE = "tests/aug/test_fused.py::test_gmml_in_any_dtype"
@@ -37,11 +39,15 @@ SECONDS = {"measures": 210, "training": 360, "tests": 480, "sanitizer": 570}  # 
 def main() -> None:
     """Run all parts, write one JSON file after each of them, and go on where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="the JSON file")
+    parser.add_argument("out", type=Path, nargs="?", default=RESULTS, help="the JSON file")
+    parser.add_argument("--pages", action="store_true", help="measure nothing: draw the tables of README and docs from the JSON")
     parser.add_argument("--parts", nargs="+", choices=list(SECONDS), default=list(SECONDS), help="some of it")
     parser.add_argument("--rounds", type=int, default=20, help="how often a call is timed; 1 to compile everything for a later run")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes: does it run at all")
     chosen = parser.parse_args()
+    if chosen.pages:
+        put_gpu(json.loads(chosen.out.read_text(encoding="utf-8")))
+        return
     rehearse: bool = chosen.rehearse
     if not rehearse and not torch.cuda.is_available():
         raise SystemExit("gpu_session: no CUDA device here. Give --rehearse to try the script itself.")

@@ -47,12 +47,13 @@ def speed(report: Mapping[str, Any]) -> str:
     for row in sorted(rows, key=lambda row: float(row["device_ms"]["minimum"])):
         name = f"**{row['peer']}**" if row["group"] == "ours" else row["peer"]
         least, copies = row["device_ms"]["minimum"], row["times_copy"]
-        lines.append(f"| {name} | {row['does']} | {_short(least)} | {_short(copies)} | {row['images_per_second']:,.0f} |")
+        lines.append(f"| {name} | {row['does']} | {short(least)} | {short(copies)} | {row['images_per_second']:,.0f} |")
     machine = report["machine"]
     return "\n".join(
         [*lines, "", f"{case}, minima of one run, {machine['threads']} thread of a shared {machine['cpu']}, {machine['date']}."]
     )
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """Two or three digits that mean something."""
     return f"{number:.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import gmml_models as gm
 from benchmarks.evidence.__main__ import RESULTS
 from benchmarks.evidence.parts import named
 from benchmarks.evidence.row import Row
-from benchmarks.evidence.rows import CALTECH, ROWS
+from benchmarks.evidence.rows import CALTECH, FLOWERS, ROWS
 from benchmarks.evidence.run import command, key, read
 from benchmarks.evidence.verdict import numbers
 from gmml_models.zoo import WEIGHTS
@@ -30,7 +32,13 @@ DATA: Mapping[str, Mapping[str, Any]] = {
         "images": 1515,
         "licence": "not stated where the images were taken from; single images may carry rights of others: research use only",
     },
+    FLOWERS: {
+        "name": "Flowers-102, a part: 15 images of each of 89 classes, shorter side 160",
+        "images": 1335,
+        "licence": "none stated by the authors; copyright stays with the photographers: research use only",
+    },
 }
+TESTED: Mapping[str, str] = {CALTECH: "1,010", FLOWERS: "1,108"}
 _WORDS = {
     "top1": "top-1 after fine-tuning, percent",
     "knn": "k-NN (20 neighbours, mean of the patch tokens), percent",
@@ -45,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True, help="of the model: gmml_<encoder>.<data>")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of all runs")
     parser.add_argument("--seed", type=int, default=0, help="which of the runs")
+    parser.add_argument("--half", action="store_true", help="in bfloat16, which takes half of the room")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="folder of the zoo")
     told = parser.parse_args(arguments)
     row = next((one for one in ROWS if one.name == told.row), None)
@@ -56,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ship: {source} is not there. Run the row first: {command(row)}.")
         return 2
     model = gm.GMMLAutoencoder.from_pretrained(source)
+    if told.half:
+        model.to(torch.bfloat16)
     model.save_pretrained(told.to / told.name, about=about(row, told.seed, told.name, source), license=LICENCE)
     print(f"{told.to / told.name}: {sum(file.stat().st_size for file in (told.to / told.name).iterdir()):,} bytes")
     return 0
@@ -67,7 +78,7 @@ def about(row: Row, seed: int, name: str, source: Path) -> dict[str, Any]:
     recorded = json.loads((source / "config.json").read_text(encoding="utf-8"))["gmml"]
     results = read(RESULTS)
     own = results.get(key(row, seed))
-    metrics = []
+    metrics, tested = [], TESTED[row.pretrain.data]
     for measure, words in _WORDS.items():
         found = numbers(row, results, measure)
         if found is not None and own is not None:
@@ -76,7 +87,7 @@ def about(row: Row, seed: int, name: str, source: Path) -> dict[str, Any]:
                     "name": f"{words}: {own[measure]:.1f}; mean of {len(found.values)} seeds",
                     "value": round(found.mean, 1),
                     "spread": None if found.spread is None else round(found.spread, 1),
-                    "measured_by": f"gmml, on 1,010 other images of the same classes, {own['machine']['date']}",
+                    "measured_by": f"gmml, on {tested} other images of the same classes, {own['machine']['date']}",
                     "command": command(row),
                 }
             )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import figures, pages, throughput
+from benchmarks import figures, gpu_pages, gpu_session, pages, throughput
 from gmml_models import bench, bench_report
 from gmml_models.bench import CLONE, COPY, Case, Effort, Peer, Times
 from gmml_models.bench_command import Bench
@@ -236,3 +236,11 @@ def test_readme_and_docs_show_what_was_measured(tmp_path: Path) -> None:
         assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="lacks the lines"):
         pages.put_speed(report, [tmp_path / "none.md"])
+
+
+def test_readme_and_docs_show_what_a_gpu_measured(tmp_path: Path) -> None:
+    copies = [tmp_path / f"{number}.md" for number in range(len(pages.SPEED_PAGES))]
+    for page, copy in zip(pages.SPEED_PAGES, copies, strict=True):
+        copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    gpu_pages.put_gpu(json.loads(gpu_session.RESULTS.read_text(encoding="utf-8")), copies)
+    assert [one.read_text(encoding="utf-8") for one in copies] == [one.read_text(encoding="utf-8") for one in pages.SPEED_PAGES]

@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks.evidence import __main__ as command_line
 from benchmarks.evidence import parts, table, verdict
+from benchmarks.evidence.gpu_rows import GPU_GRID, GPU_TUNED
 from benchmarks.evidence.images import open_images
 from benchmarks.evidence.parts import Place, named
 from benchmarks.evidence.repeat import repeat
@@ -120,15 +122,16 @@ def test_the_first_seeds_of_all_ablations_come_before_most_repeats() -> None:
     assert len(order) == len(set(order)) == sum(len(row.seeds) for row in ROWS)
 
 
-def test_what_was_tuned_is_what_the_grid_chose() -> None:
-    results = read(command_line.RESULTS)
-    grid = {
-        pair: verdict.numbers(row, results) for pair, row in zip(GRID, [one for one in ROWS if one.group == "tune"], strict=True)
-    }
+@pytest.mark.parametrize(("prefix", "pairs", "tuned"), [("tune/", GRID, TUNED), ("gpu/tune-", GPU_GRID, GPU_TUNED)])
+def test_what_was_tuned_is_what_the_grid_chose(
+    prefix: str, pairs: tuple[tuple[float, bool], ...], tuned: Mapping[str, Any]
+) -> None:
+    results, rows = read(command_line.RESULTS), [one for one in ROWS if one.name.startswith(prefix)]
+    grid = {pair: verdict.numbers(row, results) for pair, row in zip(pairs, rows, strict=True)}
     if None in grid.values():
         pytest.skip("the grid was not run")
     best = max(grid, key=lambda pair: grid[pair].mean)  # type: ignore[union-attr]  # none is None
-    assert best == (TUNED["lr"], TUNED["mixed"])
+    assert best == (tuned["lr"], tuned["mixed"])
 
 
 def test_the_page_shows_what_the_json_holds(tmp_path: Path) -> None:
@@ -144,8 +147,9 @@ def test_held_out_images_are_training_images_that_are_not_learnt_from(data: Path
     assert not learnt & measured
     assert learnt | measured == {whole.train.name(number) for number in range(len(whole.train))}
     assert [held.test.labels().count(label) for label in range(3)] == [2, 2, 2]
-    few = open_images("caltech101_sub/4", data)
+    few, some = open_images("caltech101_sub/4", data), open_images("caltech101_sub/6/held", data)
     assert [few.train.labels().count(label) for label in range(3)] == [4, 4, 4]
+    assert [len(some.train), len(some.test)] == [15, 3]  # the fifth of the first six of each class is held out
     assert len(few.test) == len(whole.test) == 12
 
 

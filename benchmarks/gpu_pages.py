@@ -1,0 +1,67 @@
+"""What a GPU measured, as tables in README and docs, drawn from the report of `benchmarks.gpu_session`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pages import SPEED_PAGES, put, short
+
+_MAIN = "256 x 3 x 224 x 224"
+_PLAIN = ["batch", "copy, ms", "apply but blur", "apply", "call", "call, ms", "host, ms", "extra memory", "torch's path"]
+_BYTES = ["bytes to bfloat16", "normalising alone, ms", "and corrupting, ms", "times", "host, ms", "torch's path"]
+_STEPS = ["training step, bfloat16, compiled", "images", "model alone, ms", "of it corruption", "from bytes", "torch's path"]
+_PARTS = ("apply, fused without blur", "apply, fused", "call, fused")
+
+
+def put_gpu(report: Mapping[str, Any], pages: Sequence[Path] = SPEED_PAGES) -> None:
+    """The main batch and the training steps in README, everything in docs.
+
+    Raises:
+        UsageError: a page lacks the markers.
+    """
+    for page, everything in zip(pages, (False, True), strict=True):
+        put(page, "gpu", "python -m benchmarks.gpu_session --pages", tables(report, everything=everything))
+
+
+def tables(report: Mapping[str, Any], *, everything: bool) -> str:
+    """Markdown: corruption in multiples of a copy, from bytes in multiples of normalising alone, the share of training steps."""
+    measured = {name: row for name, row in report.items() if isinstance(row, Mapping) and "batch" in row}
+    rows = {name: row for name, row in measured.items() if everything or name.startswith(_MAIN)}
+    steps = {name: row for name, row in measured.items() if "share" in row}
+    plain = [_plain(name, row) for name, row in rows.items() if "copy" in row]
+    bytes_ = [_bytes(name, row) for name, row in rows.items() if "from_bytes, fused" in row]
+    shares = [_step(name, row) for name, row in steps.items()]
+    lines = [*_table(_PLAIN, plain), "", *_table(_BYTES, bytes_), "", *_table(_STEPS, shares), ""]
+    if everything:
+        waits = " and ".join(sorted({str(one) for one in report["silence"].values()}))
+        graphs = ", ".join(f"{name} {one['median']:.2f} ms" for name, one in report["graphs"].items())
+        lines += [f"64 x 3 x 224 x 224 in bfloat16: a call {waits}; as a CUDA graph it gives the same, and takes: {graphs}.", ""]
+    about = report["about"]
+    where = f"{about['gpu']}, torch {about['torch']}, CUDA {about['cuda']}, {about['date']}"
+    return "\n".join([*lines, f"`gmml`; medians between two CUDA events, multiples of the copy in the same run; {where}."])
+
+
+def _plain(name: str, row: Mapping[str, Any]) -> list[str]:
+    copy, call = row["copy"], row["call, fused"]
+    torch = (row["apply, torch"]["median"] + row["sample, torch"]["median"]) / copy["median"]
+    multiples = [short(row[part]["times copy"]) for part in _PARTS]
+    times = [short(call["median"]), short(call["wall"])]
+    return [name, f"{copy['median']:.3f}", *multiples, *times, f"{call['extra memory']:.0%}", short(torch)]
+
+
+def _bytes(name: str, row: Mapping[str, Any]) -> list[str]:
+    alone, ours, torch = (row[part] for part in ("normalise, one kernel", "from_bytes, fused", "from_bytes, torch"))
+    times = [short(one["median"] / alone["median"]) for one in (ours, torch)]
+    return [name, f"{alone['median']:.3f}", short(ours["median"]), times[0], short(ours["wall"]), times[1]]
+
+
+def _step(name: str, row: Mapping[str, Any]) -> list[str]:
+    shares = [f"{row['share'][way]:.1%}" for way in ("fused", "from bytes, fused", "torch")]
+    return [name, str(row["batch"]), short(row["the model alone"]["wall"]), *shares]
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
