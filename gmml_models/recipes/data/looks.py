@@ -61,29 +61,38 @@ def change_colours(images: Tensor, looks: Looks) -> None:
     rows = looks.jitter.nonzero().flatten()
     if not len(rows):
         return
-    from kornia import enhance
-
     where = send(rows, images.device)
     chosen = images.index_select(0, where)
     factors, order = looks.factors[rows], looks.order[rows]
-    ops = range(4) if images.shape[1] == 3 else (_BRIGHTNESS, _CONTRAST)
-    for place in range(4):
-        for op in ops:
-            mine = (order[:, place] == op).nonzero().flatten()
-            if not len(mine):
-                continue
-            part, factor = send(mine, images.device), send(factors[mine, op], images.device)
-            now = chosen.index_select(0, part)
-            if op == _BRIGHTNESS:
-                now = enhance.adjust_brightness_accumulative(now, factor)
-            elif op == _CONTRAST:
-                now = enhance.adjust_contrast_with_mean_subtraction(now, factor)
-            elif op == _SATURATION:
-                now = enhance.adjust_saturation_with_gray_subtraction(now, factor)
-            else:
-                now = enhance.adjust_hue(now, factor * (2 * math.pi))
-            chosen.index_copy_(0, part, now)
+    coloured = images.shape[1] == 3
+    turn = (order == _HUE).int().argmax(1)  # hue, a hundred small operations, comes once: between what is before and after it
+    for late in (False, True):
+        for place in range(4):
+            now = turn < place if late else turn > place
+            for op in (_BRIGHTNESS, _CONTRAST, _SATURATION)[: 3 if coloured else 2]:
+                _change(chosen, op, factors[:, op], (now & (order[:, place] == op)).nonzero().flatten())
+        if coloured and not late:
+            _change(chosen, _HUE, factors[:, _HUE], torch.arange(len(rows)))
     images.index_copy_(0, where, chosen)
+
+
+def _change(images: Tensor, op: int, factors: Tensor, rows: Tensor) -> None:
+    """One change of some images, in place."""
+    if not len(rows):
+        return
+    from kornia import enhance
+
+    part, factor = send(rows, images.device), send(factors[rows], images.device)
+    now = images.index_select(0, part)
+    if op == _BRIGHTNESS:
+        now = enhance.adjust_brightness_accumulative(now, factor)
+    elif op == _CONTRAST:
+        now = enhance.adjust_contrast_with_mean_subtraction(now, factor)
+    elif op == _SATURATION:
+        now = enhance.adjust_saturation_with_gray_subtraction(now, factor)
+    else:
+        now = enhance.adjust_hue(now, factor * (2 * math.pi))
+    images.index_copy_(0, part, now)
 
 
 def blur(images: Tensor, looks: Looks, largest: float) -> None:
