@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "gpu_session.json"
 MOST_BYTES = 8 << 30  # of one batch: the torch path holds several times as much
 TESTS = ("tests/aug/test_fused.py", "tests/aug/test_fused_plan.py", "tests/aug/test_from_bytes.py", "tests/aug/test_gpu.py")
 ONE_SIZE = "tests/aug/test_fused.py::test_gmml_in_any_dtype"
-MODELS = (("vit_tiny_patch16_224", 512), ("vit_small_patch16_224", 256), ("vit_base_patch16_224", 128))
+MODELS = (("vit_tiny_patch16_224", 256), ("vit_small_patch16_224", 256), ("vit_base_patch16_224", 128))
 SECONDS = {"measures": 210, "training": 360, "tests": 480, "sanitizer": 570}  # since the start; what comes later is left out
 
 
@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=RESULTS, help="the JSON file")
     parser.add_argument("--pages", action="store_true", help="measure nothing: draw the tables of README and docs from the JSON")
     parser.add_argument("--parts", nargs="+", choices=list(SECONDS), default=list(SECONDS), help="some of it")
+    parser.add_argument("--most", type=int, default=99, help="how many batches; those that matter most come first")
+    parser.add_argument("--models", nargs="+", choices=[name for name, _ in MODELS], help="whose training step; all by default")
     parser.add_argument("--rounds", type=int, default=20, help="how often a call is timed; 1 to compile everything for a later run")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes: does it run at all")
     chosen = parser.parse_args()
@@ -58,8 +60,8 @@ def main() -> None:
     if not rehearse:
         about |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "capability": torch.cuda.get_device_capability()}
     found: dict[str, Any] = {"about": about}
-    for part, label, run in _parts(device, rehearse, began, 1 if rehearse else chosen.rounds):
-        if part not in chosen.parts:
+    for part, label, run in _parts(device, rehearse, began, 1 if rehearse else chosen.rounds, chosen.most):
+        if part not in chosen.parts or (part == "training" and chosen.models and label not in chosen.models):
             continue
         at = time.monotonic() - began
         if at > SECONDS[part]:
@@ -77,13 +79,15 @@ def main() -> None:
         aside.replace(chosen.out)
 
 
-def _parts(device: torch.device, rehearse: bool, began: float, rounds: int) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+def _parts(
+    device: torch.device, rehearse: bool, began: float, rounds: int, most: int
+) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Which deadline, a name, and what to run."""
     share = measures.training_share
     small = Case(2, 8, torch.bfloat16) if rehearse else Case(64, 224, torch.bfloat16)
     yield "measures", "silence", partial(measures.silence, small, device)
     yield "measures", "graphs", partial(measures.graphs, small, device, rounds)
-    for case in _cases(rehearse):
+    for case in _cases(rehearse)[:most]:
         label = f"{case.batch} x 3 x {case.size} x {case.size}, {case.named['dtype']}"
         if case.dtype == torch.uint8:
             yield "measures", label, partial(measures.from_bytes, case, device, rounds, compiled=not rehearse)
@@ -107,7 +111,7 @@ def _cases(rehearse: bool) -> list[Case]:
     dtypes = (torch.float32, torch.bfloat16, torch.uint8)
     if rehearse:
         return [Case(2, 8, dtype) for dtype in dtypes[1:]]
-    sizes = [(64, 224), (256, 224), (1024, 224), (4, 224), (64, 512), (16, 1024), (256, 96)]
+    sizes = [(256, 224), (64, 224), (256, 96), (1024, 224), (64, 512), (16, 1024), (4, 224)]
     cases = [Case(batch, size, dtype) for batch, size in sizes for dtype in dtypes]
     return [case for case in cases if case.batch * 3 * case.size**2 * case.dtype.itemsize <= MOST_BYTES]
 
