@@ -64,16 +64,18 @@ def judge(row: Row, claim: Claim, results: Results, rows: Iterable[Row] = ROWS) 
     if ours.spread is not None and theirs.spread is not None:
         margin = 2 * math.sqrt(ours.spread**2 / len(ours.values) + theirs.spread**2 / len(theirs.values))
         return told, _words(claim, difference, margin)
-    single = single_spread(row.finetune.data, results, every.values())
+    single = single_spread(row, results, every.values())
     if single is None:
         return told, "one seed, and no spread is known yet"
     margin = 2 * math.sqrt(2) * single
     return told, f"{_words(claim, difference, margin)}; one seed, ±{margin:.1f}"
 
 
-def single_spread(data: str, results: Results, rows: Iterable[Row]) -> float | None:
-    """The standard deviation of a single run: that of the rows with several seeds on the same images, pooled; None without any."""
-    found = [numbers(row, results) for row in rows if row.finetune.data == data and len(row.seeds) > 1]
+def single_spread(row: Row, results: Results, rows: Iterable[Row]) -> float | None:
+    """The standard deviation of a single run: that of rows with several seeds on the same images and model, pooled."""
+    like = (row.finetune.data, row.finetune.model)
+    alike = [one for one in rows if len(one.seeds) > 1 and (one.finetune.data, one.finetune.model) == like]
+    found = [numbers(one, results) for one in alike]
     known = [one for one in found if one is not None and one.spread is not None]
     freedom = sum(len(one.values) - 1 for one in known)
     if not freedom:

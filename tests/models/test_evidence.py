@@ -250,6 +250,14 @@ def test_one_seed_alone_gives_no_verdict() -> None:
     assert verdict.judge(GMML, claim, results, (GMML, SCRATCH)) == ("+20.0", "one seed, and no spread is known yet")
 
 
+def test_the_spread_of_another_model_says_nothing() -> None:
+    other = replace(SCRATCH, name="other/scratch", seeds=(0, 1), finetune=replace(SCRATCH.finetune, model="vit_tiny_patch16_224"))
+    alike = replace(other, finetune=SCRATCH.finetune)
+    for row, wanted in ((other, None), (alike, pytest.approx(2**0.5))):
+        results = {**job_of(row, 0, 10.0), **job_of(row, 1, 12.0)}
+        assert verdict.single_spread(GMML, results, (GMML, SCRATCH, row)) == wanted
+
+
 def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) -> None:
     claim = Claim(words="better", paper="81.2", source="table 2", against="tiny/scratch", expected="above")
     rows = (replace(SCRATCH, seeds=(0, 1)), replace(GMML, claims=(claim,)))
