@@ -1,90 +1,99 @@
 # mypy: ignore-errors
-# ruff: noqa: N803
+# ruff: noqa: N803, RET505, RUF005
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernel of `gmml_aug.blurring.Blur`; the legend is that of `kernels`."""
+"""The Triton kernel of `gmml_aug.blurring.Blur`; the legend is that of `box_kernels`."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from gmml_aug.kernels import bounded, coordinates, in_boxes, in_dtype
+from gmml_aug.box_kernels import IMAGES, bounded, boxes_meet, in_boxes, pixels_at, tile_place
+from gmml_aug.kernels import in_dtype
 
 _FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `blurring._FAINT`
 
 
 @triton.jit
-def _rows_in_boxes(
-    words, image, slots, longest, first, end, plane, slot: tl.constexpr, count: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
-):
-    """True if a box crosses one of the rows that the pixels ``first`` to ``end - 1`` lie in."""
-    row = first // plane + tl.arange(0, ROWS)
-    found = tl.zeros((ROWS,), tl.int64)
-    for w in tl.static_range(count):
-        line = words + (image.to(tl.int64) * slots + slot + w) * D * longest
-        found |= tl.load(line + row, mask=row * plane < end, other=0)
-    return tl.max((found != 0).to(tl.int32), axis=0) > 0
+def _fold(x, length, NEAR: tl.constexpr):
+    """`functional.reflect`; NEAR: no tap reaches over more than one border, so nothing has to be divided."""
+    if NEAR:
+        x = tl.abs(x)
+        return tl.minimum(x, 2 * (length - 1) - x)
+    else:
+        period = tl.maximum(2 * (length - 1), 1)
+        x = (x + period * 256) % period
+        return tl.minimum(x, period - x)
+
+
+@triton.jit
+def _moved(tap, plane, rows, columns, depth, height, width, axis: tl.constexpr, D: tl.constexpr, NEAR: tl.constexpr):
+    """(R, W) int32: the pixels that a tap sees."""
+    if axis == D - 1:
+        columns = _fold(columns + tap, width, NEAR)
+    if axis == D - 2:
+        rows = _fold(rows + tap, height, NEAR)
+    if axis == D - 3:
+        plane = _fold(plane + tap, depth, NEAR)
+    return pixels_at(plane, rows, columns, height, width)
 
 
 @triton.jit
 def blur_axis(
     source, out, touched, active, words, sigmas, kernels, allowed, forced,
-    first, pixels, blocks, length, stride, plane, size1, size2, longest, slots, all_steps, number, allowed_step, forced_step,
+    first, end, across, down, depth, height, width, longest, span, slots, all_steps, number, allowed_step, forced_step,
     source_first, source_image, source_channel, source_pixel, out_first, out_image, out_channel, out_pixel,
     slot: tl.constexpr, wider: tl.constexpr, count: tl.constexpr, axis: tl.constexpr, everywhere: tl.constexpr,
-    invert: tl.constexpr, last: tl.constexpr, A: tl.constexpr, F: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-    D: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+    invert: tl.constexpr, NEAR: tl.constexpr, A: tl.constexpr, F: tl.constexpr, C: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
+    W: tl.constexpr,
 ):  # fmt: skip
-    """One axis of a blur: the pixels that a later one reads, and in the last pass those of the step, which are written."""
-    image = first + tl.program_id(0) // blocks
-    begin = tl.program_id(0) % blocks * N
+    """One axis of a blur: whole tiles that a later one reads around the boxes, and in the last pass the pixels of the step."""
+    image = first + tl.program_id(1) + tl.program_id(2) * IMAGES
+    if image >= end:
+        return
+    plane, below, beside = tile_place(across, down, D)
     near = tl.load(active + image * all_steps + number) != 0
-    if ROWS > 0:  # rows far from all boxes are left at once
-        end = tl.minimum(begin + N, pixels)
-        near = near & _rows_in_boxes(words, image, slots, longest, begin, end, plane, slot, count, D, ROWS)
+    if everywhere == 0:
+        near = near & boxes_meet(words, image, slots, span, longest, plane, below, beside, slot, wider, axis, count, D)
     if near:
+        rows, columns = below * R + tl.arange(0, R), beside * W + tl.arange(0, W)
+        inside = (rows < height)[:, None] & (columns < width)[None, :]
+        pixel = pixels_at(plane, rows, columns, height, width)
         wide = image.to(tl.int64)
-        pixel = begin + tl.arange(0, N)
-        inside = pixel < pixels
-        channel = tl.arange(0, P)
-        x0, x1, x2 = coordinates(pixel, size1, size2, D)
-        if last:
-            here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, slot, count, D, N)
-            if invert:
-                here = here == 0
+        sigma = tl.load(sigmas + image)
+        radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * _FAR).to(tl.int32))
+        scale = -0.7213475204444817 / (sigma * sigma)  # exp(x) is 2 ** (x / ln(2))
+        start = source + (wide - source_first) * source_image
+        totals = ()
+        for c in tl.static_range(C):
+            at = start + c * source_channel + pixel * source_pixel
+            totals = totals + (tl.load(at, mask=inside, other=0).to(tl.float32),)
+        whole = sigma * 0.0 + 1.0
+        for tap in range(1, radius + 1):
+            weight = tl.exp2(tap * tap * scale)
+            whole += 2.0 * weight
+            one = start + _moved(-tap, plane, rows, columns, depth, height, width, axis, D, NEAR) * source_pixel
+            other = start + _moved(tap, plane, rows, columns, depth, height, width, axis, D, NEAR) * source_pixel
+            more = ()
+            for c in tl.static_range(C):
+                left = tl.load(one + c * source_channel, mask=inside, other=0).to(tl.float32)
+                right = tl.load(other + c * source_channel, mask=inside, other=0).to(tl.float32)
+                more = more + (tl.fma(left + right, weight, totals[c]),)
+            totals = more
+        share = 1.0 / whole
+        target = out + (wide - out_first) * out_image + pixel * out_pixel
+        if axis < D - 1:
+            for c in tl.static_range(C):
+                tl.store(target + c * out_channel, totals[c] * share, mask=inside)
+        else:
+            here = in_boxes(words, image, slots, span, plane, rows, columns, height, width, slot, count, invert, D, R, W)
             fresh = (image >= 0).to(tl.int32)
             for n in range(number):
                 fresh = fresh * (tl.load(active + image * all_steps + n) == 0).to(tl.int32)
             here = bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
-        elif everywhere:
-            here = inside
-        elif axis == 0:  # the later axes reach beyond the box
-            here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, wider, wider, count, D, N)
-        else:
-            here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, wider, count, D, N)
-        if tl.max(here.to(tl.int32), axis=0) > 0:
-            sigma = tl.load(sigmas + image)
-            radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * _FAR).to(tl.int32))
-            whole = sigma * 0.0
-            for tap in range(-radius, radius + 1):
-                whole += tl.exp(-0.5 * (tap / sigma) * (tap / sigma))
-            x = x0
-            if axis == 1:
-                x = x1
-            if axis == 2:
-                x = x2
-            real = (channel < C)[:, None] & here[None, :]
-            line = source + (wide - source_first) * source_image + channel[:, None] * source_channel
-            total = tl.zeros((P, N), tl.float32)
-            period = tl.maximum(2 * (length - 1), 1)
-            for tap in range(-radius, radius + 1):
-                weight = tl.exp(-0.5 * (tap / sigma) * (tap / sigma)) / whole
-                at = (x + tap + period * 256) % period
-                at = tl.where(length == 1, 0, tl.minimum(at, period - at))
-                place = pixel + (at - x) * stride
-                value = tl.load(line + place[None, :] * source_pixel, mask=real, other=0).to(tl.float32)
-                total += tl.where(weight > 0.0, value * weight, 0.0)
-            target = out + (wide - out_first) * out_image + channel[:, None] * out_channel + pixel[None, :] * out_pixel
-            tl.store(target, in_dtype(total, out.dtype.element_ty), mask=real)
-            if last:
-                tl.store(touched + wide * pixels + pixel, tl.full((N,), 1, tl.uint8), mask=here)
+            for c in tl.static_range(C):  # what is there is written again: a mask of single pixels would leave no wide stores
+                now = tl.load(target + c * out_channel, mask=inside, other=0)
+                tl.store(target + c * out_channel, tl.where(here, in_dtype(totals[c] * share, now.dtype), now), mask=inside)
+            marks = touched + wide * (depth * height * width) + pixel
+            mask = tl.load(marks, mask=inside, other=0)
+            tl.store(marks, tl.where(here, tl.full((R, W), 1, tl.uint8), mask), mask=inside)

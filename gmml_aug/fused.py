@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -29,9 +30,13 @@ from gmml_aug.program import Program, Scene
 _DTYPES = (torch.uint8, *raw.DTYPES)
 _MOST_CHANNELS = 16  # a program holds all channels of its pixels
 _MOST_STEPS = 32  # each is code of its own
-_NUMBERS = 2048  # in a tile
+_TILES = {4: (4, 32), 2: (8, 32), 1: (8, 32)}  # rows and columns of a tile, by the bytes of a number that is made
+_WARPS = 1  # a tile is left at once where no box is; one warp waits for no other
+_BLUR_TILE = (16, 32)  # what lies around it is read too
+_BLUR_WARPS = 4
 _SCRATCH = 64 << 20  # bytes of float32 between the axes of a blur
-_PLAIN = {"enable_fp_fusion": False}  # rounds where torch rounds; and Triton 3.9 warns of an unset one
+_WORDS = 64  # in a program that makes words
+_PLAIN = {"enable_fp_fusion": False}  # bytes are normalised as torch rounds; and Triton 3.9 warns of an unset one
 _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 
 
@@ -130,38 +135,50 @@ class _Call:
         self.now = self.clean  # what the next step sees; `out` from the first one on
         self.batch, self.channels, *self.size = images.shape
         self.pixels = math.prod(self.size)
-        self.padded = 1 << (self.channels - 1).bit_length()
         first = type(program.steps[0].fill) in IN_A_RUN  # then its kernel writes every pixel
         self.mask = (images.new_empty if first else images.new_zeros)((self.batch, 1, *self.size), dtype=torch.bool)
         self.active = plan.active.contiguous().view(torch.uint8)
-        self.longest = max(self.size)
+        self.tile = _tile(_TILES[self.out.element_size()], self.size)
+        self.blur_tile = _tile(_BLUR_TILE, self.size)
         self.groups = [-(-boxes.shape[1] // WORD) for boxes in plan.boxes]
-        blurs = [n for n, step in enumerate(program.steps) if isinstance(step.fill, Blur) and len(self.size) > 1]
-        self.wider: dict[int, int] = {}  # where the words around the boxes of a blur begin
-        slots = sum(self.groups)
-        for number in blurs:
-            self.wider[number] = slots
-            slots += self.groups[program.steps[number].place]
-        self.words = torch.empty(self.batch, max(slots, 1), len(self.size), self.longest, dtype=torch.int64, device=images.device)
-        for place in range(len(plan.boxes)):
-            self._mark(place, self._slot(place), None)
-        for number, slot in self.wider.items():
-            self._mark(program.steps[number].place, slot, plan.drawn[number][1])
+        self.longest = max(self.size)
+        tiles = [_across(self.size, tile) for tile in (self.tile, self.blur_tile)]
+        self.span = self.longest + max(max(one) for one in tiles)
+        self.slots, self.words = self._mark()
         self.places: dict[int, Tensor] = {}
 
-    def _mark(self, place: int, slot: int, kernel: Tensor | None) -> None:
-        """Write the words of a place along each axis; with ``kernel`` those of its boxes and what a blur reads around them."""
-        boxes, groups, dims, width = self.plan.boxes[place].contiguous(), self.groups[place], len(self.size), 64
-        chunks = -(-self.longest // width)
-        if groups:
-            kernels().axis_words[(self.batch * groups * dims * chunks,)](
-                boxes, self.words, boxes if kernel is None else kernel.contiguous(), *_three(self.size), self.longest,
-                self.words.shape[1], slot, boxes.shape[1], groups, self.program.cell_at(place), chunks, WIDER=kernel is not None,
-                D=dims, N=width, **_PLAIN,
-            )  # fmt: skip
+    def _mark(self) -> tuple[dict[tuple[int, int], int], Tensor]:
+        """The first slot of what a place is to the steps in a run, (place, -1), and of what it is to a blur, and the words.
 
-    def _slot(self, place: int) -> int:
-        return sum(self.groups[:place])
+        A blur has tiles of its own, and words of what it reads around the boxes follow those of its boxes.
+        """
+        steps, dims = self.program.steps, len(self.size)
+        slots: dict[tuple[int, int], int] = {}
+        jobs: list[tuple[int, ...]] = []
+        reaches: list[Tensor] = []  # (B,) taps of each blur
+        ends = list(accumulate((boxes.shape[1] for boxes in self.plan.boxes), initial=0))
+        for number, step in enumerate(steps):
+            blurs = isinstance(step.fill, Blur)
+            key = (step.place, number if blurs else -1)
+            if key in slots:
+                continue
+            slots[key] = len(jobs)
+            tile = self.blur_tile if blurs else self.tile
+            for reach in [-1, len(reaches)][: 1 + (blurs and dims > 1)]:
+                for low in range(ends[step.place], ends[step.place + 1], WORD):
+                    high = min(low + WORD, ends[step.place + 1])
+                    jobs.append((len(jobs), low, high, self.program.cell_at(step.place), *tile, reach))
+            if blurs:
+                reaches.append(self.plan.drawn[number][1])
+        words = torch.empty(self.batch, max(len(jobs), 1), dims, self.span, dtype=torch.int64, device=self.clean.device)
+        if jobs:
+            boxes, chunks = torch.cat(self.plan.boxes, 1), -(-self.span // _WORDS)
+            kernels().axis_words[(self.batch * len(jobs) * dims * chunks,)](
+                boxes, words, torch.stack(reaches) if reaches else boxes, self.batch, *self.size, *[1] * (3 - dims), self.longest,
+                self.span, len(jobs), boxes.shape[1], chunks, JOBS=tuple(jobs), COUNT=len(jobs), D=dims, N=_WORDS, num_warps=1,
+                **_PLAIN,
+            )  # fmt: skip
+        return slots, words
 
     def _bounds(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
         """Maps, strides between their images, and which of them there are."""
@@ -182,23 +199,27 @@ class _Call:
         values = ((1.0,) * self.channels, (0.0,) * self.channels)  # not read then
         if self.kept is not None:
             values = raw.lines(self.program.values, self.channels)
-        width = max(_NUMBERS // self.padded, 256)
-        blocks = -(-self.pixels // width)
         maps, strides, given = self._bounds()
-        kernels().paint_steps[(self.batch * blocks,)](
+        kernels().paint_steps[self._grid(self.tile, self.batch)](
             self.now, self.clean, self.donors, self.out, self.out if self.kept is None else self.kept,
-            self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch, self.pixels,
-            blocks, *_three(self.size), self.longest, self.words.shape[1], len(self.program.steps), *strides, *_strides(self.now),
-            *_strides(self.clean), *_strides(self.donors), *_strides(self.out), STEPS=steps or (0,), COUNT=len(steps),
-            CONSTANTS=tuple(tables.constants) or (0.0,),
-            BEFORE=first, **given, KEEP=self.kept is not None and self.now is self.clean, SCALES=values[0], SHIFTS=values[1],
-            C=self.channels, P=self.padded, D=len(self.size), N=width, **_PLAIN,
+            self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch,
+            *_across(self.size, self.tile), *_three(self.size), self.longest, self.span, self.words.shape[1],
+            len(self.program.steps), *strides, *_strides(self.now), *_strides(self.clean), *_strides(self.donors),
+            *_strides(self.out), STEPS=steps or (0,), COUNT=len(steps), CONSTANTS=tuple(tables.constants) or (0.0,), BEFORE=first,
+            **given, KEEP=self.kept is not None and self.now is self.clean, SCALES=values[0], SHIFTS=values[1], C=self.channels,
+            D=len(self.size), R=self.tile[0], W=self.tile[1], num_warps=_WARPS, **_PLAIN,
         )  # fmt: skip
         self.now = self.out
 
-    def _place(self, place: int) -> tuple[int, int, bool]:
+    def _place(self, place: int, number: int = -1) -> tuple[int, int, bool]:
         where = self.program.places[place]
-        return self._slot(place), self.groups[place], where is not None and where.invert
+        return self.slots[place, number], self.groups[place], where is not None and where.invert
+
+    def _grid(self, tile: tuple[int, int], images: int) -> tuple[int, int, int]:
+        """Programs: tiles of an image, and images, along the axis that may have few and the one for the rest."""
+        beside, below = _across(self.size, tile)
+        few = min(images, kernels().IMAGES.value)
+        return math.prod(self.size[:-2]) * below * beside, few, -(-images // few)
 
     def _cleaned(self) -> Tensor:
         """The clean images, normalised if they came as bytes."""
@@ -211,27 +232,25 @@ class _Call:
         """One pass per axis, each into a buffer of its own, for a line is read by its neighbours: some images at a time."""
         self._begin()
         step, (sigma, kernel) = self.program.steps[number], self.plan.drawn[number]
-        slot, count, invert = self._place(step.place)
-        everywhere, dims, plane = invert or self.bounds.forced is not None, len(self.size), math.prod(self.size[1:])
-        width = max(_NUMBERS // 2 // self.padded, 128)
-        blocks = -(-self.pixels // width)
-        rows = 0 if everywhere or dims == 1 else 1 << (width // plane + 1).bit_length()  # that a block may lie in
+        slot, count, invert = self._place(step.place, number)
+        everywhere, dims, most = invert or self.bounds.forced is not None, len(self.size), fill.kernel
+        radius = (most if isinstance(most, int) else most[1]) // 2
         maps, strides, given = self._bounds()
         some = min(max(_SCRATCH // (4 * self.channels * self.pixels), 1), self.batch)
         between = [torch.empty_like(self.out[:some], dtype=torch.float32) for _ in range(min(dims - 1, 2))]
         before = self.out.clone() if dims == 1 else self.out
         for first in range(0, self.batch, some):
             source, source_first = before, 0
-            for axis in range(dims):
-                last = axis == dims - 1
-                target, target_first = (self.out, 0) if last else (between[axis], first)
-                blur_kernels().blur_axis[(min(some, self.batch - first) * blocks,)](
+            end = min(first + some, self.batch)
+            for axis, length in enumerate(self.size):
+                target, target_first = (self.out, 0) if axis == dims - 1 else (between[axis], first)
+                blur_kernels().blur_axis[self._grid(self.blur_tile, end - first)](
                     source, target, self.mask.view(torch.uint8), self.active, self.words, sigma.contiguous(), kernel.contiguous(),
-                    *maps, first, self.pixels, blocks, self.size[axis], math.prod(self.size[axis + 1 :]), plane,
-                    *_three(self.size)[1:], self.longest, self.words.shape[1], len(self.program.steps), number, *strides,
-                    source_first, *_strides(source), target_first, *_strides(target), slot=slot,
-                    wider=self.wider.get(number, slot), count=count, axis=axis, everywhere=everywhere, invert=invert, last=last,
-                    **given, C=self.channels, P=self.padded, D=dims, N=width, ROWS=rows, **_PLAIN,
+                    *maps, first, end, *_across(self.size, self.blur_tile), *_three(self.size), self.longest, self.span,
+                    self.words.shape[1], len(self.program.steps), number, *strides, source_first, *_strides(source), target_first,
+                    *_strides(target), slot=slot, wider=slot + count, count=count, axis=axis, everywhere=everywhere, invert=invert,
+                    NEAR=radius < length, **given, C=self.channels, D=dims, R=self.blur_tile[0], W=self.blur_tile[1],
+                    num_warps=_BLUR_WARPS, **_PLAIN,
                 )  # fmt: skip
                 source, source_first = target, target_first
 
@@ -266,7 +285,19 @@ class _Call:
 
 
 def _three(size: Sequence[int]) -> list[int]:
-    return [*size, *[1] * (3 - len(size))]
+    """Depth, height and width."""
+    return [*[1] * (3 - len(size)), *size]
+
+
+def _tile(tile: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns: those of one row, where images have one axis."""
+    return tile if len(size) > 1 else (1, tile[0] * tile[1])
+
+
+def _across(size: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
+    """Tiles in a row of them, and in a column."""
+    _, height, width = _three(size)
+    return -(-width // tile[1]), -(-height // tile[0])
 
 
 def _layout(images: Tensor) -> _Layout | None:

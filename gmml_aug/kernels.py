@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-# ruff: noqa: N803, SIM102, SIM108, RET505
+# ruff: noqa: N803, SIM102, SIM108, RET505, RUF005
 # Triton is optional and its language is no Python that mypy can follow.
 """The Triton kernels of `gmml_aug.fused`, but for blur's; imported only when they are first used.
 
-Legend: a tile is (P, N): P the channels, padded to a power of two, and N pixels of one image in reading order. Every value of a
-tuple that says what the steps are is known when a kernel is compiled, so a program pays for its own fills alone.
+The legend is that of `box_kernels`. Every value of a tuple that says what the steps are is known when a kernel is compiled, so a
+program pays for its own fills alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from gmml_aug import chance
+from gmml_aug.box_kernels import IMAGES, axis_words, bounded, boxes_meet, in_boxes, pixels_at, tile_place  # noqa: F401
 
 _ONE, _TWO, _THREE = (tl.constexpr(shift) for shift in chance._SHIFTS)
 _KEEP_ONE, _KEEP_TWO, _KEEP_THREE = (tl.constexpr(keep) for keep in chance._KEEP)
@@ -34,19 +35,19 @@ def mix(z):
 @triton.jit
 def _normal(bits):
     """`chance.to_normal` within 2e-6: x times a polynomial in -log(1 - x^2), fitted to the 65,536 values there are."""
-    x = bits.to(tl.float32) * 0.000030517578125 - 0.9999847412109375
-    t = tl.log((1.0 - x) * (1.0 + x)) * -0.19230769230769232 - 1.0
-    p = t * -0.00215781136 + 0.00037858528
-    p = p * t + 0.00902612368
-    p = p * t - 0.00991155876
-    p = p * t - 0.00485591778
-    p = p * t + 0.0279002083
-    p = p * t - 0.049701527
-    p = p * t + 0.0440941483
-    p = p * t + 0.0335241207
-    p = p * t - 0.274339995
-    p = p * t + 1.55030784
-    p = p * t + 3.00133409
+    x = tl.fma(bits.to(tl.float32), 0.000030517578125, -0.9999847412109375)
+    t = tl.fma(tl.log2((1.0 - x) * (1.0 + x)), -0.13329753, -1.0)  # ln(2) / -5.2
+    p = tl.fma(t, -0.00215781136, 0.00037858528)
+    p = tl.fma(p, t, 0.00902612368)
+    p = tl.fma(p, t, -0.00991155876)
+    p = tl.fma(p, t, -0.00485591778)
+    p = tl.fma(p, t, 0.0279002083)
+    p = tl.fma(p, t, -0.049701527)
+    p = tl.fma(p, t, 0.0440941483)
+    p = tl.fma(p, t, 0.0335241207)
+    p = tl.fma(p, t, -0.274339995)
+    p = tl.fma(p, t, 1.55030784)
+    p = tl.fma(p, t, 3.00133409)
     return p * x
 
 
@@ -61,241 +62,171 @@ def in_dtype(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def _per_channel(numbers: tl.constexpr, first: tl.constexpr, channel, C: tl.constexpr, P: tl.constexpr):
-    """(P, 1) float32 from C numbers of a tuple, 1 beyond them."""
-    found = tl.full((P,), 1.0, tl.float32)
-    for c in tl.static_range(C):
-        found = tl.where(channel == c, numbers[first + c], found)
-    return found[:, None]
-
-
-@triton.jit
-def _column(colours, row: tl.constexpr, batch, image, channel, C: tl.constexpr):
-    """(P, 1) float32 of an image, from a (rows, B, C) table."""
-    at = (row * batch + image) * C + channel
-    return tl.load(colours + at, mask=channel < C, other=0.0)[:, None]
-
-
-@triton.jit
-def _read(at, real, channel, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
-    """(P, N) numbers of images; bytes where floats are made are normalised: `raw.normalise`."""
-    x = tl.load(at, mask=real, other=0)
+def _read(at, inside, c: tl.constexpr, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr):
+    """(R, W) numbers of a channel; bytes where floats are made are normalised: `raw.normalise`."""
+    x = tl.load(at, mask=inside, other=0)
     if x.dtype == tl.uint8:
         if dtype != tl.uint8:
-            scale, shift = _per_channel(SCALES, 0, channel, C, P), _per_channel(SHIFTS, 0, channel, C, P)
-            x = (x.to(tl.float32) * scale + shift).to(dtype)
+            x = (x.to(tl.float32) * SCALES[c] + SHIFTS[c]).to(dtype)
     return x
 
 
 @triton.jit
-def in_boxes(
-    words, image, slots, longest, x0, x1, x2, inside,
-    slot: tl.constexpr, slot1: tl.constexpr, slot2: tl.constexpr, count: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+def _scaled(draw, spread: tl.constexpr, shift: tl.constexpr, std: tl.constexpr):
+    """``(draw * spread + shift) / std``."""
+    if (spread / std != 1.0) | (shift != 0.0):
+        draw = tl.fma(draw, spread / std, shift / std)
+    return draw
+
+
+@triton.jit
+def _noise(
+    now, here, start, colours, batch, pixels, image,
+    STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """(N,) bool: a pixel's boxes are the AND of the words of its coordinates, see `cover`; a later axis may have its own words."""
-    found = tl.zeros((N,), tl.int32) != 0
-    for w in tl.static_range(count):
-        line = words + (image.to(tl.int64) * slots + w) * D * longest
-        boxes = tl.load(line + slot * D * longest + x0, mask=inside, other=0)
-        if D > 1:
-            boxes &= tl.load(line + (slot1 * D + 1) * longest + x1, mask=inside, other=0)
-        if D > 2:
-            boxes &= tl.load(line + (slot2 * D + 2) * longest + x2, mask=inside, other=0)
-        found |= boxes != 0
-    return found
-
-
-@triton.jit
-def _in_step(
-    words, image, slots, longest, x0, x1, x2, inside, STEPS: tl.constexpr, n: tl.constexpr, D: tl.constexpr, N: tl.constexpr
-):
-    """(N,) bool: where a step works on an image."""
-    slot: tl.constexpr = STEPS[n][1]
-    count: tl.constexpr = STEPS[n][2]
-    invert: tl.constexpr = STEPS[n][3]
-    here = in_boxes(words, image, slots, longest, x0, x1, x2, inside, slot, slot, slot, count, D, N)
-    if invert:
-        here = here == 0
-    return here
-
-
-@triton.jit
-def bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A: tl.constexpr, F: tl.constexpr):
-    """What the caller says about where; ``fresh``: 1 where no earlier step works on this image."""
-    if F:
-        here |= tl.load(forced + image.to(tl.int64) * forced_step + pixel, mask=inside, other=0) * fresh != 0
-    if A:
-        here &= tl.load(allowed + image.to(tl.int64) * allowed_step + pixel, mask=inside, other=0) != 0
-    return here & inside
-
-
-@triton.jit
-def coordinates(pixel, size1, size2, D: tl.constexpr):
-    """A pixel's place along each axis; the same for the axes that are not there."""
-    x0, x1, x2 = pixel, pixel, pixel
-    if D == 2:
-        x0, x1 = pixel // size1, pixel % size1
-    if D == 3:
-        rest = pixel // size2
-        x0, x1, x2 = rest // size1, rest % size1, pixel % size2
-    return x0, x1, x2
-
-
-@triton.jit
-def axis_words(
-    boxes, words, kernels, size0, size1, size2, longest, slots, slot, count, groups, cell, chunks,
-    WIDER: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """Bit i of a word: box i crosses this coordinate of an axis; one program: N coordinates of an image, word and axis.
-
-    WIDER: the box and as much around it as a blur's kernel reads; what it reads beyond a border is folded back into that.
-    """
-    which = tl.program_id(0)
-    x = which % chunks * N + tl.arange(0, N)
-    which = which // chunks
-    d = which % D
-    which = which // D
-    group = which % groups
-    image = (which // groups).to(tl.int64)
-    length = tl.where(d == 0, size0, tl.where(d == 1, size1, size2))
-    at = x // cell
-    cells = (length + cell - 1) // cell
-    n = tl.arange(0, 64)  # all boxes of a word at once, and a place that stays empty
-    real = (n < 63) & (group * 63 + n < count)
-    box = boxes + (image * count + group * 63 + n) * 2 * D + d
-    start, extent = tl.load(box, mask=real, other=0), tl.load(box + D, mask=real, other=0)
-    real = real & (extent > 0)
-    extent = (start + extent + cell - 1) // cell - start // cell
-    start = start // cell
-    if WIDER:
-        more = (tl.load(kernels + image).to(tl.int32) // 2 + cell - 1) // cell
-        start, extent = start - more, extent + 2 * more
-    offset = at[None, :] - start[:, None]
-    offset = tl.where(offset < 0, offset + cells, tl.where(offset < cells, offset, offset - cells))
-    crosses = (offset < extent[:, None]) & real[:, None]
-    word = tl.sum(crosses.to(tl.int64) << n[:, None].to(tl.int64), axis=0)
-    tl.store(words + ((image * slots + slot + group) * D + d) * longest + x, word, mask=x < length)
+    """Noise where ``here`` says so; ``start``: (R, W) int64, where the noise of each pixel begins."""
+    how: tl.constexpr = STEPS[n][4]
+    distribution: tl.constexpr = STEPS[n][6]
+    matched: tl.constexpr = STEPS[n][7]
+    dtype: tl.constexpr = now[0].dtype
+    word = mix(start)
+    bits = word.to(tl.int32) & 0xFFFF
+    new = ()
+    for c in tl.static_range(C):
+        if (how & 1) == 0:  # otherwise one draw for all channels
+            if (c > 0) & (c % 4 == 0):
+                word = mix(start + c // 4 * pixels)
+            half = (word >> (c % 4 // 2 * 32)).to(tl.int32)
+            bits = (half >> (c % 2 * 16)) & 0xFFFF
+        if distribution == UNIFORM:
+            draw = tl.fma(bits.to(tl.float32), 0.0000152587890625, 0.00000762939453125)
+        else:
+            draw = _normal(bits)
+        if matched >= 0:
+            at = colours + (matched * batch + image) * C + c
+            draw = tl.fma(draw, tl.load(at + batch * C), tl.load(at))
+        else:
+            draw = _scaled(draw, STEPS[n][8], CONSTANTS[STEPS[n][9] + c], CONSTANTS[STEPS[n][10] + c])
+        if how & 2:  # stays in 0 to 1
+            draw = tl.minimum(tl.maximum(draw, 0.0), 1.0)
+        made = in_dtype(draw, dtype)
+        if (distribution == UNIFORM) & (dtype == tl.uint8):
+            made = (bits >> 8).to(tl.uint8)
+        new = new + (tl.where(here, made, now[c]),)
+    return new
 
 
 @triton.jit
 def _fill(
-    now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1, size2,
+    now, here, clean, donors, numbers, colours, batch, image, plane, rows, columns, pixel, inside, depth, height, width,
     clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel,
     STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr,
-    P: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    D: tl.constexpr,
 ):  # fmt: skip
-    """The tile after a step."""
+    """The channels of the tile after a step."""
     kind: tl.constexpr = STEPS[n][0]
     how: tl.constexpr = STEPS[n][4]
     row: tl.constexpr = STEPS[n][5]
-    dtype: tl.constexpr = now.dtype
-    wide = image.to(tl.int64)
+    dtype: tl.constexpr = now[0].dtype
+    new = ()
     if kind == COLOUR:
-        if row < 0:
-            now = tl.where(here[None, :], tl.zeros((P, N), dtype), now)
-        else:
-            new = in_dtype(_column(colours, row, batch, image, channel, C), dtype)
-            now = tl.where(here[None, :], tl.broadcast_to(new, (P, N)), now)
+        for c in tl.static_range(C):
+            colour = tl.zeros((1, 1), dtype)
+            if row >= 0:
+                colour = in_dtype(tl.load(colours + (row * batch + image) * C + c + tl.zeros((1, 1), tl.int32)), dtype)
+            new = new + (tl.where(here, colour, now[c]),)
     if kind == TAKE:
-        donor, pointer, per_channel, per_pixel = wide * clean_image, clean, clean_channel, clean_pixel
+        start, per_channel, per_pixel = clean + image.to(tl.int64) * clean_image, clean_channel, clean_pixel
         if how & 1:
-            number = tl.load(numbers + row * batch + image)
-            donor, pointer, per_channel, per_pixel = number * donor_image, donors, donor_channel, donor_pixel
+            start = donors + tl.load(numbers + row * batch + image) * donor_image
+            per_channel, per_pixel = donor_channel, donor_pixel
         moves: tl.constexpr = row + how % 2  # the donor's number comes first
         place = pixel
         if how & 2:
-            place = (x0 + tl.load(numbers + moves * batch + image).to(tl.int32)) % size0
+            columns += tl.load(numbers + (moves + D - 1) * batch + image).to(tl.int32)
+            columns = tl.where(columns >= width, columns - width, columns)
             if D > 1:
-                place = place * size1 + (x1 + tl.load(numbers + (moves + 1) * batch + image).to(tl.int32)) % size1
+                rows += tl.load(numbers + (moves + D - 2) * batch + image).to(tl.int32)
+                rows = tl.where(rows >= height, rows - height, rows)
             if D > 2:
-                place = place * size2 + (x2 + tl.load(numbers + (moves + 2) * batch + image).to(tl.int32)) % size2
-        at = pointer + donor + channel[:, None] * per_channel + place[None, :] * per_pixel
-        now = tl.where(here[None, :], _read(at, real & here[None, :], channel, dtype, SCALES, SHIFTS, C, P), now)
+                plane = (plane + tl.load(numbers + moves * batch + image).to(tl.int32)) % depth
+            place = pixels_at(plane, rows, columns, height, width)
+        for c in tl.static_range(C):  # all that is inside: a mask of single pixels would leave no wide loads
+            taken = _read(start + c * per_channel + place * per_pixel, inside, c, dtype, SCALES, SHIFTS)
+            new = new + (tl.where(here, taken, now[c]),)
     if kind == NOISE:
-        if tl.max(here.to(tl.int32), axis=0) > 0:
-            start = tl.load(numbers + row * batch + image) + pixel
-            each = channel
-            if how & 1:  # one draw for all channels
-                each = channel * 0
-            if (C <= 4) | ((how & 1) == 1):
-                word = mix(start)[None, :]
-            else:
-                word = mix(start[None, :] + (each // 4)[:, None].to(tl.int64) * pixels)
-            bits = (word >> ((each % 4) * 16)[:, None].to(tl.int64)) & 0xFFFF
-            distribution: tl.constexpr = STEPS[n][6]
-            matched: tl.constexpr = STEPS[n][7]
-            if distribution == UNIFORM:
-                draw = (bits.to(tl.float32) + 0.5) * 0.0000152587890625
-            else:
-                draw = _normal(bits)
-            if matched >= 0:
-                noise = draw * _column(colours, matched + 1, batch, image, channel, C) + _column(
-                    colours, matched, batch, image, channel, C
-                )
-            else:
-                spread: tl.constexpr = STEPS[n][8]
-                shifts: tl.constexpr = STEPS[n][9]
-                stds: tl.constexpr = STEPS[n][10]
-                shift = _per_channel(CONSTANTS, shifts, channel, C, P)
-                noise = (draw * spread + shift) / _per_channel(CONSTANTS, stds, channel, C, P)
-            if how & 2:  # stays in 0 to 1
-                noise = tl.minimum(tl.maximum(noise, 0.0), 1.0)
-            new = in_dtype(noise, dtype)
-            if (distribution == UNIFORM) & (dtype == tl.uint8):
-                new = (bits >> 8).to(tl.uint8)
-            now = tl.where(here[None, :], new, now)
+        start = tl.load(numbers + row * batch + image) + pixel
+        new = _noise(now, here, start, colours, batch, depth * height * width, image, STEPS, n, CONSTANTS, C)
     if kind == GREY:
-        weights: tl.constexpr = STEPS[n][8]
-        means: tl.constexpr = STEPS[n][9]
-        stds: tl.constexpr = STEPS[n][10]
-        mean = _per_channel(CONSTANTS, means, channel, C, P)
-        std = _per_channel(CONSTANTS, stds, channel, C, P)
-        weight = tl.where((channel < C)[:, None], _per_channel(CONSTANTS, weights, channel, C, P), 0.0)
-        grey = tl.sum((now.to(tl.float32) * std + mean) * weight, axis=0)
-        new = tl.broadcast_to((grey[None, :] - mean) / std, (P, N))
-        now = tl.where(here[None, :], in_dtype(new, dtype), now)
-    return now
+        grey = tl.zeros_like(now[0]).to(tl.float32)
+        for c in tl.static_range(C):
+            grey += (now[c].to(tl.float32) * CONSTANTS[STEPS[n][10] + c] + CONSTANTS[STEPS[n][9] + c]) * CONSTANTS[STEPS[n][8] + c]
+        for c in tl.static_range(C):
+            made = in_dtype((grey - CONSTANTS[STEPS[n][9] + c]) * (1.0 / CONSTANTS[STEPS[n][10] + c]), dtype)
+            new = new + (tl.where(here, made, now[c]),)
+    return new
 
 
 @triton.jit
 def paint_steps(
     source, clean, donors, out, kept, touched, active, words, numbers, colours, allowed, forced,
-    batch, pixels, blocks, size0, size1, size2, longest, slots, all_steps, allowed_step, forced_step,
+    batch, across, down, depth, height, width, longest, span, slots, all_steps, allowed_step, forced_step,
     source_image, source_channel, source_pixel, clean_image, clean_channel, clean_pixel,
     donor_image, donor_channel, donor_pixel, out_image, out_channel, out_pixel,
     STEPS: tl.constexpr, COUNT: tl.constexpr, BEFORE: tl.constexpr, A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr,
-    CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    N: tl.constexpr,
+    CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
+    W: tl.constexpr,
 ):  # fmt: skip
     """Some steps in a row, one read and one write of the images: what `paint.paint` does; KEEP writes what was read, too."""
-    image = tl.program_id(0) // blocks
+    image = tl.program_id(1) + tl.program_id(2) * IMAGES
+    if image >= batch:
+        return
+    plane, below, beside = tile_place(across, down, D)
+    rows, columns = below * R + tl.arange(0, R), beside * W + tl.arange(0, W)
+    inside = (rows < height)[:, None] & (columns < width)[None, :]
+    pixel = pixels_at(plane, rows, columns, height, width)
     wide = image.to(tl.int64)
-    pixel = tl.program_id(0) % blocks * N + tl.arange(0, N)
-    inside = pixel < pixels
-    channel = tl.arange(0, P)
-    real = (channel < C)[:, None] & inside[None, :]
-    x0, x1, x2 = coordinates(pixel, size1, size2, D)
-    start = source + wide * source_image + channel[:, None] * source_channel + pixel[None, :] * source_pixel
-    now = _read(start, real, channel, out.dtype.element_ty, SCALES, SHIFTS, C, P)
-    where_to = wide * out_image + channel[:, None] * out_channel + pixel[None, :] * out_pixel
-    if KEEP:
-        tl.store(kept + where_to, now, mask=real)
+    now = ()
+    for c in tl.static_range(C):
+        at = source + wide * source_image + c * source_channel + pixel * source_pixel
+        now = now + (_read(at, inside, c, out.dtype.element_ty, SCALES, SHIFTS),)
+    # which steps have anything to do here, and which of them are an image's first: bit n is step n; nothing waits for another
     fresh = (image >= 0).to(tl.int32)
-    mask = tl.zeros((N,), tl.int32) != 0
+    todo, firsts = image * 0, image * 0
     for n in tl.static_range(BEFORE):  # steps before these, in kernels of their own
         fresh = fresh * (tl.load(active + image * all_steps + n) == 0).to(tl.int32)
-    if BEFORE > 0:
-        mask = tl.load(touched + wide * pixels + pixel, mask=inside, other=0) != 0
     for n in tl.static_range(COUNT):
-        if tl.load(active + image * all_steps + BEFORE + n) != 0:
-            here = _in_step(words, image, slots, longest, x0, x1, x2, inside, STEPS, n, D, N)
-            here = bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
-            fresh = fresh * 0
+        meets = image >= 0
+        if STEPS[n][3] == 0:
+            meets = boxes_meet(
+                words, image, slots, span, longest, plane, below, beside, STEPS[n][1], STEPS[n][1], D, STEPS[n][2], D
+            )
+        if F:
+            meets |= fresh != 0
+        works = tl.load(active + image * all_steps + BEFORE + n) != 0
+        todo |= (works & meets).to(tl.int32) << n
+        firsts |= fresh << n
+        fresh = fresh * (works == 0).to(tl.int32)
+    mask = tl.zeros((R, W), tl.int32) != 0
+    marks = touched + wide * (depth * height * width) + pixel
+    if BEFORE > 0:
+        mask = tl.load(marks, mask=inside, other=0) != 0
+    ends = wide * out_image + pixel * out_pixel
+    if KEEP:
+        for c in tl.static_range(C):
+            tl.store(kept + ends + c * out_channel, now[c], mask=inside)
+    for n in tl.static_range(COUNT):
+        if (todo >> n) & 1 != 0:
+            here = in_boxes(
+                words, image, slots, span, plane, rows, columns, height, width, STEPS[n][1], STEPS[n][2], STEPS[n][3], D, R, W
+            )
+            here = bounded(here, (firsts >> n) & 1, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
             mask |= here
             now = _fill(
-                now, here, clean, donors, numbers, colours, batch, pixels, image, channel, pixel, real, x0, x1, x2, size0, size1,
-                size2, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS, n,
-                CONSTANTS, SCALES, SHIFTS, C, P, D, N,
+                now, here, clean, donors, numbers, colours, batch, image, plane, rows, columns, pixel, inside, depth, height,
+                width, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS, n,
+                CONSTANTS, SCALES, SHIFTS, C, D,
             )  # fmt: skip
-    tl.store(out + where_to, now, mask=real)
-    tl.store(touched + wide * pixels + pixel, mask.to(tl.uint8), mask=inside)
+    for c in tl.static_range(C):
+        tl.store(out + ends + c * out_channel, now[c], mask=inside)
+    tl.store(marks, mask.to(tl.uint8), mask=inside)

@@ -82,9 +82,24 @@ def test_gmml_in_any_dtype(where: torch.device, dtype: torch.dtype) -> None:
     check(ga.presets.gmml(values=values, zeros=0.3, budget=0.6), random_images((2, 3, 31, 29), dtype).to(where))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (70, 33)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (70, 33), (8, 32), (17, 65)], ids=str)
 def test_gmml_in_any_size(where: torch.device, size: tuple[int, ...]) -> None:
     check(ga.presets.gmml(values=STATISTICS), random_images((2, 3, *size)).to(where))
+
+
+@pytest.mark.parametrize("size", [(130,), (3, 40), (34, 5), (2, 9, 33)], ids=str)
+def test_blurs_that_reach_over_several_borders_and_tiles(where: torch.device, size: tuple[int, ...]) -> None:
+    place = ga.Boxes(count=1, side=(0.3, 0.6), dims=len(size))
+    for fill in (ga.Blur(sigma=4.0, kernel=41), ga.Blur(sigma=4.0, kernel=5)):
+        steps = [ga.InBoxes(place, fill), ga.InBoxes(place, ga.Shuffle()), ga.InBoxes(place, fill, p=0.5)]
+        check(ga.Chain(steps), random_images((2, 2, *size)).to(where))
+
+
+def test_a_batch_that_no_axis_of_a_grid_can_count(where: torch.device) -> None:
+    corrupt = ga.Chain([ga.InBoxes(ga.Boxes(count=1, dims=1), fill) for fill in (ga.Noise(), ga.Blur())])
+    check(corrupt, random_images((7, 1, 9)).to(where))
+    if where.type == "cuda":
+        check(corrupt, random_images(((1 << 16) + 3, 1, 3)).to(where))
 
 
 PRESETS: dict[str, ga.Corruption] = {
