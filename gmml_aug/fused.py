@@ -138,7 +138,7 @@ class _Call:
         first = type(program.steps[0].fill) in IN_A_RUN  # then its kernel writes every pixel
         self.mask = (images.new_empty if first else images.new_zeros)((self.batch, 1, *self.size), dtype=torch.bool)
         self.active = plan.active.contiguous().view(torch.uint8)
-        self.tile = _tile(_TILES[self.out.element_size()], self.size)
+        self.tile = _tile(_TILES[self.out.element_size() if self.channels <= 4 else 4], self.size)  # more would spill registers
         self.blur_tile = _tile(_BLUR_TILE, self.size)
         self.groups = [-(-boxes.shape[1] // WORD) for boxes in plan.boxes]
         self.longest = max(self.size)
