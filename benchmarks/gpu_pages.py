@@ -33,7 +33,9 @@ def tables(report: Mapping[str, Any], *, everything: bool) -> str:
     plain = [_plain(name, row) for name, row in rows.items() if "copy" in row]
     bytes_ = [_bytes(name, row) for name, row in rows.items() if "from_bytes, fused" in row]
     shares = [_step(name, row) for name, row in steps.items()]
-    lines = [*_table(_PLAIN, plain), "", *_table(_BYTES, bytes_), "", *_table(_STEPS, shares), ""]
+    lines = []
+    for heads, found in ((_PLAIN, plain), (_BYTES, bytes_), (_STEPS, shares)):
+        lines += [*_table(heads, found), ""] if found else []
     if everything:
         waits = " and ".join(sorted({str(one) for one in report["silence"].values()}))
         graphs = ", ".join(f"{name} {one['median']:.2f} ms" for name, one in report["graphs"].items())

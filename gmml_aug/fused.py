@@ -10,7 +10,6 @@ From bytes, the first run normalises what it reads as `raw.normalise` does, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import accumulate
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from gmml_aug import raw
 from gmml_aug.blurring import Blur
 from gmml_aug.cover import WORD
 from gmml_aug.functional import like
+from gmml_aug.fused_layout import across, layout, plain, strides, three, tile_of
 from gmml_aug.fused_steps import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
 from gmml_aug.paint import Bounds, step_mask
 from gmml_aug.plan import Plan
@@ -30,11 +30,10 @@ from gmml_aug.program import Program, Scene
 _DTYPES = (torch.uint8, *raw.DTYPES)
 _MOST_CHANNELS = 16  # a program holds all channels of its pixels
 _MOST_STEPS = 32  # each is code of its own
-_TILES = {4: (4, 32), 2: (8, 32), 1: (8, 32)}  # rows and columns of a tile, by the bytes of a number that is made
-_WARPS = 1  # a tile is left at once where no box is; one warp waits for no other
-_BLUR_TILE = (16, 32)  # what lies around it is read too
-_BLUR_WARPS = 4
-_SCRATCH = 64 << 20  # bytes of float32 between the axes of a blur
+# rows, columns and warps of a tile, and bytes of float32 between the axes of a blur: the best of those tried on an H200
+_TILE, _WARPS = (8, 32), 2
+_BLUR_TILE, _BLUR_WARPS = (8, 32), 1  # four up from 5 channels, or registers spill
+_SCRATCH = 128 << 20
 _WORDS = 64  # in a program that makes words
 _PLAIN = {"enable_fp_fusion": False}  # bytes are normalised as torch rounds; and Triton 3.9 warns of an unset one
 _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
@@ -112,14 +111,6 @@ def paint(
         return call.result()
 
 
-class _Layout(NamedTuple):
-    """Where in memory the numbers of images lie: from one image, channel and pixel in reading order to the next."""
-
-    image: int
-    channel: int
-    pixel: int
-
-
 class _Call:
     """One call: the tensors that its kernels share."""
 
@@ -127,10 +118,10 @@ class _Call:
         self, program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds, out: Tensor | None, dtype: torch.dtype
     ) -> None:
         self.program, self.plan, self.bounds = program, plan, bounds
-        self.clean = _plain(images)  # as they came: bytes, where they are to be normalised
-        self.donors = self.clean if donors is images else _plain(donors)
+        self.clean = plain(images)  # as they came: bytes, where they are to be normalised
+        self.donors = self.clean if donors is images else plain(donors)
         self.wanted = torch.empty_like(images, dtype=dtype) if out is None else out
-        self.out = self.wanted if _layout(self.wanted) is not None else torch.empty_like(self.clean, dtype=dtype)
+        self.out = self.wanted if layout(self.wanted) is not None else torch.empty_like(self.clean, dtype=dtype)
         self.kept = torch.empty_like(self.out) if dtype != images.dtype else None  # the clean batch, normalised
         self.now = self.clean  # what the next step sees; `out` from the first one on
         self.batch, self.channels, *self.size = images.shape
@@ -138,11 +129,11 @@ class _Call:
         first = type(program.steps[0].fill) in IN_A_RUN  # then its kernel writes every pixel
         self.mask = (images.new_empty if first else images.new_zeros)((self.batch, 1, *self.size), dtype=torch.bool)
         self.active = plan.active.contiguous().view(torch.uint8)
-        self.tile = _tile(_TILES[self.out.element_size() if self.channels <= 4 else 4], self.size)  # more would spill registers
-        self.blur_tile = _tile(_BLUR_TILE, self.size)
+        self.tile = tile_of(_TILE, self.size)
+        self.blur_tile = tile_of(_BLUR_TILE, self.size)
         self.groups = [-(-boxes.shape[1] // WORD) for boxes in plan.boxes]
         self.longest = max(self.size)
-        tiles = [_across(self.size, tile) for tile in (self.tile, self.blur_tile)]
+        tiles = [across(self.size, tile) for tile in (self.tile, self.blur_tile)]
         self.span = self.longest + max(max(one) for one in tiles)
         self.slots, self.words = self._mark()
         self.places: dict[int, Tensor] = {}
@@ -184,8 +175,8 @@ class _Call:
         """Maps, strides between their images, and which of them there are."""
         maps = [self.bounds.allowed, self.bounds.forced]
         tensors = [self.active if one is None else one.contiguous().view(torch.uint8) for one in maps]
-        strides = [0 if one is None or len(one) == 1 else self.pixels for one in maps]
-        return tensors, strides, {"A": maps[0] is not None, "F": maps[1] is not None}
+        apart = [0 if one is None or len(one) == 1 else self.pixels for one in maps]
+        return tensors, apart, {"A": maps[0] is not None, "F": maps[1] is not None}
 
     def run(self, first: int, end: int) -> None:
         """Steps ``first`` to ``end - 1``, which see no pixel but their own; without any, the images are normalised."""
@@ -199,13 +190,13 @@ class _Call:
         values = ((1.0,) * self.channels, (0.0,) * self.channels)  # not read then
         if self.kept is not None:
             values = raw.lines(self.program.values, self.channels)
-        maps, strides, given = self._bounds()
+        maps, apart, given = self._bounds()
         kernels().paint_steps[self._grid(self.tile, self.batch)](
             self.now, self.clean, self.donors, self.out, self.out if self.kept is None else self.kept,
             self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch,
-            *_across(self.size, self.tile), *_three(self.size), self.longest, self.span, self.words.shape[1],
-            len(self.program.steps), *strides, *_strides(self.now), *_strides(self.clean), *_strides(self.donors),
-            *_strides(self.out), STEPS=steps or (0,), COUNT=len(steps), CONSTANTS=tuple(tables.constants) or (0.0,), BEFORE=first,
+            *across(self.size, self.tile), *three(self.size), self.longest, self.span, self.words.shape[1],
+            len(self.program.steps), *apart, *strides(self.now), *strides(self.clean), *strides(self.donors),
+            *strides(self.out), STEPS=steps or (0,), COUNT=len(steps), CONSTANTS=tuple(tables.constants) or (0.0,), BEFORE=first,
             **given, KEEP=self.kept is not None and self.now is self.clean, SCALES=values[0], SHIFTS=values[1], C=self.channels,
             D=len(self.size), R=self.tile[0], W=self.tile[1], num_warps=_WARPS, **_PLAIN,
         )  # fmt: skip
@@ -217,7 +208,7 @@ class _Call:
 
     def _grid(self, tile: tuple[int, int], images: int) -> tuple[int, int, int]:
         """Programs: tiles of an image, and images, along the axis that may have few and the one for the rest."""
-        beside, below = _across(self.size, tile)
+        beside, below = across(self.size, tile)
         few = min(images, kernels().IMAGES.value)
         return math.prod(self.size[:-2]) * below * beside, few, -(-images // few)
 
@@ -235,7 +226,7 @@ class _Call:
         slot, count, invert = self._place(step.place, number)
         everywhere, dims, most = invert or self.bounds.forced is not None, len(self.size), fill.kernel
         radius = (most if isinstance(most, int) else most[1]) // 2
-        maps, strides, given = self._bounds()
+        maps, apart, given = self._bounds()
         some = min(max(_SCRATCH // (4 * self.channels * self.pixels), 1), self.batch)
         between = [torch.empty_like(self.out[:some], dtype=torch.float32) for _ in range(min(dims - 1, 2))]
         before = self.out.clone() if dims == 1 else self.out
@@ -246,11 +237,11 @@ class _Call:
                 target, target_first = (self.out, 0) if axis == dims - 1 else (between[axis], first)
                 blur_kernels().blur_axis[self._grid(self.blur_tile, end - first)](
                     source, target, self.mask.view(torch.uint8), self.active, self.words, sigma.contiguous(), kernel.contiguous(),
-                    *maps, first, end, *_across(self.size, self.blur_tile), *_three(self.size), self.longest, self.span,
-                    self.words.shape[1], len(self.program.steps), number, *strides, source_first, *_strides(source), target_first,
-                    *_strides(target), slot=slot, wider=slot + count, count=count, axis=axis, everywhere=everywhere, invert=invert,
+                    *maps, first, end, *across(self.size, self.blur_tile), *three(self.size), self.longest, self.span,
+                    self.words.shape[1], len(self.program.steps), number, *apart, source_first, *strides(source), target_first,
+                    *strides(target), slot=slot, wider=slot + count, count=count, axis=axis, everywhere=everywhere, invert=invert,
                     NEAR=radius < length, **given, C=self.channels, D=dims, R=self.blur_tile[0], W=self.blur_tile[1],
-                    num_warps=_BLUR_WARPS, **_PLAIN,
+                    num_warps=_BLUR_WARPS if self.channels <= 4 else 4, **_PLAIN,
                 )  # fmt: skip
                 source, source_first = target, target_first
 
@@ -282,38 +273,3 @@ class _Call:
             return Painted(self.out, self.mask, self.kept)
         kept = None if self.kept is None else torch.empty_like(self.wanted).copy_(self.kept)
         return Painted(self.wanted.copy_(self.out), self.mask, kept)
-
-
-def _three(size: Sequence[int]) -> list[int]:
-    """Depth, height and width."""
-    return [*[1] * (3 - len(size)), *size]
-
-
-def _tile(tile: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns: those of one row, where images have one axis."""
-    return tile if len(size) > 1 else (1, tile[0] * tile[1])
-
-
-def _across(size: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
-    """Tiles in a row of them, and in a column."""
-    _, height, width = _three(size)
-    return -(-width // tile[1]), -(-height // tile[0])
-
-
-def _layout(images: Tensor) -> _Layout | None:
-    """None unless contiguous or channels last."""
-    _, channels, *size = images.shape
-    pixels = math.prod(size)
-    if images.is_contiguous():
-        return _Layout(channels * pixels, pixels, 1)
-    return _Layout(channels * pixels, 1, channels) if images.movedim(1, -1).is_contiguous() else None
-
-
-def _strides(images: Tensor) -> _Layout:
-    layout = _layout(images)
-    assert layout is not None  # `_Call` works on no others
-    return layout
-
-
-def _plain(images: Tensor) -> Tensor:
-    return images if _layout(images) is not None else images.contiguous()

@@ -19,7 +19,7 @@ from benchmarks.evidence.parts import Place
 from benchmarks.evidence.repeat import repeat
 from benchmarks.evidence.row import Row, jobs
 from benchmarks.evidence.rows import ROWS
-from benchmarks.evidence.run import Task, add, estimate, key, read, run, same
+from benchmarks.evidence.run import Task, add, estimate, key, read, run, whole
 from benchmarks.evidence.speed import speed
 from benchmarks.evidence.table import write_into
 from gmml_models.errors import UsageError
@@ -105,7 +105,7 @@ def show(chosen: list[tuple[Row, int]], results: Path) -> None:
     for row, seed in chosen:
         found = known.get(key(row, seed))
         told = (
-            f"{found['top1']:6.2f} %" if same(row, found) and found is not None else f"~ {clock(estimate([(row, seed)], results))}"
+            f"{found['top1']:6.2f} %" if whole(row, found) and found is not None else f"~ {clock(estimate([(row, seed)], results))}"
         )
         print(f"{key(row, seed):<40} {told:<12} {row.what}")
     print(f"{len(chosen)} jobs; those not known yet take about {clock(estimate(chosen, results))} on one core.")

@@ -57,7 +57,7 @@ def run(task: Task) -> bool:
         left = []
         for row, seed in waiting:
             name = key(row, seed)
-            if same(row, read(task.results).get(name)):
+            if whole(row, read(task.results).get(name)):
                 continue
             task.tell(f"{name}: {row.what}")
             try:
@@ -131,6 +131,11 @@ def same(row: Row, found: Mapping[str, Any] | None) -> bool:
     return found is not None and found["settings"] == settings(row)
 
 
+def whole(row: Row, found: Mapping[str, Any] | None) -> bool:
+    """It is known, and nothing of it was left out: a run whose time was over may have measured a part."""
+    return found is not None and same(row, found) and all(found[measure] is not None for measure in ("top1", "knn", "linear"))
+
+
 def command(row: Row) -> str:
     """What measures a row again."""
     return f"make evidence DATA=FOLDER ONLY={row.name}"
@@ -160,7 +165,7 @@ def estimate(jobs: Sequence[tuple[Row, int]], results: Path) -> float:
     """Seconds that jobs would take on one core, by the speeds noted in `benchmarks.evidence.rows`; shared parts count once."""
     known, parts = read(results), dict[str, float]()
     for row, seed in jobs:
-        if same(row, known.get(key(row, seed))):
+        if whole(row, known.get(key(row, seed))):
             continue
         tuning, before = replace(row.finetune, seed=seed), ""
         if row.pretrain is not None:

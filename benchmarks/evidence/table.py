@@ -88,14 +88,15 @@ def _row(row: Row, results: Results) -> list[str]:
     name, ending = f"`{row.name}`", f"`{command(row)}`"
     if not found:
         return [name, row.what, "not run", "", "", "", "", ending]
-    cells = [str(numbers(row, results, measure)) for measure in ("top1", "knn", "linear")]
+    cells = [str(numbers(row, results, measure) or "") for measure in ("top1", "knn", "linear")]
     seeds = " ".join(str(one["seed"]) for one in found)
     return [name, row.what, *cells, seeds, clock(sum(one["seconds"] for one in found)), ending]
 
 
 def _machine(one: dict[str, object]) -> str:
     hardware = f"{one['gpu']}, {one['cpu']}" if one["gpu"] else one["cpu"]
-    packages = ", ".join(f"{name} {one[name]}" for name in ("python", "torch", "timm", "torchvision", "scikit-learn", "gmml"))
+    names = ("python", "torch", "timm", "torchvision", "scikit-learn", "gmml")
+    packages = ", ".join(f"{name} {one[name]}" for name in names if name in one)
     return f"{hardware}, {one['threads']} thread(s), {one['system']}; {packages}; {one['date']}"
 
 

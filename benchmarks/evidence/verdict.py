@@ -39,9 +39,10 @@ class Numbers:
 
 
 def numbers(row: Row, results: Results, measure: str = "top1") -> Numbers | None:
-    """Those of the seeds that were run with the row's present settings; None without any."""
+    """Those of the seeds that were run with the row's present settings, as far as they were measured; None without any."""
     found = [results.get(key(row, seed)) for seed in row.seeds]
-    values = tuple(float(one[measure]) for one in found if one is not None and same(row, one))
+    known = [one[measure] for one in found if one is not None and same(row, one)]
+    values = tuple(float(value) for value in known if value is not None)
     return Numbers(values) if values else None
 
 

@@ -22,7 +22,7 @@ from benchmarks.evidence.parts import Place, named
 from benchmarks.evidence.repeat import repeat
 from benchmarks.evidence.row import Claim, Row, jobs
 from benchmarks.evidence.rows import GRID, IMAGES, ROWS, TUNED
-from benchmarks.evidence.run import Task, key, read, run, same, settings
+from benchmarks.evidence.run import Task, add, key, read, run, same, settings
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check
 from gmml_models.recipes.corruptions import corruption_from
@@ -248,6 +248,16 @@ def test_one_seed_alone_gives_no_verdict() -> None:
     claim = Claim(words="w", paper="p", source="s", against="tiny/scratch", expected="above")
     results = {**job_of(GMML, 0, 40.0), **job_of(SCRATCH, 0, 20.0)}
     assert verdict.judge(GMML, claim, results, (GMML, SCRATCH)) == ("+20.0", "one seed, and no spread is known yet")
+
+
+def test_a_job_of_which_a_part_was_measured_counts_and_is_done_again(data: Path, tmp_path: Path) -> None:
+    results = tmp_path / "evidence.json"
+    job = {**job_of(SCRATCH, 0, 20.0)["tiny/scratch seed 0"], "knn": None, "linear": None}
+    assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}) == verdict.Numbers((20.0,))
+    assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}, "knn") is None
+    add(results, {"tiny/scratch seed 0": job})
+    assert run(Task(jobs=[(SCRATCH, 0)], place=Place(data=data, runs=tmp_path / "runs"), results=results, tell=silent))
+    assert read(results)["tiny/scratch seed 0"]["knn"] is not None
 
 
 def test_the_spread_of_another_model_says_nothing() -> None:

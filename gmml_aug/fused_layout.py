@@ -1,0 +1,54 @@
+"""How images lie in memory, and how many tiles cover them, for the kernels of `fused`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Layout(NamedTuple):
+    """Where in memory the numbers of images lie: from one image, channel and pixel in reading order to the next."""
+
+    image: int
+    channel: int
+    pixel: int
+
+
+def three(size: Sequence[int]) -> list[int]:
+    """Depth, height and width."""
+    return [*[1] * (3 - len(size)), *size]
+
+
+def tile_of(tile: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns: those of one row, where images have one axis."""
+    return tile if len(size) > 1 else (1, tile[0] * tile[1])
+
+
+def across(size: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
+    """Tiles in a row of them, and in a column."""
+    _, height, width = three(size)
+    return -(-width // tile[1]), -(-height // tile[0])
+
+
+def layout(images: Tensor) -> Layout | None:
+    """None unless contiguous or channels last."""
+    _, channels, *size = images.shape
+    pixels = math.prod(size)
+    if images.is_contiguous():
+        return Layout(channels * pixels, pixels, 1)
+    return Layout(channels * pixels, 1, channels) if images.movedim(1, -1).is_contiguous() else None
+
+
+def strides(images: Tensor) -> Layout:
+    """The layout of images that have one."""
+    found = layout(images)
+    assert found is not None  # the images of a call are `plain`
+    return found
+
+
+def plain(images: Tensor) -> Tensor:
+    """The images, or a copy of them that has a layout."""
+    return images if layout(images) is not None else images.contiguous()
