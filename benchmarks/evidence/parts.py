@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.evidence.images import open_images
 from gmml_models.errors import UsageError
@@ -149,13 +150,16 @@ def probed(config: FinetuneConfig, place: Place, before: str = "") -> dict[str, 
             model = PretrainConfig(model=config.model, img_size=config.img_size, patch_size=config.patch_size, seed=config.seed)
             build_objective(model).exported().save_pretrained(weights)
         images = open_images(config.data, place.data)
-        rows = evaluate(
-            EvaluateConfig(
-                weights=str(weights), out=folder, seeds=(config.seed,), pool=config.pool, cpu=config.cpu, workers=config.workers
-            ),
-            dataset=images.train,
-            test_dataset=images.test,
-        )
+        with threadpool_limits(
+            torch.get_num_threads()
+        ):  # else each process asks for all cores, and waits for them: 12 s become 200
+            rows = evaluate(
+                EvaluateConfig(
+                    weights=str(weights), out=folder, seeds=(config.seed,), pool=config.pool, cpu=config.cpu, workers=config.workers
+                ),
+                dataset=images.train,
+                test_dataset=images.test,
+            )
         top1 = {row.measure: row.values["top1"] for row in rows}
         found = {"knn": top1["20-NN, weighted"], "linear": top1["linear probe"], "seconds": time.monotonic() - began}
         return _finished(folder, found)
