@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_group
 from gmml_models.recipes.engine.processes import distribute
 from gmml_models.recipes.engine.progress import Progress
 from gmml_models.recipes.engine.schedules import Schedule
-from gmml_models.recipes.engine.sharing import Shared
+from gmml_models.recipes.engine.sharing import Begun, Shared
 
 _HOPELESS = 100  # steps in a row that were not finite
 _LOG_EVERY = 10  # steps between rows of steps.csv
@@ -42,22 +41,6 @@ def train(job: Job) -> Outcome:
             not finite.
     """
     return Training(job).run()
-
-
-class _Begun(NamedTuple):
-    """A step whose gradients are being computed.
-
-    Attributes:
-        names: of the shared numbers, but for the last one, which says whether to stop.
-        shared: they.
-        lr: of this step.
-        decay: its weight decay.
-    """
-
-    names: tuple[str, ...]
-    shared: Shared
-    lr: float
-    decay: float
 
 
 class Training:
@@ -136,7 +119,7 @@ class Training:
         """One step: forward and backward of every part, then the update, or none if a number is not finite."""
         return self._end(self._begin(batches))
 
-    def _begin(self, batches: Sequence[Batch]) -> _Begun:
+    def _begin(self, batches: Sequence[Batch]) -> Begun:
         """Forward and backward of every part; a GPU is still at it when this returns, so there is time to make the next batch."""
         config = self.job.config
         lr, decay = self.schedule.lr_at(self.step), self.schedule.weight_decay_at(self.step)
@@ -157,9 +140,9 @@ class Training:
         norm = clip_gradients([p.grad for p in self.trained if p.grad is not None], config.clip)
         stops = torch.tensor(float(self._wants_to_stop()))
         shared = self._share([*total.values(), norm, stops])
-        return _Begun(names=(*total, "grad_norm"), shared=shared, lr=lr, decay=decay)
+        return Begun(names=(*total, "grad_norm"), shared=shared, lr=lr, decay=decay)
 
-    def _end(self, begun: _Begun) -> tuple[dict[str, float], bool]:
+    def _end(self, begun: Begun) -> tuple[dict[str, float], bool]:
         """The update, or none if a number is not finite; what there is to log, and whether to stop."""
         values, lr, decay = begun.shared.wait(), begun.lr, begun.decay
         numbers = dict(zip(begun.names, values, strict=False))
@@ -270,7 +253,7 @@ class Training:
         for number in range(epoch, self.job.config.epochs):
             yield from self.job.feed.epoch(number, first if number == epoch else 0)
 
-    def _next(self, coming: Iterator[tuple[Batch, ...]], begun: _Begun | None = None) -> tuple[Batch, ...] | None:
+    def _next(self, coming: Iterator[tuple[Batch, ...]], begun: Begun | None = None) -> tuple[Batch, ...] | None:
         """The next batch; the time it took counts as waiting, unless a GPU was at work on a step all the while."""
         asked = time.monotonic()
         try:

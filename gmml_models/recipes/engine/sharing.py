@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -33,3 +33,19 @@ class Shared:
         if self._done is not None:
             self._done.synchronize()
         return [float(number) for number in self._numbers.tolist()]
+
+
+class Begun(NamedTuple):
+    """A step whose gradients are being computed.
+
+    Attributes:
+        names: of the shared numbers, but for the last one, which says whether to stop.
+        shared: they.
+        lr: of this step.
+        decay: its weight decay.
+    """
+
+    names: tuple[str, ...]
+    shared: Shared
+    lr: float
+    decay: float
