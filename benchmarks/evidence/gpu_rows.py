@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.evidence.row import Row, beats
+from benchmarks.evidence.row import Row, beats, views_in_words
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 
 GPU_GRID = ((1e-3, True), (2e-3, True), (1e-3, False))
@@ -24,7 +24,7 @@ def gpu_rows(data: str, seeds: tuple[int, ...]) -> list[Row]:
     tune = [
         Row(
             name=f"gpu/tune-{rate:g}-{'mixed' if mixed else 'plain'}",
-            what=f"from scratch, learning rate {rate:g} at 512 images, {_words(mixed)}; on a fifth of the images, held out",
+            what=f"from scratch, learning rate {rate:g} at 512 images, {views_in_words(mixed)}; on a fifth of the images, held out",
             stage=20,
             finetune=_tuned(f"{data}/held", epochs=100, lr=rate, mixed=mixed),
         )
@@ -56,7 +56,3 @@ def _tuned(data: str, *, epochs: int = 200, lr: float, mixed: bool) -> FinetuneC
         **mixes,
         **_GPU,
     )
-
-
-def _words(mixed: bool) -> str:
-    return "crops, flips, MixUp and CutMix" if mixed else "crops and flips"

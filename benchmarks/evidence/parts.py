@@ -150,9 +150,8 @@ def probed(config: FinetuneConfig, place: Place, before: str = "") -> dict[str, 
             model = PretrainConfig(model=config.model, img_size=config.img_size, patch_size=config.patch_size, seed=config.seed)
             build_objective(model).exported().save_pretrained(weights)
         images = open_images(config.data, place.data)
-        with threadpool_limits(
-            torch.get_num_threads()
-        ):  # else each process asks for all cores, and waits for them: 12 s become 200
+        # else each process asks for every core, and 12 s become 200
+        with threadpool_limits(torch.get_num_threads()):
             rows = evaluate(
                 EvaluateConfig(
                     weights=str(weights), out=folder, seeds=(config.seed,), pool=config.pool, cpu=config.cpu, workers=config.workers

@@ -73,3 +73,8 @@ def beats(scratch: Row) -> Claim:
         against=scratch.name,
         expected="above",
     )
+
+
+def views_in_words(mixed: bool) -> str:
+    """What is done to the images of a fine-tuning."""
+    return "crops, flips, MixUp and CutMix" if mixed else "crops and flips"

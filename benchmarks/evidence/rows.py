@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from benchmarks.evidence.gpu_rows import gpu_rows
-from benchmarks.evidence.row import Claim, Row, beats
+from benchmarks.evidence.row import Claim, Row, beats, views_in_words
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 
 MAIN_EPOCHS, ABLATION_EPOCHS = (60, 40), (24, 20)
@@ -85,11 +85,10 @@ def _ablation(name: str, what: str, stage: int, claims: Sequence[Claim] = (), da
 
 
 def _tuning() -> list[Row]:
-    words = {False: "crops and flips", True: "crops, flips, MixUp and CutMix"}
     return [
         Row(
             name=f"tune/{rate:g}-{'mixed' if mixed else 'plain'}",
-            what=f"from scratch, learning rate {rate:g}, {words[mixed]}; on a fifth of the training images, held out",
+            what=f"from scratch, learning rate {rate:g}, {views_in_words(mixed)}; on a fifth of the training images, held out",
             stage=1,
             finetune=_tuned(TUNING_EPOCHS, HELD, lr=rate, mixed=mixed),
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import fused, fused_plan, fused_steps
+from gmml_aug import fit, fused, fused_plan, fused_steps
 from gmml_aug.paint import Bounds
 from tests.helpers import random_images, some_keys
 
@@ -112,3 +112,12 @@ def test_plans(launches: list[tuple[str, int]], side: int) -> None:
     for corrupt in (ga.presets.gmml(), ga.presets.gmml_reference()):
         fused_plan.sample(corrupt.program, some_keys(2), [True] * len(corrupt.program.steps), (side, side))
     assert {name for name, _ in launches} == {"draw_streams", "settle_boxes", "count_boxes"}
+
+
+def test_kernels_are_chosen_by_themselves_on_cuda_alone() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert fit.wants_fused_plan("auto", gpu)
+    assert not fit.wants_fused_plan("auto", cpu)
+    assert not fit.wants_fused_plan("torch", gpu)
+    with pytest.raises(ValueError, match="cannot make a plan on cpu"):
+        fit.wants_fused_plan("fused", cpu)

@@ -244,3 +244,11 @@ def test_readme_and_docs_show_what_a_gpu_measured(tmp_path: Path) -> None:
         copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
     gpu_pages.put_gpu(json.loads(gpu_session.RESULTS.read_text(encoding="utf-8")), copies)
     assert [one.read_text(encoding="utf-8") for one in copies] == [one.read_text(encoding="utf-8") for one in pages.SPEED_PAGES]
+
+
+def test_a_contender_that_takes_long_is_measured_on_the_first_batch_alone() -> None:
+    cases, copy = [Case((2, 3, 16, 16)), Case((3, 3, 16, 16))], next(peer for peer in PEERS if peer.name == COPY)
+    report = bench_report.run(cases, [copy, throughput.LONG], absent={}, effort=QUICK)
+    assert [(row["case"], row["peer"]) for row in report["rows"]] == [
+        (cases[0].name, COPY), (cases[0].name, throughput.LOOP), (cases[1].name, COPY),
+    ]  # fmt: skip

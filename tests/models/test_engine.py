@@ -113,7 +113,7 @@ def test_the_next_batch_is_made_between_the_gradients_of_a_step_and_its_update(t
         return called(batch.views[0]), {}
 
     one = job(tmp_path / "run", Regression(), epochs=2)
-    one.feed, one.loss, one.after_step = Telling(one.config), loss, lambda progress: told.append("taken")  # type: ignore[arg-type]
+    one.feed, one.loss, one.after_step = Telling(small(tmp_path / "run", batch_size=8)), loss, lambda progress: told.append("taken")
     assert train(one).steps == 8  # four an epoch: the first batch of the second epoch is made before the first one ends
     assert told == ["made", *["begun", "made", "taken"] * 7, "begun", "taken"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gmml_models.recipes.data.views import ViewPlan, draw_looks
+from gmml_models.recipes.transfer import send
 
 if TYPE_CHECKING:
     from gmml_models.recipes.data.views import Looks
@@ -113,10 +114,3 @@ def blur(images: Tensor, looks: Looks, largest: float) -> None:
     where = send(rows, images.device)
     sigma = looks.sigma[rows][:, None].expand(-1, 2)  # kornia looks at it on the CPU before it sends it
     images.index_copy_(0, where, gaussian_blur2d(images.index_select(0, where), (height, width), sigma))
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device, without making the host wait for it."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return (tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -19,8 +19,9 @@ from gmml_models.recipes.data.batches import Batch, Share, order_of_epoch, sprea
 from gmml_models.recipes.data.cut import cut_one
 from gmml_models.recipes.data.decode import to_picture
 from gmml_models.recipes.data.imageset import Label, Source
-from gmml_models.recipes.data.looks import Finish, send
+from gmml_models.recipes.data.looks import Finish
 from gmml_models.recipes.data.views import Numbers, ViewPlan, centre_crops, draw_crops, seeded
+from gmml_models.recipes.transfer import send
 
 Transform = Callable[[Image.Image], Tensor]
 

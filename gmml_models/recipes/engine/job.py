@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from torch import Tensor, nn
 
 from gmml_models.recipes.config import TrainConfig
 from gmml_models.recipes.data.feeds import Batch, Feed
 from gmml_models.recipes.engine.record import Record
+from gmml_models.recipes.transfer import Shared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,6 +48,22 @@ class Job:
     after_step: Callable[[float], None] = lambda progress: None
     discard: Callable[[], None] = lambda: None
     at_epoch: Callable[[int], Mapping[str, float]] = lambda epoch: {}
+
+
+class Begun(NamedTuple):
+    """A step whose gradients are being computed.
+
+    Attributes:
+        names: of the shared numbers, but for the last one, which says whether to stop.
+        shared: they.
+        lr: of this step.
+        decay: its weight decay.
+    """
+
+    names: tuple[str, ...]
+    shared: Shared
+    lr: float
+    decay: float
 
 
 @final

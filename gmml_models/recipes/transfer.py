@@ -1,11 +1,18 @@
-"""Numbers on their way from a device to the host, without making the host wait for what was asked of the device later."""
+"""To a device and back, without making the host wait for more than it asks for."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from torch import Tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device, without making the host wait for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
 
 
 @final
@@ -33,19 +40,3 @@ class Shared:
         if self._done is not None:
             self._done.synchronize()
         return [float(number) for number in self._numbers.tolist()]
-
-
-class Begun(NamedTuple):
-    """A step whose gradients are being computed.
-
-    Attributes:
-        names: of the shared numbers, but for the last one, which says whether to stop.
-        shared: they.
-        lr: of this step.
-        decay: its weight decay.
-    """
-
-    names: tuple[str, ...]
-    shared: Shared
-    lr: float
-    decay: float
