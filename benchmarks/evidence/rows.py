@@ -2,6 +2,8 @@
 
 A row is a fine-tuning, behind a pretraining or from scratch, once a seed. Every row fine-tunes in the same way, `TUNED`, which was
 chosen for training from scratch: see the rows ``tune/...``. Pretraining was not tuned.
+
+Rows of the CPU are in bfloat16; those that were measured on a processor without it are in float32, against references in float32.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ SPEED = {"gmml": 125.0, "mc_ssl": 75.0, "finetune": 175.0}
 
 _CPU: dict[str, Any] = {"batch_size": BATCH, "cpu": True, "resident": True, "workers": 0, "precision": "bf16", "keep": 1}
 _MODEL = "vit_micro_patch8_64"
+_SCRATCH32 = "control/scratch-float32"
 
 
 def _tuned(epochs: int, data: str = CALTECH, *, lr: float | None = None, mixed: bool | None = None) -> FinetuneConfig:
@@ -84,6 +87,12 @@ def _ablation(name: str, what: str, stage: int, claims: Sequence[Claim] = (), da
     )
 
 
+def _float32(row: Row) -> Row:
+    """The same in float32."""
+    pretrain = None if row.pretrain is None else replace(row.pretrain, precision="fp32")
+    return replace(row, what=f"{row.what}; float32", pretrain=pretrain, finetune=replace(row.finetune, precision="fp32"))
+
+
 def _tuning() -> list[Row]:
     return [
         Row(
@@ -110,6 +119,12 @@ def _main(short: str, data: str, stage: int, repeats: int) -> list[Row]:
     return [scratch, gmml]
 
 
+def _same(bfloat16: Row) -> Claim:
+    return Claim(
+        words="float32 instead of bfloat16", paper="not compared", source="our question", against=bfloat16.name, expected=None
+    )
+
+
 def _controls() -> list[Row]:
     after = ABLATION_EPOCHS[1]
     long, short = sum(MAIN_EPOCHS), sum(ABLATION_EPOCHS)
@@ -120,49 +135,33 @@ def _controls() -> list[Row]:
         against="main/caltech-gmml",
         expected="below",
     )
+    scratch = Row(name="control/scratch", what=f"from scratch, {after} epochs", stage=3, finetune=_tuned(after))
     return [
         Row(name="main/caltech-scratch-long", what=f"from scratch, {long} epochs", stage=2, finetune=_tuned(long), claims=(best,)),
-        Row(name="control/scratch", what=f"from scratch, {after} epochs", stage=3, finetune=_tuned(after)),
+        scratch,
+        _float32(replace(scratch, name=_SCRATCH32, stage=7, claims=(_same(scratch),))),
         Row(name="control/scratch-long", what=f"from scratch, {short} epochs", stage=3, finetune=_tuned(short)),
     ]
 
 
 def _kinds() -> list[Row]:
-    five = "GMML 3.3.1, figure 5"
-    figure = "a bar chart for 5 % of ImageNet, ViT-S; the text has no numbers"
+    def claim(words: str, against: str, expected: Literal["above", "below"]) -> Claim:
+        paper = "a bar chart for 5 % of ImageNet, ViT-S; the text has no numbers"
+        return Claim(words=words, paper=paper, source="GMML 3.3.1, figure 5", against=f"kinds/{against}", expected=expected)
+
     single = "Alien content is the best single corruption: better than"
+    unspoilt = Claim(
+        words="An autoencoder without corruption fine-tunes like training from scratch",
+        paper="'similar'; from scratch 30.4",
+        source="GMML 3.3.1",
+        against="control/scratch",
+        expected="equal",
+    )
     claims: dict[str, tuple[Claim, ...]] = {
-        "none": (
-            Claim(
-                words="An autoencoder without corruption fine-tunes like training from scratch",
-                paper="'similar'; from scratch 30.4",
-                source="GMML 3.3.1",
-                against="control/scratch",
-                expected="equal",
-            ),
-        ),
-        "replace": (
-            Claim(words=f"{single} noise", paper=figure, source=five, against="kinds/noise", expected="above"),
-            Claim(words=f"{single} zeros", paper=figure, source=five, against="kinds/zeros", expected="above"),
-        ),
-        "comb1": (
-            Claim(
-                words="Noise and alien content together (comb1) beat alien content alone",
-                paper=figure,
-                source=five,
-                against="kinds/replace",
-                expected="above",
-            ),
-        ),
-        "comb2": (
-            Claim(
-                words="Zeros, noise and alien content together (comb2) do worse than comb1",
-                paper=figure,
-                source=five,
-                against="kinds/comb1",
-                expected="below",
-            ),
-        ),
+        "none": (unspoilt,),
+        "replace": (claim(f"{single} noise", "noise", "above"), claim(f"{single} zeros", "zeros", "above")),
+        "comb1": (claim("Noise and alien content together (comb1) beat alien content alone", "replace", "above"),),
+        "comb2": (claim("Zeros, noise and alien content together (comb2) do worse than comb1", "comb1", "below"),),
     }
     kinds = ("none", "zeros", "noise", "replace", "comb1", "comb2")
     return [
@@ -233,17 +232,20 @@ def _fusion() -> list[Row]:
     """Figure 7 at half the depth: 2-4-...-12 of 12 are 1-2-...-6 of 6."""
     paper = "the best of six settings in a bar chart, 5 % of ImageNet, ViT-S"
     settings = {"all": (1, 2, 3, 4, 5, 6), "last-two": (5, 6), "last": (6,)}
-    rows = [_ablation("fusion/upper-half", "the decoder reads blocks 3-4-5-6, the default: the paper's 6, 8, 10, 12", 7)]
+    upper = _ablation("fusion/upper-half", "the decoder reads blocks 3-4-5-6, the default: the paper's 6, 8, 10, 12", 7)
+    exact = _float32(replace(upper, name="fusion/upper-half-float32", claims=(_same(upper),)))
+    rows = [upper, exact]
     for name, blocks in settings.items():
         told = "-".join(map(str, blocks))
         claim = Claim(
             words=f"Fusing the upper half of the blocks is best: {told} does worse",
             paper=paper,
             source="GMML 3.3.3, figure 7",
-            against=rows[0].name,
+            against=(exact if name == "last" else upper).name,
             expected="below",
         )
-        rows.append(_ablation(f"fusion/{name}", f"the decoder reads blocks {told}", 7, [claim], blocks=blocks))
+        row = _ablation(f"fusion/{name}", f"the decoder reads blocks {told}", 7, [claim], blocks=blocks)
+        rows.append(_float32(row) if name == "last" else row)
     return rows
 
 
@@ -253,14 +255,13 @@ def _concepts() -> list[Row]:
 
     setting = "Flowers, ViT-S from 10 % of ImageNet"
     claims = {
-        "reconstruction": claim(
-            "Reconstruction alone beats training from scratch", f"{setting}: 88.2 against 54.0", "control/scratch"
-        ),
+        "reconstruction": claim("Reconstruction alone beats training from scratch", f"{setting}: 88.2 against 54.0", _SCRATCH32),
         "concepts": claim("Concepts alone beat reconstruction alone", f"{setting}: 94.9 against 88.2", "mc_ssl/reconstruction"),
         "both": claim("Both together beat concepts alone", f"{setting}: 95.6 against 94.9", "mc_ssl/concepts"),
     }
     options: dict[str, Any] = {"method": "mc_ssl", "classes": 1024, "head_width": 512}
-    return [_ablation(f"mc_ssl/{terms}", f"MC-SSL, {terms}", 8, [one], terms=terms, **options) for terms, one in claims.items()]
+    rows = [_ablation(f"mc_ssl/{terms}", f"MC-SSL, {terms}", 8, [one], terms=terms, **options) for terms, one in claims.items()]
+    return [_float32(row) for row in rows]
 
 
 def _transfer() -> list[Row]:
@@ -268,10 +269,10 @@ def _transfer() -> list[Row]:
         words="Even pretraining on MNIST beats training from scratch on photographs",
         paper="Flowers, ViT-T: 74.8 against 58.1",
         source="GMML table 3",
-        against="control/scratch",
+        against=_SCRATCH32,
         expected="above",
     )
-    return [_ablation("transfer/mnist", "GMML on 2,000 digits", 9, [claim], MNIST)]
+    return [_float32(_ablation("transfer/mnist", "GMML on 2,000 digits", 9, [claim], MNIST))]
 
 
 ROWS: tuple[Row, ...] = (
@@ -284,6 +285,6 @@ ROWS: tuple[Row, ...] = (
     *_fusion(),
     *_concepts(),
     *_transfer(),
-    *_main("flowers", FLOWERS, 10, 11),
+    *map(_float32, _main("flowers", FLOWERS, 10, 11)),
     *gpu_rows(FLOWERS, SEEDS),
 )
