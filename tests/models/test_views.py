@@ -152,12 +152,13 @@ def looks_of(jitter: list[bool], factors: list[list[float]], order: list[list[in
     )
 
 
-def test_colours_change_as_torchvision_changes_them_one_image_at_a_time() -> None:
+def test_colours_change_as_torchvision_changes_them_one_image_at_a_time(device: torch.device) -> None:
     images = photograph().float().div(255)[None, :, :40, :60].repeat(4, 1, 1, 1)
     factors = [[0.6, 1.3, 0.5, 0.1], [1.4, 0.7, 1.6, -0.2], [1.2, 1.2, 1.2, 0.05], [2.0, 2.0, 2.0, 0.5]]
     order = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [0, 1, 2, 3]]
-    now = images.clone()
-    change_colours(now, looks_of([True, True, True, False], factors, order, [0.0] * 4))
+    moved = images.to(device, copy=True)
+    change_colours(moved, looks_of([True, True, True, False], factors, order, [0.0] * 4))
+    now = moved.cpu()
     adjust: list[Any] = [
         functional.adjust_brightness,
         functional.adjust_contrast,
@@ -182,10 +183,11 @@ def test_other_channels_change_in_brightness_and_contrast_alone(channels: int) -
     assert torch.allclose(now[1], (images[1] + images[1].mean()) / 2, atol=1e-6)
 
 
-def test_a_view_is_blurred_by_its_own_sigma_and_no_other_is_touched() -> None:
+def test_a_view_is_blurred_by_its_own_sigma_and_no_other_is_touched(device: torch.device) -> None:
     images = photograph().float().div(255)[None, :, :40, :60].repeat(3, 1, 1, 1)
-    now = images.clone()
-    blur(now, looks_of([False] * 3, [[0.0] * 4] * 3, [[0, 1, 2, 3]] * 3, [0.7, 0.0, 2.0]), 2.0)
+    moved = images.to(device, copy=True)
+    blur(moved, looks_of([False] * 3, [[0.0] * 4] * 3, [[0, 1, 2, 3]] * 3, [0.7, 0.0, 2.0]), 2.0)
+    now = moved.cpu()
     for row, sigma in ((0, 0.7), (2, 2.0)):
         assert (now[row] - functional.gaussian_blur(images[row], [13, 13], [sigma, sigma])).abs().max() < 1e-5
     assert torch.equal(now[1], images[1])
@@ -214,12 +216,14 @@ def test_views_end_normalised() -> None:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(32, 32), (90, 20), (13, 200)])
-def test_one_image_and_a_batch_are_cut_alike(interpolation: Any, size: tuple[int, int]) -> None:
+def test_one_image_and_a_batch_are_cut_alike(interpolation: Any, size: tuple[int, int], device: torch.device) -> None:
     image = photograph()
     crops = draw_crops(keys(24), 0, np.full(24, 160 / 120), ViewPlan(size=size))
+    boxes, flip = torch.from_numpy(crops.boxes), torch.from_numpy(crops.flip)
     batch = cut_batch(
-        image.expand(24, -1, -1, -1), torch.from_numpy(crops.boxes), torch.from_numpy(crops.flip), size, interpolation
-    )
+        image.expand(24, -1, -1, -1).to(device), boxes.to(device), flip.to(device), size, interpolation
+    ).cpu()  # in float16 on a GPU
+    assert batch.dtype == torch.float32
     assert batch.shape == (24, 3, *size)
     for row in range(24):
         own = Crops(crops.boxes[row : row + 1], crops.flip[row : row + 1])
@@ -230,10 +234,11 @@ def test_one_image_and_a_batch_are_cut_alike(interpolation: Any, size: tuple[int
         assert difference.mean() < 0.5
 
 
-def test_all_of_an_image_at_its_own_size_is_the_image() -> None:
+def test_all_of_an_image_at_its_own_size_is_the_image(device: torch.device) -> None:
     image = photograph()
-    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(2, 1)
-    found = cut_batch(image.expand(2, -1, -1, -1), whole, torch.tensor([False, True]), (120, 160), "bicubic")
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).repeat(2, 1)
+    flip = torch.tensor([False, True], device=device)
+    found = cut_batch(image.expand(2, -1, -1, -1).to(device), whole, flip, (120, 160), "bicubic").cpu()
     assert (found[0] * 255 - image).abs().max() < 1e-2
     assert (found[1] * 255 - image.flip(2)).abs().max() < 1e-2
     assert torch.equal(squash(image, (120, 160), "bicubic"), image)

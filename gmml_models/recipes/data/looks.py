@@ -73,7 +73,7 @@ def change_colours(images: Tensor, looks: Looks) -> None:
             for op in (_BRIGHTNESS, _CONTRAST, _SATURATION)[: 3 if coloured else 2]:
                 _change(chosen, op, factors[:, op], (now & (order[:, place] == op)).nonzero().flatten())
         if coloured and not late:
-            _change(chosen, _HUE, factors[:, _HUE], torch.arange(len(rows)))
+            chosen = _changed(chosen, _HUE, factors[:, _HUE])
     images.index_copy_(0, where, chosen)
 
 
@@ -81,19 +81,22 @@ def _change(images: Tensor, op: int, factors: Tensor, rows: Tensor) -> None:
     """One change of some images, in place."""
     if not len(rows):
         return
+    part = send(rows, images.device)
+    images.index_copy_(0, part, _changed(images.index_select(0, part), op, factors[rows]))
+
+
+def _changed(images: Tensor, op: int, factors: Tensor) -> Tensor:
+    """One change of images (B, C, H, W), each by its factor; the factors (B,) are on the CPU."""
     from kornia import enhance
 
-    part, factor = send(rows, images.device), send(factors[rows], images.device)
-    now = images.index_select(0, part)
+    factor = send(factors, images.device)
     if op == _BRIGHTNESS:
-        now = enhance.adjust_brightness_accumulative(now, factor)
-    elif op == _CONTRAST:
-        now = enhance.adjust_contrast_with_mean_subtraction(now, factor)
-    elif op == _SATURATION:
-        now = enhance.adjust_saturation_with_gray_subtraction(now, factor)
-    else:
-        now = enhance.adjust_hue(now, factor * (2 * math.pi))
-    images.index_copy_(0, part, now)
+        return enhance.adjust_brightness_accumulative(images, factor)
+    if op == _CONTRAST:
+        return enhance.adjust_contrast_with_mean_subtraction(images, factor)
+    if op == _SATURATION:
+        return enhance.adjust_saturation_with_gray_subtraction(images, factor)
+    return enhance.adjust_hue(images, factor * (2 * math.pi))
 
 
 def blur(images: Tensor, looks: Looks, largest: float) -> None:
