@@ -1,7 +1,7 @@
-"""``python -m benchmarks.evidence --data FOLDER``: every row that is not known yet, then the table of docs/reproducing.md.
+"""``python -m benchmarks.evidence --data FOLDER``: every row that is not known yet, then the tables.
 
-The same command goes on where it was stopped, and may run in several shells at once: they share the rows out. Exit codes: 0 all
-done, 2 nothing done, 3 stopped, and the same command goes on.
+They stand in docs/reproducing.md, and a short one in the README. The same command goes on where it was stopped, and may run in
+several shells at once: they share the rows out. Exit codes: 0 all done, 2 nothing done, 3 stopped, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from benchmarks.evidence.row import Row, jobs
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.run import Task, add, estimate, key, read, run, whole
 from benchmarks.evidence.speed import speed
-from benchmarks.evidence.table import write_into
+from benchmarks.evidence.table import write_into, write_short
 from gmml_models.errors import UsageError
 from gmml_models.recipes.engine.progress import clock
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reproducing.md"
+README = Path(__file__).parents[2] / "README.md"
 STOPPED = 3
 
 
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON of all numbers")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page with the table")
+    parser.add_argument("--readme", type=Path, default=README, help="the page with the short one")
     parser.add_argument("--list", action="store_true", help="rows, what is known of them, and the time that the others take")
     parser.add_argument("--table", action="store_true", help="draw the table from the JSON, and run nothing")
     parser.add_argument(
@@ -68,14 +70,25 @@ def main(arguments: list[str] | None = None) -> int:
                 place=Place(data=told.data, runs=told.runs, until=until),
                 results=told.results,
                 tell=partial(print, flush=True),
-                after=lambda: write_into(told.page, read(told.results)),
+                after=lambda: draw(told),
             )
             done = repeat(task) if told.again else run(task)
-        write_into(told.page, read(told.results))
+        draw(told)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
     return 0 if done else STOPPED
+
+
+def draw(told: argparse.Namespace) -> None:
+    """The tables of both pages, from the JSON.
+
+    Raises:
+        UsageError: a page is missing, or its markers.
+    """
+    results = read(told.results)
+    write_into(told.page, results)
+    write_short(told.readme, results)
 
 
 def choose(patterns: list[str] | None, seeds: list[int] | None) -> list[tuple[Row, int]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.row import Claim, Row
-from benchmarks.evidence.rows import ROWS
+from benchmarks.evidence.row import Claim, Row, beats
+from benchmarks.evidence.rows import CALTECH, FLOWERS, ROWS
 from benchmarks.evidence.run import Results, command, key, same
 from benchmarks.evidence.verdict import judge, numbers
 from benchmarks.pages import put
@@ -20,6 +20,7 @@ _VERDICTS = {
     "Asked without a claim, and a difference seen": ("higher", "lower"),
     "Not run": ("not run",),
 }
+_TITLES = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 of Flowers-102"}
 
 
 def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
@@ -29,6 +30,31 @@ def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None
         UsageError: no page, or no markers in it.
     """
     put(page, "evidence", "make evidence", draw(results, rows))
+
+
+def write_short(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
+    """Draw the main comparison, and how the claims fared, between the markers of a page.
+
+    Raises:
+        UsageError: no page, or no markers in it.
+    """
+    put(page, "evidence in short", "make evidence", draw_short(results, rows))
+
+
+def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
+    """Markdown: pretrained by GMML against from scratch, wherever both were run; all claims, counted by their verdicts."""
+    every = {row.name: row for row in rows}
+    counts, main = dict.fromkeys(_VERDICTS, 0), []
+    for row, claim in [(one, claim) for one in rows for claim in one.claims]:
+        difference, verdict = judge(row, claim, results, rows)
+        counts[next(head for head, verdicts in _VERDICTS.items() if verdict.startswith(verdicts))] += 1
+        scratch, tuned = every[claim.against], row.finetune
+        if claim == beats(scratch) and row.pretrain is not None and difference:
+            what = f"{_TITLES[tuned.data]}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
+            main.append([what, str(numbers(scratch, results)), str(numbers(row, results)), difference, verdict])
+    told = "; ".join(f"{head[0].lower()}{head[1:]}: {count}" for head, count in counts.items() if count)
+    head = ["top-1 of the test images, percent", "from scratch", "pretrained by GMML", "difference", "verdict"]
+    return "\n".join([*_lines(head, main), "", f"Of {sum(counts.values())} comparisons {told}."])
 
 
 def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:

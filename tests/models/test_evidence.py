@@ -6,7 +6,7 @@ import fcntl
 import gzip
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from benchmarks.evidence.gpu_rows import GPU_GRID, GPU_TUNED
 from benchmarks.evidence.images import open_images
 from benchmarks.evidence.parts import Place, named
 from benchmarks.evidence.repeat import repeat
-from benchmarks.evidence.row import Claim, Row, jobs
+from benchmarks.evidence.row import Claim, Row, beats, jobs
 from benchmarks.evidence.rows import GRID, IMAGES, ROWS, TUNED
 from benchmarks.evidence.run import Task, add, key, read, run, same, settings
 from gmml_models.errors import UsageError
@@ -146,11 +146,12 @@ def test_what_was_tuned_is_what_the_grid_chose(
     assert best == (tuned["lr"], tuned["mixed"])
 
 
-def test_the_page_shows_what_the_json_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "write"), [(command_line.PAGE, table.write_into), (command_line.README, table.write_short)])
+def test_the_pages_show_what_the_json_holds(page: Path, write: Callable[..., None], tmp_path: Path) -> None:
     copy = tmp_path / "page.md"
-    copy.write_text(command_line.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    table.write_into(copy, read(command_line.RESULTS))
-    assert copy.read_text(encoding="utf-8") == command_line.PAGE.read_text(encoding="utf-8")
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    write(copy, read(command_line.RESULTS))
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_held_out_images_are_training_images_that_are_not_learnt_from(data: Path) -> None:
@@ -298,6 +299,20 @@ def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) 
     page.write_text("# No markers\n", encoding="utf-8")
     with pytest.raises(UsageError, match="lacks the lines"):
         table.write_into(page, {}, rows)
+
+
+def test_the_short_table_has_the_main_claim_wherever_it_was_measured_and_counts_all() -> None:
+    told = Claim(words="better", paper="p", source="s", against="tiny/scratch", expected="above")
+    scratch, flowers = replace(SCRATCH, seeds=(0, 1)), replace(SCRATCH.finetune, data="flowers102_part/15")
+    first = replace(GMML, seeds=(0, 1), claims=(beats(SCRATCH), told))
+    second = replace(GMML, name="tiny/unknown", finetune=flowers, claims=(beats(SCRATCH),))
+    results: dict[str, Any] = {}
+    for row, values in ((scratch, (20.0, 21.0)), (first, (30.0, 31.0))):
+        for seed, value in enumerate(values):
+            results |= job_of(row, seed, value)
+    lines = table.draw_short(results, (scratch, first, second)).splitlines()
+    what = "1,515 photographs of Caltech-101, `vit_micro_patch4_32`, 2 + 2 epochs"
+    assert lines[2:] == [f"| {what} | 20.5 ± 0.7 | 30.5 ± 0.7 | +10.0 | held |", "", "Of 3 comparisons held: 2; not run: 1."]
 
 
 def test_numbers_of_other_settings_do_not_count() -> None:
