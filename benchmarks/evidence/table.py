@@ -52,7 +52,7 @@ def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
         if claim == beats(scratch) and row.pretrain is not None and difference:
             what = f"{_TITLES[tuned.data]}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
             main.append([what, str(numbers(scratch, results)), str(numbers(row, results)), difference, verdict])
-    told = "; ".join(f"{head[0].lower()}{head[1:]}: {count}" for head, count in counts.items() if count)
+    told = "; ".join(f"{count} {head[0].lower()}{head[1:]}" for head, count in counts.items() if count)
     head = ["top-1 of the test images, percent", "from scratch", "pretrained by GMML", "difference", "verdict"]
     return "\n".join([*_lines(head, main), "", f"Of {sum(counts.values())} comparisons {told}."])
 
