@@ -20,6 +20,14 @@ _VERDICTS = {
     "Asked without a claim, and a difference seen": ("higher", "lower"),
     "Not run": ("not run",),
 }
+_SHORT_HEAD = (
+    "top-1 of the test images, percent",
+    "linear probe, untrained to pretrained",
+    "fine-tuned from scratch",
+    "pretrained by GMML",
+    "difference",
+    "verdict",
+)
 _TITLES = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 of Flowers-102"}
 
 
@@ -51,10 +59,10 @@ def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
         scratch, tuned = every[claim.against], row.finetune
         if claim == beats(scratch) and row.pretrain is not None and difference:
             what = f"{_TITLES[tuned.data]}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
-            main.append([what, str(numbers(scratch, results)), str(numbers(row, results)), difference, verdict])
+            known = [str(numbers(one, results, measure)) for measure in ("linear", "top1") for one in (scratch, row)]
+            main.append([what, " to ".join(known[:2]), *known[2:], difference, verdict])
     told = "; ".join(f"{count} {head[0].lower()}{head[1:]}" for head, count in counts.items() if count)
-    head = ["top-1 of the test images, percent", "from scratch", "pretrained by GMML", "difference", "verdict"]
-    return "\n".join([*_lines(head, main), "", f"Of {sum(counts.values())} comparisons {told}."])
+    return "\n".join([*_lines(_SHORT_HEAD, main), "", f"Of {sum(counts.values())} comparisons {told}."])
 
 
 def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:

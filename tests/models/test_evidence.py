@@ -312,7 +312,11 @@ def test_the_short_table_has_the_main_claim_wherever_it_was_measured_and_counts_
             results |= job_of(row, seed, value)
     lines = table.draw_short(results, (scratch, first, second)).splitlines()
     what = "1,515 photographs of Caltech-101, `vit_micro_patch4_32`, 2 + 2 epochs"
-    assert lines[2:] == [f"| {what} | 20.5 ± 0.7 | 30.5 ± 0.7 | +10.0 | held |", "", "Of 3 comparisons 2 held; 1 not run."]
+    assert lines[2:] == [
+        f"| {what} | 6.0 ± 0.0 to 6.0 ± 0.0 | 20.5 ± 0.7 | 30.5 ± 0.7 | +10.0 | held |",
+        "",
+        "Of 3 comparisons 2 held; 1 not run.",
+    ]
 
 
 def test_numbers_of_other_settings_do_not_count() -> None:
