@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.row import Claim, Row, beats
-from benchmarks.evidence.rows import CALTECH, FLOWERS, ROWS
+from benchmarks.evidence.rows import CALTECH, FLOWERS, IMAGES, ROWS
 from benchmarks.evidence.run import Results, command, key, same
 from benchmarks.evidence.verdict import judge, numbers
 from benchmarks.pages import put
@@ -28,7 +28,7 @@ _SHORT_HEAD = (
     "difference",
     "verdict",
 )
-_TITLES = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 of Flowers-102"}
+_TITLES = {CALTECH: "Caltech-101", FLOWERS: "Flowers-102"}
 
 
 def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
@@ -55,10 +55,11 @@ def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
     counts, main = dict.fromkeys(_VERDICTS, 0), []
     for row, claim in [(one, claim) for one in rows for claim in one.claims]:
         difference, verdict = judge(row, claim, results, rows)
-        counts[next(head for head, verdicts in _VERDICTS.items() if verdict.startswith(verdicts))] += 1
+        counts[_head(verdict)] += 1
         scratch, tuned = every[claim.against], row.finetune
         if claim == beats(scratch) and row.pretrain is not None and difference:
-            what = f"{_TITLES[tuned.data]}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
+            images = f"{IMAGES[tuned.data]:,} photographs of {_TITLES[tuned.data]}"
+            what = f"{images}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
             known = [str(numbers(one, results, measure)) for measure in ("linear", "top1") for one in (scratch, row)]
             main.append([what, " to ".join(known[:2]), *known[2:], difference, verdict])
     told = "; ".join(f"{count} {head[0].lower()}{head[1:]}" for head, count in counts.items() if count)
@@ -100,11 +101,16 @@ def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
     return "\n".join(lines)
 
 
+def _head(verdict: str) -> str:
+    """What a verdict is counted under."""
+    return next(head for head, verdicts in _VERDICTS.items() if verdict.startswith(verdicts))
+
+
 def _in_short(told: Sequence[tuple[str, str, str]]) -> list[str]:
     """The claims by their verdicts, each with its row."""
     lines = []
-    for head, verdicts in _VERDICTS.items():
-        some = [f"{words} (`{row}`)" for verdict, words, row in told if verdict.startswith(verdicts)]
+    for head in _VERDICTS:
+        some = [f"{words} (`{row}`)" for verdict, words, row in told if _head(verdict) == head]
         if some:
             lines.append(f"- **{head}**, {len(some)}: {'; '.join(some)}.")
     return lines
