@@ -20,7 +20,7 @@ from gmml_aug.decide import decide
 from gmml_aug.functional import blend_, like
 from gmml_aug.paint import Bounds, paint, paint_in_groups, step_mask
 from gmml_aug.plan import Plan, Tensors
-from gmml_aug.program import Context, Program, Scene, Writer
+from gmml_aug.program import Context, Program, Scene, Writer, pixels_by
 from gmml_aug.raw import CorruptedPair
 
 Backend = Literal["auto", "torch", "fused"]
@@ -197,7 +197,7 @@ class Corruption(ABC):
 
         Args:
             images: (B, C, *S) of the shape that the plan was sampled for.
-            plan: from `sample`, of this corruption or one with the same steps.
+            plan: from `sample`, of this corruption or an equal one (``values`` may differ).
             donors: (N, C, *S) the images that the plan's donor numbers refer to; by default ``images``.
             allowed: as in a call; no part of the plan.
             forced: likewise.
@@ -277,7 +277,7 @@ class Fill(Corruption):
 
     def put(self, scene: Scene, drawn: Tensors) -> None:
         """Write the new pixels into ``scene.now`` where the mask is True: on the CPU, for fills that find a cheaper way there."""
-        blend_(scene.now, like(self.pixels(scene, drawn), scene.now), scene.mask)
+        blend_(scene.now, like(pixels_by(self, scene, drawn), scene.now), scene.mask)
 
     def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
         """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmml_aug.chance import Chance, first_words
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program
+from gmml_aug.program import Program, drawn_by
 from gmml_aug.resolve import open_steps, place_boxes
 
 
@@ -42,9 +42,10 @@ def decide(
         keys=keys,
         boxes=boxes,
         active=active,
-        drawn=tuple(step.fill.draw(chance) for step, chance in zip(program.steps, chances, strict=True)),
+        drawn=tuple(drawn_by(step.fill, chance) for step, chance in zip(program.steps, chances, strict=True)),
         steps=program.names,
         shape=tuple(shape[1:]),
         donors=donors,
         bank=not own,
+        fingerprint=program.fingerprint,
     )

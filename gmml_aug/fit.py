@@ -78,12 +78,19 @@ def check_plan(plan: Plan, program: Program) -> None:
     """A plan with the steps of this program."""
     if not isinstance(plan, Plan):
         raise TypeError(f"gmml_aug: a Plan is wanted, but {type(plan).__name__} came. Make one with sample(images.shape).")
+    if plan.fingerprint == program.fingerprint:
+        return
     places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
     if plan.steps != program.names or not places:
         raise ValueError(
             f"gmml_aug: the plan has the steps {', '.join(plan.steps)} at {len(plan.boxes)} places, this corruption "
-            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that this corruption, or one written with the same "
-            "steps, has sampled."
+            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that this corruption, or an equal one, has sampled."
+        )
+    if plan.fingerprint:
+        raise ValueError(
+            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} as this corruption has, but was sampled by one with other "
+            f"settings (fingerprint {plan.fingerprint}, here {program.fingerprint}). Give a plan that this corruption, or an equal "
+            "one, has sampled; only values= may differ."
         )
 
 

@@ -25,7 +25,7 @@ from gmml_aug.fused_layout import across, layout, plain, strides, three, tile_of
 from gmml_aug.fused_steps import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
 from gmml_aug.paint import Bounds, step_mask
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene
+from gmml_aug.program import Program, Scene, pixels_by
 
 _DTYPES = (torch.uint8, *raw.DTYPES)
 _MOST_CHANNELS = 16  # a program holds all channels of its pixels
@@ -254,7 +254,7 @@ class _Call:
         if self.kept is not None and donors is not clean:
             donors = raw.normalise(donors, self.program.values, self.out.dtype)
         scene = Scene(self.out, clean, donors, here, self.program.values, compact=False)
-        new = like(self.program.steps[number].fill.pixels(scene, self.plan.drawn[number]), self.out)
+        new = like(pixels_by(self.program.steps[number].fill, scene, self.plan.drawn[number]), self.out)
         self.out.copy_(torch.where(here, new, self.out))
         self.mask |= here
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gmml_aug.functional import column, in_format_of, like
 from gmml_aug.pieces import Pieces, cut_at_borders
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene
+from gmml_aug.program import Program, Scene, pixels_by
 from gmml_aug.where import place_mask
 
 _GROUP_BYTES = 4 << 20  # of images at a time on the CPU: what stays in its caches
@@ -63,7 +63,7 @@ def paint(program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: 
     for number, step in enumerate(program.steps):
         here = step_mask(program, plan, number, places, bounds)
         scene = Scene(now, images, donors, here, program.values, compact=False)
-        now = torch.where(here, like(step.fill.pixels(scene, plan.drawn[number]), now), now)
+        now = torch.where(here, like(pixels_by(step.fill, scene, plan.drawn[number]), now), now)
         mask = mask | here
     return (now.clone() if now is images else in_format_of(images, now)), mask
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import operator
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-_FORMAT = "gmml_aug.Plan 1"
+_FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose plan it is; the last one is written
 
 Tensors = tuple[Tensor, ...]
 
@@ -37,6 +38,7 @@ class Plan:
         shape: (C, *S) of the images that the plan is for.
         donors: number of images that donor numbers refer to: the batch it was sampled for, or the bank.
         bank: True if they refer to a bank, which then has to be given when the plan is applied.
+        fingerprint: of the corruption that sampled it, which is the only one that can read it; "" in a plan of format 1.
     """
 
     keys: Tensor
@@ -47,6 +49,7 @@ class Plan:
     shape: tuple[int, ...]
     donors: int
     bank: bool
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -84,13 +87,14 @@ class Plan:
         leaves, _ = _flatten(self)
         tensors = {f"{number:04d}": leaf.detach().cpu().contiguous() for number, leaf in enumerate(leaves)}
         about = {
-            "format": _FORMAT,
+            "format": _FORMATS[-1],
             "shape": json.dumps(self.shape),
             "donors": json.dumps(int(self.donors)),
             "bank": json.dumps(self.bank),
             "boxes": json.dumps(len(self.boxes)),
             "drawn": json.dumps([len(step) for step in self.drawn]),
             "steps": json.dumps(self.steps),
+            "fingerprint": self.fingerprint,
         }
         aside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
         try:
@@ -102,6 +106,9 @@ class Plan:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
         """Read a plan that `save` wrote, onto the CPU.
+
+        A file of format 1 does not say which corruption sampled it: a warning says so, and only the names and the number of its
+        steps are compared when it is applied.
 
         Raises:
             FileNotFoundError: no such file.
@@ -115,9 +122,9 @@ class Plan:
         try:
             with safe_open(path, "pt") as file:
                 about = file.metadata() or {}
-                if about.get("format") != _FORMAT:
+                if about.get("format") not in _FORMATS:
                     raise ValueError(
-                        f"Plan: {os.fspath(path)} is not a saved plan ({_FORMAT!r}). Give a file that Plan.save wrote."
+                        f"Plan: {os.fspath(path)} is not a saved plan ({_FORMATS[-1]!r}). Give a file that Plan.save wrote."
                     )
                 leaves = [file.get_tensor(name) for name in sorted(file.keys())]
             boxes, drawn = int(json.loads(about["boxes"])), [int(n) for n in json.loads(about["drawn"])]
@@ -126,9 +133,17 @@ class Plan:
             if len(leaves) != 2 + boxes + sum(drawn):
                 raise ValueError(f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, its header says {2 + boxes + sum(drawn)}.")
             donors, bank = int(json.loads(about["donors"])), bool(json.loads(about["bank"]))
-            return _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank))
+            fingerprint = "" if about["format"] == _FORMATS[0] else about["fingerprint"]
+            plan = _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank, fingerprint))
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error
+        if not fingerprint:
+            warnings.warn(
+                f"Plan: {os.fspath(path)} is of format 1, which does not say which corruption sampled it: only the names of its "
+                "steps can be compared. Apply it by the same corruption; what Plan.save writes now is format 2.",
+                stacklevel=2,
+            )
+        return plan
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Plan:
         leaves, context = _flatten(self)
@@ -145,17 +160,17 @@ class Plan:
 def _flatten(plan: Plan) -> tuple[list[Tensor], Any]:
     leaves = [plan.keys, plan.active, *plan.boxes, *(tensor for step in plan.drawn for tensor in step)]
     counts = tuple(len(step) for step in plan.drawn)
-    return leaves, (len(plan.boxes), counts, plan.steps, plan.shape, plan.donors, plan.bank)
+    return leaves, (len(plan.boxes), counts, plan.steps, plan.shape, plan.donors, plan.bank, plan.fingerprint)
 
 
 def _unflatten(leaves: Any, context: Any) -> Plan:
     keys, active, *rest = leaves
-    boxes, counts, steps, shape, donors, bank = context
+    boxes, counts, steps, shape, donors, bank, fingerprint = context
     drawn, at = [], boxes
     for count in counts:
         drawn.append(tuple(rest[at : at + count]))
         at += count
-    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors, bank)
+    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors, bank, fingerprint)
 
 
 def _flatten_with_names(plan: Plan) -> tuple[list[tuple[Any, Tensor]], Any]:

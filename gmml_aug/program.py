@@ -6,10 +6,13 @@ all its *gates* are open there (``p``, the choice of `OneOf`), and counts for ev
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
+import torch
 from torch import Tensor
 
 from gmml_aug.chance import Chance
@@ -114,6 +117,7 @@ class Program:
     gates: int
     values: Values
     dims: int
+    fingerprint: str  # of everything that a plan is read by: steps, places, gates, budgets; not of `values`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -215,6 +219,8 @@ class Writer:
 
     def finish(self) -> Program:
         """The program."""
+        steps = [(_settings(step.fill), step.place, step.gates, step.budgets) for step in self.steps]
+        structure = (self.dims or 2, steps, [_settings(place) for place in self.places], self.budgets)
         return Program(
             steps=tuple(self.steps),
             places=tuple(self.places),
@@ -223,4 +229,64 @@ class Writer:
             gates=self.gates,
             values=self.values or "normalised",
             dims=self.dims or 2,
+            fingerprint=hashlib.sha256(repr(structure).encode()).hexdigest()[:16],
         )
+
+
+def _settings(part: object) -> tuple[Any, ...]:
+    """A fill or place by its class and the settings that differ from the defaults, so that a later default changes nothing."""
+    if dataclasses.is_dataclass(part):
+        fields = [(one.name, getattr(part, one.name), one.default) for one in dataclasses.fields(part)]
+        told = [(name, value) for name, value, default in fields if value != default]
+    else:
+        told = (
+            sorted((name, value) for name, value in vars(part).items() if name != "_program") if hasattr(part, "__dict__") else []
+        )
+    return (type(part).__qualname__, *told)
+
+
+def drawn_by(fill: Filling, chance: Chance) -> tuple[Tensor, ...]:
+    """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch.
+
+    Raises:
+        TypeError: anything else came.
+    """
+    drawn = cast(object, fill.draw(chance))
+    batch = chance.keys.shape[0]
+    if isinstance(drawn, tuple) and all(isinstance(one, Tensor) and one.ndim and one.shape[0] == batch for one in drawn):
+        return drawn
+    parts = drawn if isinstance(drawn, tuple) else (drawn,)
+    came = ", ".join(f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__ for one in parts)
+    raise TypeError(
+        f"{type(fill).__name__}: draw returned {came}{'' if isinstance(drawn, tuple) else ', not in a tuple'}. Return a tuple of "
+        f"tensors with one entry per image along their first axis ({batch} here), for example (chance.uniform(1),)."
+    )
+
+
+def pixels_by(fill: Filling, scene: Scene, drawn: tuple[Tensor, ...]) -> Tensor:
+    """The pixels that a fill makes, or an error if it writes to what it should only read, or makes what does not fit.
+
+    Raises:
+        TypeError: no tensor came.
+        ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
+    """
+    watched = () if torch.compiler.is_compiling() else (scene.now, scene.clean, scene.donors)
+    before = [_version(one) for one in watched]
+    made = cast(object, fill.pixels(scene, drawn))
+    who, shape = type(fill).__name__, tuple(scene.now.shape)
+    if before != [_version(one) for one in watched]:
+        raise ValueError(
+            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are only to be read: pixels outside the mask, "
+            "or the caller's own images, would change. Return new pixels: scene.now * 2, not scene.now.mul_(2)."
+        )
+    if not isinstance(made, Tensor):
+        raise TypeError(f"{who}: pixels returned {type(made).__name__}. Return a tensor that broadcasts to {shape}.")
+    lengths = list(zip(reversed(made.shape), reversed(shape), strict=False))
+    if made.ndim > len(shape) or any(length not in (1, wanted) for length, wanted in lengths):
+        raise ValueError(f"{who}: pixels returned shape {tuple(made.shape)}, which does not broadcast to the images, {shape}.")
+    return made
+
+
+def _version(images: Tensor) -> int:
+    """How often torch has written to this memory; inference tensors do not count it."""
+    return -1 if images.is_inference() else images._version

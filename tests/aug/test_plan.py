@@ -276,3 +276,50 @@ def test_a_plan_fits_an_equal_corruption_and_another_value_range() -> None:
     assert same_bits(again.apply(images, plan).images, GMML.apply(images, plan).images)
     unit = ga.presets.gmml(zeros=0.3, budget=0.6, values="unit")
     assert torch.equal(unit.apply(images, plan).mask, GMML.apply(images, plan).mask)
+
+
+SOME = ga.Boxes(ratio=0.3)
+SETTINGS: list[tuple[ga.Corruption, ga.Corruption]] = [
+    (ga.InBoxes(SOME, ga.Noise()), ga.InBoxes(ga.Cells(size=4, ratio=0.3), ga.Noise())),
+    (ga.InBoxes(SOME, ga.Noise()), ga.InBoxes(ga.Boxes(ratio=0.3, invert=True), ga.Noise())),
+    (ga.InBoxes(SOME, ga.Blur(sigma=3.0, kernel=15)), ga.InBoxes(SOME, ga.Blur(sigma=3.0, kernel=3))),
+    (ga.InBoxes(SOME, ga.Noise(per="pixel")), ga.InBoxes(SOME, ga.Noise())),
+    (ga.InBoxes(SOME, ga.Noise(), p=0.5), ga.InBoxes(SOME, ga.Noise(), p=0.6)),
+    (ga.Chain([ga.InBoxes(SOME, ga.Noise())], budget=0.5), ga.Chain([ga.InBoxes(SOME, ga.Noise())])),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SETTINGS, ids=["place", "invert", "kernel", "per", "gate", "budget"])
+def test_a_plan_of_other_settings_is_an_error(one: ga.Corruption, other: ga.Corruption) -> None:
+    images = random_images((4, 3, 32, 32))
+    for mine, theirs in ((one, other), (other, one)):
+        plan = a_plan(theirs, (4, 3, 32, 32))
+        for use in (lambda mine=mine, plan=plan: mine.apply(images, plan), lambda mine=mine, plan=plan: mine.kinds(plan)):
+            with pytest.raises(ValueError, match=r"gmml_aug: the plan has.*Give a plan that this corruption, or an equal one"):
+                use()
+
+
+def test_a_part_of_a_plan_and_a_plan_of_some_steps_know_their_corruption() -> None:
+    plan = a_plan()
+    for part in (plan[3], plan[2:5], plan.only(0), plan.to("cpu"), copy.deepcopy(plan)):
+        assert part.fingerprint == plan.fingerprint == GMML.program.fingerprint
+    assert len(plan.fingerprint) == 16
+
+
+def test_a_file_of_format_1_is_read_with_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    path, images = tmp_path / "plan.safetensors", random_images(SHAPE)
+    plan = a_plan()
+    plan.save(path)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert header["__metadata__"].pop("fingerprint") == plan.fingerprint
+    header["__metadata__"]["format"] = "gmml_aug.Plan 1"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    with pytest.warns(UserWarning, match=r"of format 1.*Apply it by the same corruption"):
+        old = ga.Plan.load(path)
+    assert same_bits(GMML.apply(images, old).images, GMML.apply(images, plan).images)
+    with pytest.raises(ValueError, match="the plan has the steps"):
+        ga.presets.gmml().apply(images, old)

@@ -1,0 +1,91 @@
+"""A fill of somebody's own: what it must return, and what it may not do, is checked by whoever calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gmml_aug as ga
+from tests.helpers import random_images, same_bits, some_keys
+
+IMAGES = random_images((4, 3, 16, 18))
+
+
+@dataclass(frozen=True)
+class Dim(ga.Fill):
+    """Draws whatever it is told to."""
+
+    returns: Any = None
+
+    def draw(self, chance: ga.Chance) -> Any:
+        factor = chance.uniform(1)
+        return {
+            "tuple": (factor,),
+            "tensor": factor,
+            "list": [factor],
+            "number": (0.5,),
+            "row": (factor[0],),
+            "single": (factor.sum(),),
+        }[self.returns]
+
+    def pixels(self, scene: ga.Scene, drawn: Any) -> Tensor:
+        return scene.now * drawn[0].reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("returns", ["tensor", "list", "number", "row", "single"])
+def test_draw_returns_a_tuple_of_tensors_with_one_entry_per_image(returns: str) -> None:
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.4), Dim(returns))
+    with pytest.raises(TypeError, match=r"Dim: draw returned .*Return a tuple of tensors.*\(4 here\)"):
+        corrupt.sample(IMAGES.shape, keys=some_keys(4))
+    found = ga.InBoxes(ga.Boxes(ratio=0.4), Dim("tuple"))(IMAGES, keys=some_keys(4))
+    assert found.mask.any()
+
+
+@dataclass(frozen=True)
+class Writes(ga.Fill):
+    """Doubles something in place."""
+
+    what: str = "now"
+
+    def pixels(self, scene: ga.Scene, drawn: Any) -> Tensor:
+        return getattr(scene, self.what).mul_(2.0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("what", ["now", "clean", "donors"])
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_a_fill_that_writes_to_what_it_should_read_is_an_error(what: str, differentiable: bool) -> None:
+    images = IMAGES.clone()
+    corrupt = ga.Chain([ga.InBoxes(ga.Boxes(ratio=0.4), ga.Noise()), ga.InBoxes(ga.Boxes(ratio=0.4), Writes(what))])
+    given = images.clone().requires_grad_() * 1.0 if differentiable else images
+    with pytest.raises(ValueError, match=r"Writes: pixels wrote to scene.now.*scene.now \* 2"):
+        corrupt(given, keys=some_keys(4))
+
+
+@dataclass(frozen=True)
+class Returns(ga.Fill):
+    """Returns something in place of pixels."""
+
+    shape: Any
+
+    def pixels(self, scene: ga.Scene, drawn: Any) -> Any:
+        return torch.zeros(self.shape, dtype=scene.now.dtype) if isinstance(self.shape, tuple) else self.shape
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (4, 3, 16, 17), (1, 4, 3, 16, 18), (2, 3, 16, 18), None, 3.0], ids=str)
+def test_pixels_broadcast_to_the_images(shape: Any) -> None:
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.4), Returns(shape))
+    with pytest.raises((TypeError, ValueError), match=r"Returns: pixels returned .*broadcasts? to .*\(4, 3, 16, 18\)"):
+        corrupt(IMAGES, keys=some_keys(4))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (18,), (3, 1, 1), (4, 3, 16, 18), (4, 1, 16, 1)], ids=str)
+def test_any_shape_that_broadcasts_is_taken(shape: tuple[int, ...]) -> None:
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.4), Returns(shape))
+    with torch.inference_mode():
+        found = corrupt(IMAGES, keys=some_keys(4))
+    zeros = ga.InBoxes(ga.Boxes(ratio=0.4), ga.Zeros())(IMAGES, keys=some_keys(4))
+    assert same_bits(found.images, zeros.images)
