@@ -11,7 +11,7 @@ import triton.language as tl
 from gmml_aug.box_kernels import IMAGES, bounded, boxes_meet, in_boxes, pixels_at, tile_place
 from gmml_aug.kernels import in_dtype
 
-_FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `blurring._FAINT`
+_FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `functional._FAINT`
 
 
 @triton.jit

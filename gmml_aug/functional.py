@@ -19,6 +19,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Values = Statistics | Literal["normalised", "unit"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_FAINT = 1e-8  # weight of a tap: half of those of a wide kernel on a small sigma
 
 
 def patch_mask(
@@ -116,6 +117,8 @@ def luma_weights(channels: int) -> tuple[float, ...]:
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
     """Blur every image with its own Gaussian, with reflected borders, in float32 at least.
 
+    An image comes out the same, to the bit, in whatever batch it is.
+
     Args:
         images: (B, C, *S), any float dtype or uint8.
         sigma: (B,) standard deviation in pixels, above 0.
@@ -124,25 +127,65 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -
     """
     now = widen(images)
     taps = gaussian_taps(sigma, kernel, largest).to(now.dtype)
-    radius = largest // 2
-    for axis in range(2, images.ndim):
-        length = images.shape[axis]
-        total = torch.zeros_like(now)
-        for tap in range(largest):
-            source = reflect(torch.arange(length, device=images.device) + (tap - radius), length)
-            weight = column(taps[:, tap], now.ndim)
-            # not 0 * inf: what lies beyond an image's own kernel has no say
-            total = total + (now.index_select(axis, source) * weight).masked_fill(weight == 0, 0.0)
-        now = total
-    return like(now, images)
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return like(_convolve(now, [column(weight, now.ndim) for weight in taps.unbind(1)], guarded=True), images)
+    blurred = torch.empty_like(now)
+    heard = (taps > 0).sum(1)
+    for count in set(heard.tolist()):  # taps that an image does not have cost nothing, and need no guard
+        which = (heard == count).nonzero()[:, 0]
+        weights = taps.index_select(0, which).narrow(1, (largest - count) // 2, count)
+        some = now.index_select(0, which)
+        blurred.index_copy_(0, which, _convolve(some, [column(weight, now.ndim) for weight in weights.unbind(1)]))
+    return like(blurred, images)
+
+
+def blur_window(image: Tensor, window: Sequence[slice], taps: Sequence[float]) -> Tensor:
+    """(1, C, *window) of one image (1, C, *S), blurred by symmetric taps: what `gaussian_blur` gives there."""
+    return like(_convolve(widen(image), taps, window), image)
+
+
+def _convolve(
+    images: Tensor, weights: Sequence[Tensor] | Sequence[float], window: Sequence[slice] | None = None, *, guarded: bool = False
+) -> Tensor:
+    """Sum what each tap sees along every axis, times its weight: (B, C, *window).
+
+    Args:
+        images: (B, C, *S), floats.
+        weights: symmetric, an odd number: one for all images, or (B, 1, ...) each.
+        window: slices of the spatial axes; the whole image by default.
+        guarded: a weight of 0 hides what its tap sees, infinities too.
+    """
+    radius = len(weights) // 2
+    sources: list[Tensor | None] = []
+    for axis, length in enumerate(images.shape[2:]):
+        here = slice(0, length) if window is None else window[axis]
+        low, high = here.start - radius, here.stop + radius
+        inside = low >= 0 and high <= length
+        first = max(low, 0)
+        sources.append(None if inside else reflect(torch.arange(low, high, device=images.device), length) - first)
+        images = images.narrow(axis + 2, first, min(high, length) - first)
+    for axis, source in enumerate(sources, start=2):
+        padded = images if source is None else images.index_select(axis, source)
+        # what each tap sees, the first one first: views
+        seen = padded.unfold(axis, padded.shape[axis] - 2 * radius, 1).movedim(-1, axis + 1).unbind(axis)
+        images = seen[radius] * weights[radius]
+        for tap in range(radius):
+            pair, weight = seen[tap] + seen[-1 - tap], weights[tap]
+            if isinstance(weight, float):
+                images.add_(pair, alpha=weight)
+            else:  # no alpha: a product rounded by itself is the same in a batch of any size
+                pair.mul_(weight)
+                images.add_(pair.masked_fill_(weight == 0, 0.0) if guarded else pair)
+    return images
 
 
 def gaussian_taps(sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
-    """(B, largest) float32 weights that sum to one, zero outside each image's own kernel."""
+    """(B, largest) float32 weights that sum to one; zero outside each image's own kernel, and where float32 would not see them."""
     offset = torch.arange(largest, device=sigma.device) - largest // 2
     weight = torch.exp(-0.5 * (offset / sigma.to(torch.float32)[:, None]) ** 2)
     weight = weight.masked_fill(2 * offset.abs() >= kernel[:, None], 0.0)
-    return weight / weight.sum(1, keepdim=True)
+    weight = weight / weight.sum(1, keepdim=True)
+    return weight.masked_fill(weight <= _FAINT, 0.0)
 
 
 def reflect(position: Tensor, length: int) -> Tensor:
