@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import masking
+from gmml_aug.presets import masked as masking
 from gmml_models import stages
 from gmml_models.photographs import bundled, read_square
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 import gmml_aug as ga
 import gmml_models as gm
-from gmml_aug import fused, paint, raw
-from gmml_aug.paint import Bounds
+from gmml_aug import values as raw
+from gmml_aug.backends.reference import paint
+from gmml_aug.backends.reference.paint import Bounds
+from gmml_aug.backends.triton import paint as fused
 
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -9,22 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gmml_aug import functional, presets
-from gmml_aug.blurring import Blur
-from gmml_aug.boxes import Boxes
-from gmml_aug.cells import Blocks, Cells
+from gmml_aug.adapters.collate import CollateCorrupt
+from gmml_aug.adapters.loops import Module, TimmCorrupt
 from gmml_aug.chance import Chance, keys
-from gmml_aug.collate import CollateCorrupt
-from gmml_aug.colour import Grey, Jitter
-from gmml_aug.combine import Chain, InBoxes, OneOf
-from gmml_aug.contract import Corrupted, Corruption, Fill
-from gmml_aug.figures import show
-from gmml_aug.fills import Alien, Constant, Mean, Shuffle, Zeros
+from gmml_aug.compose import Chain, InBoxes, OneOf
+from gmml_aug.corruption import Corrupted, Corruption, Fill
+from gmml_aug.figures.show import show
+from gmml_aug.fills.blur import Blur
+from gmml_aug.fills.colour import Grey, Jitter
+from gmml_aug.fills.noise import Noise
+from gmml_aug.fills.replace import Alien, Constant, Mean, Shuffle, Zeros
 from gmml_aug.functional import patch_mask
-from gmml_aug.loops import Module, TimmCorrupt
-from gmml_aug.noise import Noise
+from gmml_aug.places.boxes import Boxes
+from gmml_aug.places.grid import Blocks, Cells
 from gmml_aug.plan import Plan
 from gmml_aug.program import Scene
-from gmml_aug.raw import CorruptedPair
+from gmml_aug.values import CorruptedPair
 
 __all__ = [
     "Alien",
@@ -61,11 +61,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gmml_aug import kornia_adapter as kornia_adapter
-    from gmml_aug import torchvision_adapter as torchvision_adapter
+    from gmml_aug.adapters import kornia, torchvision
+
+    kornia_adapter, torchvision_adapter = kornia, torchvision
 else:
 
     def __getattr__(name: str) -> Any:
         if name in ("kornia_adapter", "torchvision_adapter"):
-            return import_module(f"gmml_aug.{name}")
+            return import_module(f"gmml_aug.adapters.{name.removesuffix('_adapter')}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

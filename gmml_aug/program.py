@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
+from gmml_aug.backends.cpu.rectangles import Pieces
 from gmml_aug.chance import Chance
 from gmml_aug.functional import Values
-from gmml_aug.pieces import Pieces
-from gmml_aug.where import Where
+from gmml_aug.places.base import Where
 
 _SMALL = 48 * 48  # pixels
 _MOST_STEPS = 255  # `kinds` numbers them in a byte

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import masking
+from gmml_aug.presets import masked as masking
 from gmml_models.bench import CLONE, COPY, Call, Peer
 from gmml_models.errors import UsageError
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import gmml_aug as ga
-from gmml_aug import resolve
+from gmml_aug.backends.reference import plan as resolve
+from gmml_aug.backends.reference.coverage import boxes_to_mask
 from gmml_aug.chance import stream, words
-from gmml_aug.cover import boxes_to_mask
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = (*FLOATS, torch.uint8)
@@ -148,7 +148,7 @@ class Room:
 def paint_slowly(
     boxes: Sequence[Sequence[int]], size: Sequence[int], target: int | None, *, whole: bool = False, rooms: Sequence[Room] = ()
 ) -> set[Pixel]:
-    """The contract, one pixel after the other: what `gmml_aug.cover.settle` must amount to.
+    """The contract, one pixel after the other: what `coverage.settle` must amount to.
 
     Boxes are painted in their order, each from its own first corner, the last axis fastest, modulo the image. Painting ends with
     the pixel that makes the covered area equal to the target (``whole``: with the box; the last box is cut to the pixel all the

@@ -25,7 +25,7 @@ from gmml_aug import (
     Shuffle,
     Zeros,
 )
-from gmml_aug.boxes import Placement
+from gmml_aug.places.boxes import Placement
 from gmml_models.corrupt_command import ABOUT
 from gmml_models.stages import MEAN, STD
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gmml_aug import fused_steps
+from gmml_aug.backends.triton import lower as fused_steps
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

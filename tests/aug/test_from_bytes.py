@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import fused as fused_path
-from gmml_aug import fused_steps, raw
+from gmml_aug import values as raw
+from gmml_aug.backends.triton import lower as fused_steps
+from gmml_aug.backends.triton import paint as fused_path
 from gmml_aug.functional import Values
 from tests.helpers import lay_out, random_images, same_bits, some_keys
 from tests.strategies import every_tree, shapes, small_sizes
@@ -144,7 +145,7 @@ def test_what_cannot_be_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("work was done")
 
     monkeypatch.setattr(raw, "normalise", no_work)
-    monkeypatch.setattr("gmml_aug.contract.draw_keys", no_work)
+    monkeypatch.setattr("gmml_aug.corruption.draw_keys", no_work)
     images, corrupt = some_bytes((3, 3, 8, 8)), ga.presets.gmml(values=KNOWN)
     wrong: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (TypeError, "uint8 tensor.*float32 came", lambda: corrupt.from_bytes(images.float())),

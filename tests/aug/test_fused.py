@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import fused, fused_steps, masking, paint
+from gmml_aug.backends.reference import paint
+from gmml_aug.backends.reference.paint import Bounds
+from gmml_aug.backends.triton import lower as fused_steps
+from gmml_aug.backends.triton import paint as fused
 from gmml_aug.chance import to_normal
-from gmml_aug.paint import Bounds
+from gmml_aug.presets import masked as masking
 from tests.helpers import lay_out, random_bits, random_images, same_bits, some_keys
 from tests.strategies import RANGES, any_boxes, every_tree, small_sizes
 

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import fit, fused, fused_plan, fused_steps
-from gmml_aug.paint import Bounds
+from gmml_aug import call_checks as fit
+from gmml_aug.backends.reference.paint import Bounds
+from gmml_aug.backends.triton import lower as fused_steps
+from gmml_aug.backends.triton import paint as fused
+from gmml_aug.backends.triton import plan as fused_plan
 from tests.helpers import random_images, some_keys
 
 pytestmark = pytest.mark.skipif(

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gmml_aug as ga
-from gmml_aug import fused_plan, fused_steps, masking
-from gmml_aug.boxes import Placement
+from gmml_aug.backends.triton import lower as fused_steps
+from gmml_aug.backends.triton import plan as fused_plan
 from gmml_aug.chance import AHEAD
+from gmml_aug.places.boxes import Placement
+from gmml_aug.presets import masked as masking
 from tests.helpers import plans_equal, random_images, some_keys
 from tests.strategies import every_tree, small_sizes
 

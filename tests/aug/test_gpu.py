@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import gmml_aug as ga
-from gmml_aug import fused
-from gmml_aug.contract import Backend
+from gmml_aug.backends.triton import paint as fused
+from gmml_aug.corruption import Backend
 from gmml_aug.program import Program
 from tests.helpers import DTYPES, plans_equal, random_images, some_keys
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.cover import boxes_to_mask
-from gmml_aug.lines import blend_lines_, touched_lines
-from gmml_aug.pieces import Pieces, cut_at_borders
+from gmml_aug.backends.cpu.rectangles import Pieces, cut_at_borders
+from gmml_aug.backends.cpu.rows import blend_lines_, touched_lines
+from gmml_aug.backends.reference.coverage import boxes_to_mask
 from tests.helpers import DTYPES, lay_out, random_bits, random_images, same_bits, some_keys
 
 sizes = st.lists(st.integers(1, 24), min_size=1, max_size=3)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import resolve
-from gmml_aug.cover import settle
-from gmml_aug.serial import settle_serially
+from gmml_aug.backends.cpu.sequential import settle_serially
+from gmml_aug.backends.reference import plan as resolve
+from gmml_aug.backends.reference.coverage import settle
 from tests.helpers import sampled_both_ways, some_keys
 
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gmml_aug as ga
-from gmml_aug import program, resolve
-from gmml_aug.paint import Bounds, step_mask
+from gmml_aug import program
+from gmml_aug.backends.reference import plan as resolve
+from gmml_aug.backends.reference.paint import Bounds, step_mask
 from tests.helpers import DTYPES, random_images, same_bits, some_keys
 from tests.strategies import every_tree, small_sizes
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import masking
+from gmml_aug.presets import masked as masking
 
 SOME = ga.keys(7, 1, torch.arange(64))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gmml_aug import fused_steps
+from gmml_aug.backends.triton import lower as fused_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ from PIL import Image
 import gmml_aug
 import gmml_models as gm
 from gmml_aug import Alien, Boxes, Cells, Chain, Grey, InBoxes, Noise, OneOf, Zeros
-from gmml_aug.boxes import Placement
+from gmml_aug.places.boxes import Placement
 from gmml_models import cli, photographs, play_command, stages
 from gmml_models.errors import UsageError
 from gmml_models.play import board, reconstruction, space

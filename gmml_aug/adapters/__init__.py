@@ -1,0 +1,1 @@
+"""The same corruptions in other people's loops."""

@@ -1,0 +1,145 @@
+"""Corruption while a DataLoader makes its batches, in its workers or in the main process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import default_collate
+
+from gmml_aug.adapters.loops import check_corruption
+from gmml_aug.chance import draw_keys, keys, mix, mix_int
+from gmml_aug.checks import check_integer
+from gmml_aug.corruption import Corruption
+
+_UNSET = -(1 << 63)
+
+
+@final
+class CollateCorrupt:
+    """A ``collate_fn`` that corrupts: a batch is a dict ``{"clean", "images", "mask", ...}`` with the other fields of the samples.
+
+    Donors are the other images of the batch: give the DataLoader ``drop_last=True``. With a GPU, rather collate as
+    usual and corrupt after the transfer, which takes no worker's time.
+
+    **Chance.** With ``index`` the keys are ``gmml_aug.keys(seed, epoch, index)``: what happens to an image follows from the seed,
+    the epoch and its number alone, whatever the number of workers and processes, so a resumed run repeats itself (donors, too, if
+    the sampler repeats its batches). Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent
+    workers. Without ``index`` the keys are drawn from torch's own generator in the process that collates, and hashed with seed and
+    rank. The DataLoader seeds that generator differently per worker and epoch, from ``torch.manual_seed`` or from its
+    ``generator=``, so a run repeats itself from its beginning with as many workers; it cannot be entered in the middle.
+
+    Args:
+        corrupt: what happens to the images.
+        seed: any integer, one a run.
+        index: the field that holds the number of the image in its data set.
+        image: the field that holds the image.
+        fields: the names of the fields of samples that are tuples or lists; those of dicts and named tuples have names.
+        collate: makes a batch of a list of samples, in the samples' structure.
+        rank: of this process among those that train together, only used without ``index``; by default as ``torch.distributed`` or
+            the environment variable ``RANK`` says where this object is made.
+
+    Shapes:
+        samples with an image (C, *S) -> ``clean`` and ``images`` (B, C, *S), ``mask`` (B, 1, *S) bool.
+
+    Raises:
+        TypeError: ``corrupt`` is no corruption, a seed or rank that is no integer; samples without structure that is known here.
+        ValueError: at the call: a field that is missing, unnamed, or called as one of the three; no epoch where keys need one.
+    """
+
+    def __init__(
+        self,
+        corrupt: Corruption,
+        *,
+        seed: int = 0,
+        index: str | None = None,
+        image: str = "image",
+        fields: Sequence[str] = ("image", "label"),
+        collate: Callable[[list[Any]], Any] = default_collate,
+        rank: int | None = None,
+    ) -> None:
+        self.corrupt = check_corruption("CollateCorrupt", corrupt)
+        self.seed = check_integer("CollateCorrupt", "seed", seed)
+        self.rank = check_integer("CollateCorrupt", "rank", _rank() if rank is None else rank, 0)
+        if isinstance(fields, str):
+            raise TypeError(
+                f"CollateCorrupt: fields={fields!r} is no list. Give one name per field, for example ('image', 'label')."
+            )
+        self.index, self.image, self.fields, self.collate = index, image, tuple(fields), collate
+        # shared memory: workers that live longer than an epoch are told of the next one
+        self._epoch = torch.full((), _UNSET, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch whose batches come next; call it before the DataLoader is iterated."""
+        self._epoch.fill_(check_integer("CollateCorrupt", "epoch", epoch))
+
+    def __call__(self, samples: list[Any]) -> dict[str, Any]:
+        """Make a batch of samples and corrupt it."""
+        batch = self._named(self.collate(samples))
+        if self.image not in batch:
+            raise ValueError(
+                f"CollateCorrupt: image={self.image!r} is not among the fields of a sample: {', '.join(map(str, batch))}. Name the "
+                "field that holds the image."
+            )
+        clean = batch.pop(self.image)
+        taken = sorted({"clean", "images", "mask"} & batch.keys())
+        if taken:
+            raise ValueError(
+                f"CollateCorrupt: samples have {' and '.join(taken)} beside their image, names that the batch needs itself. Rename "
+                "them in the data set."
+            )
+        if not isinstance(clean, Tensor):
+            raise TypeError(
+                f"CollateCorrupt: collated images are {type(clean).__name__}, not a tensor (B, C, *S). Give images of one size, or "
+                "a collate= that stacks them."
+            )
+        images, mask = self.corrupt(clean, keys=self._keys(batch, clean))
+        return {"clean": clean, "images": images, "mask": mask, **batch}
+
+    def _keys(self, batch: dict[str, Any], clean: Tensor) -> Tensor:
+        if self.index is None:
+            drawn = draw_keys(clean.shape[0], clean.device, None)
+            # processes that were seeded alike must not corrupt alike
+            return mix(drawn + mix_int(mix_int(self.seed) + self.rank))
+        if self.index not in batch:
+            raise ValueError(
+                f"CollateCorrupt: index={self.index!r} is not among the fields of a sample: {', '.join(map(str, batch))}. Have the "
+                "data set give the number of each image, or leave index out."
+            )
+        epoch = int(self._epoch)
+        if epoch == _UNSET:
+            raise ValueError(
+                "CollateCorrupt: with index= every epoch would be corrupted alike. Call set_epoch(epoch) before each epoch."
+            )
+        return keys(self.seed, epoch, batch[self.index], device=clean.device)
+
+    def _named(self, batch: Any) -> dict[str, Any]:
+        if isinstance(batch, Tensor):
+            return {self.image: batch}
+        if isinstance(batch, Mapping):
+            return dict(batch)
+        if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+            return dict(batch._asdict())
+        if not isinstance(batch, tuple | list):
+            raise TypeError(
+                f"CollateCorrupt: collated samples are {type(batch).__name__}. Allowed are a tensor, a dict, a tuple or a list."
+            )
+        if len(batch) > len(self.fields):
+            raise ValueError(
+                f"CollateCorrupt: samples have {len(batch)} fields, but fields={self.fields} names {len(self.fields)}. Name them "
+                "all, in their order."
+            )
+        return dict(zip(self.fields, batch, strict=False))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # does nothing in a worker, where it is shared already; a copy gets an epoch of its own
+
+
+def _rank() -> int:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ.get("RANK", "0"))

@@ -1,0 +1,159 @@
+"""Corruption inside ``kornia.augmentation.AugmentationSequential``. Needs kornia; imported only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from kornia.augmentation import IntensityAugmentationBase2D
+from torch import Tensor
+
+from gmml_aug.adapters.loops import check_corruption
+from gmml_aug.chance import draw_keys, stream, to_uniform
+from gmml_aug.checks import check_number
+from gmml_aug.corruption import Corruption
+from gmml_aug.plan import Plan
+
+_GATE = -1  # a corruption numbers its streams from 0
+
+
+@final
+class Corrupt(IntensityAugmentationBase2D):
+    """A corruption as a kornia augmentation.
+
+    Its parameters are one int64 key per image, ``{"keys"}``, beside kornia's own ``batch_prob``; all chance follows from them, the
+    choice by ``p`` too. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so do parameters that were saved, or
+    ``corrupt(images, params={"keys": gmml_aug.keys(seed, epoch, index)})``.
+
+    **Where the mask is.** A container carries images, so the mask is made when asked for, again from the keys: ``corrupt.mask()``
+    for the last call, ``corrupt.mask(params)`` for an earlier one. It is the mask at the corruption: if flips or crops follow, say
+    ``marks=True``, give zeros under the data key ``"mask"``, and they come back as ones where the images were touched, moved along
+    with them. Without ``marks`` the masks, boxes, keypoints and labels of a sample pass through untouched.
+
+    Args:
+        corrupt: what happens to the images.
+        p: share of the images that it happens to.
+        same_on_batch: one key for all images (aliens still come from different donors). A container may set it, too.
+        keepdim: give a single image (C, H, W) back without the batch axis.
+        marks: write ones into masks given as data.
+        generator: where the keys are drawn from; by default torch's own. Its device is where the keys are made.
+        donors: (N, C, H, W) images that aliens are taken from instead of this batch.
+
+    Shapes:
+        (B, C, H, W) or (C, H, W), float; kornia takes no uint8 -> the same, a batch unless ``keepdim``.
+
+    Raises:
+        TypeError: ``corrupt`` is no corruption; unknown keywords, at the call too; uint8 images.
+        ValueError: ``p`` outside [0, 1], a corruption that does not have two spatial axes.
+    """
+
+    def __init__(
+        self,
+        corrupt: Corruption,
+        *,
+        p: float = 1.0,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+        marks: bool = False,
+        generator: torch.Generator | None = None,
+        donors: Tensor | None = None,
+    ) -> None:
+        who = "kornia_adapter.Corrupt"
+        super().__init__(p=check_number(who, "p", p, 0.0, 1.0), same_on_batch=same_on_batch, keepdim=keepdim)
+        self.corrupt = check_corruption(who, corrupt)
+        if corrupt.program.dims != 2:
+            raise ValueError(
+                f"{who}: the corruption works on {corrupt.program.dims} spatial axes. Give one for images, Boxes(dims=2)."
+            )
+        self.marks, self.generator, self.donors = marks, generator, donors
+
+    def generate_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
+        """Draw ``{"keys"}``, (B,) int64, where the generator is, else where ``.to(device)`` put this module."""
+        where = self.device if self.generator is None else self.generator.device
+        count = batch_shape[0]
+        return {
+            "keys": draw_keys(1, where, self.generator).repeat(count)
+            if self.same_on_batch
+            else draw_keys(count, where, self.generator)
+        }
+
+    def forward_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
+        """`generate_parameters` and what kornia adds: who is corrupted, and for which shape."""
+        return self._completed(self.generate_parameters(batch_shape), batch_shape)
+
+    def forward(  # type: ignore[override]  # kornia's ends in **kwargs and drops what is misspelt
+        self,
+        input: Tensor,  # noqa: A002
+        params: dict[str, Tensor] | None = None,
+        *,
+        data_keys: object = None,
+    ) -> Tensor:
+        """Corrupt a batch, by the parameters given if any; kornia's container calls this."""
+        if params is not None:
+            shape = input.shape if input.ndim == 4 else (1,) * (4 - input.ndim) + tuple(input.shape)
+            params = self._completed(params, shape)
+        done: Tensor = super().forward(input, params)
+        return done
+
+    def apply_transform(
+        self,
+        input: Tensor,  # noqa: A002
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """The corrupted images; kornia puts the untouched ones back where ``p`` said so."""
+        return self.corrupt.apply(input, self._plan(params, input.shape, input.device), donors=self.donors).images
+
+    def apply_transform_mask(
+        self,
+        input: Tensor,  # noqa: A002
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """Masks (B, C, H, W) as they came, or with ones where the images were touched."""
+        return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
+
+    def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
+        """Which pixels were touched: (B, 1, H, W) bool, made from the keys.
+
+        Args:
+            params: of a call; by default of the last one.
+            device: of the mask; by default that of the keys.
+
+        Raises:
+            ValueError: there was no call, or the parameters do not say for which shape they are.
+        """
+        params = self._params if params is None else params
+        if "keys" not in params or "forward_input_shape" not in params:
+            raise ValueError("kornia_adapter.Corrupt: no parameters to make a mask from. Call it first, or give those of a call.")
+        where = params["keys"].device if device is None else torch.device(device)
+        shape = params["forward_input_shape"].tolist()
+        # kornia hands a list of masks on one by one, each with its own row of the parameters
+        batch = int(params.get("batch_size", shape[0]))
+        plan = self._plan(params, shape, where, bank=batch if batch > shape[0] else None)
+        # with p=1 kornia does not look at batch_prob, neither may the mask
+        gate = torch.ones_like(params["batch_prob"]) if self.p == 1.0 else params["batch_prob"]
+        return (self.corrupt.kinds(plan) > 0) & (gate > 0.5).to(where)[:, None, None, None]
+
+    def __repr__(self) -> str:
+        return f"Corrupt({self.corrupt!r}, p={self.p}, same_on_batch={self.same_on_batch}, marks={self.marks})"
+
+    def _plan(self, params: dict[str, Tensor], shape: Sequence[int], device: torch.device, *, bank: int | None = None) -> Plan:
+        bank = bank if self.donors is None else self.donors.shape[0]
+        return self.corrupt.sample(tuple(shape), keys=params["keys"].to(device, non_blocking=True), bank=bank)
+
+    def _completed(self, params: dict[str, Tensor], shape: Sequence[int]) -> dict[str, Tensor]:
+        if "keys" not in params:
+            raise ValueError(
+                f"kornia_adapter.Corrupt: the parameters {sorted(params)} hold no keys. Give those of a call of this class."
+            )
+        word = stream(params["keys"], _GATE)
+        return {
+            "batch_prob": (to_uniform(word) < self.p).to(self.dtype),
+            "batch_size": torch.tensor(shape[0]),
+            "forward_input_shape": torch.tensor(tuple(shape), dtype=torch.long),
+            **params,
+        }

@@ -1,0 +1,108 @@
+"""Corruptions where somebody else's loop wants a module or a callable: `Module` for `nn.Sequential`, `TimmCorrupt` for timm.
+
+Neither keeps the last mask. A mask on ``self`` holds a batch's memory, breaks a compiled graph, and belongs to the wrong images as
+soon as one object sees two views; so the mask comes back beside the images, where the caller asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gmml_aug.corruption import Corrupted, Corruption
+
+
+@final
+class Module(nn.Module):
+    """A corruption as a module: no parameters, no buffers, an empty ``state_dict``, the same in training and evaluation.
+
+    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules carries one tensor, so images come
+    out; with ``mask=True`` the pair (images, mask) does, for a next module that takes it. Who wants both the chain and the mask
+    gives keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
+
+    Args:
+        corrupt: what happens to the images.
+        mask: return `Corrupted`, images and mask, instead of the images alone.
+
+    Shapes:
+        (B, C, *S) float or uint8 -> (B, C, *S) of the same dtype; with ``mask=True`` also (B, 1, *S) bool.
+
+    Raises:
+        TypeError: ``corrupt`` is no corruption; at the call, whatever the corruption refuses.
+    """
+
+    def __init__(self, corrupt: Corruption, *, mask: bool = False) -> None:
+        super().__init__()
+        self.corrupt = check_corruption("Module", corrupt)
+        self.mask = mask
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
+        donors: Tensor | None = None,
+    ) -> Tensor | Corrupted:
+        """Corrupt a batch; the options are those of `Corruption.__call__`."""
+        done = self.corrupt(images, generator=generator, keys=keys, donors=donors)
+        return done if self.mask else done.images
+
+    def extra_repr(self) -> str:
+        """The code that builds the corruption."""
+        return repr(self.corrupt) + (", mask=True" if self.mask else "")
+
+
+@final
+class TimmCorrupt:
+    """Called as timm's ``Mixup`` is, ``images, targets = corrupt(images, targets)``, in the training loop on the device.
+
+    The loop hands ``targets`` on to the loss and to nothing else. So that is where the mask is: the targets that come back are the
+    dict ``{"clean", "mask", "targets"}``, with the images as they came, (B, 1, *S) bool and whatever the data set said. With
+    ``mask=False`` the targets come back untouched, for training on labels. timm switches its mixup off by setting
+    ``mixup_enabled = False``; it does the same here: images and targets are then returned as they came, with an empty mask.
+
+    Args:
+        corrupt: what happens to the images.
+        mask: put clean images and mask beside the targets.
+
+    Raises:
+        TypeError: ``corrupt`` is no corruption; at the call, whatever the corruption refuses.
+    """
+
+    def __init__(self, corrupt: Corruption, *, mask: bool = True) -> None:
+        self.corrupt = check_corruption("TimmCorrupt", corrupt)
+        self.mask = mask
+        self.mixup_enabled = True
+
+    def __call__(
+        self,
+        images: Tensor,
+        targets: Any,
+        *,
+        generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
+        donors: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to.
+
+        Returns:
+            (B, C, *S) images, and the targets: a dict with the mask, or as they came.
+        """
+        if self.mixup_enabled:
+            done = self.corrupt(images, generator=generator, keys=keys, donors=donors)
+        else:
+            done = Corrupted(images, torch.zeros_like(images[:, :1], dtype=torch.bool))
+        return done.images, {"clean": images, "mask": done.mask, "targets": targets} if self.mask else targets
+
+    def __repr__(self) -> str:
+        return f"TimmCorrupt({self.corrupt!r}{'' if self.mask else ', mask=False'})"
+
+
+def check_corruption(who: str, corrupt: object) -> Corruption:
+    """The corruption, or an error that names the speaker."""
+    if not isinstance(corrupt, Corruption):
+        raise TypeError(f"{who}: corrupt={corrupt!r} is no corruption. Give one, for example gmml_aug.presets.gmml().")
+    return corrupt

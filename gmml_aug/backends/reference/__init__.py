@@ -1,0 +1,1 @@
+"""The truth: any device, one graph, differentiable."""

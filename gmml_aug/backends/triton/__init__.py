@@ -1,0 +1,1 @@
+"""Plans and pixels by Triton kernels."""

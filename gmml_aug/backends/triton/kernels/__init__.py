@@ -1,0 +1,1 @@
+"""The kernels; imported only when they are first used."""

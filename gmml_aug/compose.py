@@ -1,0 +1,185 @@
+"""How much, and in which order: fills in boxes, one of several, one after the other under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import accumulate
+from typing import cast, final
+
+from gmml_aug.checks import check_integer, check_number
+from gmml_aug.corruption import Corruption
+from gmml_aug.fields import written
+from gmml_aug.functional import Values
+from gmml_aug.places.boxes import Boxes, keep
+from gmml_aug.places.grid import Blocks, Cells
+from gmml_aug.program import Context, Gate, Writer
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class InBoxes(Corruption):
+    """A fill in boxes.
+
+    Args:
+        boxes: where.
+        fill: what: a fill, or `OneOf` or `Chain` of fills, which then share the boxes.
+        p: share of the images that it happens to.
+
+    Raises:
+        TypeError: ``boxes`` is no `Boxes`, `Cells` or `Blocks`, or ``fill`` no corruption.
+        ValueError: ``p`` outside [0, 1]; boxes inside boxes.
+    """
+
+    boxes: Boxes | Cells | Blocks
+    fill: Corruption
+    _: KW_ONLY
+    p: float = 1.0
+
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.boxes, (Boxes, Cells, Blocks)):
+            raise TypeError(
+                f"InBoxes: boxes={self.boxes!r} is neither Boxes nor Cells nor Blocks. Give for example Boxes(ratio=0.5)."
+            )
+        _check_part("InBoxes", self.fill)
+        keep(self, "p", check_number("InBoxes", "p", self.p, 0.0, 1.0))
+        super().__post_init__()
+
+    def write(self, program: Writer, at: Context) -> None:
+        """A new place, and a gate if it does not always happen."""
+        if at.place is not None:
+            raise ValueError(
+                "InBoxes: boxes inside boxes came. Fills share the boxes around them: put only fills, OneOf or Chain inside."
+            )
+        gates = at.gates if self.p == 1.0 else (*at.gates, Gate(program.gate(), 0.0, self.p))
+        self.fill.write(program, at._replace(place=program.place(self.boxes), gates=gates))
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class OneOf(Corruption):
+    """For each image one of the parts, by chance.
+
+    Args:
+        parts: the corruptions to choose from.
+        weights: their relative chances; equal ones by default.
+
+    Raises:
+        TypeError: a part that is no corruption, a weight that is no number.
+        ValueError: no parts; weights of another number, negative, or all zero.
+    """
+
+    parts: Sequence[Corruption]
+    _: KW_ONLY
+    weights: Sequence[float] | None = None
+
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        _keep_parts(self, self.parts)
+        if self.weights is not None:
+            if not isinstance(self.weights, Sequence):
+                raise TypeError(
+                    f"OneOf: weights={self.weights!r} is no list. Give one number per part, for example weights=[3, 1]."
+                )
+            weights = tuple(check_number("OneOf", "weights", weight, 0.0) for weight in self.weights)
+            if len(weights) != len(self.parts) or sum(weights) <= 0.0:
+                raise ValueError(
+                    f"OneOf: weights={weights} for {len(self.parts)} parts. Give one number per part, 0 or more, not all 0."
+                )
+            keep(self, "weights", weights, single=False)
+        super().__post_init__()
+
+    def write(self, program: Writer, at: Context) -> None:
+        """The parts, each behind a gate of one common draw."""
+        weights = self.weights or (1.0,) * len(self.parts)
+        ends = [end / sum(weights) for end in accumulate(weights)]
+        ends[-1] = 1.0
+        draw = program.gate()
+        for part, low, high in zip(self.parts, [0.0, *ends], ends, strict=False):
+            part.write(program, at._replace(gates=(*at.gates, Gate(draw, low, high))))
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Chain(Corruption):
+    """One part after the other, each seeing what the earlier ones left; overlaps are allowed.
+
+    Args:
+        parts: the corruptions, in their order.
+        budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, mean, alien, shuffle) may
+            touch together: never more than floor(budget * pixels). A step ends with the pixel that uses up the room. Grey, blur
+            and jitter keep content and do not count.
+        values: the value range of float images: ``(mean, std)`` they were normalised by, ``"normalised"`` by unknown ones (the
+            default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Give it once, outside.
+        dims: number of spatial axes, where no boxes say it; 2 by default.
+
+    Raises:
+        TypeError: a part that is no corruption, a budget that is no number.
+        ValueError: no parts, a budget outside [0, 1], unknown values, dims other than those of the boxes inside.
+
+    Source:
+        GMML 3.1, "the corruption is applied successively, which may result in an overlap"; the budget is ours.
+    """
+
+    parts: Sequence[Corruption]
+    _: KW_ONLY
+    budget: float | None = None
+    values: Values | None = None
+    dims: int | None = None
+
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        _keep_parts(self, self.parts)
+        if self.budget is not None:
+            keep(self, "budget", check_number("Chain", "budget", self.budget, 0.0, 1.0))
+        if self.values is not None:
+            keep(self, "values", _check_values(self.values), single=False)
+        if self.dims is not None:
+            keep(self, "dims", check_integer("Chain", "dims", self.dims, 1, 3))
+        super().__post_init__()
+
+    def write(self, program: Writer, at: Context) -> None:
+        """The parts in their order, under one more budget if there is one."""
+        if self.dims is not None:
+            program.declare_dims(self.dims, "Chain")
+        if self.values is not None:
+            program.declare_values(self.values)
+        budgets = at.budgets if self.budget is None else (*at.budgets, program.budget(self.budget))
+        for part in self.parts:
+            part.write(program, at._replace(budgets=budgets))
+
+
+def _check_part(who: str, part: object) -> None:
+    if not isinstance(part, Corruption):
+        hint = f" Did you mean {part.__name__}()?" if isinstance(part, type) and issubclass(part, Corruption) else ""
+        raise TypeError(f"{who}: {part!r} is no corruption. Give a fill such as Noise(), or InBoxes, OneOf or Chain.{hint}")
+
+
+def _keep_parts(owner: OneOf | Chain, parts: object) -> None:
+    who = type(owner).__name__
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        raise TypeError(f"{who}: parts={parts!r} is no list. Give a list of corruptions, for example {who}([Noise()]).")
+    if not parts:
+        raise ValueError(f"{who}: the list of parts is empty. Give at least one corruption.")
+    for part in parts:
+        _check_part(who, part)
+    keep(owner, "parts", tuple(parts), single=False)
+
+
+def _check_values(values: object) -> Values:
+    if isinstance(values, str) and values in ("normalised", "unit"):
+        return cast(Values, values)
+    parts = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if len(parts) != 2 or not all(isinstance(part, Iterable) and not isinstance(part, str) for part in parts):
+        raise ValueError(
+            f'Chain: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), one number per channel each.'
+        )
+    means = tuple(check_number("Chain", "values (mean)", v) for v in cast("Iterable[object]", parts[0]))
+    stds = tuple(check_number("Chain", "values (std)", v, 1e-12) for v in cast("Iterable[object]", parts[1]))
+    if len(means) != len(stds) or not means:
+        raise ValueError(f"Chain: values has {len(means)} means and {len(stds)} standard deviations. Give one of each per channel.")
+    return means, stds

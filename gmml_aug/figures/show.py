@@ -1,0 +1,161 @@
+"""A figure of what a corruption did: clean, corrupted, and where; matplotlib is imported when it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import torch
+from torch import Tensor
+
+from gmml_aug.checks import check_dtype, check_integer
+from gmml_aug.colours import pixel_statistics
+from gmml_aug.figures.drawing import Drawing, RowName, figure_class, lay_out, legend_of, picture_tile, signal_tile
+from gmml_aug.functional import Values
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def show(
+    clean: Tensor,
+    out: Sequence[Tensor],
+    *,
+    count: int = 8,
+    columns: int = 8,
+    values: Values | None = None,
+    kinds: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    rows: Sequence[RowName] = ("clean", "corrupted", "mask"),
+    path: str | Path | None = None,
+) -> Figure:
+    """Draw images before and after a corruption, and the pixels that it touched.
+
+    Images are shown in colour if they have three channels, else the mean of the channels in grey; of volumes and clips the middle
+    slice of the first axis, to which the shares then refer too; signals as lines, one for each of up to three channels, else for
+    their mean. No window opens: a notebook shows the figure, ``path`` saves it.
+
+    Args:
+        clean: (B, C, *S) the images that went in, on any device, float or uint8.
+        out: what came back: `Corrupted`, or any pair of images (B, C, *S) and mask (B, 1, *S) bool.
+        count: most images that are drawn, the first ones.
+        columns: images side by side; the others follow below.
+        values: the value range of float images, as in `Chain`. By default, and for ``"normalised"``, the range of the clean images
+            that are drawn goes from black to white.
+        kinds: (B, 1, *S) uint8 from ``corrupt.kinds(plan)``: the mask is drawn in one colour for every step; a ninth step begins
+            the colours anew.
+        names: of the steps, for the legend: ``plan.steps``.
+        rows: which ones, and in which order.
+        path: where the figure is saved too; the ending says the format, for example .png or .pdf.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: tensors of a type or dtype that is not allowed.
+        ValueError: tensors that do not fit each other, unknown rows or values, names without kinds.
+    """
+    images, mask = _pair(out)
+    _check_batches(clean, images)
+    _check_maps(clean, mask, kinds)
+    if names is not None and kinds is None:
+        raise ValueError("show: names of steps came without kinds. Give kinds=corrupt.kinds(plan) too.")
+    if isinstance(rows, str) or not rows or not set(rows) <= set(get_args(RowName)):
+        raise ValueError(f"show: rows={rows!r} is unknown. Allowed is a list of {', '.join(map(repr, get_args(RowName)))}.")
+    shown = min(check_integer("show", "count", count, 1), clean.shape[0])
+    columns = min(check_integer("show", "columns", columns, 1), shown)
+    _check_values(values, clean.shape[1])
+    figures = figure_class()
+
+    marks = mask if kinds is None else kinds
+    clean, images, marks = (_flat(part[:shown]) for part in (clean, images, marks))
+    legend = legend_of(marks, names, one=kinds is None)
+    signals = clean.ndim == 3
+    clean, images = _to_lines(clean, images) if signals else _to_pixels(clean, images, values)
+    drawing = Drawing(clean, images, marks, signal_tile if signals else picture_tile, [entry.colour for entry in legend])
+    figure = lay_out(figures, drawing, columns, list(rows), legend if kinds is not None else [])
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _flat(part: Tensor) -> Tensor:
+    """On the CPU, in bytes or float32 without infinities; of a volume the middle slice."""
+    part = part.detach()
+    if part.ndim == 5:
+        part = part[:, :, part.shape[2] // 2]
+    part = part.cpu()
+    if not part.is_floating_point():
+        return part.to(torch.uint8)
+    part = part.float()
+    return torch.where(part.isfinite(), part, 0.0)
+
+
+def _to_lines(clean: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32, with up to three channels."""
+    if clean.shape[1] <= 3:
+        return clean.float(), images.float()
+    return clean.float().mean(1, keepdim=True), images.float().mean(1, keepdim=True)
+
+
+def _to_pixels(clean: Tensor, images: Tensor, values: Values | None) -> tuple[Tensor, Tensor]:
+    """Both in 0 to 1, with three channels or one."""
+    if clean.dtype != torch.uint8 and (values is None or values == "normalised"):
+        low, high = float(clean.min()), float(clean.max())
+        span = high - low or 1.0
+        both = [(part - low) / span for part in (clean, images)]
+    else:
+        mean, std = (
+            torch.tensor(part, device=clean.device).reshape(-1, 1, 1) for part in pixel_statistics(clean, values or "unit")
+        )
+        both = [part * std + mean for part in (clean, images)]
+    narrow = [part if part.shape[1] == 3 else part.mean(1, keepdim=True) for part in both]
+    return narrow[0].clamp(0.0, 1.0), narrow[1].clamp(0.0, 1.0)
+
+
+def _pair(out: object) -> tuple[Tensor, Tensor]:
+    if not isinstance(out, Sequence) or len(out) != 2:
+        came = type(out).__name__
+        raise TypeError(f"show: out must be the pair (images, mask), but {came} came. Give what the corruption returned.")
+    return out[0], out[1]
+
+
+def _check_batches(clean: Tensor, images: Tensor) -> None:
+    for name, batch in (("clean", clean), ("the images of out", images)):
+        if not isinstance(batch, Tensor):
+            raise TypeError(f"show: {name} must be a tensor (B, C, *S), but {type(batch).__name__} came. Give a batch.")
+        check_dtype(batch)
+    if not 3 <= clean.ndim <= 5 or min(clean.shape) < 1:
+        raise ValueError(
+            f"show: clean has shape {tuple(clean.shape)}. Allowed is (B, C, *S) with one to three spatial axes, none of them "
+            "empty; one image is image[None]."
+        )
+    if images.shape != clean.shape or (images.dtype == torch.uint8) != (clean.dtype == torch.uint8):
+        raise ValueError(
+            f"show: clean is {clean.dtype} {tuple(clean.shape)}, the images of out are {images.dtype} {tuple(images.shape)}. "
+            "Give the batch that went in, and what came out of it."
+        )
+
+
+def _check_maps(clean: Tensor, mask: Tensor, kinds: Tensor | None) -> None:
+    wanted = (clean.shape[0], 1, *clean.shape[2:])
+    for name, part, dtype in (("mask", mask, torch.bool), ("kinds", kinds, torch.uint8)):
+        if name == "kinds" and part is None:
+            continue
+        source = "Corrupted.mask" if name == "mask" else "corrupt.kinds(plan)"
+        if not isinstance(part, Tensor):
+            raise TypeError(f"show: {name} must be a tensor, but {type(part).__name__} came. Give {source}.")
+        if part.dtype != dtype or tuple(part.shape) != wanted:
+            raise ValueError(
+                f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed is {dtype} {wanted}, one map for all channels. "
+                f"Give {source}."
+            )
+
+
+def _check_values(values: Values | None, channels: int) -> None:
+    if values is None or values in ("normalised", "unit"):
+        return
+    if isinstance(values, str) or len(values) != 2 or len(values[0]) != len(values[1]) or len(values[0]) not in (1, channels):
+        raise ValueError(
+            f'show: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), with one number each or one '
+            f"for each of the {channels} channels."
+        )

@@ -1,0 +1,154 @@
+"""Content that stays but changes its colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import Chance
+from gmml_aug.checks import check_number, check_pair
+from gmml_aug.colours import bounding_box, recolour
+from gmml_aug.corruption import Fill
+from gmml_aug.fields import written
+from gmml_aug.functional import column, known_statistics, like, luma, to_grey
+from gmml_aug.places.boxes import keep
+from gmml_aug.plan import Tensors
+from gmml_aug.program import Scene
+
+Strength = float | tuple[float, float]
+
+_LARGEST = 100.0  # factor: far beyond what anybody wants, and finite in any dtype
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Grey(Fill):
+    """Greyscale: ITU-R BT.601 luma for three channels, the mean of the channels otherwise.
+
+    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images: luma is then taken after undoing the
+    normalisation. Without it grey is slightly tinted. One channel is grey already: nothing is marked.
+
+    Source:
+        GMML 3.1, "converted to grey scale"; the luma weights are ours.
+    """
+
+    __repr__ = written
+
+    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+        """False for one channel."""
+        return shape[1] > 1
+
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """The current images, grey."""
+        return to_grey(scene.now, scene.values)
+
+    def put(self, scene: Scene, drawn: Tensors) -> None:
+        """Where the mask is one box in a large image, nothing else is looked at."""
+        windows = scene.windows
+        if windows is None:
+            super().put(scene, drawn)
+            return
+        known = known_statistics(scene.now, scene.values)
+        wide = torch.promote_types(scene.now.dtype, torch.float32)
+        mean, std = (torch.tensor(one, dtype=wide, device=scene.now.device) for one in known or ((0.0,), (1.0,)))
+        for image, window in zip(*windows, strict=True):
+            part = scene.now[image][window]
+            grey = luma(part[None], scene.values)[0]
+            part.copy_(like(grey if known is None else (grey - column(mean, part.ndim)).div_(column(std, part.ndim)), part))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Jitter(Fill):
+    """Colour distortion: brightness, contrast, saturation and hue, in this order, each by a factor drawn per image.
+
+    The current image is changed as pixels in 0 to 1, with a clamp after every stage. Contrast is about the mean luma of the whole
+    image, also outside the boxes. Saturation and hue need three channels: of others only brightness and contrast change, and
+    nothing is marked where neither can.
+
+    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default they are taken to be pixels
+    uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then only
+    about where it should be.
+
+    Args:
+        brightness: b for a factor from max(0, 1 - b) to 1 + b, or (low, high), 0 or more: 0 is black, 1 changes nothing.
+        contrast: likewise: 0 is flat, 1 changes nothing.
+        saturation: likewise: 0 is grey, 1 changes nothing.
+        hue: h for a turn from -h to h around the circle of colours, or (low, high), within -0.5 to 0.5; 0 changes nothing.
+
+    Raises:
+        TypeError: values that are no numbers.
+        ValueError: values outside their range, low above high.
+
+    Source:
+        MC-SSL 3.2 names "colour distortions, recolouring" among the transformations of connected patches, 4.1 colour jittering
+        among the augmentations, neither with numbers. Numbers and pairs mean what they mean in torchvision's ColorJitter; the
+        defaults are those of BYOL and DINO; the fixed order and the name are ours.
+    """
+
+    brightness: Strength = 0.4
+    contrast: Strength = 0.4
+    saturation: Strength = 0.2
+    hue: Strength = 0.1
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            keep(self, name, _strength(name, getattr(self, name), 0.0, _LARGEST), single=False)
+        keep(self, "hue", _strength("hue", self.hue, -0.5, 0.5), single=False)
+        super().__post_init__()
+
+    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+        """False if nothing that is asked for can change images of so many channels."""
+        return any(low != still or high != still for low, high, still in self._ranges(shape[1]))
+
+    def draw(self, chance: Chance) -> Tensors:
+        """Four (B,) float32: the factors of brightness, contrast and saturation, and the turn of the hue."""
+        spread = chance.uniform(4).unbind(1)
+        return tuple(low + (high - low) * u for (low, high, _), u in zip(self._ranges(3), spread, strict=True))
+
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """The current images, recoloured; on the CPU only around the mask."""
+        now = scene.now
+        ranges = self._ranges(now.shape[1])
+        drawn = drawn[: len(ranges)]
+        used = [low != still or high != still for low, high, still in ranges]
+        if not scene.compact:
+            return _recolour(now, drawn, used, scene)
+        changed = torch.empty_like(now)
+        for image, inside in enumerate(scene.mask[:, 0]):
+            window = bounding_box(inside)
+            if window is not None:
+                one = slice(image, image + 1)
+                changed[(one, slice(None), *window)] = _recolour(now[one], [factor[one] for factor in drawn], used, scene, window)
+        return changed
+
+    def _ranges(self, channels: int) -> list[tuple[float, float, float]]:
+        """(low, high, the number that changes nothing) of each stage that images of so many channels go through."""
+        stages = [(self.brightness, 1.0), (self.contrast, 1.0)]
+        if channels == 3:
+            stages += [(self.saturation, 1.0), (self.hue, 0.0)]
+        ranges = []
+        for value, still in stages:
+            low, high = value if isinstance(value, tuple) else (still - value, still + value)
+            ranges.append((0.0 if still == 1.0 and low < 0.0 else low, high, still))
+        return ranges
+
+
+def _recolour(
+    images: Tensor, drawn: Sequence[Tensor], used: Sequence[bool], scene: Scene, window: Sequence[slice] | None = None
+) -> Tensor:
+    names = ("brightness", "contrast", "saturation", "hue")
+    factors = {name: factor for name, factor, here in zip(names, drawn, used, strict=False) if here}
+    return recolour(images, **factors, values=scene.values, window=window)
+
+
+def _strength(name: str, value: object, low: float, high: float) -> Strength:
+    """One number, from 0, or a pair within low to high."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return check_pair("Jitter", name, value, low, high)
+    return check_number("Jitter", name, value, 0.0, high)

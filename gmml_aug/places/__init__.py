@@ -1,0 +1,1 @@
+"""Where: boxes at any pixel, cells and blocks of a grid."""

@@ -1,0 +1,228 @@
+"""Where: boxes at any pixel, whose number follows from a share of the image or is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import high_half, low_half, scale
+from gmml_aug.checks import check_integer, check_integer_pair, check_number, check_pair
+from gmml_aug.fields import written
+from gmml_aug.places.base import check_shared
+
+Placement = Literal["wrap", "inside", "origin"]
+Range = float | tuple[float, float]
+
+_MOST = 4096  # boxes an image; beyond it the words of cover.py cost more than a mask of cells would
+_TINY = 1e-6  # of a pixel: what ceil and floor forgive a product of floats
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Boxes:
+    """Groups of connected pixels: axis-parallel boxes with edges at any pixel, drawn for every image anew.
+
+    Give ``ratio`` (boxes are painted until that share of the image is covered, to the pixel) or ``count``.
+
+    Args:
+        ratio: share of the image's pixels to cover, 0 to 1: a number is met exactly, ``round(ratio * pixels)``; from a pair
+            (low, high) each image draws an integer number of pixels, uniform from ceil(low n) to floor(high n).
+        count: number of boxes, or a pair (low, high) of integers to draw it from.
+        side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
+            with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
+        align: edge in pixels of a grid that box borders keep to; 1 leaves them free.
+        overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
+        placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
+            ``"inside"``: boxes lie whole in the image, which favours its centre; ``"origin"``: the release's rule, biased to the
+            lower right: corner uniform over 0 to S - align - 1 snapped down, side uniform from low to *below* high snapped to the
+            nearest multiple of align, then clipped.
+        shared: axes along which a box runs over the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
+            through the first axis of a clip. ``ratio``, ``side`` and ``align`` are then about the other axes.
+        invert: corrupt outside the boxes.
+        dims: number of spatial axes: 1 (signals), 2 (images), 3 (volumes, clips).
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: neither or both of ``ratio`` and ``count``; a share outside [0, 1]; low above high; ``align`` or ``count``
+            below 1; boxes so small that thousands would be needed; unknown ``shared`` axes.
+
+    Source:
+        GMML 3.1 for sides 5 to 25 % and ratios up to 35 %; 2.2 for free edges ("not aligned to patch boundaries"). The paper does
+        not say how boxes meet borders or how the ratio is met: wrapping and the exact trim are ours.
+    """
+
+    ratio: Range | None = None
+    count: int | tuple[int, int] | None = None
+    side: Range = (0.05, 0.25)
+    align: int = 1
+    overshoot: bool = False
+    placement: Placement = "wrap"
+    shared: tuple[int, ...] = ()
+    invert: bool = False
+    dims: int = 2
+    cell: ClassVar[int] = 1  # trimmed boxes leave the grid of `align`
+
+    def __post_init__(self) -> None:
+        if (self.ratio is None) == (self.count is None):
+            raise ValueError(
+                f"Boxes: ratio={self.ratio} and count={self.count} came. Give exactly one of them: ratio=(0.0, 0.35) covers a "
+                "share of the image, count=1 draws a number of boxes."
+            )
+        if self.ratio is not None:
+            keep(self, "ratio", check_pair("Boxes", "ratio", self.ratio, 0.0, 1.0))
+        if self.count is not None:
+            keep(self, "count", check_integer_pair("Boxes", "count", self.count, 1, _MOST))
+        keep(self, "side", check_pair("Boxes", "side", self.side, 0.0, 1.0), single=False)
+        keep(self, "align", check_integer("Boxes", "align", self.align, 1))
+        keep(self, "dims", check_integer("Boxes", "dims", self.dims, 1, 3))
+        keep(self, "shared", check_shared("Boxes", self.shared, self.dims), single=False)
+        for name in ("overshoot", "invert"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"Boxes: {name}={getattr(self, name)!r} is not True or False.")
+        if self.placement not in get_args(Placement):
+            raise ValueError(
+                f"Boxes: placement={self.placement!r} is unknown. Allowed are {', '.join(map(repr, get_args(Placement)))}."
+            )
+        if self.overshoot and self.ratio is None:
+            raise ValueError("Boxes: overshoot=True needs a ratio to pass; boxes given by count are always whole. Leave it out.")
+        if self.most > _MOST:
+            raise ValueError(
+                f"Boxes: side={self.side} with ratio={self.ratio} would need {self.most} boxes an image; at most {_MOST} are "
+                "drawn. Raise side (shares of a side, 0 to 1) or lower ratio."
+            )
+
+    __repr__ = written
+
+    @property
+    def most(self) -> int:
+        """How many boxes are drawn for an image: with a ratio, enough that almost no image runs out of them.
+
+        The covered share after N boxes has mean 1 - exp(-m N), with m the mean share of a box; this is the N whose mean lies
+        three standard deviations above the target. What chance leaves over is covered by one last box as large as the image.
+        """
+        if self.count is not None:
+            return self.count if isinstance(self.count, int) else self.count[1]
+        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
+        mean = ((low + high) / 2) ** self._free
+        square = ((low * low + low * high + high * high) / 3) ** self._free
+        if mean <= 0.0:
+            return _MOST + 1
+        share = min(self._high_ratio, 0.95)
+        # more is due where boxes crowd in the middle or are clipped, and for the coarse statistics of few long boxes in 1-D
+        crowding = 1.0 + 0.5 * self._free if self.placement != "wrap" else 1.3 if self._free == 1 else 1.0
+        need = -math.log(1.0 - share) * crowding
+        if need == 0.0:
+            return 1
+        spread = 9.0 * square * share / ((1.0 - share) * need)
+        return math.ceil(((math.sqrt(spread) + math.sqrt(spread + 4.0 * mean * need)) / (2.0 * mean)) ** 2)
+
+    def words(self, size: Sequence[int]) -> int:
+        """64-bit words of chance that one image's boxes take, whatever its size."""
+        return 1 + self._free * (self.most + (self.ratio is not None))
+
+    @property
+    def _free(self) -> int:
+        return self.dims - len(self.shared)
+
+    @property
+    def _high_ratio(self) -> float:
+        return self.ratio[1] if isinstance(self.ratio, tuple) else float(self.ratio or 0.0)
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Raise ValueError if the grid of ``align`` is coarser than an image of this size."""
+        if self.align > min(size):
+            raise ValueError(
+                f"Boxes: align={self.align} is larger than the image, whose sides are {tuple(size)}. Allowed is 1 to {min(size)}."
+            )
+
+    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
+        """(B,) int64 number of pixels to cover, from (B, `words`) int64; None if the boxes are counted."""
+        if self.ratio is None:
+            return None
+        least, values = self.amount(size)
+        return torch.full_like(words[:, 0], least) if values == 1 else least + scale(high_half(words[:, 0]), values)
+
+    def amount(self, size: Sequence[int]) -> tuple[int, int]:
+        """The least of what an image draws, pixels or boxes, and how many values there are from it on."""
+        if self.ratio is None:
+            low, high = self.count if isinstance(self.count, tuple) else (self.most, self.most)
+            return low, high - low + 1
+        pixels = math.prod(size)
+        if not isinstance(self.ratio, tuple):
+            return round(self.ratio * pixels), 1
+        low, high = math.ceil(self.ratio[0] * pixels - _TINY), math.floor(self.ratio[1] * pixels + _TINY)
+        if low > high:  # no whole number of pixels in so small an image: the nearest to the middle
+            return round((self.ratio[0] + self.ratio[1]) / 2 * pixels), 1
+        return low, high - low + 1
+
+    def sides(self, length: int) -> tuple[int, int, int]:
+        """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``align``.
+
+        With ``placement="origin"`` all three are pixels, before they are snapped.
+        """
+        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
+        step = self.align
+        if self.placement == "origin":
+            least = max(round(low * length), step)
+            return least, max(round(high * length) - least, 1), max(length - step, 1)
+        cells = -(-length // step)
+        least = min(max(round(low * length / step), 1), cells)
+        return least, min(max(round(high * length / step), least), cells) - least + 1, cells
+
+    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
+        """Draw the boxes before any stop: (B, `most` (+ 1 with a ratio), 2 F) int64 starts and sizes on the F free axes.
+
+        Args:
+            words: (B, `words`) int64 of chance.
+            size: the sizes of the axes that are not shared.
+        """
+        self.check_size(size)
+        word = words[:, 1:].reshape(words.shape[0], -1, self._free)  # (B, N, free axes)
+        sides, starts = high_half(word[:, : self.most]), low_half(word[:, : self.most])
+        parts = [self._axis(sides[..., d], starts[..., d], size[d]) for d in range(self._free)]
+        boxes = torch.stack([start for start, _ in parts] + [extent for _, extent in parts], dim=2)
+        if self.ratio is not None:  # the last one covers whatever is left, from any pixel
+            last = [scale(low_half(word[:, -1:, d]), size[d]) for d in range(self._free)]
+            last += [torch.full_like(last[0], length) for length in size]
+            return torch.cat([boxes, torch.stack(last, dim=2)], dim=1)
+        if isinstance(self.count, tuple):
+            least, values = self.amount(size)
+            drawn = least + scale(low_half(words[:, :1]), values)
+            number = torch.arange(self.most, device=words.device)
+            boxes = boxes.masked_fill((number >= drawn)[..., None], 0)
+        return boxes
+
+    def _axis(self, side: Tensor, start: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Start and extent in pixels along one axis, from 32 random bits each."""
+        step, (least, values, places) = self.align, self.sides(length)
+        extent = least + scale(side, values)
+        if self.placement == "origin":
+            corner = scale(start, places)
+            if step > 1:
+                extent = ((extent + step // 2) // step * step).clamp(min=step)
+                corner = corner // step * step
+            return corner, torch.minimum(extent, length - corner)
+        corner = scale(start, places - extent + 1 if self.placement == "inside" else places)
+        if step == 1:
+            return corner, extent
+        end = corner + extent
+        beyond = end > places
+        end = torch.where(beyond, (end - places) * step + length, (end * step).clamp(max=length))
+        return corner * step, end - corner * step
+
+
+def keep(owner: object, name: str, value: object, *, single: bool = True) -> None:
+    """Store a checked value on a frozen dataclass; a pair of equal numbers is that number."""
+    if single and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]
+    object.__setattr__(owner, name, value)
+
+
+def check_ratio(who: str, name: str, value: object) -> float:
+    """A share of the image, 0 to 1."""
+    return check_number(who, name, value, 0.0, 1.0)

@@ -1,0 +1,242 @@
+"""Where, on a grid: the token masks of masked image modelling, as pixels. `Cells` are single, `Blocks` are rectangles of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import high_half, low_half, scale, to_uniform
+from gmml_aug.checks import check_integer, check_pair
+from gmml_aug.fields import written
+from gmml_aug.places.base import check_shared
+from gmml_aug.places.boxes import Range, keep
+
+_TINY = 1e-6  # of a cell: what ceil and floor forgive a product of floats
+_MISSES = 10  # attempts in a row without a block after which an image gets no more
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Cells:
+    """Random cells of a grid, an exact number of them, none twice.
+
+    Args:
+        size: edge of a cell in pixels, for token masks the patch size. The last cell of an axis that it does not divide is smaller.
+        ratio: share of the cells: of a number r, ceil(r n) cells; from a pair each image draws a whole number, uniform from
+            ceil(low n) to floor(high n).
+        shared: axes over which the cells run through, as tubes through time.
+        invert: corrupt all other cells instead.
+        dims: number of spatial axes.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a share outside [0, 1], low above high, ``size`` below 1, unknown ``shared`` axes; at the call, images smaller
+            than one cell.
+
+    Source:
+        MAE (He et al. 2021) takes 75 % of the patches, SimMIM (Xie et al. 2021) 60 % of cells of 32 pixels; both round up.
+    """
+
+    size: int
+    ratio: Range
+    shared: tuple[int, ...] = ()
+    invert: bool = False
+    dims: int = 2
+    overshoot: ClassVar[bool] = False
+
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        keep(self, "size", check_integer("Cells", "size", self.size, 1))
+        keep(self, "ratio", check_pair("Cells", "ratio", self.ratio, 0.0, 1.0))
+        _keep_common(self, "Cells")
+
+    @property
+    def cell(self) -> int:
+        """Edge of the grid."""
+        return self.size
+
+    def words(self, size: Sequence[int]) -> int:
+        """One to draw the number, and one a cell."""
+        return 1 + math.prod(_grid(size, self.size))
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Raise ValueError if images are smaller than a cell."""
+        _check_room("Cells", self.size, size)
+
+    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
+        """None: the number of cells says it all."""
+        return None
+
+    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, most, 2 D) int64 cells: those whose words come first when they are sorted."""
+        grid = _grid(size, self.size)
+        total = math.prod(grid)
+        count, most = _number(words[:, 0], self.ratio, total)
+        most = max(most, 1)  # a list of boxes is never empty
+        chosen = words[:, 1 : 1 + total].argsort(dim=1)[:, :most]  # (B, most) numbers of cells, none twice
+        corners: list[Tensor] = []
+        for length in reversed(grid):
+            corners.insert(0, chosen % length)
+            chosen = torch.div(chosen, length, rounding_mode="floor")
+        boxes = _in_pixels(torch.stack([*corners, *(torch.ones_like(corner) for corner in corners)], dim=2), self.size, size)
+        number = torch.arange(most, device=words.device)
+        return boxes.masked_fill((number >= count[:, None])[..., None], 0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Blocks:
+    """Rectangular blocks of cells of a grid, until a share of the cells is covered, never more.
+
+    Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
+    log-uniform, both sides rounded; the corner uniform. A block that is as long as the grid along an axis, covers nothing new or
+    too much is left out. An image gets no more blocks once ten in a row were left out.
+
+    Args:
+        size: edge of a cell in pixels, for token masks the patch size.
+        ratio: share of the cells at which it ends: a number, or (low, high) that each image draws from uniformly; floor(ratio n)
+            cells.
+        least: cells of the smallest block.
+        aspect: (low, high) of height / width.
+        attempts: how many blocks are drawn for an image at most.
+        shared: axes over which the blocks run through, as tubes through time; two are left free.
+        invert: corrupt all other cells instead.
+        dims: number of spatial axes.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a share outside [0, 1], low above high, ``aspect`` not above 0, a number below 1; other than two free axes; at
+            the call, images of fewer than two cells along an axis.
+
+    Source:
+        BEiT (Bao et al. 2021): blocks of at least 16 patches, aspect 0.3 to 1 / 0.3, until 40 %; iBOT (Zhou et al. 2021) draws the
+        share. ``attempts``, an end to the loop that both have, is ours.
+    """
+
+    size: int
+    ratio: Range
+    least: int = 16
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    attempts: int = 32
+    shared: tuple[int, ...] = ()
+    invert: bool = False
+    dims: int = 2
+    overshoot: ClassVar[bool] = False
+
+    __repr__ = written
+
+    def __post_init__(self) -> None:
+        keep(self, "size", check_integer("Blocks", "size", self.size, 1))
+        keep(self, "least", check_integer("Blocks", "least", self.least, 1))
+        keep(self, "attempts", check_integer("Blocks", "attempts", self.attempts, 1, 512))
+        keep(self, "ratio", check_pair("Blocks", "ratio", self.ratio, 0.0, 1.0))
+        keep(self, "aspect", check_pair("Blocks", "aspect", self.aspect, 1e-3, 1e3), single=False)
+        _keep_common(self, "Blocks")
+        if self.dims - len(self.shared) != 2:
+            raise ValueError(
+                f"Blocks: dims={self.dims} with shared={self.shared} leaves {self.dims - len(self.shared)} axes, but a block has "
+                "two. Give dims=2, or dims=3 with one shared axis."
+            )
+
+    @property
+    def cell(self) -> int:
+        """Edge of the grid."""
+        return self.size
+
+    def words(self, size: Sequence[int]) -> int:
+        """One for the share, two a block."""
+        return 1 + 2 * self.attempts
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Raise ValueError if images are smaller than two cells along an axis."""
+        _check_room("Blocks", self.size, size, cells=2)
+
+    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
+        """None: the blocks keep to their share themselves."""
+        return None
+
+    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, attempts, 4) int64 blocks; those that were left out have no size."""
+        rows, columns = _grid(size, self.size)
+        low, high = self.ratio if isinstance(self.ratio, tuple) else (self.ratio, self.ratio)
+        share = low + (high - low) * to_uniform(words[:, 0]).double()
+        left = (share * (rows * columns) + _TINY).floor().long()  # (B,) cells
+        # float64: rounding must come out alike on every device, and exp and sqrt differ in their last bit only
+        area, stretch = to_uniform(words[:, 1::2]).double(), _lower_uniform(words[:, 1::2]).double()
+        stretch = (math.log(self.aspect[0]) + stretch * math.log(self.aspect[1] / self.aspect[0])).exp()
+        down, across = high_half(words[:, 2::2]), low_half(words[:, 2::2])
+        row, column = torch.arange(rows, device=words.device)[:, None], torch.arange(columns, device=words.device)
+        covered = torch.zeros(words.shape[0], rows, columns, dtype=torch.bool, device=words.device)
+        misses = torch.zeros_like(left)
+        found: list[Tensor] = []
+        for number in range(self.attempts):
+            cells = self.least + area[:, number] * (left - self.least)
+            height = (cells * stretch[:, number]).clamp(min=0.25).sqrt().round().long()
+            width = (cells / stretch[:, number]).clamp(min=0.25).sqrt().round().long()
+            top = scale(down[:, number], (rows - height + 1).clamp(min=1))
+            start = scale(across[:, number], (columns - width + 1).clamp(min=1))
+            inside = _between(row, top, height) & _between(column, start, width)
+            new = (inside & ~covered).flatten(1).sum(1)
+            fits = (height >= 1) & (width >= 1) & (height < rows) & (width < columns)
+            taken = fits & (new > 0) & (new <= left) & (misses < _MISSES)
+            covered = covered | (inside & taken[:, None, None])
+            left = left - new * taken
+            misses = (misses + 1) * ~taken
+            found.append(torch.stack([top, start, height, width], dim=1) * taken[:, None])
+        return _in_pixels(torch.stack(found, dim=1), self.size, size)
+
+
+def _keep_common(owner: Cells | Blocks, who: str) -> None:
+    keep(owner, "dims", check_integer(who, "dims", owner.dims, 1, 3))
+    keep(owner, "shared", check_shared(who, owner.shared, owner.dims), single=False)
+    if not isinstance(owner.invert, bool):
+        raise TypeError(f"{who}: invert={owner.invert!r} is not True or False.")
+
+
+def _grid(size: Sequence[int], cell: int) -> list[int]:
+    return [-(-length // cell) for length in size]
+
+
+def _check_room(who: str, cell: int, size: Sequence[int], cells: int = 1) -> None:
+    if any(length < cell if cells == 1 else -(-length // cell) < cells for length in size):
+        raise ValueError(
+            f"{who}: size={cell} is too large for images whose sides are {tuple(size)}: {cells} of it must fit along every axis. "
+            f"Allowed is up to {min(size) if cells == 1 else max(min(size) - 1, 1)}."
+        )
+
+
+def _number(word: Tensor, ratio: Range, total: int) -> tuple[Tensor, int]:
+    """(B,) int64 how many cells, and the most that any image may have."""
+    if not isinstance(ratio, tuple):
+        count = math.ceil(ratio * total - _TINY)
+        return torch.full_like(word, count), count
+    low, high = math.ceil(ratio[0] * total - _TINY), math.floor(ratio[1] * total + _TINY)
+    if low > high:  # no whole number of cells in so small a grid: the nearest to the middle
+        low = high = round((ratio[0] + ratio[1]) / 2 * total)
+    return low + scale(high_half(word), high - low + 1), high
+
+
+def _in_pixels(boxes: Tensor, cell: int, size: Sequence[int]) -> Tensor:
+    """Boxes (B, N, 2 D) of cells as boxes of pixels, cut at the border."""
+    dims = len(size)
+    columns = [boxes[..., d] * cell for d in range(dims)]
+    for d, length in enumerate(size):
+        end = ((boxes[..., d] + boxes[..., dims + d]) * cell).clamp(max=length)
+        columns.append((end - columns[d]) * (boxes[..., dims + d] > 0))
+    return torch.stack(columns, dim=-1)
+
+
+def _between(at: Tensor, start: Tensor, extent: Tensor) -> Tensor:
+    start, extent = start[:, None, None], extent[:, None, None]
+    return (at >= start) & (at < start + extent)
+
+
+def _lower_uniform(word: Tensor) -> Tensor:
+    """Float32 in [0, 1) from the 24 bits below those of `to_uniform`."""
+    return ((word >> 16) & 0xFFFFFF).to(torch.float32) * 2.0**-24

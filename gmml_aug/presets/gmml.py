@@ -1,0 +1,167 @@
+"""GMML's recipe, its ablations, and the mixtures of its relatives SiT and MC-SSL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from gmml_aug.checks import check_number
+from gmml_aug.compose import Chain, InBoxes, OneOf
+from gmml_aug.corruption import Corruption
+from gmml_aug.fills.blur import Blur
+from gmml_aug.fills.colour import Grey, Jitter
+from gmml_aug.fills.noise import Noise
+from gmml_aug.fills.replace import Alien, Zeros
+from gmml_aug.functional import Values
+from gmml_aug.places.boxes import Boxes
+
+
+def gmml(
+    *, values: Values | None = None, zeros: float = 0.0, budget: float | None = None, alone: Literal["error", "skip"] = "error"
+) -> Chain:
+    """GMML's recipe: noise, then alien content, then one grey and one blurred box, one after the other.
+
+    Noise covers 0 to 35 % of an image and alien content another 0 to 35 %, in boxes with sides of 5 to 25 % of the image's; one
+    box with sides of 5 to 100 % is turned grey, and one is blurred with sigma 0.1 to 1.1 and a kernel of 3 to 15 taps. Boxes
+    may overlap.
+
+    Args:
+        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images.
+        zeros: share of the images that draw zeros instead of noise.
+        budget: largest share that noise and alien content may cover together; 0.7 is where it ends by itself.
+        alone: what `Alien` does with a batch of one.
+
+    Source:
+        GMML 3.1 for every number and the order; 2.2 iii for the one donor. "Noise or zeros" in 3.1 is read as a choice per image;
+        noise alone is the default because the combination of noise and alien did best in 3.3.1 (figure 5). That the grey and
+        the blurred box lie whole in the image, and happen to every image, is our reading.
+    """
+    share = check_number("presets.gmml", "zeros", zeros, 0.0, 1.0)
+    noise = Noise() if share == 0.0 else Zeros() if share == 1.0 else OneOf([Zeros(), Noise()], weights=[share, 1.0 - share])
+    some = Boxes(ratio=(0.0, 0.35), side=(0.05, 0.25))
+    one = Boxes(count=1, side=(0.05, 1.0), placement="inside")
+    return Chain(
+        [
+            InBoxes(some, noise),
+            InBoxes(some, Alien(alone=alone)),
+            InBoxes(one, Grey()),
+            InBoxes(one, Blur(sigma=(0.1, 1.1), kernel=(3, 15))),
+        ],
+        budget=budget,
+        values=values,
+    )
+
+
+def gmml_reference(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
+    """The behaviour of the authors' release: per image either noise or alien content, with equal chance.
+
+    Noise covers a share drawn from 50 to 75 %, alien content 30 %; sides reach from 1 pixel to 30 % of the image; painting stops
+    with the whole box that passes the share; corners never reach the last row and column, and boxes are clipped at the borders,
+    so that the upper left is covered less. A donor is never the image itself here, which the release allows.
+
+    Args:
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
+    Source:
+        The observed behaviour of the release, not the paper; held against recorded statistics of it.
+    """
+    noise = Boxes(ratio=(0.5, 0.75), side=(0.0, 0.3), overshoot=True, placement="origin")
+    alien = replace(noise, ratio=0.3)
+    return Chain([OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))])], values=values)
+
+
+def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
+    """The behaviour of SiT's release: per image either zeros or alien content, with equal chance.
+
+    Zeros cover 50 %, alien content 30 %, in the boxes of `gmml_reference`: whole boxes until the share is passed, clipped at the
+    borders. A donor is never the image itself here, which the release allows.
+
+    Args:
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
+    Source:
+        The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: 0.5 and 0.3 are
+        met exactly, but for the overshoot. No text of the paper was at hand.
+    """
+    zeros = Boxes(ratio=0.5, side=(0.0, 0.3), overshoot=True, placement="origin")
+    alien = replace(zeros, ratio=0.3)
+    return Chain([OneOf([InBoxes(zeros, Zeros()), InBoxes(alien, Alien(alone=alone))])], values=values)
+
+
+def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
+    """MC-SSL's policy after cropping and flipping: colour jitter, grey, blur, then either noise or alien content.
+
+    Jitter happens to 80 % of the images, grey to 20 %, blur to 50 %, each over the whole image, which the mask says: it is what
+    the student has to undo, for its teacher sees clean images; `kinds` tells the boxes from it. Then noise covers 50 %, or alien
+    content 30 %, with equal chance, in the boxes of `sit`.
+
+    Args:
+        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images, which jitter needs.
+        alone: what `Alien` does with a batch of one.
+
+    Source:
+        MC-SSL 4.1 for the order: "colour jittering, converting to grey-scale, blurring, random drop, and random replace", each at
+        random, after SiT's policy; 3.2 for dropping, which replaces "random connected patches with noise". Neither gives numbers.
+        Shares and boxes are the observed behaviour of SiT's release, as in `sit`, whose zeros become the noise of 3.2. The
+        strengths, sigma 0.1 to 2 and the chances of jitter and grey are those of DINO, which the recipe of 4.1 follows elsewhere;
+        that blur happens to half of the images (DINO: 1, 0.1 and 0.5 by kind of view) and has 13 taps (three sigmas) is ours.
+    """
+    whole = Boxes(count=1, side=1.0, placement="inside")
+    noise = Boxes(ratio=0.5, side=(0.0, 0.3), overshoot=True, placement="origin")
+    alien = replace(noise, ratio=0.3)
+    return Chain(
+        [
+            InBoxes(whole, Jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1), p=0.8),
+            InBoxes(whole, Grey(), p=0.2),
+            InBoxes(whole, Blur(sigma=(0.1, 2.0), kernel=13), p=0.5),
+            OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))]),
+        ],
+        values=values,
+    )
+
+
+def ablation(
+    *,
+    kind: Literal["none", "zeros", "noise", "replace", "comb1", "comb2"] = "comb1",
+    ratio: float = 0.7,
+    values: Values | None = None,
+    alone: Literal["error", "skip"] = "error",
+) -> Chain:
+    """The corruptions that GMML's ablations compare: one kind of content, or several one after the other, up to a ratio.
+
+    The share is drawn per image between 0 and ``ratio``. Where contents are combined each gets an equal part of it, one after the
+    other, so that together they cover up to ``ratio``; boxes may overlap.
+
+    Args:
+        kind: ``"none"`` (nothing is touched: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
+            ``"comb1"`` (noise, then alien content), ``"comb2"`` (zeros, noise, alien content).
+        ratio: largest share of an image, 0 to 1; the paper has 0.7 for the kinds, and 0.1 to 1.0 for the extent.
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
+    Raises:
+        TypeError: ``ratio`` is no number.
+        ValueError: an unknown kind, a ratio outside 0 to 1.
+
+    Source:
+        GMML 3.3.1 and figure 5 for the kinds and "upto 70%", 3.3.2 and figure 6 for the ratios. The default is the best kind at
+        that ratio. Sides of 5 to 25 % are those of 3.1, which also combines by one step after the other and gives noise and alien
+        content half of 0.7 each; that three get a third each, and a uniform share, are our readings.
+    """
+    contents: dict[str, list[Corruption]] = {
+        "none": [],
+        "zeros": [Zeros()],
+        "noise": [Noise()],
+        "replace": [Alien(alone=alone)],
+        "comb1": [Noise(), Alien(alone=alone)],
+        "comb2": [Zeros(), Noise(), Alien(alone=alone)],
+    }
+    if kind not in contents:
+        raise ValueError(f"presets.ablation: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, contents))}.")
+    most = check_number("presets.ablation", "ratio", ratio, 0.0, 1.0)
+    if kind == "none":  # boxes that cover nothing: a chain needs a part
+        return Chain([InBoxes(Boxes(ratio=0.0), Zeros())], values=values)
+    boxes = Boxes(ratio=(0.0, most / len(contents[kind])), side=(0.05, 0.25))
+    return Chain([InBoxes(boxes, content) for content in contents[kind]], values=values)

@@ -1,0 +1,127 @@
+"""The masking rules of GMML's relatives as corruptions; `gmml_aug.presets` lists them.
+
+These methods mask tokens inside a model. Here the same masks fall on pixels, filled with zeros (the mean colour of normalised
+images) unless another fill is given; ``gmml_aug.patch_mask(mask, patch_size=patch, form="flat")`` is what their models take.
+"""
+
+from __future__ import annotations
+
+from gmml_aug.checks import check_number
+from gmml_aug.compose import Chain, InBoxes
+from gmml_aug.corruption import Fill
+from gmml_aug.fills.replace import Zeros
+from gmml_aug.functional import Values
+from gmml_aug.places.boxes import Boxes
+from gmml_aug.places.grid import Blocks, Cells
+
+
+def mae(*, patch: int = 16, ratio: float = 0.75, fill: Fill | None = None, values: Values | None = None) -> Chain:
+    """Random patches: 75 % of them, the same number in every image.
+
+    Args:
+        patch: edge of a patch in pixels.
+        ratio: share of the patches; of n patches ceil(ratio n) are masked.
+        fill: what the masked patches hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        MAE (He et al. 2021): 75 %, uniform without replacement. Zeros on the pixels instead of dropped tokens is ours.
+    """
+    return Chain([InBoxes(Cells(size=patch, ratio=ratio), fill or Zeros())], values=values)
+
+
+def simmim(*, cell: int = 32, ratio: float = 0.6, fill: Fill | None = None, values: Values | None = None) -> Chain:
+    """Random cells larger than patches: 60 % of the cells of 32 pixels, the same number in every image.
+
+    Args:
+        cell: edge of a cell in pixels, a multiple of the model's patch.
+        ratio: share of the cells; of n cells ceil(ratio n) are masked.
+        fill: what the masked cells hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        SimMIM (Xie et al. 2021): cells of 32 pixels, 60 %.
+    """
+    return Chain([InBoxes(Cells(size=cell, ratio=ratio), fill or Zeros())], values=values)
+
+
+def beit(*, patch: int = 16, ratio: float = 0.4, least: int = 16, fill: Fill | None = None, values: Values | None = None) -> Chain:
+    """Blocks of patches, until 40 % of them are masked, never more.
+
+    Args:
+        patch: edge of a patch in pixels.
+        ratio: share of the patches at which the blocks end.
+        least: patches of the smallest block.
+        fill: what the masked patches hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        BEiT (Bao et al. 2021): at least 16 patches a block, aspect ratio log-uniform in 0.3 to 1 / 0.3, 40 %.
+    """
+    return Chain([InBoxes(Blocks(size=patch, ratio=ratio, least=least), fill or Zeros())], values=values)
+
+
+def ibot(
+    *,
+    patch: int = 16,
+    ratio: float = 0.3,
+    spread: float = 0.2,
+    p: float = 0.5,
+    fill: Fill | None = None,
+    values: Values | None = None,
+) -> Chain:
+    """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
+
+    Args:
+        patch: edge of a patch in pixels.
+        ratio: mean share of the patches at which the blocks end.
+        spread: the share is uniform from ratio - spread to ratio + spread.
+        p: share of the images that are masked.
+        fill: what the masked patches hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Raises:
+        ValueError: ``spread`` reaches beyond 0 or 1.
+
+    Source:
+        iBOT (Zhou et al. 2021): nothing with chance 0.5, else 0.3 with spread 0.2. Its blocks are BEiT's.
+    """
+    spread = check_number("presets.ibot", "spread", spread, 0.0, min(ratio, 1.0 - ratio))
+    blocks = Blocks(size=patch, ratio=(ratio - spread, ratio + spread))
+    return Chain([InBoxes(blocks, fill or Zeros(), p=p)], values=values)
+
+
+def specaugment(
+    *, bands: int = 2, frequency: float = 0.2, time: float = 0.2, fill: Fill | None = None, values: Values | None = None
+) -> Chain:
+    """Bands of frequencies and bands of times in spectrograms (B, C, F, T).
+
+    Args:
+        bands: how many of each.
+        frequency: widest band of frequencies, as a share of F; the width is uniform from one line to it.
+        time: widest band of times, as a share of T.
+        fill: what the bands hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        SpecAugment (Park et al. 2019): widths uniform up to a maximum, two bands of each in its larger policies. Its widths are
+        numbers of lines and may be 0; shares of the image, and one line at least, are ours.
+    """
+    lines = Boxes(count=bands, side=(0.0, frequency), placement="inside", shared=(1,))
+    columns = Boxes(count=bands, side=(0.0, time), placement="inside", shared=(0,))
+    return Chain([InBoxes(lines, fill or Zeros()), InBoxes(columns, fill or Zeros())], values=values)
+
+
+def tubes(*, patch: int = 16, ratio: float = 0.9, fill: Fill | None = None, values: Values | None = None) -> Chain:
+    """The same random patches in all frames of a clip (B, C, T, H, W): 90 % of them.
+
+    Args:
+        patch: edge of a patch in pixels.
+        ratio: share of the patches; of n patches ceil(ratio n) are masked.
+        fill: what the masked patches hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        VideoMAE (Tong et al. 2022): tube masking, 90 %.
+    """
+    return Chain([InBoxes(Cells(size=patch, ratio=ratio, shared=(0,), dims=3), fill or Zeros())], values=values)
