@@ -14,10 +14,9 @@ from torch import Tensor
 
 import gmml_aug as ga
 import gmml_models as gm
-from gmml_aug import values as raw
-from gmml_aug.backends.reference import paint
-from gmml_aug.backends.reference.paint import Bounds
-from gmml_aug.backends.triton import paint as fused
+from gmml_aug.backends.base import backend_of
+from gmml_aug.backends.call import Batch, Maps
+from gmml_aug.values import normalise as normalise_bytes
 
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -46,9 +45,10 @@ def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     images = torch.randn(case.shape, device=device).to(case.dtype)
     plan = corrupt.sample(case.shape, keys=keys, backend="torch")
-    program, bounds, buffer = corrupt.program, Bounds(), torch.empty_like(images)
-    one, mask, _ = fused.paint(program, images, images, plan, bounds)
-    other, touched = paint.paint(program, images, images, plan, bounds)
+    program, buffer = corrupt.program, torch.empty_like(images)
+    batch = Batch(images, images, Maps(), None, images.dtype)
+    one, mask, _ = backend_of("triton").paint(program, batch, plan)
+    other, touched, _ = backend_of("reference").paint(program, batch, plan)
     assert torch.equal(mask, touched), "the masks differ"
     same = corrupt.sample(case.shape, keys=keys, backend="fused")
     assert all(map(torch.equal, same.boxes, plan.boxes)), "the plans differ"
@@ -57,9 +57,9 @@ def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     no_blur = plan.only(0, 1, 2)
     contenders: dict[str, Callable[[], object]] = {
         "copy": lambda: buffer.copy_(images),
-        "apply, fused": lambda: fused.paint(program, images, images, plan, bounds),
-        "apply, fused without blur": lambda: fused.paint(program, images, images, no_blur, bounds),
-        "apply, torch": lambda: paint.paint(program, images, images, plan, bounds),
+        "apply, fused": lambda: backend_of("triton").paint(program, batch, plan),
+        "apply, fused without blur": lambda: backend_of("triton").paint(program, batch, no_blur),
+        "apply, torch": lambda: backend_of("reference").paint(program, batch, plan),
         "sample, fused": lambda: corrupt.sample(case.shape, keys=keys, backend="fused"),
         "sample, torch": lambda: corrupt.sample(case.shape, keys=keys, backend="torch"),
         "call, fused": lambda: corrupt(images, keys=keys, backend="fused"),
@@ -142,7 +142,7 @@ def training_share(name: str, case: Case, device: torch.device, rounds: int, *, 
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type == "cuda")
     corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     stored = torch.randint(0, 256, case.shape, dtype=torch.uint8, device=device)
-    clean = raw.normalise(stored, STATISTICS, torch.bfloat16)
+    clean = normalise_bytes(stored, STATISTICS, torch.bfloat16)
     ready = corrupt(clean, keys=keys)
 
     def step(images: Tensor, mask: Tensor, target: Tensor) -> None:

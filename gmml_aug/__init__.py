@@ -13,18 +13,20 @@ from gmml_aug.adapters.collate import CollateCorrupt
 from gmml_aug.adapters.loops import Module, TimmCorrupt
 from gmml_aug.chance import Chance, keys
 from gmml_aug.compose import Chain, InBoxes, OneOf
-from gmml_aug.corruption import Corrupted, Corruption, Fill
+from gmml_aug.corruption import Corrupted, CorruptedPair, Corruption
 from gmml_aug.figures.show import show
+from gmml_aug.fills.base import Fill
 from gmml_aug.fills.blur import Blur
 from gmml_aug.fills.colour import Grey, Jitter
 from gmml_aug.fills.noise import Noise
 from gmml_aug.fills.replace import Alien, Constant, Mean, Shuffle, Zeros
 from gmml_aug.functional import patch_mask
+from gmml_aug.ops import register_operation
+from gmml_aug.places.base import Place
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.places.grid import Blocks, Cells
 from gmml_aug.plan import Plan
-from gmml_aug.program import Scene
-from gmml_aug.values import CorruptedPair
+from gmml_aug.scene import Scene
 
 __all__ = [
     "Alien",
@@ -47,6 +49,7 @@ __all__ = [
     "Module",
     "Noise",
     "OneOf",
+    "Place",
     "Plan",
     "Scene",
     "Shuffle",
@@ -56,6 +59,7 @@ __all__ = [
     "keys",
     "patch_mask",
     "presets",
+    "register_operation",
     "show",
 ]
 __version__ = "0.1.0"

@@ -1,29 +1,19 @@
-"""What fits what: images, maps and plans against a program, before any work."""
+"""A call against a program: images, maps, plans, shares and lengths that fit it, before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gmml_aug import checks
-from gmml_aug.backends.reference.paint import Bounds
-from gmml_aug.places.base import free_axes
+from gmml_aug.backends.call import Maps, Request
+from gmml_aug.places.base import Place, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
-
-
-def check_call(
-    images: Tensor, program: Program, donors: Tensor | None, allowed: Tensor | None, forced: Tensor | None, backend: str
-) -> int | None:
-    """What a call gets beside its chance; the number of images in its bank, None without one."""
-    check_images(images, program)
-    if donors is not None:
-        checks.check_donors(donors, images)
-    bounds(images, allowed, forced)
-    wants_fused(backend, program, images, images if donors is None else donors)
-    return None if donors is None or donors is images else donors.shape[0]
+from gmml_aug.values import NORMALISED, Values
 
 
 def check_images(images: Tensor, program: Program) -> None:
@@ -37,18 +27,36 @@ def check_images(images: Tensor, program: Program) -> None:
     program.check_channels(images.shape[1])
 
 
-def bounds(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Bounds:
+def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Maps:
     """The maps of a call, checked against its images."""
-    for name, bound in (("allowed", allowed), ("forced", forced)):
-        if bound is not None:
-            checks.check_bound(name, bound, images)
-    return Bounds(allowed, forced)
+    for name, one in (("allowed", allowed), ("forced", forced)):
+        if one is not None:
+            checks.check_map(name, one, images)
+    return Maps(allowed, forced)
 
 
-def check_chance(
-    device: torch.device | str | None, keys: Tensor | None, generator: torch.Generator | None, bank: int | None, batch: int
-) -> torch.device:
-    """Where a plan's chance comes from; the device that it is made on."""
+def check_donors(images: Tensor, donors: Tensor | None) -> int | None:
+    """The number of images in the bank, None without one."""
+    if donors is None or donors is images:
+        return None
+    checks.check_donors(donors, images)
+    return donors.shape[0]
+
+
+def check_sampling(
+    program: Program,
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator | None,
+    keys: Tensor | None,
+    bank: int | None,
+    device: torch.device | str | None,
+    ratios: Any,
+    lengths: Any,
+) -> tuple[torch.device, Request]:
+    """What a plan is asked for; its keys are still to be drawn where none came (they are empty then)."""
+    shape = checks.check_shape(shape, program.dims)
+    batch = shape[0]
     if bank is not None:
         checks.check_integer("sample", "bank", bank, 1)
     if keys is not None and generator is not None:
@@ -63,19 +71,73 @@ def check_chance(
         checks.check_keys(keys, batch, where)
     elif generator is not None:
         checks.check_generator(generator, where)
-    return where
-
-
-def check_size(shape: Sequence[int], program: Program) -> None:
-    """Images (B, C, *S) in which the boxes have room, of as many channels as there are statistics."""
+    donors, own = (batch, True) if bank is None else (bank, False)
+    working = tuple(step.fill.applies_to(shape, donors=donors, from_batch=own) for step in program.steps)
     for place in program.places:
         if place is not None:
-            place.check_size([shape[2 + axis] for axis in free_axes(place)])
+            place.check_size(free_size(place, shape[2:]))
     program.check_channels(shape[1])
+    shares = None if ratios is None else _check_ratios(ratios, batch, where, program)
+    valid = None if lengths is None else _check_lengths(lengths, shape, program)
+    found = torch.empty(0, dtype=torch.int64, device=where) if keys is None else keys
+    return where, Request(found, shape, working, donors, own, shares, valid)
+
+
+def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Program) -> Tensor:
+    """(B,) float64 on the device, each in 0 to 1 and in what the places can cover."""
+    shares = ratios if isinstance(ratios, Tensor) else torch.tensor(_numbers("ratios", ratios), device=device)
+    if shares.shape != (batch,) or not shares.is_floating_point():
+        raise ValueError(f"gmml_aug: ratios are {shares.dtype} {tuple(shares.shape)} for {batch} images. Give one float for each.")
+    checks.check_device("tensor of ratios", shares.device, device)
+    drawing = [place for place in program.places if getattr(place, "ratio", None) is not None]
+    if not drawing:
+        raise ValueError("gmml_aug: ratios= came, but no place here has a ratio. Give one a ratio, for example Boxes(ratio=0.5).")
+    if shares.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not bool(((shares >= 0) & (shares <= 1)).all()):  # NaN is neither
+            raise ValueError(f"gmml_aug: ratios are {shares.tolist()}. Allowed is 0 to 1, a share of the image.")
+        for place in drawing:
+            assert place is not None
+            most = place.largest_share
+            if float(shares.max()) > most + 1e-9:
+                raise ValueError(
+                    f"gmml_aug: ratios reach {float(shares.max()):.3g}, but {place!r} draws boxes enough for {most:.3g}. Give it a "
+                    f"range that holds them, ratio=({most:.3g}, {float(shares.max()):.3g})."
+                )
+    return shares.to(torch.float64)
+
+
+def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tuple[tuple[int, ...], ...]:
+    """Per image its valid part, an axis each."""
+    if isinstance(lengths, Tensor) and lengths.device.type != "cpu":
+        raise ValueError(f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make it wait.")
+    rows = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    size, batch = tuple(shape[2:]), shape[0]
+    if len(rows) != batch:
+        raise ValueError(f"gmml_aug: {len(rows)} lengths came for {batch} images. Give one for each.")
+    found = []
+    for row in rows:
+        valid = tuple(row) if isinstance(row, Sequence) else (*size[:-1], row)
+        if len(valid) != len(size):
+            raise ValueError(
+                f"gmml_aug: lengths={row!r} for {len(size)} spatial axes. Give one number, of the last axis, or {len(size)}."
+            )
+        for number, length in zip(valid, size, strict=True):
+            checks.check_integer("gmml_aug", "lengths", number, 1, length)
+        found.append(tuple(int(number) for number in valid))
+        for place in program.places:
+            if isinstance(place, Place):
+                place.check_size(free_size(place, found[-1]))
+    return tuple(found)
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"gmml_aug: {name}={values!r} is no tensor and no list of numbers. Give one number for each image.")
+    return [checks.check_number("gmml_aug", name, value) for value in values]
 
 
 def check_plan(plan: Plan, program: Program) -> None:
-    """A plan with the steps of this program."""
+    """A plan of this program."""
     if not isinstance(plan, Plan):
         raise TypeError(f"gmml_aug: a Plan is wanted, but {type(plan).__name__} came. Make one with sample(images.shape).")
     if plan.fingerprint == program.fingerprint:
@@ -104,16 +166,16 @@ def check_fit(plan: Plan, images: Tensor) -> None:
     checks.check_device("plan", plan.keys.device, images.device)
 
 
-def pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
+def check_pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
     """The images that the plan's donor numbers refer to."""
     if donors is not None:
         checks.check_donors(donors, images)
     found = images if donors is None else donors
-    if program.foreign and donors is None and plan.bank:
+    if program.reads_donors and donors is None and plan.bank:
         raise ValueError(
             f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
         )
-    if program.foreign and found.shape[0] != plan.donors:
+    if program.reads_donors and found.shape[0] != plan.donors:
         raise ValueError(
             f"gmml_aug: the plan chose donors among {plan.donors} images, but {found.shape[0]} are here. Give the batch or "
             "bank it was sampled for as donors=."
@@ -121,51 +183,28 @@ def pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) ->
     return found
 
 
+def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
+    """Bytes, and a way to normalise them.
+
+    Raises:
+        TypeError: images that are not uint8, or a dtype that bytes are not normalised to.
+        ValueError: an unknown normalisation.
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        came = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(
+            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {came} came. Images that are floats already go "
+            "to the corruption itself: corrupt(images)."
+        )
+    if dtype not in NORMALISED:
+        raise TypeError(f"from_bytes: dtype={dtype} came. Allowed are {', '.join(map(str, NORMALISED))}.")
+    if values == "normalised":
+        raise ValueError(
+            'from_bytes: this corruption has values="normalised", so it does not say by what to normalise. Give the statistics '
+            'where it is made, values=(mean, std), or values="unit" for 0 to 1.'
+        )
+
+
 def share_memory(one: Tensor, other: Tensor) -> bool:
     """True where writing to one may change the other."""
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-def wants_fused(backend: str, program: Program, images: Tensor, donors: Tensor) -> bool:
-    """True for ``backend="fused"``, and for ``"auto"`` on CUDA where the kernels can do this.
-
-    Raises:
-        ValueError: an unknown backend, or kernels that do not work here.
-    """
-    if not _may_fuse(backend, images.device):
-        return False
-    from gmml_aug.backends.triton import paint as fused
-
-    can = fused.supports(program, images, donors)
-    if backend == "fused" and not can:
-        raise ValueError(
-            f'gmml_aug: backend="fused" cannot do this: {images.dtype} on {images.device}. It takes uint8, float16, bfloat16 and '
-            "float32 of up to 16 channels on CUDA with Triton 3.4, outside compiled code and without gradients to the images. Use "
-            'backend="torch".'
-        )
-    return can
-
-
-def wants_fused_plan(backend: str, device: torch.device) -> bool:
-    """True for ``backend="fused"``, and for ``"auto"`` on CUDA where kernels run.
-
-    Raises:
-        ValueError: an unknown backend, or a device on which no kernels run.
-    """
-    if not _may_fuse(backend, device):
-        return False
-    from gmml_aug.backends.triton.lower import runs_on
-
-    can = runs_on(device)
-    if backend == "fused" and not can:
-        raise ValueError(
-            f'gmml_aug: backend="fused" cannot make a plan on {device}. It takes CUDA with Triton 3.4, outside compiled code. Use '
-            'backend="torch".'
-        )
-    return can
-
-
-def _may_fuse(backend: str, device: torch.device) -> bool:
-    if backend not in ("auto", "torch", "fused"):
-        raise ValueError(f"gmml_aug: backend={backend!r} is unknown. Allowed are 'auto', 'torch' and 'fused'.")
-    return backend == "fused" or (backend == "auto" and device.type == "cuda")

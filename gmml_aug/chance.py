@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gmml_aug.checks import check_integer
 
+GATES, BOXES, FIRST_STEP = 0, 1, 2  # streams of a key: of gates, of boxes, of the first step and so on
 AHEAD = 4  # words of each step's stream that are hashed beforehand: as many as a fill draws for an image, as a rule
 
 _BITS = 1 << 64
@@ -151,7 +152,7 @@ class Chance:
         keys: (B,) int64, for per-pixel chance that is drawn later, in `Fill.pixels`.
         shape: (B, C, *S) of the images.
         donors: number of images a donor can be chosen from.
-        own: True if the donors are the batch itself, so that an image must not choose itself.
+        from_batch: True if the donors are the batch itself, so that an image must not choose itself.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Chance:
         number: int,
         shape: Sequence[int],
         donors: int,
-        own: bool,
+        from_batch: bool,
         *,
         hashed: tuple[Tensor, Tensor] | None = None,  # this stream's keys and first words, where they are known
     ) -> None:
@@ -168,7 +169,7 @@ class Chance:
         self._ahead = None if hashed is None else hashed[1]
         self.shape = tuple(shape)
         self.donors = donors
-        self.own = own
+        self.from_batch = from_batch
         self._used = 0
 
     def words(self, count: int) -> Tensor:
@@ -189,7 +190,7 @@ class Chance:
     def donor(self) -> Tensor:
         """(B,) int64: the number of another image of the batch, or of any image of a bank."""
         chosen = high_half(self.words(1))[:, 0]
-        if not self.own:
+        if not self.from_batch:
             return scale(chosen, self.donors)
         me = torch.arange(chosen.shape[0], device=chosen.device)
         other = me + 1 + scale(chosen, max(self.donors - 1, 1))

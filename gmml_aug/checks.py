@@ -135,7 +135,7 @@ def check_generator(generator: object, device: torch.device) -> None:
     check_device("generator", generator.device, device)
 
 
-def check_bound(name: str, bound: object, images: Tensor) -> None:
+def check_map(name: str, bound: object, images: Tensor) -> None:
     """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
     if not isinstance(bound, Tensor) or bound.dtype != torch.bool:
         came = bound.dtype if isinstance(bound, Tensor) else type(bound).__name__

@@ -1,4 +1,4 @@
-"""Pure functions on what pixels mean: the step from stored numbers to pixels in 0 to 1 and back, averages, colours, shifts.
+"""Pure functions on colours: averages, and brightness, contrast, saturation and hue.
 
 No chance and no classes, as in `functional`, whose words for shapes and value ranges hold here too.
 """
@@ -10,23 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.functional import Statistics, Values, column, like, luma_weights, per_channel, widen
-
-UNIFORM = (0.5, 12.0**-0.5)  # mean and standard deviation of what is uniform in 0 to 1
-
-
-def pixel_statistics(images: Tensor, values: Values) -> Statistics:
-    """The (mean, std) of each channel for which ``images * std + mean`` are pixels in 0 to 1.
-
-    An unknown normalisation is taken to be that of uniform pixels: mean 1/2, standard deviation 1 / sqrt(12).
-    """
-    channels = images.shape[1]
-    if images.dtype == torch.uint8:
-        return (0.0,) * channels, (1.0 / 255.0,) * channels
-    if isinstance(values, str):
-        mean, std = (0.0, 1.0) if values == "unit" else UNIFORM
-        return (mean,) * channels, (std,) * channels
-    return per_channel(values, channels)
+from gmml_aug.functional import column, like, luma_weights, widen
+from gmml_aug.values import Values, pixel_statistics
 
 
 def average(images: Tensor) -> Tensor:
@@ -46,13 +31,12 @@ def _wide(images: Tensor) -> torch.dtype:
 
 def recolour(
     images: Tensor,
-    *,
     brightness: Tensor | None = None,
     contrast: Tensor | None = None,
     saturation: Tensor | None = None,
     hue: Tensor | None = None,
+    *,
     values: Values = "normalised",
-    window: Sequence[slice] | None = None,
 ) -> Tensor:
     """Change the colours of each image by factors of its own, as pixels in 0 to 1, in this order.
 
@@ -65,27 +49,23 @@ def recolour(
         saturation: (B,) distances to each pixel's luma are multiplied by it; 0 is grey. Three channels only.
         hue: (B,) turns around the circle of colours, at equal value and chroma (HSV); 0.5 is opposite. Three channels only.
         values: the value range of the images.
-        window: slices of the spatial axes to return; the mean luma is still that of the whole image.
 
     Returns:
-        (B, C, *window) in the dtype of the images.
+        (B, C, *S) in the dtype of the images.
     """
     mean, std = pixel_statistics(images, values)
     bounded = images.dtype == torch.uint8 or values != "normalised"
     weights = luma_weights(images.shape[1])
     wide = widen(images)
-    part = () if window is None else (slice(None), slice(None), *window)
     # one plane per channel: statistics stay Python numbers, for a tensor of them would have to be copied to the device
     planes = [wide[:, c : c + 1] * std[c] + mean[c] for c in range(images.shape[1])]
-    if contrast is None:
-        planes = [plane[part] for plane in planes]
     if brightness is not None:
         factor = column(brightness.to(wide.dtype), wide.ndim)
         planes = [_bound(plane * factor, bounded) for plane in planes]
     if contrast is not None:
         factor = column(contrast.to(wide.dtype), wide.ndim)
         centre = column(average(_luma(planes, weights)), wide.ndim)
-        planes = [_bound(centre + (plane[part] - centre) * factor, bounded) for plane in planes]
+        planes = [_bound(centre + (plane - centre) * factor, bounded) for plane in planes]
     if saturation is not None:
         factor = column(saturation.to(wide.dtype), wide.ndim)
         grey = _luma(planes, weights)
@@ -123,42 +103,3 @@ def _turn_hue(planes: Sequence[Tensor], turns: Tensor) -> list[Tensor]:
         at = torch.remainder(sixths + start, 6.0)
         turned.append(most - chroma * torch.minimum(at, 4.0 - at).clamp(0.0, 1.0))
     return turned
-
-
-def take_shifted(images: Tensor, number: Tensor | None, shift: Tensor, *, used: Tensor | None = None) -> Tensor:
-    """Content moved against the image's border, where it comes in again at the opposite one.
-
-    Args:
-        images: (N, C, *S).
-        number: (B,) which image to take; by default each its own (then N = B).
-        shift: (B, dims) int64, 0 to side - 1: what stands at p comes from p + shift.
-        used: (B,) bool on the CPU, where single images are copied faster: the others are left undefined.
-
-    Returns:
-        (B, C, *S) in the dtype of the images.
-    """
-    size = images.shape[2:]
-    count = torch.arange(shift.shape[0], device=shift.device) if number is None else number
-    if used is not None:
-        moved = images.new_empty(shift.shape[0], *images.shape[1:])
-        axes = tuple(range(1, images.ndim - 1))
-        for image in used.nonzero()[:, 0].tolist():
-            moved[image] = torch.roll(images[int(count[image])], [-step for step in shift[image].tolist()], axes)
-        return moved
-    # broadcast indices: the kernel reads B x side numbers per axis, no index of the size of the images exists
-    index = [column(count, images.ndim), torch.arange(images.shape[1], device=images.device).reshape(1, -1, *[1] * len(size))]
-    for axis, side in enumerate(size):
-        place = (torch.arange(side, device=shift.device) + shift[:, axis, None]) % side
-        index.append(place.reshape(-1, 1, *[1] * axis, side, *[1] * (len(size) - axis - 1)))
-    return images[tuple(index)]
-
-
-def bounding_box(inside: Tensor) -> list[slice] | None:
-    """The smallest box around the True pixels of ``inside`` (*S) bool, on the CPU; None if there are none."""
-    box = []
-    for axis in range(inside.ndim):
-        line = inside.movedim(axis, 0).reshape(inside.shape[axis], -1).any(1).nonzero()
-        if not len(line):
-            return None
-        box.append(slice(int(line[0]), int(line[-1]) + 1))
-    return box

@@ -9,11 +9,10 @@ from typing import cast, final
 
 from gmml_aug.checks import check_integer, check_number
 from gmml_aug.corruption import Corruption
-from gmml_aug.fields import written
-from gmml_aug.functional import Values
-from gmml_aug.places.boxes import Boxes, keep
-from gmml_aug.places.grid import Blocks, Cells
-from gmml_aug.program import Context, Gate, Writer
+from gmml_aug.fields import as_code, keep
+from gmml_aug.places.base import Place
+from gmml_aug.program import Builder, Gate, Scope
+from gmml_aug.values import Values
 
 
 @final
@@ -22,39 +21,40 @@ class InBoxes(Corruption):
     """A fill in boxes.
 
     Args:
-        boxes: where.
+        boxes: where: `Boxes`, `Cells`, `Blocks`, or a `Place` of your own.
         fill: what: a fill, or `OneOf` or `Chain` of fills, which then share the boxes.
         p: share of the images that it happens to.
 
     Raises:
-        TypeError: ``boxes`` is no `Boxes`, `Cells` or `Blocks`, or ``fill`` no corruption.
+        TypeError: ``boxes`` is no place, or ``fill`` no corruption.
         ValueError: ``p`` outside [0, 1]; boxes inside boxes.
     """
 
-    boxes: Boxes | Cells | Blocks
+    boxes: Place
     fill: Corruption
     _: KW_ONLY
     p: float = 1.0
 
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        if not isinstance(self.boxes, (Boxes, Cells, Blocks)):
+        if not isinstance(self.boxes, Place):
             raise TypeError(
-                f"InBoxes: boxes={self.boxes!r} is neither Boxes nor Cells nor Blocks. Give for example Boxes(ratio=0.5)."
+                f"InBoxes: boxes={self.boxes!r} is no place. Give Boxes, Cells or Blocks, for example Boxes(ratio=0.5), or a place "
+                "of your own, see gmml_aug.Place."
             )
         _check_part("InBoxes", self.fill)
         keep(self, "p", check_number("InBoxes", "p", self.p, 0.0, 1.0))
         super().__post_init__()
 
-    def write(self, program: Writer, at: Context) -> None:
+    def build(self, program: Builder, at: Scope) -> None:
         """A new place, and a gate if it does not always happen."""
         if at.place is not None:
             raise ValueError(
                 "InBoxes: boxes inside boxes came. Fills share the boxes around them: put only fills, OneOf or Chain inside."
             )
         gates = at.gates if self.p == 1.0 else (*at.gates, Gate(program.gate(), 0.0, self.p))
-        self.fill.write(program, at._replace(place=program.place(self.boxes), gates=gates))
+        self.fill.build(program, at._replace(place=program.place(self.boxes), gates=gates))
 
 
 @final
@@ -75,7 +75,7 @@ class OneOf(Corruption):
     _: KW_ONLY
     weights: Sequence[float] | None = None
 
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)
@@ -89,17 +89,17 @@ class OneOf(Corruption):
                 raise ValueError(
                     f"OneOf: weights={weights} for {len(self.parts)} parts. Give one number per part, 0 or more, not all 0."
                 )
-            keep(self, "weights", weights, single=False)
+            keep(self, "weights", weights)
         super().__post_init__()
 
-    def write(self, program: Writer, at: Context) -> None:
+    def build(self, program: Builder, at: Scope) -> None:
         """The parts, each behind a gate of one common draw."""
         weights = self.weights or (1.0,) * len(self.parts)
         ends = [end / sum(weights) for end in accumulate(weights)]
         ends[-1] = 1.0
         draw = program.gate()
         for part, low, high in zip(self.parts, [0.0, *ends], ends, strict=False):
-            part.write(program, at._replace(gates=(*at.gates, Gate(draw, low, high))))
+            part.build(program, at._replace(gates=(*at.gates, Gate(draw, low, high))))
 
 
 @final
@@ -130,19 +130,19 @@ class Chain(Corruption):
     values: Values | None = None
     dims: int | None = None
 
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)
         if self.budget is not None:
             keep(self, "budget", check_number("Chain", "budget", self.budget, 0.0, 1.0))
         if self.values is not None:
-            keep(self, "values", _check_values(self.values), single=False)
+            keep(self, "values", _check_values(self.values))
         if self.dims is not None:
             keep(self, "dims", check_integer("Chain", "dims", self.dims, 1, 3))
         super().__post_init__()
 
-    def write(self, program: Writer, at: Context) -> None:
+    def build(self, program: Builder, at: Scope) -> None:
         """The parts in their order, under one more budget if there is one."""
         if self.dims is not None:
             program.declare_dims(self.dims, "Chain")
@@ -150,7 +150,7 @@ class Chain(Corruption):
             program.declare_values(self.values)
         budgets = at.budgets if self.budget is None else (*at.budgets, program.budget(self.budget))
         for part in self.parts:
-            part.write(program, at._replace(budgets=budgets))
+            part.build(program, at._replace(budgets=budgets))
 
 
 def _check_part(who: str, part: object) -> None:
@@ -167,7 +167,7 @@ def _keep_parts(owner: OneOf | Chain, parts: object) -> None:
         raise ValueError(f"{who}: the list of parts is empty. Give at least one corruption.")
     for part in parts:
         _check_part(who, part)
-    keep(owner, "parts", tuple(parts), single=False)
+    keep(owner, "parts", tuple(parts))
 
 
 def _check_values(values: object) -> Values:

@@ -9,26 +9,30 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from gmml_aug import call_checks as fit
-from gmml_aug import checks
-from gmml_aug import values as raw
-from gmml_aug.backends.base import decide
-from gmml_aug.backends.reference.paint import Bounds, paint, paint_in_groups, step_mask
-from gmml_aug.chance import Chance, draw_keys
-from gmml_aug.functional import blend_, like
-from gmml_aug.plan import Plan, Tensors
-from gmml_aug.program import Context, Program, Scene, Writer, pixels_by
-from gmml_aug.values import CorruptedPair
-
-Backend = Literal["auto", "torch", "fused"]
+from gmml_aug import call_checks, checks
+from gmml_aug.backends.base import Backend, Choice, choose
+from gmml_aug.backends.call import Batch, Maps, Painted
+from gmml_aug.backends.reference.explain import Touch, explain
+from gmml_aug.backends.reference.paint import step_mask
+from gmml_aug.chance import draw_keys
+from gmml_aug.plan import Plan
+from gmml_aug.program import Builder, Program, Scope
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+class CorruptedPair(NamedTuple):
+    """What `Corruption.from_bytes` returns: what `Corrupted` holds, and the target beside it."""
+
+    images: Tensor  # (B, C, *S) float, normalised and corrupted
+    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
+    clean: Tensor  # (B, C, *S) float, normalised alone
 
 
 class Corrupted(NamedTuple):
@@ -52,14 +56,14 @@ class Corruption(ABC):
     """
 
     @abstractmethod
-    def write(self, program: Writer, at: Context) -> None:
+    def build(self, program: Builder, at: Scope) -> None:
         """Append this corruption's steps to the flat program."""
 
     def __post_init__(self) -> None:
         """Make the tree flat, once; every error of the composition is raised here."""
-        writer = Writer()
-        self.write(writer, Context())
-        object.__setattr__(self, "_program", writer.finish())
+        builder = Builder()
+        self.build(builder, Scope())
+        object.__setattr__(self, "_program", builder.finish())
 
     @property
     def program(self) -> Program:
@@ -77,8 +81,10 @@ class Corruption(ABC):
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
+        ratios: Tensor | Sequence[float] | None = None,
+        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
         out: Tensor | None = None,
-        backend: Backend = "auto",
+        backend: Choice = "auto",
     ) -> Corrupted:
         """Corrupt a batch: `sample`, then `apply`.
 
@@ -90,9 +96,13 @@ class Corruption(ABC):
             allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
+            ratios: (B,) floats, 0 to 1: each image's share at every place that has a ratio, instead of the drawn one: for rules
+                over a batch such as `functional.spread_ratios`.
+            lengths: (B,) integers: each image is padded along its last axis from there on, or (B, D) along all axes. Boxes and
+                bands are those of the image without its padding: they stay in the valid part, and ratios are of it.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: ``"fused"`` for the Triton kernels (CUDA, Triton 3.4 at least), ``"torch"`` to refuse them;
-                ``"auto"`` takes them where they can do the work. Plan and mask are the same.
+            backend: who does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled core),
+                ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are the same.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched.
@@ -100,13 +110,20 @@ class Corruption(ABC):
         Raises:
             TypeError: images, keys or donors of a type or dtype that is not allowed.
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
-                where a donor from the batch is needed.
+                where a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do it.
         """
-        bank = fit.check_call(images, self.program, donors, allowed, forced, backend)
-        if out is not None:
-            checks.check_out(out, images)
-        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device, backend=backend)
-        return self.apply(images, plan, donors=donors, allowed=allowed, forced=forced, out=out, backend=backend)
+        program = self.program
+        call_checks.check_images(images, program)
+        maps = call_checks.check_maps(images, allowed, forced)
+        bank = call_checks.check_donors(images, donors)
+        pool = images if donors is None else donors
+        painter = self._painter(images, pool, out, backend, images.dtype)
+        shape, device = images.shape, images.device
+        plan = self.sample(
+            shape, generator=generator, keys=keys, bank=bank, ratios=ratios, lengths=lengths, device=device, backend=backend
+        )
+        done = self._paint(painter, Batch(images, pool, maps, out, images.dtype), plan)
+        return Corrupted(done.images, done.mask)
 
     def from_bytes(
         self,
@@ -117,8 +134,10 @@ class Corruption(ABC):
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
+        ratios: Tensor | Sequence[float] | None = None,
+        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
         dtype: torch.dtype = torch.bfloat16,
-        backend: Backend = "auto",
+        backend: Choice = "auto",
     ) -> CorruptedPair:
         """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
 
@@ -133,6 +152,8 @@ class Corruption(ABC):
             donors: (N, C, *S) uint8, normalised likewise.
             allowed: as in a call.
             forced: as in a call.
+            ratios: as in a call.
+            lengths: as in a call.
             dtype: of the results: float16, bfloat16 or float32.
             backend: as in a call.
 
@@ -140,11 +161,20 @@ class Corruption(ABC):
             TypeError: images that are not uint8, another dtype; and what a call raises.
             ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
         """
-        raw.check(images, self.program.values, dtype)
-        bank = fit.check_call(images, self.program, donors, allowed, forced, backend)
-        plan = self.sample(images.shape, generator=generator, keys=keys, bank=bank, device=images.device, backend=backend)
-        fuse = fit.wants_fused(backend, self.program, images, images if donors is None else donors)
-        return raw.paint(self, images, plan, dtype, donors=donors, allowed=allowed, forced=forced, fuse=fuse)
+        program = self.program
+        call_checks.check_bytes(images, program.values, dtype)
+        call_checks.check_images(images, program)
+        maps = call_checks.check_maps(images, allowed, forced)
+        bank = call_checks.check_donors(images, donors)
+        pool = images if donors is None else donors
+        painter = self._painter(images, pool, None, backend, dtype)
+        shape, device = images.shape, images.device
+        plan = self.sample(
+            shape, generator=generator, keys=keys, bank=bank, ratios=ratios, lengths=lengths, device=device, backend=backend
+        )
+        done = self._paint(painter, Batch(images, pool, maps, None, dtype), plan)
+        assert done.clean is not None
+        return CorruptedPair(done.images, done.mask, done.clean)
 
     def sample(
         self,
@@ -153,8 +183,10 @@ class Corruption(ABC):
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
         bank: int | None = None,
+        ratios: Tensor | Sequence[float] | None = None,
+        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
         device: torch.device | str | None = None,
-        backend: Backend = "auto",
+        backend: Choice = "auto",
     ) -> Plan:
         """Decide everything that chance decides, from the shape of a batch alone.
 
@@ -163,8 +195,10 @@ class Corruption(ABC):
             generator: where the keys are drawn from.
             keys: (B,) int64 instead.
             bank: number of images that aliens will be taken from; by default they come from the batch.
+            ratios: as in a call.
+            lengths: as in a call.
             device: of the plan; by default that of the keys or of the generator, else torch's default.
-            backend: as in a call; what `fused_plan` does not know is sampled by torch there too, and the plan is the same.
+            backend: as in a call; what its planner does not know the reference samples, and the plan is the same.
 
         Raises:
             TypeError: keys that are not int64, a bank that is not an integer.
@@ -172,15 +206,13 @@ class Corruption(ABC):
                 the batch is needed.
         """
         program = self.program
-        shape = checks.check_shape(shape, program.dims)
-        where = fit.check_chance(device, keys, generator, bank, shape[0])
-        donors, own = (shape[0], True) if bank is None else (bank, False)
-        works = [step.fill.works(shape, donors=donors, own=own) for step in program.steps]
-        fit.check_size(shape, program)
-        fuse = fit.wants_fused_plan(backend, where)
+        where, request = call_checks.check_sampling(
+            program, shape, generator=generator, keys=keys, bank=bank, device=device, ratios=ratios, lengths=lengths
+        )
+        planner = choose(backend, program, request.shape, None, where)
         if keys is None:
-            keys = draw_keys(shape[0], where, generator)
-        return decide(program, keys, shape, works, donors=donors, own=own, fuse=fuse)
+            request = request._replace(keys=draw_keys(request.shape[0], where, generator))
+        return planner.plan(program, request)
 
     def apply(
         self,
@@ -191,7 +223,7 @@ class Corruption(ABC):
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
         out: Tensor | None = None,
-        backend: Backend = "auto",
+        backend: Choice = "auto",
     ) -> Corrupted:
         """Do what a plan says; no chance in here.
 
@@ -211,30 +243,32 @@ class Corruption(ABC):
             ValueError: images, donors or a plan that do not fit each other.
         """
         program = self.program
-        fit.check_images(images, program)
-        fit.check_plan(plan, program)
-        fit.check_fit(plan, images)
-        bounds = fit.bounds(images, allowed, forced)
-        pool = fit.pool(plan, program, images, donors)
-        clean = images
+        call_checks.check_images(images, program)
+        call_checks.check_plan(plan, program)
+        call_checks.check_fit(plan, images)
+        maps = call_checks.check_maps(images, allowed, forced)
+        pool = call_checks.check_pool(plan, program, images, donors)
+        painter = self._painter(images, pool, out, backend, images.dtype)
+        done = self._paint(painter, Batch(images, pool, maps, out, images.dtype), plan)
+        return Corrupted(done.images, done.mask)
+
+    def _painter(self, images: Tensor, pool: Tensor, out: Tensor | None, backend: Choice, dtype: torch.dtype) -> Backend:
         if out is not None:
             checks.check_out(out, images)
-            if fit.share_memory(out, pool) and program.foreign:
-                pool = pool.clone()  # written to while others still read from it
-            if fit.share_memory(out, images) and out.data_ptr() != images.data_ptr():
-                clean = images.clone()
-        if fit.wants_fused(backend, program, clean, pool):
-            from gmml_aug.backends.triton import paint as fused
+        gradient = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
+        return choose(backend, self.program, images.shape, dtype, images.device, gradient=gradient)
 
-            apart = None if out is None or fit.share_memory(out, images) else out  # kernels read while others write
-            made = fused.paint(program, clean, pool, plan, bounds, out=apart)
-            return Corrupted(made.images if out is None or out is apart else out.copy_(made.images), made.mask)
-        differentiable = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
-        if images.device.type != "cpu" or torch.compiler.is_compiling() or differentiable:
-            done = Corrupted(*paint(program, clean, pool, plan, bounds))
-            return done if out is None else Corrupted(out.copy_(done.images), done.mask)
-        result = torch.empty_like(images) if out is None else out
-        return Corrupted(result, paint_in_groups(program, result, clean, pool, plan, bounds))
+    def _paint(self, painter: Backend, batch: Batch, plan: Plan) -> Painted:
+        """What a backend makes; it never writes to memory that it reads."""
+        images, pool, out = batch.images, batch.donors, batch.out
+        if out is not None:
+            if call_checks.share_memory(out, images):
+                batch = batch._replace(images=images.clone())
+            if pool is images:
+                batch = batch._replace(donors=batch.images)
+            elif self.program.reads_donors and call_checks.share_memory(out, pool):
+                batch = batch._replace(donors=pool.clone())
+        return painter.paint(self.program, batch, plan)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
         """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.
@@ -242,52 +276,40 @@ class Corruption(ABC):
         Steps are numbered in the order in which they stand in the printed code. Give ``allowed`` and ``forced`` as at the call.
         """
         program = self.program
-        fit.check_plan(plan, program)
+        call_checks.check_plan(plan, program)
         found = torch.zeros(plan.keys.shape[0], 1, *plan.shape[1:], dtype=torch.uint8, device=plan.keys.device)
         places: dict[int, Tensor] = {}
         for number in range(len(program.steps)):
-            found = found.masked_fill(step_mask(program, plan, number, places, Bounds(allowed, forced)), number + 1)
+            found = found.masked_fill(step_mask(program, plan, number, places, Maps(allowed, forced)), number + 1)
         return found
+
+    def explain(self, plan: Plan, image: int, pixel: Sequence[int]) -> list[Touch]:
+        """What every step did to one pixel, and why: its gates, its box, what cut it.
+
+        Args:
+            plan: of this corruption.
+            image: number of the image in the plan.
+            pixel: its place, one integer an axis.
+
+        Returns:
+            One `Touch` a step, in their order; printed it is a sentence. What ``allowed`` and ``forced`` changed is not in a plan.
+
+        Raises:
+            TypeError: no plan; numbers that are no integers.
+            ValueError: a plan of another corruption, no such image or pixel.
+        """
+        call_checks.check_plan(plan, self.program)
+        number = checks.check_integer("explain", "image", image, -len(plan), len(plan) - 1) % len(plan)
+        size = plan.shape[1:]
+        if not isinstance(pixel, Sequence) or len(pixel) != len(size):
+            raise ValueError(f"explain: pixel={pixel!r} for {len(size)} spatial axes. Give one integer for each.")
+        place = [checks.check_integer("explain", "pixel", at, 0, length - 1) for at, length in zip(pixel, size, strict=True)]
+        return explain(self.program, plan[number], place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the code that builds it, so that unpickling checks every value again."""
         fields = dataclasses.fields(cast("DataclassInstance", self))  # every leaf is a dataclass, this base is none
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields})
-
-
-class Fill(Corruption):
-    """What goes into a group of pixels; where and how much are not its business. On its own it fills the whole image.
-
-    A fill of one's own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
-
-        @dataclass(frozen=True)
-        class Negative(gmml_aug.Fill):
-            def pixels(self, scene, drawn):
-                return -scene.now
-    """
-
-    replaces: ClassVar[bool] = False  # True if nothing of the content is kept; only such fills count for a budget
-    foreign: ClassVar[bool] = False  # True if it reads `Scene.donors`
-
-    def draw(self, chance: Chance) -> Tensors:
-        """Small tensors, (B, ...) each, that say what this fill does to each image."""
-        return ()
-
-    @abstractmethod
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
-
-    def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Write the new pixels into ``scene.now`` where the mask is True: on the CPU, for fills that find a cheaper way there."""
-        blend_(scene.now, like(pixels_by(self, scene, drawn), scene.now), scene.mask)
-
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
-        """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""
-        return True
-
-    def write(self, program: Writer, at: Context) -> None:
-        """Append one step: in the boxes around it, or over the whole image."""
-        program.step(self, at)
 
 
 def _rebuild(kind: type, fields: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Print a composition as the code that builds it."""
+"""Fields of frozen dataclasses: keep a checked value, print the code that builds the whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import dataclasses
 from typing import Any
 
 
-def written(self: Any) -> str:
+def keep(owner: object, name: str, value: object) -> None:
+    """Store a checked value."""
+    object.__setattr__(owner, name, value)
+
+
+def keep_range(owner: object, name: str, value: tuple[Any, Any]) -> None:
+    """Store a checked (low, high); a range of one number is that number, so that both ways to write it are equal."""
+    keep(owner, name, value[0] if value[0] == value[1] else value)
+
+
+def as_code(self: Any) -> str:
     """The ``repr`` of a frozen dataclass: its call, without what equals the defaults.
 
     ``eval(repr(c), vars(gmml_aug)) == c`` for every composition of the library.
@@ -24,3 +34,13 @@ def written(self: Any) -> str:
         else:
             words.append(repr(value))
     return f"{type(self).__name__}({', '.join(words)})"
+
+
+def settings(part: object) -> tuple[Any, ...]:
+    """The class of a fill or place, and its settings that differ from the defaults: a later default changes nothing."""
+    if dataclasses.is_dataclass(part):
+        fields = [(one.name, getattr(part, one.name), one.default) for one in dataclasses.fields(part)]
+        told = [(name, value) for name, value, default in fields if value != default]
+    else:
+        told = sorted((name, value) for name, value in getattr(part, "__dict__", {}).items() if name != "_program")
+    return (type(part).__qualname__, *told)

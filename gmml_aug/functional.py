@@ -1,7 +1,6 @@
 """Pure functions on images: no chance, no classes.
 
-Images are (B, C, *S) in any value range that the argument `values` names: ``(mean, std)`` if they were normalised by these (one
-number per channel), ``"normalised"`` if by unknown ones, ``"unit"`` for 0 to 1; uint8 always means 0 to 255.
+Images are (B, C, *S) in any value range that the argument `values` names, see `gmml_aug.Chain`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmml_aug.checks import check_integer, check_number
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-Values = Statistics | Literal["normalised", "unit"]
+from gmml_aug.values import Values, known_statistics
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _FAINT = 1e-8  # weight of a tap: half of those of a wide kernel on a small sigma
@@ -94,19 +91,6 @@ def luma(images: Tensor, values: Values) -> Tensor:
         grey = torch.add(grey, now[:, c : c + 1], alpha=weights[c] * std[c])
     shift = sum(weight * m for weight, m in zip(weights, mean, strict=True))
     return grey + shift if shift else grey
-
-
-def known_statistics(images: Tensor, values: Values) -> Statistics | None:
-    """(mean, std), one number a channel, that float images were normalised by, if they are known."""
-    if isinstance(values, str) or not images.is_floating_point():
-        return None
-    return per_channel(values, images.shape[1])
-
-
-def per_channel(values: Statistics, channels: int) -> Statistics:
-    """(mean, std) with one number a channel, where one for all may have come."""
-    mean, std = (tuple(numbers[c % len(numbers)] for c in range(channels)) for numbers in values)
-    return mean, std
 
 
 def luma_weights(channels: int) -> tuple[float, ...]:
@@ -197,41 +181,9 @@ def reflect(position: Tensor, length: int) -> Tensor:
     return torch.minimum(position, period - position)
 
 
-SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
-    """Write ``new`` into ``now`` where the mask is True; every other bit stays.
-
-    For the CPU: a select over the bits of the numbers is eight times faster there than ``torch.where`` with a bool condition.
-
-    Args:
-        now: (B, C, *S), changed in place.
-        new: the same dtype, broadcastable to it.
-        mask: (B, 1, *S) bool.
-    """
-    kind = SAME_SIZE[now.element_size()]
-    target = now.view(kind)
-    change = target ^ new.view(kind)
-    target.bitwise_xor_(change.bitwise_and_(mask.to(kind).neg_()))
-
-
-def take_donors(donors: Tensor, number: Tensor) -> Tensor:
-    """(B, C, *S) the donors with these numbers (B,)."""
-    return donors.index_select(0, number)
-
-
 def column(numbers: Tensor, ndim: int) -> Tensor:
     """(B, ...) numbers with trailing axes of one, to broadcast over images of ``ndim`` axes."""
     return numbers.reshape(*numbers.shape, *[1] * (ndim - numbers.ndim))
-
-
-def in_format_of(images: Tensor, made: Tensor) -> Tensor:
-    """``made`` in the memory format of the images: channels last if they are."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
-    if last is None or images.is_contiguous() or not images.is_contiguous(memory_format=last):
-        return made
-    return made.contiguous(memory_format=last)
 
 
 def widen(images: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-_FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose plan it is; the last one is written
+from gmml_aug.scene import Tensors
 
-Tensors = tuple[Tensor, ...]
+_FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose plan it is; the last one is written
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """What a corruption will do to a batch, resolved: boxes after stops, trims and budgets, and what each step drew.
 
@@ -30,8 +30,9 @@ class Plan:
 
     Attributes:
         keys: (B,) int64, the chance that the plan follows from.
-        boxes: one (B, N, 2 dims) int32 tensor per place: dims starts, then dims sizes, in pixels. Boxes are painted in their
-            order, need no further trimming and continue at the opposite border; rows without size are unused.
+        boxes: one tensor per place. (B, N, 2 dims) int32: dims starts, then dims sizes, in pixels; boxes need no further trimming
+            and continue at the opposite border, rows without size are unused. For a place whose shape is no box (B, 1, *S) bool,
+            the pixels themselves.
         active: (B, steps) bool, True where a step works on an image.
         drawn: one tuple of (B, ...) tensors per step: donor, sigma, stream of the noise, ... as its fill needs them.
         steps: the names of the fills.
@@ -39,6 +40,7 @@ class Plan:
         donors: number of images that donor numbers refer to: the batch it was sampled for, or the bank.
         bank: True if they refer to a bank, which then has to be given when the plan is applied.
         fingerprint: of the corruption that sampled it, which is the only one that can read it; "" in a plan of format 1.
+        resolved: per place, the edges of the grid that its boxes keep to (1: none), and True if the fill works outside of them.
     """
 
     keys: Tensor
@@ -50,6 +52,7 @@ class Plan:
     donors: int
     bank: bool
     fingerprint: str = ""
+    resolved: tuple[tuple[tuple[int, ...], bool], ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -95,6 +98,7 @@ class Plan:
             "drawn": json.dumps([len(step) for step in self.drawn]),
             "steps": json.dumps(self.steps),
             "fingerprint": self.fingerprint,
+            "resolved": json.dumps(self.resolved),
         }
         aside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
         try:
@@ -133,8 +137,12 @@ class Plan:
             if len(leaves) != 2 + boxes + sum(drawn):
                 raise ValueError(f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, its header says {2 + boxes + sum(drawn)}.")
             donors, bank = int(json.loads(about["donors"])), bool(json.loads(about["bank"]))
-            fingerprint = "" if about["format"] == _FORMATS[0] else about["fingerprint"]
-            plan = _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank, fingerprint))
+            first = about["format"] == _FORMATS[0]
+            fingerprint = "" if first else about["fingerprint"]
+            resolved = (
+                () if first else tuple((tuple(map(int, grid)), bool(invert)) for grid, invert in json.loads(about["resolved"]))
+            )
+            plan = _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank, fingerprint, resolved))
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error
         if not fingerprint:
@@ -149,6 +157,20 @@ class Plan:
         leaves, context = _flatten(self)
         return _unflatten([change(leaf) for leaf in leaves], context)
 
+    def without_empty_rows(self) -> Plan:
+        """The same plan without the rows that no image of it uses; its device is asked for them, and waits."""
+        dims = len(self.shape) - 1
+        kept = []
+        for boxes in self.boxes:
+            used = (boxes[:, :, dims] > 0).any(0).nonzero() if boxes.dtype != torch.bool else ()
+            kept.append(boxes if boxes.dtype == torch.bool else boxes[:, : int(used[-1]) + 1 if len(used) else 0])
+        return dataclasses.replace(self, boxes=tuple(kept))
+
+    def __repr__(self) -> str:
+        """Images, steps and donors; what each step does where is `Corruption.explain`."""
+        donors = f"{'a bank of ' if self.bank else ''}{self.donors}"
+        return f"Plan({len(self)} images {self.shape} on {self.keys.device}, steps {list(self.steps)}, donors {donors})"
+
     def only(self, *steps: int) -> Plan:
         """The same plan with nothing but these steps (counted from 0) at work: what one step alone does to the images."""
         kept = torch.zeros_like(self.active)
@@ -160,17 +182,17 @@ class Plan:
 def _flatten(plan: Plan) -> tuple[list[Tensor], Any]:
     leaves = [plan.keys, plan.active, *plan.boxes, *(tensor for step in plan.drawn for tensor in step)]
     counts = tuple(len(step) for step in plan.drawn)
-    return leaves, (len(plan.boxes), counts, plan.steps, plan.shape, plan.donors, plan.bank, plan.fingerprint)
+    return leaves, (len(plan.boxes), counts, plan.steps, plan.shape, plan.donors, plan.bank, plan.fingerprint, plan.resolved)
 
 
 def _unflatten(leaves: Any, context: Any) -> Plan:
     keys, active, *rest = leaves
-    boxes, counts, steps, shape, donors, bank, fingerprint = context
+    boxes, counts, steps, shape, donors, bank, fingerprint, resolved = context
     drawn, at = [], boxes
     for count in counts:
         drawn.append(tuple(rest[at : at + count]))
         at += count
-    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors, bank, fingerprint)
+    return Plan(keys, tuple(rest[:boxes]), active, tuple(drawn), tuple(steps), tuple(shape), donors, bank, fingerprint, resolved)
 
 
 def _flatten_with_names(plan: Plan) -> tuple[list[tuple[Any, Tensor]], Any]:

@@ -6,54 +6,21 @@ all its *gates* are open there (``p``, the choice of `OneOf`), and counts for ev
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
-from gmml_aug.backends.cpu.rectangles import Pieces
 from gmml_aug.chance import Chance
-from gmml_aug.functional import Values
-from gmml_aug.places.base import Where
+from gmml_aug.fields import settings
+from gmml_aug.ops import Operation
+from gmml_aug.places.base import Place
+from gmml_aug.scene import Tensors
+from gmml_aug.values import Values
 
-_SMALL = 48 * 48  # pixels
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
-
-
-class Scene(NamedTuple):
-    """What a fill sees when it makes its pixels.
-
-    Attributes:
-        now: (B, C, *S) as the earlier steps left them; read it, never write to it.
-        clean: (B, C, *S) as they came.
-        donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
-        mask: (B, 1, *S) bool: pixels are used only here.
-        values: the value range, see `gmml_aug.functional`.
-        compact: True on the CPU outside compiled code: there shapes may follow from data.
-        pieces: on the CPU, where rectangles are the mask and few: these rectangles, since writing them one by one is cheapest.
-    """
-
-    now: Tensor
-    clean: Tensor
-    donors: Tensor
-    mask: Tensor
-    values: Values
-    compact: bool
-    pieces: Pieces | None = None
-
-    @property
-    def small(self) -> bool:
-        """True for images whose boxes cost more calls than work: all of them at once are then cheaper."""
-        return self.mask[0].numel() <= _SMALL
-
-    @property
-    def windows(self) -> Pieces | None:
-        """The pieces where every image has one, and to look at nothing else is cheaper."""
-        return None if self.small or self.pieces is None or not self.pieces.one_an_image else self.pieces
 
 
 class Filling(Protocol):
@@ -64,20 +31,17 @@ class Filling(Protocol):
         """True if nothing of the content is kept."""
 
     @property
-    def foreign(self) -> bool:
+    def reads_donors(self) -> bool:
         """True if it reads the donors."""
 
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False if it cannot change images of this shape."""
 
-    def draw(self, chance: Chance) -> tuple[Tensor, ...]:
+    def draw(self, chance: Chance) -> Tensors:
         """Its share of the plan."""
 
-    def pixels(self, scene: Scene, drawn: tuple[Tensor, ...]) -> Tensor:
-        """The new pixels."""
-
-    def put(self, scene: Scene, drawn: tuple[Tensor, ...]) -> None:
-        """Write them."""
+    def lower(self) -> Operation:
+        """What it does, in the words of `ops`."""
 
 
 class Gate(NamedTuple):
@@ -88,7 +52,7 @@ class Gate(NamedTuple):
     high: float
 
 
-class Context(NamedTuple):
+class Scope(NamedTuple):
     """What surrounds a node of the tree."""
 
     place: int | None = None
@@ -101,9 +65,10 @@ class Step:
     """One fill at one place."""
 
     fill: Filling
+    operation: Operation
     place: int
     gates: tuple[Gate, ...]
-    budgets: tuple[int, ...]
+    budgets: tuple[int, ...]  # those that count it
 
 
 @dataclass(frozen=True)
@@ -111,13 +76,14 @@ class Program:
     """What `sample` and `apply` walk."""
 
     steps: tuple[Step, ...]
-    places: tuple[Where | None, ...]  # None: the whole image
-    twins: tuple[int, ...]  # for each place the first one that is equal to it
+    places: tuple[Place | None, ...]  # None: the whole image
+    steps_at: tuple[tuple[int, ...], ...]  # for each place the numbers of its steps
+    first_equal: tuple[int, ...]  # for each place the first one that is equal to it
     budgets: tuple[float, ...]
     gates: int
     values: Values
     dims: int
-    fingerprint: str  # of everything that a plan is read by: steps, places, gates, budgets; not of `values`
+    fingerprint: str  # of all that a plan is read by: steps, places, gates, budgets; not of ``values``
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,19 +91,18 @@ class Program:
         return tuple(type(step.fill).__name__ for step in self.steps)
 
     @property
-    def foreign(self) -> bool:
+    def reads_donors(self) -> bool:
         """True if a step reads other images."""
-        return any(step.fill.foreign for step in self.steps)
+        return any(step.fill.reads_donors for step in self.steps)
 
-    def steps_at(self, place: int) -> list[int]:
-        """Numbers of the steps at a place."""
-        return [number for number, step in enumerate(self.steps) if step.place == place]
+    def budgets_at(self, place: int) -> tuple[int, ...]:
+        """The budgets that may cut the boxes of a place."""
+        return tuple(sorted({budget for step in self.steps_at[place] for budget in self.steps[step].budgets}))
 
-    def cell_at(self, place: int) -> int:
-        """Edge of the grid that the boxes of a place keep to, 1 if there is none: a budget may have cut the last one."""
+    def grid_at(self, place: int) -> tuple[int, ...]:
+        """Edges of the grid that the boxes of a place keep to, 1 where there is none: a budget may have cut the last one."""
         where = self.places[place]
-        cut = any(step.budgets and step.fill.replaces for step in self.steps if step.place == place)
-        return 1 if where is None or cut else where.cell
+        return (1,) * self.dims if where is None or self.budgets_at(place) else where.grid
 
     def check_channels(self, channels: int) -> None:
         """Raise ValueError if the statistics given as ``values`` are for another number of channels."""
@@ -149,22 +114,22 @@ class Program:
 
 
 @dataclass
-class Writer:
+class Builder:
     """Collects the flat program while the tree is walked."""
 
     steps: list[Step] = field(default_factory=list)
-    places: list[Where | None] = field(default_factory=list)
+    places: list[Place | None] = field(default_factory=list)
     budgets: list[float] = field(default_factory=list)
     gates: int = 0
     values: Values | None = None
     dims: int | None = None
     along: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the shared axes of what each budget counts
 
-    def place(self, boxes: Where | None) -> int:
+    def place(self, where: Place | None) -> int:
         """A new place; its number."""
-        if boxes is not None:
-            self.declare_dims(boxes.dims, type(boxes).__name__)
-        self.places.append(boxes)
+        if where is not None:
+            self.declare_dims(where.dims, type(where).__name__)
+        self.places.append(where)
         return len(self.places) - 1
 
     def gate(self) -> int:
@@ -177,18 +142,19 @@ class Writer:
         self.budgets.append(share)
         return len(self.budgets) - 1
 
-    def step(self, fill: Filling, at: Context) -> None:
-        """Append a step."""
+    def step(self, fill: Filling, at: Scope) -> None:
+        """Append a step; a fill that keeps content counts for no budget."""
         place = self.place(None) if at.place is None else at.place
-        self.steps.append(Step(fill, place, at.gates, at.budgets))
-        if fill.replaces and at.budgets:
-            self._check_budgets(at.budgets, self.places[place])
+        budgets = at.budgets if fill.replaces else ()
+        self.steps.append(Step(fill, fill.lower(), place, at.gates, budgets))
+        if budgets:
+            self._check_budgets(budgets, self.places[place])
         if len(self.steps) > _MOST_STEPS:
             raise ValueError(
                 f"Chain: more than {_MOST_STEPS} steps. `kinds` numbers them in a byte; use several corruptions in a row."
             )
 
-    def _check_budgets(self, budgets: tuple[int, ...], where: Where | None) -> None:
+    def _check_budgets(self, budgets: tuple[int, ...], where: Place | None) -> None:
         """A budget is a union of boxes: of boxes, not of what lies outside them, and all along the same axes."""
         if where is not None and where.invert:
             raise ValueError(
@@ -219,12 +185,14 @@ class Writer:
 
     def finish(self) -> Program:
         """The program."""
-        steps = [(_settings(step.fill), step.place, step.gates, step.budgets) for step in self.steps]
-        structure = (self.dims or 2, steps, [_settings(place) for place in self.places], self.budgets)
+        steps = [(settings(step.fill), step.place, step.gates, step.budgets) for step in self.steps]
+        structure = (self.dims or 2, steps, [settings(place) for place in self.places], self.budgets)
+        at = [tuple(n for n, step in enumerate(self.steps) if step.place == place) for place in range(len(self.places))]
         return Program(
             steps=tuple(self.steps),
             places=tuple(self.places),
-            twins=tuple(self.places.index(place) for place in self.places),
+            steps_at=tuple(at),
+            first_equal=tuple(self.places.index(place) for place in self.places),
             budgets=tuple(self.budgets),
             gates=self.gates,
             values=self.values or "normalised",
@@ -233,60 +201,10 @@ class Writer:
         )
 
 
-def _settings(part: object) -> tuple[Any, ...]:
-    """A fill or place by its class and the settings that differ from the defaults, so that a later default changes nothing."""
-    if dataclasses.is_dataclass(part):
-        fields = [(one.name, getattr(part, one.name), one.default) for one in dataclasses.fields(part)]
-        told = [(name, value) for name, value, default in fields if value != default]
-    else:
-        told = (
-            sorted((name, value) for name, value in vars(part).items() if name != "_program") if hasattr(part, "__dict__") else []
-        )
-    return (type(part).__qualname__, *told)
-
-
-def drawn_by(fill: Filling, chance: Chance) -> tuple[Tensor, ...]:
-    """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch.
-
-    Raises:
-        TypeError: anything else came.
-    """
-    drawn = cast(object, fill.draw(chance))
-    batch = chance.keys.shape[0]
-    if isinstance(drawn, tuple) and all(isinstance(one, Tensor) and one.ndim and one.shape[0] == batch for one in drawn):
-        return drawn
-    parts = drawn if isinstance(drawn, tuple) else (drawn,)
-    came = ", ".join(f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__ for one in parts)
-    raise TypeError(
-        f"{type(fill).__name__}: draw returned {came}{'' if isinstance(drawn, tuple) else ', not in a tuple'}. Return a tuple of "
-        f"tensors with one entry per image along their first axis ({batch} here), for example (chance.uniform(1),)."
-    )
-
-
-def pixels_by(fill: Filling, scene: Scene, drawn: tuple[Tensor, ...]) -> Tensor:
-    """The pixels that a fill makes, or an error if it writes to what it should only read, or makes what does not fit.
-
-    Raises:
-        TypeError: no tensor came.
-        ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
-    """
-    watched = () if torch.compiler.is_compiling() else (scene.now, scene.clean, scene.donors)
-    before = [_version(one) for one in watched]
-    made = cast(object, fill.pixels(scene, drawn))
-    who, shape = type(fill).__name__, tuple(scene.now.shape)
-    if before != [_version(one) for one in watched]:
-        raise ValueError(
-            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are only to be read: pixels outside the mask, "
-            "or the caller's own images, would change. Return new pixels: scene.now * 2, not scene.now.mul_(2)."
-        )
-    if not isinstance(made, Tensor):
-        raise TypeError(f"{who}: pixels returned {type(made).__name__}. Return a tensor that broadcasts to {shape}.")
-    lengths = list(zip(reversed(made.shape), reversed(shape), strict=False))
-    if made.ndim > len(shape) or any(length not in (1, wanted) for length, wanted in lengths):
-        raise ValueError(f"{who}: pixels returned shape {tuple(made.shape)}, which does not broadcast to the images, {shape}.")
-    return made
-
-
-def _version(images: Tensor) -> int:
-    """How often torch has written to this memory; inference tensors do not count it."""
-    return -1 if images.is_inference() else images._version
+def counted(program: Program, active: Tensor, place: int) -> dict[int, Tensor]:
+    """Per budget that counts steps at a place, (B,) bool: an image's step there takes room of it."""
+    found: dict[int, Tensor] = {}
+    for number in program.steps_at[place]:
+        for budget in program.steps[number].budgets:
+            found[budget] = found[budget] | active[:, number] if budget in found else active[:, number]
+    return found

@@ -1,34 +1,57 @@
-"""From the bytes that a decoder leaves to normalised images, clean and corrupted, in one call.
+"""Value ranges: what the stored numbers mean as pixels in 0 to 1, and how bytes become normalised images.
 
-A byte b becomes ``(b / 255 - mean) / std``, computed in float32 as ``b * scale + shift`` and rounded once to the dtype wanted. One
-multiplication and one addition are rounded alike on every device and in the kernels of `fused`, where divisions would cost more
-than the memory does.
+``(mean, std)`` if images were normalised by these (one number for all channels, or one each), ``"normalised"`` if by unknown ones,
+``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``, computed in float32 as
+``b * scale + shift`` and rounded once: one multiplication and one addition are rounded alike on every device.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gmml_aug import call_checks as fit
-from gmml_aug.functional import Values, per_channel
-from gmml_aug.plan import Plan
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Values = Statistics | Literal["normalised", "unit"]
 
-if TYPE_CHECKING:
-    from gmml_aug.corruption import Corruption
+UNIFORM = (0.5, 12.0**-0.5)  # mean and standard deviation of what is uniform in 0 to 1
+NORMALISED = (torch.float16, torch.bfloat16, torch.float32)  # dtypes that bytes are normalised to
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _PART_BYTES = 2 << 20  # of float32 at a time on the CPU: what stays in its caches, a third of the time of a whole batch
 
 
-class CorruptedPair(NamedTuple):
-    """What `Corruption.from_bytes` returns: what `Corrupted` holds, and the target beside it."""
+def known_statistics(images: Tensor, values: Values) -> Statistics | None:
+    """(mean, std), one number a channel, that float images were normalised by, if they are known."""
+    if isinstance(values, str) or not images.is_floating_point():
+        return None
+    return per_channel(values, images.shape[1])
 
-    images: Tensor  # (B, C, *S) float, normalised and corrupted
-    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
-    clean: Tensor  # (B, C, *S) float, normalised alone
+
+def per_channel(values: Statistics, channels: int) -> Statistics:
+    """(mean, std) with one number a channel, where one for all may have come."""
+    mean, std = (tuple(numbers[c % len(numbers)] for c in range(channels)) for numbers in values)
+    return mean, std
+
+
+def pixel_statistics(images: Tensor, values: Values) -> Statistics:
+    """The (mean, std) of each channel for which ``images * std + mean`` are pixels in 0 to 1.
+
+    An unknown normalisation is taken to be that of uniform pixels: mean 1/2, standard deviation 1 / sqrt(12).
+    """
+    channels = images.shape[1]
+    if images.dtype == torch.uint8:
+        return (0.0,) * channels, (1.0 / 255.0,) * channels
+    if isinstance(values, str):
+        mean, std = (0.0, 1.0) if values == "unit" else UNIFORM
+        return (mean,) * channels, (std,) * channels
+    return per_channel(values, channels)
+
+
+def byte_scales(values: Values, channels: int) -> Statistics:
+    """Per channel, the scale and the shift of ``b * scale + shift``."""
+    means, stds = per_channel(((0.0,), (1.0,)) if isinstance(values, str) else values, channels)
+    return tuple(1.0 / (255.0 * std) for std in stds), tuple(-mean / std for mean, std in zip(means, stds, strict=True))
 
 
 def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
@@ -42,7 +65,7 @@ def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
     Returns:
         (B, C, *S) of ``dtype``, in the memory format of the images.
     """
-    scales, shifts = lines(values, images.shape[1])
+    scales, shifts = byte_scales(values, images.shape[1])
     out = torch.empty_like(images, dtype=dtype)
     parts = [slice(None)]
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -52,57 +75,3 @@ def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
         for channel, (scale, shift) in enumerate(zip(scales, shifts, strict=True)):
             out[part, channel] = images[part, channel].to(torch.float32).mul_(scale).add_(shift)
     return out
-
-
-def lines(values: Values, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel, the scale and the shift of ``b * scale + shift``."""
-    means, stds = per_channel(((0.0,), (1.0,)) if isinstance(values, str) else values, channels)
-    return tuple(1.0 / (255.0 * std) for std in stds), tuple(-mean / std for mean, std in zip(means, stds, strict=True))
-
-
-def check(images: Tensor, values: Values, dtype: torch.dtype) -> None:
-    """Bytes, and a way to normalise them.
-
-    Raises:
-        TypeError: images that are not uint8, or a dtype that is not one of `DTYPES`.
-        ValueError: an unknown normalisation.
-    """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        came = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(
-            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {came} came. Images that are floats already go "
-            "to the corruption itself: corrupt(images)."
-        )
-    if dtype not in DTYPES:
-        raise TypeError(f"from_bytes: dtype={dtype} came. Allowed are {', '.join(map(str, DTYPES))}.")
-    if values == "normalised":
-        raise ValueError(
-            'from_bytes: this corruption has values="normalised", so it does not say by what to normalise. Give the statistics '
-            'where it is made, values=(mean, std), or values="unit" for 0 to 1.'
-        )
-
-
-def paint(
-    corrupt: Corruption,
-    images: Tensor,
-    plan: Plan,
-    dtype: torch.dtype,
-    *,
-    donors: Tensor | None,
-    allowed: Tensor | None,
-    forced: Tensor | None,
-    fuse: bool,
-) -> CorruptedPair:
-    """Normalise, then do what the plan says; arguments are those of `Corruption.from_bytes`, checked."""
-    program = corrupt.program
-    if fuse:
-        from gmml_aug.backends.triton import paint as fused
-
-        pool = images if donors is None else donors
-        done = fused.paint(program, images, pool, plan, fit.bounds(images, allowed, forced), dtype=dtype)
-        assert done.clean is not None
-        return CorruptedPair(done.images, done.mask, done.clean)
-    clean = normalise(images, program.values, dtype)
-    bank = clean if donors is images else None if donors is None else normalise(donors, program.values, dtype)
-    found, mask = corrupt.apply(clean, plan, donors=bank, allowed=allowed, forced=forced, backend="torch")
-    return CorruptedPair(found, mask, clean)

@@ -157,7 +157,7 @@ class Corrupt:
         shown = min(count, self.columns)
         some = f" The first {shown} are shown; shares on the left are means over all." if shown < count else ""
         on = ", device=batch.device" if batch.device.type != "cpu" else ""
-        options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.foreign and count == 1 else "")
+        options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.reads_donors and count == 1 else "")
         return Sheet(
             title=self.preset,
             about=f"{ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "

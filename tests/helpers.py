@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import gmml_aug as ga
-from gmml_aug.backends.reference import plan as resolve
+from gmml_aug.backends.reference import plan as planner
 from gmml_aug.backends.reference.coverage import boxes_to_mask
 from gmml_aug.chance import stream, words
 
@@ -101,8 +101,8 @@ def sampled_both_ways(corrupt: ga.Corruption, shape: Sequence[int], keys: Tensor
     """The plan on the CPU, which is the same whether boxes are settled one after the other or all at once."""
     plans = []
     for pixels in (0, 1 << 60):
-        with mock.patch.object(resolve, "_SERIAL", pixels):
-            plans.append(corrupt.sample(shape, keys=keys))
+        with mock.patch.object(planner, "_SEQUENTIAL", pixels):
+            plans.append(corrupt.sample(shape, keys=keys, backend="reference"))
     assert plans_equal(*plans)
     return plans[0]
 
@@ -148,7 +148,7 @@ class Room:
 def paint_slowly(
     boxes: Sequence[Sequence[int]], size: Sequence[int], target: int | None, *, whole: bool = False, rooms: Sequence[Room] = ()
 ) -> set[Pixel]:
-    """The contract, one pixel after the other: what `coverage.settle` must amount to.
+    """The contract, one pixel after the other: what `coverage.cover_until` must amount to.
 
     Boxes are painted in their order, each from its own first corner, the last axis fastest, modulo the image. Painting ends with
     the pixel that makes the covered area equal to the target (``whole``: with the box; the last box is cut to the pixel all the

@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import strategies as st
 
 import gmml_aug as ga
-from gmml_aug.functional import Values
 from gmml_aug.places.boxes import Placement
+from gmml_aug.values import Values
 
 FILLS = [
     ga.Noise(),

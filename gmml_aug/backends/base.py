@@ -1,51 +1,98 @@
-"""From keys to a plan: which steps work on which image, where, and what their fills draw."""
+"""The one door to the backends: who makes a plan, and who paints it.
+
+A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
+``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it is about plans). All of them
+make equal plans and masks, and images within float tolerance. This is plain Python when a call is traced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol, cast
 
-from torch import Tensor
+import torch
 
-from gmml_aug.backends.reference.plan import open_steps, place_boxes
-from gmml_aug.chance import Chance, first_words
+from gmml_aug.backends.call import Batch, Painted, Request
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, drawn_by
+from gmml_aug.program import Program
+
+Name = Literal["reference", "cpu", "triton"]
+Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
+
+_NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
 
-def decide(
-    program: Program, keys: Tensor, shape: Sequence[int], works: Sequence[bool], *, donors: int, own: bool, fuse: bool
-) -> Plan:
-    """The plan that follows from the keys.
+class Can(Protocol):
+    """The question: None, or the reason why not."""
+
+    def __call__(
+        self, program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool
+    ) -> str | None:
+        """``dtype`` is None where a plan is asked for, else that of the result."""
+
+
+class Backend(NamedTuple):
+    """What a backend is."""
+
+    can: Can
+    plan: Callable[[Program, Request], Plan]
+    paint: Callable[[Program, Batch, Plan], Painted]
+
+
+def choose(
+    wanted: str,
+    program: Program,
+    shape: Sequence[int],
+    dtype: torch.dtype | None,
+    device: torch.device,
+    *,
+    gradient: bool = False,
+) -> Backend:
+    """The backend for a call.
 
     Args:
-        program: the flat program.
-        keys: (B,) int64.
+        wanted: its name; ``"auto"`` takes the fastest that can.
+        program: the steps.
         shape: (B, C, *S).
-        works: per step, False where it cannot change images of this shape.
-        donors: number of images a donor is chosen from.
-        own: True if they are the batch itself.
-        fuse: by the kernels of `fused_plan`, where they know the program; the plan is the same.
-    """
-    size = shape[2:]
-    if fuse:
-        from gmml_aug.backends.triton import plan as fused_plan
+        dtype: of the result, or None if a plan is wanted.
+        device: of images or keys.
+        gradient: True if gradients to the images are wanted.
 
-        fuse = fused_plan.supports(program, size)
-    if fuse:
-        active, boxes, streams = fused_plan.sample(program, keys, works, size)
-    else:
-        active = open_steps(program, keys, works)
-        boxes = place_boxes(program, keys, active, size)
-        streams = first_words(keys, range(2, len(program.steps) + 2))
-    chances = [Chance(keys, n + 2, shape, donors, own, hashed=stream) for n, stream in enumerate(streams)]
-    return Plan(
-        keys=keys,
-        boxes=boxes,
-        active=active,
-        drawn=tuple(drawn_by(step.fill, chance) for step, chance in zip(program.steps, chances, strict=True)),
-        steps=program.names,
-        shape=tuple(shape[1:]),
-        donors=donors,
-        bank=not own,
-        fingerprint=program.fingerprint,
-    )
+    Raises:
+        ValueError: an unknown name, or a backend that cannot do this; the message has its reason.
+    """
+    if wanted not in ("auto", "reference", "cpu", "triton", *_NAMES):
+        raise ValueError(
+            f"gmml_aug: backend={wanted!r} is unknown. Allowed are 'auto', 'reference', 'cpu' and 'triton', or 'torch' and 'fused' "
+            "for the first and the last of these."
+        )
+    name = _NAMES.get(wanted, wanted)
+    if name == "auto":
+        fast: Name | None = "triton" if device.type == "cuda" else "cpu" if device.type == "cpu" else None
+        if fast is not None:
+            backend = backend_of(fast)
+            if backend.can(program, shape, dtype, device, gradient=gradient) is None:
+                return backend
+        name = wanted = "reference"
+    backend = backend_of(cast(Name, name))
+    reason = backend.can(program, shape, dtype, device, gradient=gradient)
+    if reason is not None:
+        other = "" if name == "reference" else ' Use backend="auto", or "reference".'
+        raise ValueError(f'gmml_aug: backend="{wanted}" cannot do this: {reason}.{other}')
+    return backend
+
+
+def backend_of(name: Name) -> Backend:
+    """A backend by its name; it is imported when it is first wanted."""
+    if name == "triton":
+        from gmml_aug.backends.triton import paint as triton
+        from gmml_aug.backends.triton import plan as triton_plan
+
+        return Backend(triton.can, triton_plan.plan, triton.paint)
+    from gmml_aug.backends.reference import paint, plan
+
+    if name == "cpu":
+        from gmml_aug.backends.cpu import paint as cpu
+
+        return Backend(cpu.can, plan.plan, paint.paint)
+    return Backend(paint.can, plan.plan, paint.paint)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gmml_aug.checks import check_dtype, check_integer
-from gmml_aug.colours import pixel_statistics
 from gmml_aug.figures.drawing import Drawing, RowName, figure_class, lay_out, legend_of, picture_tile, signal_tile
-from gmml_aug.functional import Values
+from gmml_aug.values import Values, pixel_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from gmml_aug.chance import Chance
 from gmml_aug.checks import check_number, check_pair
-from gmml_aug.colours import bounding_box, recolour
-from gmml_aug.corruption import Fill
-from gmml_aug.fields import written
-from gmml_aug.functional import column, known_statistics, like, luma, to_grey
-from gmml_aug.places.boxes import keep
-from gmml_aug.plan import Tensors
-from gmml_aug.program import Scene
+from gmml_aug.colours import recolour
+from gmml_aug.fields import as_code, keep
+from gmml_aug.fills.base import Fill
+from gmml_aug.ops import Mix, Operation
+from gmml_aug.scene import Scene, Tensors
 
 Strength = float | tuple[float, float]
 
@@ -36,29 +33,15 @@ class Grey(Fill):
         GMML 3.1, "converted to grey scale"; the luma weights are ours.
     """
 
-    __repr__ = written
+    __repr__ = as_code
 
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for one channel."""
         return shape[1] > 1
 
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The current images, grey."""
-        return to_grey(scene.now, scene.values)
-
-    def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Where the mask is one box in a large image, nothing else is looked at."""
-        windows = scene.windows
-        if windows is None:
-            super().put(scene, drawn)
-            return
-        known = known_statistics(scene.now, scene.values)
-        wide = torch.promote_types(scene.now.dtype, torch.float32)
-        mean, std = (torch.tensor(one, dtype=wide, device=scene.now.device) for one in known or ((0.0,), (1.0,)))
-        for image, window in zip(*windows, strict=True):
-            part = scene.now[image][window]
-            grey = luma(part[None], scene.values)[0]
-            part.copy_(like(grey if known is None else (grey - column(mean, part.ndim)).div_(column(std, part.ndim)), part))
+    def lower(self) -> Operation:
+        """Luma in every channel."""
+        return Mix()
 
 
 @final
@@ -94,15 +77,15 @@ class Jitter(Fill):
     contrast: Strength = 0.4
     saturation: Strength = 0.2
     hue: Strength = 0.1
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            keep(self, name, _strength(name, getattr(self, name), 0.0, _LARGEST), single=False)
-        keep(self, "hue", _strength("hue", self.hue, -0.5, 0.5), single=False)
+            keep(self, name, _strength(name, getattr(self, name), 0.0, _LARGEST))
+        keep(self, "hue", _strength("hue", self.hue, -0.5, 0.5))
         super().__post_init__()
 
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False if nothing that is asked for can change images of so many channels."""
         return any(low != still or high != still for low, high, still in self._ranges(shape[1]))
 
@@ -112,20 +95,11 @@ class Jitter(Fill):
         return tuple(low + (high - low) * u for (low, high, _), u in zip(self._ranges(3), spread, strict=True))
 
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The current images, recoloured; on the CPU only around the mask."""
-        now = scene.now
-        ranges = self._ranges(now.shape[1])
-        drawn = drawn[: len(ranges)]
+        """The current images, recoloured."""
+        ranges = self._ranges(scene.now.shape[1])
         used = [low != still or high != still for low, high, still in ranges]
-        if not scene.compact:
-            return _recolour(now, drawn, used, scene)
-        changed = torch.empty_like(now)
-        for image, inside in enumerate(scene.mask[:, 0]):
-            window = bounding_box(inside)
-            if window is not None:
-                one = slice(image, image + 1)
-                changed[(one, slice(None), *window)] = _recolour(now[one], [factor[one] for factor in drawn], used, scene, window)
-        return changed
+        factors = [factor if here else None for factor, here in zip(drawn, used, strict=False)]
+        return recolour(scene.now, *factors, values=scene.values)
 
     def _ranges(self, channels: int) -> list[tuple[float, float, float]]:
         """(low, high, the number that changes nothing) of each stage that images of so many channels go through."""
@@ -137,14 +111,6 @@ class Jitter(Fill):
             low, high = value if isinstance(value, tuple) else (still - value, still + value)
             ranges.append((0.0 if still == 1.0 and low < 0.0 else low, high, still))
         return ranges
-
-
-def _recolour(
-    images: Tensor, drawn: Sequence[Tensor], used: Sequence[bool], scene: Scene, window: Sequence[slice] | None = None
-) -> Tensor:
-    names = ("brightness", "contrast", "saturation", "hue")
-    factors = {name: factor for name, factor, here in zip(names, drawn, used, strict=False) if here}
-    return recolour(images, **factors, values=scene.values, window=window)
 
 
 def _strength(name: str, value: object, low: float, high: float) -> Strength:

@@ -1,4 +1,4 @@
-"""What goes into a group of pixels in place of what was there; for content that stays see `colour` and `blurring`."""
+"""What goes into a group of pixels in place of what was there; `noise` is beside it, `colour` and `blur` keep the content."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import Chance
-from gmml_aug.checks import check_pair
-from gmml_aug.colours import average, take_shifted
-from gmml_aug.corruption import Fill
-from gmml_aug.fields import written
-from gmml_aug.functional import column, like, take_donors
-from gmml_aug.places.boxes import keep
-from gmml_aug.plan import Tensors
-from gmml_aug.program import Scene
+from gmml_aug.checks import check_number, check_pair
+from gmml_aug.fields import as_code, keep, keep_range
+from gmml_aug.fills.base import Fill
+from gmml_aug.ops import Colour, Operation, Take
+from gmml_aug.scene import Tensors
 
 
 @final
@@ -31,11 +28,11 @@ class Zeros(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = written
+    __repr__ = as_code
 
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """One zero, broadcast where it lands."""
-        return scene.now.new_zeros(())
+    def lower(self) -> Operation:
+        """One colour."""
+        return Colour("zeros")
 
 
 @final
@@ -46,31 +43,52 @@ class Constant(Fill):
     Args:
         value: the value, or (low, high) to draw it from uniformly, in the value range of the images; rounded and clamped to
             0 to 255 for uint8.
+        colour: instead, one value for each channel, the same in all images.
 
     Raises:
-        TypeError: ``value`` is not made of numbers.
-        ValueError: ``value`` is not finite, or low is above high.
+        TypeError: ``value`` or ``colour`` is not made of numbers.
+        ValueError: a number that is not finite, low above high, both a value and a colour; at the call, images of another number
+            of channels than the colour has.
 
     Source:
         GMML 2.2 i, "masking with zeros", made general; the range is our addition.
     """
 
     value: float | tuple[float, float] = 0.0
+    colour: Sequence[float] | None = None
     replaces: ClassVar[bool] = True
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        keep(self, "value", check_pair("Constant", "value", self.value))
+        keep_range(self, "value", check_pair("Constant", "value", self.value))
+        if self.colour is not None:
+            if not isinstance(self.colour, Sequence) or isinstance(self.colour, str) or not self.colour:
+                raise TypeError(f"Constant: colour={self.colour!r} is no list of numbers. Give one for each channel.")
+            if self.value != 0.0:
+                raise ValueError(f"Constant: both value={self.value} and colour={self.colour} came. Give one of them.")
+            keep(self, "colour", tuple(check_number("Constant", "colour", value) for value in self.colour))
         super().__post_init__()
+
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
+        """Raises ValueError for images of another number of channels than the colour has."""
+        if self.colour is not None and len(self.colour) != shape[1]:
+            raise ValueError(
+                f"Constant: colour has {len(self.colour)} numbers, the images have {shape[1]} channels. Give one number for each."
+            )
+        return True
 
     def draw(self, chance: Chance) -> Tensors:
         """(B, C) float32."""
+        if self.colour is not None:
+            ones = torch.ones_like(chance.keys, dtype=torch.float32)
+            return (torch.stack([ones * value for value in self.colour], dim=1),)
         low, high = self.value if isinstance(self.value, tuple) else (self.value, self.value)
         return (low + (high - low) * chance.uniform(chance.shape[1]),)
 
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """(B, C, 1, ...), broadcast where it lands."""
-        return like(column(drawn[0], scene.now.ndim), scene.now)
+    def lower(self) -> Operation:
+        """One colour."""
+        low, high = self.value if isinstance(self.value, tuple) else (self.value, self.value)
+        return Colour("drawn", low, high, tuple(self.colour or ()))
 
 
 @final
@@ -97,8 +115,8 @@ class Alien(Fill):
     alone: Literal["error", "skip"] = "error"
     same_place: bool = True
     replaces: ClassVar[bool] = True
-    foreign: ClassVar[bool] = True
-    __repr__ = written
+    reads_donors: ClassVar[bool] = True
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
         if self.alone not in ("error", "skip"):
@@ -107,9 +125,9 @@ class Alien(Fill):
             raise TypeError(f"Alien: same_place={self.same_place!r} is no switch. Give True or False.")
         super().__post_init__()
 
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for a batch of one that is to be skipped."""
-        if own and donors < 2:
+        if from_batch and donors < 2:
             if self.alone == "skip":
                 return False
             raise ValueError(
@@ -123,18 +141,9 @@ class Alien(Fill):
         donor = chance.donor()
         return (donor,) if self.same_place else (donor, _other_place(chance))
 
-    def put(self, scene: Scene, drawn: Tensors) -> None:
-        """Box by box where these are few."""
-        if scene.pieces is None or len(drawn) > 1:
-            super().put(scene, drawn)
-            return
-        scene.pieces.copy(scene.now, scene.donors, drawn[0].tolist())
-
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The donors."""
-        if len(drawn) == 1:  # the plan decides, whichever `Alien` applies it
-            return take_donors(scene.donors, drawn[0])
-        return take_shifted(scene.donors, drawn[0], drawn[1], used=_used(scene))
+    def lower(self) -> Operation:
+        """Pixels of the donor."""
+        return Take(donor=True, moved=not self.same_place)
 
 
 @final
@@ -151,9 +160,9 @@ class Shuffle(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = written
+    __repr__ = as_code
 
-    def works(self, shape: Sequence[int], *, donors: int, own: bool) -> bool:
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for images of one pixel."""
         return any(side != 1 for side in shape[2:])
 
@@ -161,9 +170,9 @@ class Shuffle(Fill):
         """The (B, dims) shift."""
         return (_other_place(chance),)
 
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """The clean images, shifted."""
-        return take_shifted(scene.clean, None, drawn[0], used=_used(scene))
+    def lower(self) -> Operation:
+        """Pixels of the same image."""
+        return Take(donor=False, moved=True)
 
 
 @final
@@ -177,11 +186,11 @@ class Mean(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = written
+    __repr__ = as_code
 
-    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
-        """(B, C, 1, ...), broadcast where it lands."""
-        return like(column(average(scene.clean), scene.now.ndim), scene.now)
+    def lower(self) -> Operation:
+        """One colour."""
+        return Colour("mean")
 
 
 def _other_place(chance: Chance) -> Tensor:
@@ -194,7 +203,3 @@ def _other_place(chance: Chance) -> Tensor:
         shift.append(rest % side)
         rest = rest // side
     return torch.stack(shift[::-1], dim=1)
-
-
-def _used(scene: Scene) -> Tensor | None:
-    return scene.mask.flatten(1).any(1) if scene.compact else None

@@ -1,55 +1,125 @@
-"""What a place is: the contract of `Boxes`, `Cells` and `Blocks`, and how their boxes become a mask.
+"""What a place is: where a fill works, as boxes or as any other shape.
 
-A place draws its boxes on its *free* axes; along the ``shared`` ones they run over the whole image. Boxes are (B, N, 2 D) integers,
-first the D starts, then the D sizes; one without size is none.
+A place draws on its *free* axes; along the ``shared`` ones it runs over the whole image. Boxes are (B, N, 2 D) integers, first the
+D starts, then the D sizes; one without size is none.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gmml_aug.backends.reference.coverage import boxes_to_mask
+from gmml_aug.chance import high_half, scale
 from gmml_aug.checks import check_integer
 
+Range = float | tuple[float, float]
 
-class Where(Protocol):
-    """What `sample` and `apply` need of a place; `Boxes` documents the common arguments."""
+TINY = 1e-6  # of a pixel or a cell: what ceil and floor forgive a product of floats
 
-    @property
-    def dims(self) -> int:
-        """Number of spatial axes of the images."""
 
-    @property
-    def shared(self) -> tuple[int, ...]:
-        """Axes along which boxes run over the whole image."""
+class Place(ABC):
+    """Where a fill works: the base of `Boxes`, `Cells`, `Blocks`, and of places of your own.
 
-    @property
-    def invert(self) -> bool:
-        """True if the fill lands outside the boxes."""
+    A place of one's own is a frozen dataclass with `words` and either `draw` or, for shapes that are no boxes, `order`::
 
-    @property
-    def overshoot(self) -> bool:
-        """True if the last box is painted whole."""
+        @dataclass(frozen=True, kw_only=True)
+        class Left(gmml_aug.Place):
+            ratio: float                                     # met to the pixel, as everywhere
 
-    @property
-    def cell(self) -> int:
-        """Edge of the grid that all borders keep to; 1 if there is none."""
+            def words(self, size):                           # no chance but that of a ratio that is drawn
+                return 1
 
+            def order(self, words, size):                    # from the left to the right
+                return torch.arange(size[-1], device=words.device).expand(len(words), *size)
+
+            def levels(self, size):
+                return size[-1]
+
+    It may have these fields or class attributes:
+
+    Attributes:
+        ratio: share of the image to cover, met to the pixel: a number, or (low, high) that each image draws from; None covers
+            all that is there.
+        dims: number of spatial axes of the images.
+        shared: axes along which it runs over the whole image; ``size`` below is that of the others.
+        invert: True if the fill works outside.
+        overshoot: True if the last box is painted whole.
+    """
+
+    ratio: Range | None  # only where there is one
+    dims: int = 2
+    shared: tuple[int, ...] = ()
+    invert: bool = False
+    overshoot: bool = False
+
+    @abstractmethod
     def words(self, size: Sequence[int]) -> int:
-        """64-bit words of chance that one image's boxes take; ``size`` is that of the free axes, as below."""
+        """64-bit words of chance that one image takes; the first one draws the ratio, if there is one."""
+
+    def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
+        """Boxes in the order in which they are painted, before any stop: (B, N, 2 D) int64 starts and sizes.
+
+        Args:
+            words: (B, `words`) int64 of chance.
+            size: the D sizes of the free axes.
+            ratios: (B,) float64 shares that the caller gave, for places that do not leave the ratio to `target`.
+        """
+        raise TypeError(f"{type(self).__name__}: a place needs draw (boxes) or order (any other shape), see gmml_aug.Place.")
+
+    def order(self, words: Tensor, size: Sequence[int]) -> Tensor:
+        """For shapes that are no boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1; below 0 never.
+
+        Pixels of one level are painted in reading order, so what the last level has to spare is cut to the pixel. Number the
+        shapes, and give each pixel the number of the first one that covers it.
+        """
+        raise TypeError(f"{type(self).__name__}: its shape is boxes, see `draw`.")
+
+    def levels(self, size: Sequence[int]) -> int:
+        """How many levels `order` has."""
+        return 1
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError if images of this size have no room for it."""
+        return
 
-    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
-        """(B,) int64 pixels to cover, or None if the boxes say it all."""
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Edges in pixels, an axis each, of the grid that all borders keep to; 1 if there is none."""
+        return (1,) * self.dims
 
-    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """(B, N, 2 D) int64 boxes before any stop."""
+    @property
+    def largest_share(self) -> float:
+        """The largest share of an image that what is drawn can cover without bias."""
+        return 1.0
+
+    @property
+    def is_boxes(self) -> bool:
+        """False for a place whose shape is no box."""
+        return type(self).order is Place.order
+
+    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
+        """(B,) int64 pixels to cover, or None if what is drawn says it all."""
+        ratio = getattr(self, "ratio", None)
+        if ratio is None:
+            return None
+        if ratios is not None:
+            return (ratios * math.prod(size)).round().long()
+        least, values = whole_pixels(ratio, math.prod(size))
+        return torch.full_like(words[:, 0], least) if values == 1 else least + scale(high_half(words[:, 0]), values)
+
+
+def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
+    """The least number of pixels that an image draws, and how many values there are from it on."""
+    if not isinstance(ratio, tuple):
+        return round(ratio * pixels), 1
+    low, high = math.ceil(ratio[0] * pixels - TINY), math.floor(ratio[1] * pixels + TINY)
+    if low > high:  # no whole number of pixels in so small an image: the nearest to the middle
+        return round((ratio[0] + ratio[1]) / 2 * pixels), 1
+    return low, high - low + 1
 
 
 def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
@@ -66,12 +136,32 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def free_axes(where: Where) -> list[int]:
-    """The axes on which a place draws its boxes."""
+def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
+    """Pixels along the edge of a cell: one number, or one an axis; equal ones are one number."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return check_integer(who, name, value, 1)
+    edges = tuple(check_integer(who, name, edge, 1) for edge in value)
+    if len(edges) != dims:
+        raise ValueError(f"{who}: {name}={value!r} has {len(edges)} numbers for {dims} spatial axes. Give one number, or {dims}.")
+    return edges[0] if len(set(edges)) == 1 else edges
+
+
+def edges_of(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """One number an axis."""
+    return value if isinstance(value, tuple) else (value,) * dims
+
+
+def free_axes(where: Place) -> list[int]:
+    """The axes on which a place draws."""
     return [axis for axis in range(where.dims) if axis not in where.shared]
 
 
-def along_shared(boxes: Tensor, where: Where, size: Sequence[int]) -> Tensor:
+def free_size(where: Place | None, size: Sequence[int]) -> list[int]:
+    """Those of the spatial sizes on which a place draws; all of them for the whole image."""
+    return list(size) if where is None else [size[axis] for axis in free_axes(where)]
+
+
+def along_shared(boxes: Tensor, where: Place, size: Sequence[int]) -> Tensor:
     """Boxes (B, N, 2 F) on the free axes as boxes (B, N, 2 D) of the image; those without size stay so."""
     if not where.shared:
         return boxes
@@ -85,25 +175,3 @@ def along_shared(boxes: Tensor, where: Where, size: Sequence[int]) -> Tensor:
         else:
             columns[axis], columns[len(size) + axis] = starts[..., free.index(axis)], sizes[..., free.index(axis)]
     return torch.stack(columns, dim=-1)
-
-
-def place_mask(boxes: Tensor, size: Sequence[int], *, cell: int, invert: bool) -> Tensor:
-    """(B, 1, *S) bool of a place.
-
-    Args:
-        boxes: (B, N, 2 D) integers of the plan.
-        size: the D spatial sizes.
-        cell: edge of the grid that all borders keep to.
-        invert: True for what lies outside.
-    """
-    grid = [-(-length // cell) for length in size]
-    if cell > 1:  # on the grid there are fewer pixels to ask
-        starts, ends = boxes[..., : len(size)], boxes[..., : len(size)] + boxes[..., len(size) :]
-        first = torch.div(starts, cell, rounding_mode="floor")
-        last = torch.div(ends + (cell - 1), cell, rounding_mode="floor")
-        boxes = torch.cat([first, last - first], dim=-1)
-    mask = boxes_to_mask(boxes, grid)
-    if cell > 1:
-        for axis, length in enumerate(size):
-            mask = mask.repeat_interleave(cell, dim=axis + 2).narrow(axis + 2, 0, length)
-    return ~mask if invert else mask

@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final, get_args
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from gmml_aug.chance import high_half, low_half, scale
-from gmml_aug.checks import check_integer, check_integer_pair, check_number, check_pair
-from gmml_aug.fields import written
-from gmml_aug.places.base import check_shared
+from gmml_aug.checks import check_integer, check_integer_pair, check_pair
+from gmml_aug.fields import as_code, keep, keep_range
+from gmml_aug.places.base import Place, Range, check_edges, check_shared, edges_of, whole_pixels
 
 Placement = Literal["wrap", "inside", "origin"]
-Range = float | tuple[float, float]
 
-_MOST = 4096  # boxes an image; beyond it the words of cover.py cost more than a mask of cells would
-_TINY = 1e-6  # of a pixel: what ceil and floor forgive a product of floats
+_MOST = 4096  # boxes an image; beyond it the words of `coverage` cost more than a mask of cells would
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Boxes:
+class Boxes(Place):
     """Groups of connected pixels: axis-parallel boxes with edges at any pixel, drawn for every image anew.
 
     Give ``ratio`` (boxes are painted until that share of the image is covered, to the pixel) or ``count``.
@@ -35,7 +33,8 @@ class Boxes:
         count: number of boxes, or a pair (low, high) of integers to draw it from.
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
-        align: edge in pixels of a grid that box borders keep to; 1 leaves them free.
+        align: edge in pixels of a grid that box borders keep to, one number or one an axis; 1 leaves them free. The last box,
+            trimmed to meet a ratio, may leave the grid.
         overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
         placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
             ``"inside"``: boxes lie whole in the image, which favours its centre; ``"origin"``: the release's rule, biased to the
@@ -59,13 +58,12 @@ class Boxes:
     ratio: Range | None = None
     count: int | tuple[int, int] | None = None
     side: Range = (0.05, 0.25)
-    align: int = 1
+    align: int | tuple[int, ...] = 1
     overshoot: bool = False
     placement: Placement = "wrap"
     shared: tuple[int, ...] = ()
     invert: bool = False
     dims: int = 2
-    cell: ClassVar[int] = 1  # trimmed boxes leave the grid of `align`
 
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.count is None):
@@ -74,13 +72,13 @@ class Boxes:
                 "share of the image, count=1 draws a number of boxes."
             )
         if self.ratio is not None:
-            keep(self, "ratio", check_pair("Boxes", "ratio", self.ratio, 0.0, 1.0))
+            keep_range(self, "ratio", check_pair("Boxes", "ratio", self.ratio, 0.0, 1.0))
         if self.count is not None:
-            keep(self, "count", check_integer_pair("Boxes", "count", self.count, 1, _MOST))
-        keep(self, "side", check_pair("Boxes", "side", self.side, 0.0, 1.0), single=False)
-        keep(self, "align", check_integer("Boxes", "align", self.align, 1))
+            keep_range(self, "count", check_integer_pair("Boxes", "count", self.count, 1, _MOST))
+        keep(self, "side", check_pair("Boxes", "side", self.side, 0.0, 1.0))
         keep(self, "dims", check_integer("Boxes", "dims", self.dims, 1, 3))
-        keep(self, "shared", check_shared("Boxes", self.shared, self.dims), single=False)
+        keep(self, "align", check_edges("Boxes", "align", self.align, self.dims))
+        keep(self, "shared", check_shared("Boxes", self.shared, self.dims))
         for name in ("overshoot", "invert"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"Boxes: {name}={getattr(self, name)!r} is not True or False.")
@@ -96,7 +94,7 @@ class Boxes:
                 "drawn. Raise side (shares of a side, 0 to 1) or lower ratio."
             )
 
-    __repr__ = written
+    __repr__ = as_code
 
     @property
     def most(self) -> int:
@@ -130,43 +128,39 @@ class Boxes:
         return self.dims - len(self.shared)
 
     @property
+    def largest_share(self) -> float:
+        """That of the ratio: so many boxes are drawn."""
+        return self._high_ratio
+
+    @property
     def _high_ratio(self) -> float:
         return self.ratio[1] if isinstance(self.ratio, tuple) else float(self.ratio or 0.0)
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError if the grid of ``align`` is coarser than an image of this size."""
-        if self.align > min(size):
+        if any(step > length for step, length in zip(self.steps, size, strict=True)):
             raise ValueError(
                 f"Boxes: align={self.align} is larger than the image, whose sides are {tuple(size)}. Allowed is 1 to {min(size)}."
             )
-
-    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
-        """(B,) int64 number of pixels to cover, from (B, `words`) int64; None if the boxes are counted."""
-        if self.ratio is None:
-            return None
-        least, values = self.amount(size)
-        return torch.full_like(words[:, 0], least) if values == 1 else least + scale(high_half(words[:, 0]), values)
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
         """The least of what an image draws, pixels or boxes, and how many values there are from it on."""
         if self.ratio is None:
             low, high = self.count if isinstance(self.count, tuple) else (self.most, self.most)
             return low, high - low + 1
-        pixels = math.prod(size)
-        if not isinstance(self.ratio, tuple):
-            return round(self.ratio * pixels), 1
-        low, high = math.ceil(self.ratio[0] * pixels - _TINY), math.floor(self.ratio[1] * pixels + _TINY)
-        if low > high:  # no whole number of pixels in so small an image: the nearest to the middle
-            return round((self.ratio[0] + self.ratio[1]) / 2 * pixels), 1
-        return low, high - low + 1
+        return whole_pixels(self.ratio, math.prod(size))
 
-    def sides(self, length: int) -> tuple[int, int, int]:
-        """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``align``.
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The edge of the grid along each free axis."""
+        return tuple(edge for axis, edge in enumerate(edges_of(self.align, self.dims)) if axis not in self.shared)
+
+    def sides(self, length: int, step: int) -> tuple[int, int, int]:
+        """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``step``.
 
         With ``placement="origin"`` all three are pixels, before they are snapped.
         """
         low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
-        step = self.align
         if self.placement == "origin":
             least = max(round(low * length), step)
             return least, max(round(high * length) - least, 1), max(length - step, 1)
@@ -174,17 +168,12 @@ class Boxes:
         least = min(max(round(low * length / step), 1), cells)
         return least, min(max(round(high * length / step), least), cells) - least + 1, cells
 
-    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """Draw the boxes before any stop: (B, `most` (+ 1 with a ratio), 2 F) int64 starts and sizes on the F free axes.
-
-        Args:
-            words: (B, `words`) int64 of chance.
-            size: the sizes of the axes that are not shared.
-        """
+    def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
+        """(B, `most` (+ 1 with a ratio), 2 F) int64 boxes on the F free axes, before any stop."""
         self.check_size(size)
         word = words[:, 1:].reshape(words.shape[0], -1, self._free)  # (B, N, free axes)
         sides, starts = high_half(word[:, : self.most]), low_half(word[:, : self.most])
-        parts = [self._axis(sides[..., d], starts[..., d], size[d]) for d in range(self._free)]
+        parts = [self._axis(sides[..., d], starts[..., d], size[d], self.steps[d]) for d in range(self._free)]
         boxes = torch.stack([start for start, _ in parts] + [extent for _, extent in parts], dim=2)
         if self.ratio is not None:  # the last one covers whatever is left, from any pixel
             last = [scale(low_half(word[:, -1:, d]), size[d]) for d in range(self._free)]
@@ -197,9 +186,9 @@ class Boxes:
             boxes = boxes.masked_fill((number >= drawn)[..., None], 0)
         return boxes
 
-    def _axis(self, side: Tensor, start: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def _axis(self, side: Tensor, start: Tensor, length: int, step: int) -> tuple[Tensor, Tensor]:
         """Start and extent in pixels along one axis, from 32 random bits each."""
-        step, (least, values, places) = self.align, self.sides(length)
+        least, values, places = self.sides(length, step)
         extent = least + scale(side, values)
         if self.placement == "origin":
             corner = scale(start, places)
@@ -214,15 +203,3 @@ class Boxes:
         beyond = end > places
         end = torch.where(beyond, (end - places) * step + length, (end * step).clamp(max=length))
         return corner * step, end - corner * step
-
-
-def keep(owner: object, name: str, value: object, *, single: bool = True) -> None:
-    """Store a checked value on a frozen dataclass; a pair of equal numbers is that number."""
-    if single and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
-        value = value[0]
-    object.__setattr__(owner, name, value)
-
-
-def check_ratio(who: str, name: str, value: object) -> float:
-    """A share of the image, 0 to 1."""
-    return check_number(who, name, value, 0.0, 1.0)

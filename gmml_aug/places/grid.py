@@ -5,28 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from gmml_aug.chance import high_half, low_half, scale, to_uniform
 from gmml_aug.checks import check_integer, check_pair
-from gmml_aug.fields import written
-from gmml_aug.places.base import check_shared
-from gmml_aug.places.boxes import Range, keep
+from gmml_aug.fields import as_code, keep, keep_range
+from gmml_aug.places.base import TINY, Place, Range, check_edges, check_shared, edges_of
 
-_TINY = 1e-6  # of a cell: what ceil and floor forgive a product of floats
 _MISSES = 10  # attempts in a row without a block after which an image gets no more
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Cells:
+class Cells(Place):
     """Random cells of a grid, an exact number of them, none twice.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size. The last cell of an axis that it does not divide is smaller.
+        size: edge of a cell in pixels, for token masks the patch size, one number or one an axis: (2, 16, 16) are the tubelets of
+            a clip. The last cell of an axis that it does not divide is smaller.
         ratio: share of the cells: of a number r, ceil(r n) cells; from a pair each image draws a whole number, uniform from
             ceil(low n) to floor(high n).
         shared: axes over which the cells run through, as tubes through time.
@@ -42,56 +41,56 @@ class Cells:
         MAE (He et al. 2021) takes 75 % of the patches, SimMIM (Xie et al. 2021) 60 % of cells of 32 pixels; both round up.
     """
 
-    size: int
+    size: int | tuple[int, ...]
     ratio: Range
     shared: tuple[int, ...] = ()
     invert: bool = False
     dims: int = 2
-    overshoot: ClassVar[bool] = False
 
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        keep(self, "size", check_integer("Cells", "size", self.size, 1))
-        keep(self, "ratio", check_pair("Cells", "ratio", self.ratio, 0.0, 1.0))
+        keep_range(self, "ratio", check_pair("Cells", "ratio", self.ratio, 0.0, 1.0))
         _keep_common(self, "Cells")
 
     @property
-    def cell(self) -> int:
-        """Edge of the grid."""
-        return self.size
+    def grid(self) -> tuple[int, ...]:
+        """Edges of a cell."""
+        return edges_of(self.size, self.dims)
 
     def words(self, size: Sequence[int]) -> int:
         """One to draw the number, and one a cell."""
-        return 1 + math.prod(_grid(size, self.size))
+        return 1 + math.prod(_cells(self, size))
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError if images are smaller than a cell."""
-        _check_room("Cells", self.size, size)
+        _check_room(self, size, 1)
 
-    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
+    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
         """None: the number of cells says it all."""
         return None
 
-    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
+    def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, most, 2 D) int64 cells: those whose words come first when they are sorted."""
-        grid = _grid(size, self.size)
+        grid = _cells(self, size)
         total = math.prod(grid)
         count, most = _number(words[:, 0], self.ratio, total)
+        if ratios is not None:
+            count, most = (ratios * total - TINY).ceil().long(), total
         most = max(most, 1)  # a list of boxes is never empty
         chosen = words[:, 1 : 1 + total].argsort(dim=1)[:, :most]  # (B, most) numbers of cells, none twice
         corners: list[Tensor] = []
         for length in reversed(grid):
             corners.insert(0, chosen % length)
             chosen = torch.div(chosen, length, rounding_mode="floor")
-        boxes = _in_pixels(torch.stack([*corners, *(torch.ones_like(corner) for corner in corners)], dim=2), self.size, size)
+        boxes = _in_pixels(torch.stack([*corners, *(torch.ones_like(corner) for corner in corners)], dim=2), self, size)
         number = torch.arange(most, device=words.device)
         return boxes.masked_fill((number >= count[:, None])[..., None], 0)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Blocks:
+class Blocks(Place):
     """Rectangular blocks of cells of a grid, until a share of the cells is covered, never more.
 
     Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
@@ -99,7 +98,7 @@ class Blocks:
     too much is left out. An image gets no more blocks once ten in a row were left out.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size.
+        size: edge of a cell in pixels, for token masks the patch size, one number or one an axis.
         ratio: share of the cells at which it ends: a number, or (low, high) that each image draws from uniformly; floor(ratio n)
             cells.
         least: cells of the smallest block.
@@ -119,7 +118,7 @@ class Blocks:
         share. ``attempts``, an end to the loop that both have, is ours.
     """
 
-    size: int
+    size: int | tuple[int, ...]
     ratio: Range
     least: int = 16
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
@@ -127,16 +126,14 @@ class Blocks:
     shared: tuple[int, ...] = ()
     invert: bool = False
     dims: int = 2
-    overshoot: ClassVar[bool] = False
 
-    __repr__ = written
+    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        keep(self, "size", check_integer("Blocks", "size", self.size, 1))
         keep(self, "least", check_integer("Blocks", "least", self.least, 1))
         keep(self, "attempts", check_integer("Blocks", "attempts", self.attempts, 1, 512))
-        keep(self, "ratio", check_pair("Blocks", "ratio", self.ratio, 0.0, 1.0))
-        keep(self, "aspect", check_pair("Blocks", "aspect", self.aspect, 1e-3, 1e3), single=False)
+        keep_range(self, "ratio", check_pair("Blocks", "ratio", self.ratio, 0.0, 1.0))
+        keep(self, "aspect", check_pair("Blocks", "aspect", self.aspect, 1e-3, 1e3))
         _keep_common(self, "Blocks")
         if self.dims - len(self.shared) != 2:
             raise ValueError(
@@ -145,9 +142,9 @@ class Blocks:
             )
 
     @property
-    def cell(self) -> int:
-        """Edge of the grid."""
-        return self.size
+    def grid(self) -> tuple[int, ...]:
+        """Edges of a cell."""
+        return edges_of(self.size, self.dims)
 
     def words(self, size: Sequence[int]) -> int:
         """One for the share, two a block."""
@@ -155,18 +152,18 @@ class Blocks:
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError if images are smaller than two cells along an axis."""
-        _check_room("Blocks", self.size, size, cells=2)
+        _check_room(self, size, 2)
 
-    def target(self, words: Tensor, size: Sequence[int]) -> Tensor | None:
+    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
         """None: the blocks keep to their share themselves."""
         return None
 
-    def draw(self, words: Tensor, size: Sequence[int]) -> Tensor:
+    def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, attempts, 4) int64 blocks; those that were left out have no size."""
-        rows, columns = _grid(size, self.size)
+        rows, columns = _cells(self, size)
         low, high = self.ratio if isinstance(self.ratio, tuple) else (self.ratio, self.ratio)
-        share = low + (high - low) * to_uniform(words[:, 0]).double()
-        left = (share * (rows * columns) + _TINY).floor().long()  # (B,) cells
+        share = low + (high - low) * to_uniform(words[:, 0]).double() if ratios is None else ratios
+        left = (share * (rows * columns) + TINY).floor().long()  # (B,) cells
         # float64: rounding must come out alike on every device, and exp and sqrt differ in their last bit only
         area, stretch = to_uniform(words[:, 1::2]).double(), _lower_uniform(words[:, 1::2]).double()
         stretch = (math.log(self.aspect[0]) + stretch * math.log(self.aspect[1] / self.aspect[0])).exp()
@@ -189,45 +186,54 @@ class Blocks:
             left = left - new * taken
             misses = (misses + 1) * ~taken
             found.append(torch.stack([top, start, height, width], dim=1) * taken[:, None])
-        return _in_pixels(torch.stack(found, dim=1), self.size, size)
+        return _in_pixels(torch.stack(found, dim=1), self, size)
 
 
 def _keep_common(owner: Cells | Blocks, who: str) -> None:
     keep(owner, "dims", check_integer(who, "dims", owner.dims, 1, 3))
-    keep(owner, "shared", check_shared(who, owner.shared, owner.dims), single=False)
+    keep(owner, "size", check_edges(who, "size", owner.size, owner.dims))
+    keep(owner, "shared", check_shared(who, owner.shared, owner.dims))
     if not isinstance(owner.invert, bool):
         raise TypeError(f"{who}: invert={owner.invert!r} is not True or False.")
 
 
-def _grid(size: Sequence[int], cell: int) -> list[int]:
-    return [-(-length // cell) for length in size]
+def _edges(place: Cells | Blocks) -> list[int]:
+    """The edge of a cell along each free axis."""
+    return [edge for axis, edge in enumerate(place.grid) if axis not in place.shared]
 
 
-def _check_room(who: str, cell: int, size: Sequence[int], cells: int = 1) -> None:
-    if any(length < cell if cells == 1 else -(-length // cell) < cells for length in size):
+def _cells(place: Cells | Blocks, size: Sequence[int]) -> list[int]:
+    """How many cells there are along each free axis."""
+    return [-(-length // edge) for length, edge in zip(size, _edges(place), strict=True)]
+
+
+def _check_room(place: Cells | Blocks, size: Sequence[int], cells: int) -> None:
+    edges = _edges(place)
+    short = any(length < edge for length, edge in zip(size, edges, strict=True)) if cells == 1 else min(_cells(place, size)) < cells
+    if short:
         raise ValueError(
-            f"{who}: size={cell} is too large for images whose sides are {tuple(size)}: {cells} of it must fit along every axis. "
-            f"Allowed is up to {min(size) if cells == 1 else max(min(size) - 1, 1)}."
+            f"{type(place).__name__}: size={place.size} is too large for images whose sides are {tuple(size)}: {cells} of it must "
+            f"fit along every axis. Allowed is up to {min(size) if cells == 1 else max(min(size) - 1, 1)}."
         )
 
 
 def _number(word: Tensor, ratio: Range, total: int) -> tuple[Tensor, int]:
     """(B,) int64 how many cells, and the most that any image may have."""
     if not isinstance(ratio, tuple):
-        count = math.ceil(ratio * total - _TINY)
+        count = math.ceil(ratio * total - TINY)
         return torch.full_like(word, count), count
-    low, high = math.ceil(ratio[0] * total - _TINY), math.floor(ratio[1] * total + _TINY)
+    low, high = math.ceil(ratio[0] * total - TINY), math.floor(ratio[1] * total + TINY)
     if low > high:  # no whole number of cells in so small a grid: the nearest to the middle
         low = high = round((ratio[0] + ratio[1]) / 2 * total)
     return low + scale(high_half(word), high - low + 1), high
 
 
-def _in_pixels(boxes: Tensor, cell: int, size: Sequence[int]) -> Tensor:
+def _in_pixels(boxes: Tensor, place: Cells | Blocks, size: Sequence[int]) -> Tensor:
     """Boxes (B, N, 2 D) of cells as boxes of pixels, cut at the border."""
-    dims = len(size)
-    columns = [boxes[..., d] * cell for d in range(dims)]
+    dims, edges = len(size), _edges(place)
+    columns = [boxes[..., d] * edges[d] for d in range(dims)]
     for d, length in enumerate(size):
-        end = ((boxes[..., d] + boxes[..., dims + d]) * cell).clamp(max=length)
+        end = ((boxes[..., d] + boxes[..., dims + d]) * edges[d]).clamp(max=length)
         columns.append((end - columns[d]) * (boxes[..., dims + d] > 0))
     return torch.stack(columns, dim=-1)
 

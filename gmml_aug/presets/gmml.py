@@ -12,8 +12,8 @@ from gmml_aug.fills.blur import Blur
 from gmml_aug.fills.colour import Grey, Jitter
 from gmml_aug.fills.noise import Noise
 from gmml_aug.fills.replace import Alien, Zeros
-from gmml_aug.functional import Values
 from gmml_aug.places.boxes import Boxes
+from gmml_aug.values import Values
 
 
 def gmml(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from gmml_aug.checks import check_number
 from gmml_aug.compose import Chain, InBoxes
-from gmml_aug.corruption import Fill
+from gmml_aug.fills.base import Fill
 from gmml_aug.fills.replace import Zeros
-from gmml_aug.functional import Values
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.places.grid import Blocks, Cells
+from gmml_aug.values import Values
 
 
 def mae(*, patch: int = 16, ratio: float = 0.75, fill: Fill | None = None, values: Values | None = None) -> Chain:

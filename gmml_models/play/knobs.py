@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import gmml_aug
 from gmml_aug import (
@@ -86,7 +87,7 @@ class Knobs:
             ratio=_pair((painted or [boxes])[0].ratio),
             side=_pair(boxes.side),
             placement=boxes.placement,
-            align=boxes.align,
+            align=cast(int, boxes.align),  # the presets have one for all axes
             budget=1.0 if tree.budget is None else tree.budget,
         )
 
@@ -126,7 +127,7 @@ class Knobs:
         if isinstance(part, InBoxes):
             fill = self._changed(part.fill, start)
             boxes = part.boxes
-            if boxes.ratio is not None:
+            if isinstance(boxes, Boxes | Cells | Blocks) and boxes.ratio is not None:
                 about = ("ratio", *_OF_BOXES) if isinstance(boxes, Boxes) else ("ratio",)
                 turned = {name: getattr(self, name) for name in about if getattr(self, name) != getattr(start, name)}
                 boxes = replace(boxes, **turned)

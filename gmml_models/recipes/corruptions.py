@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import gmml_aug as ga
-from gmml_aug.functional import Values
+from gmml_aug.values import Values
 from gmml_models.errors import UsageError
 
 _PLACES = ("Blocks", "Boxes", "Cells", "Chain", "InBoxes", "OneOf")

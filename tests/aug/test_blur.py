@@ -38,7 +38,7 @@ def slowly(image: Tensor, sigma: float, kernel: int) -> Tensor:
             places = [(at + t) % period for t in range(-radius, radius + 1)]
             folded = [0 if length == 1 else min(place, 2 * (length - 1) - place) for place in places]
             lines.append(sum(out.select(axis, place) * weight for place, weight in zip(folded, weights, strict=True)))
-        out = torch.stack(lines, dim=axis)  # type: ignore[arg-type]
+        out = torch.stack(lines, dim=axis)
     return out
 
 

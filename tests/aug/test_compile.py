@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.functional import Values
+from gmml_aug.values import Values
 from tests.helpers import DTYPES, FLOATS, plans_equal, random_images, some_keys
 from tests.strategies import small_sizes, trees
 

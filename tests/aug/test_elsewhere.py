@@ -77,11 +77,12 @@ def test_the_donor_does_not_depend_on_the_place() -> None:
     assert torch.equal(same[0], other[0])
 
 
-def test_the_plan_says_where_content_comes_from_whichever_alien_applies_it() -> None:
+def test_a_plan_from_the_same_place_is_refused_by_an_alien_from_another_one() -> None:
     images = random_images((5, 3, 9, 9))
     for fill, other in ((ga.Alien(), ELSEWHERE), (ELSEWHERE, ga.Alien())):
         plan = fill.sample(images.shape, keys=some_keys(5))
-        assert same_bits(other.apply(images, plan).images, fill.apply(images, plan).images)
+        with pytest.raises(ValueError, match="other settings"):
+            other.apply(images, plan)
 
 
 def test_part_of_a_batch_is_replayed() -> None:

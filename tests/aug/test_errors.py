@@ -48,7 +48,9 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "count of one entry": (lambda: ga.Boxes(count=(3,)), ValueError, r"Boxes: count=.*1 entries.*pair"),  # type: ignore[arg-type]
     "align 0": (lambda: ga.Boxes(ratio=0.5, align=0), ValueError, r"Boxes: align=0 .*1 or more"),
     "align float": (lambda: ga.Boxes(ratio=0.5, align=16.0), TypeError, r"Boxes: align=16.0 is not an integer"),  # type: ignore[arg-type]
-    "align pair": (lambda: ga.Boxes(ratio=0.5, align=(16, 16)), TypeError, r"Boxes: align=.* is not an integer"),  # type: ignore[arg-type]
+    "align of three": (lambda: ga.Boxes(ratio=0.5, align=(16, 16, 2)), ValueError, r"Boxes: align=.* 3 numbers for 2 spatial axes"),
+    "cells of one": (lambda: ga.Cells(size=(16,), ratio=0.5), ValueError, r"Cells: size=.* 1 numbers for 2 spatial axes"),
+    "align pair of floats": (lambda: ga.Boxes(ratio=0.5, align=(1.0, 2)), TypeError, r"Boxes: align=1.0 is not an integer"),  # type: ignore[arg-type]
     "dims 4": (lambda: ga.Boxes(ratio=0.5, dims=4), ValueError, r"Boxes: dims=4 .*1 to 3"),
     "dims 0": (lambda: ga.Boxes(ratio=0.5, dims=0), ValueError, r"Boxes: dims=0 .*1 to 3"),
     "overshoot no bool": (lambda: ga.Boxes(ratio=0.5, overshoot=1), TypeError, r"Boxes: overshoot=1 .*True or False"),  # type: ignore[arg-type]
@@ -75,7 +77,7 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "kernel float": (lambda: ga.Blur(kernel=3.0), TypeError, r"Blur: kernel=3.0 is not an integer"),  # type: ignore[arg-type]
     "alone unknown": (lambda: ga.Alien(alone="ignore"), ValueError, r"Alien: alone='ignore'.*'error' and 'skip'"),  # type: ignore[arg-type]
     "boxes that are none": (lambda: ga.InBoxes(0.5, ga.Noise()), TypeError, r"InBoxes: boxes=0.5 .*Boxes\(ratio"),  # type: ignore[arg-type]
-    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is neither Boxes nor"),  # type: ignore[arg-type]
+    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is no place. Give"),  # type: ignore[arg-type]
     "boxes class": (lambda: ga.InBoxes(ga.Boxes, ga.Noise()), TypeError, r"InBoxes: boxes="),  # type: ignore[arg-type]
     "fill class": (lambda: ga.InBoxes(HALF, ga.Noise), TypeError, r"InBoxes: .*Did you mean Noise\(\)"),  # type: ignore[arg-type]
     "fill string": (lambda: ga.InBoxes(HALF, "noise"), TypeError, r"InBoxes: 'noise' is no corruption.*Noise\(\)"),  # type: ignore[arg-type]
@@ -211,8 +213,8 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "keys of floats": (SOME, GOOD, {"keys": torch.rand(4)}, TypeError, r"keys must be an int64 tensor.*float32"),
     "a list of keys": (SOME, GOOD, {"keys": [1, 2, 3, 4]}, TypeError, r"keys must be an int64 tensor.*list came"),
     "a seed for a generator": (SOME, GOOD, {"generator": 3}, TypeError, r"gmml_aug: .*generator.*int"),
-    "another backend": (SOME, GOOD, {"backend": "cuda"}, ValueError, r"backend='cuda' is unknown.*'torch' and 'fused'"),
-    "fused kernels for float64": (SOME, GOOD.double(), {"backend": "fused"}, ValueError, r'torch.float64 on cpu.*backend="torch"'),
+    "another backend": (SOME, GOOD, {"backend": "cuda"}, ValueError, r"backend='cuda' is unknown.*'reference'.*'triton'"),
+    "fused kernels for float64": (SOME, GOOD.double(), {"backend": "fused"}, ValueError, r'fused" cannot.*cpu.*="auto"'),
     "out of another shape": (SOME, GOOD, {"out": shaped(4, 3, 16, 15)}, ValueError, r"out is .*\(4, 3, 16, 15\).*torch.empty_like"),
     "out of another dtype": (SOME, GOOD, {"out": GOOD.double()}, ValueError, r"out is torch.float64.*torch.empty_like"),
     "out elsewhere": (SOME, GOOD, {"out": GOOD.to("meta")}, ValueError, r"out is on meta, the images are on cpu"),

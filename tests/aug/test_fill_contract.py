@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gmml_aug as ga
-from gmml_aug.functional import Values
+from gmml_aug.values import Values
 from tests.aug.test_compile import assert_alike, compiled, dense
 from tests.helpers import DTYPES, LAYOUTS, bits, lay_out, plans_equal, random_bits, random_images, same_bits, some_keys
 
@@ -94,7 +94,7 @@ def test_a_plan_is_replayed_to_the_bit_wherever_the_images_lie_in_memory(fill: g
         assert same_bits(corrupt(written, keys=keys, out=written).images, wanted)
 
 
-@pytest.mark.parametrize("fill", [fill for fill in FILLS if not fill.foreign], ids=repr)
+@pytest.mark.parametrize("fill", [fill for fill in FILLS if not fill.reads_donors], ids=repr)
 def test_equal_keys_do_the_same_in_whatever_batch(fill: ga.Fill, device: torch.device) -> None:
     images, keys = random_images((30, 3, 18, 21)).to(device), some_keys(30).to(device)
     corrupt = somewhere(fill)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import gmml_aug as ga
 from gmml_aug import values as raw
+from gmml_aug.backends.base import backend_of
 from gmml_aug.backends.triton import lower as fused_steps
-from gmml_aug.backends.triton import paint as fused_path
-from gmml_aug.functional import Values
+from gmml_aug.values import Values
 from tests.helpers import lay_out, random_images, same_bits, some_keys
 from tests.strategies import every_tree, shapes, small_sizes
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
     def no_work(*_: Any, **__: Any) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr(raw, "normalise", no_work)
+    monkeypatch.setattr("gmml_aug.backends.reference.paint.normalise", no_work)
     monkeypatch.setattr("gmml_aug.corruption.draw_keys", no_work)
     images, corrupt = some_bytes((3, 3, 8, 8)), ga.presets.gmml(values=KNOWN)
     wrong: list[tuple[type[Exception], str, Callable[[], object]]] = [
@@ -258,7 +258,7 @@ def test_fused_any_tree(where: torch.device, data: st.DataObject, dims: int, dty
     images = some_bytes((2, channels, *data.draw(small_sizes(dims=dims, least=4)))).to(where)
     values: Values = tree.values if isinstance(tree.values, tuple) else "unit"
     tree = ga.Chain(list(tree.parts), budget=tree.budget, values=values, dims=dims)
-    if fused_path.supports(tree.program, images, images):
+    if backend_of("triton").can(tree.program, images.shape, dtype, images.device, gradient=False) is None:
         check_fused(tree, images, dtype)
 
 

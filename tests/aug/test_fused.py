@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.backends.reference import paint
-from gmml_aug.backends.reference.paint import Bounds
+from gmml_aug.backends.base import backend_of
+from gmml_aug.backends.call import Batch, Maps, Painted
 from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.backends.triton import paint as fused
 from gmml_aug.chance import to_normal
@@ -30,7 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, in t
 HAS_TRITON = fused_steps.has_triton()
 STATISTICS = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
-NOWHERE = Bounds()
+NOWHERE = Maps()
+REFERENCE, TRITON = backend_of("reference"), backend_of("triton")
 BOXES = ga.Boxes(ratio=0.4, side=(0.1, 0.4))
 
 
@@ -53,22 +54,41 @@ def differ(found: Tensor, wanted: Tensor) -> float:
     return float(((one - other).abs() / (step * other.abs().clamp(min=1.0))).max())
 
 
+def made(
+    backend: Any,
+    corrupt: ga.Corruption,
+    images: Tensor,
+    pool: Tensor,
+    plan: ga.Plan,
+    maps: Maps = NOWHERE,
+    out: Tensor | None = None,
+) -> Painted:
+    """What a backend makes of a batch."""
+    painted: Painted = backend.paint(corrupt.program, Batch(images, pool, maps, out, images.dtype), plan)
+    return painted
+
+
+def supports(corrupt: ga.Corruption, images: Tensor, *, gradient: bool = False) -> bool:
+    """True where the kernels paint it."""
+    return TRITON.can(corrupt.program, images.shape, images.dtype, images.device, gradient=gradient) is None
+
+
 def check(
     corrupt: ga.Corruption,
     images: Tensor,
-    bounds: Bounds = NOWHERE,
+    bounds: Maps = NOWHERE,
     *,
     seed: int = 0,
     donors: Tensor | None = None,
 ) -> None:
     """Same plan, both paths."""
-    program, pool = corrupt.program, images if donors is None else donors
+    pool = images if donors is None else donors
     bank = None if donors is None else len(donors)
     plan = corrupt.sample(images.shape, keys=some_keys(len(images), seed).to(images.device), bank=bank)
-    assert fused.supports(program, images, pool)
+    assert supports(corrupt, images)
     before = images.clone()
-    wanted, touched = paint.paint(program, images, pool, plan, bounds)
-    found, mask, _ = fused.paint(program, images, pool, plan, bounds)
+    wanted, touched, _ = made(REFERENCE, corrupt, images, pool, plan, bounds)
+    found, mask, _ = made(TRITON, corrupt, images, pool, plan, bounds)
     assert torch.equal(mask, touched)
     assert found.dtype == images.dtype
     assert found.shape == images.shape
@@ -155,7 +175,7 @@ def test_any_tree(where: torch.device, data: st.DataObject) -> None:
     shape = (data.draw(st.integers(1, 3)), len(tree.values[0]) if isinstance(tree.values, tuple) else 3)
     images = random_images((*shape, *data.draw(small_sizes(dims=dims, least=4))), seed=data.draw(st.integers(0, 99)))
     images = images.sigmoid() if tree.values == "unit" else images
-    if fused.supports(tree.program, images, images):
+    if supports(tree, images):
         check(tree, images.to(where), seed=data.draw(st.integers(0, 99)))
 
 
@@ -175,7 +195,7 @@ def test_any_boxes_and_bounds(where: torch.device, data: st.DataObject) -> None:
         for n in range(2)
     ]
     values = data.draw(st.sampled_from(RANGES))
-    check(ga.Chain(parts, values=values), random_images((3, 2, *size)).to(where), Bounds(*maps))
+    check(ga.Chain(parts, values=values), random_images((3, 2, *size)).to(where), Maps(*maps))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "strided", "expanded"])
@@ -197,7 +217,7 @@ def test_nothing_of_what_is_kept_changes(where: torch.device) -> None:
         images = random_bits((2, 3, 20, 21), dtype, seed=0).to(where)
         corrupt = ga.presets.gmml()
         plan = corrupt.sample(images.shape, keys=some_keys(2).to(where))
-        found, mask, _ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
+        found, mask, _ = made(TRITON, corrupt, images, images, plan)
         kept = ~mask.expand_as(images)
         assert same_bits(found[kept], images[kept])
 
@@ -206,7 +226,7 @@ def test_it_repeats_itself(where: torch.device) -> None:
     images = random_images((2, 3, 20, 21)).to(where)
     corrupt = ga.presets.gmml()
     plan = corrupt.sample(images.shape, keys=some_keys(2).to(where))
-    one, other = (fused.paint(corrupt.program, images, images, plan, NOWHERE) for _ in range(2))
+    one, other = (made(TRITON, corrupt, images, images, plan) for _ in range(2))
     assert same_bits(one[0], other[0])
     assert torch.equal(one[1], other[1])
 
@@ -228,10 +248,10 @@ def test_out_is_written(where: torch.device) -> None:
     images = random_images((3, 3, 16, 17)).to(where)
     corrupt = ga.presets.gmml()
     plan = corrupt.sample(images.shape, keys=some_keys(3).to(where))
-    wanted, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
+    wanted, *_ = made(TRITON, corrupt, images, images, plan)
     for layout in ("contiguous", "channels_last", "strided"):
         out = lay_out(torch.zeros_like(images), layout)
-        found, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE, out=out)
+        found, *_ = made(TRITON, corrupt, images, images, plan, out=out)
         assert found is out
         assert torch.equal(out, wanted)
 
@@ -241,8 +261,8 @@ def test_the_inverse_normal_of_all_the_bits(where: torch.device) -> None:
     corrupt, shape = ga.Chain([ga.Noise()], dims=1), (1, 4, 1 << 17)
     images = torch.zeros(shape, device=where)
     plan = corrupt.sample(shape, keys=some_keys(1).to(where))
-    found, *_ = fused.paint(corrupt.program, images, images, plan, NOWHERE)
-    wanted, _ = paint.paint(corrupt.program, images, images, plan, NOWHERE)
+    found, *_ = made(TRITON, corrupt, images, images, plan)
+    wanted, *_ = made(REFERENCE, corrupt, images, images, plan)
     assert float((found - wanted).abs().max()) < 3e-6
     every = to_normal(torch.arange(1 << 16))
     assert found.unique().numel() > 0.95 * every.numel()  # nearly all of the bits came
@@ -250,24 +270,24 @@ def test_the_inverse_normal_of_all_the_bits(where: torch.device) -> None:
 
 
 def test_unsupported_cases_say_no(where: torch.device) -> None:
-    def supports(corrupt: ga.Corruption, images: Tensor) -> bool:
-        return fused.supports(corrupt.program, images.to(where), images.to(where))
-
-    images, corrupt = random_images((2, 3, 8, 8)), ga.presets.gmml()
+    images, corrupt = random_images((2, 3, 8, 8)).to(where), ga.presets.gmml()
     assert supports(corrupt, images)
     assert not supports(corrupt, images.double())
-    assert not supports(corrupt, random_images((2, 17, 8, 8)))
+    assert not supports(corrupt, random_images((2, 17, 8, 8)).to(where))
     assert not supports(ga.Chain([Negative()]), images)
     assert not supports(ga.Chain([ga.Noise()] * 33), images)
-    assert not supports(corrupt, images.requires_grad_())
+    assert not supports(corrupt, images, gradient=True)
+    differentiable = images.clone().requires_grad_()
+    with pytest.raises(ValueError, match=r'backend="fused" cannot do this: the kernels give no gradients'):
+        corrupt(differentiable, backend="fused")
     with torch.no_grad():
-        assert supports(corrupt, images)
+        corrupt(differentiable, backend="fused")
 
 
 def test_no_interpreter_and_no_gpu_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     images = random_images((2, 3, 8, 8))
-    assert not fused.supports(ga.presets.gmml().program, images, images)
+    assert not supports(ga.presets.gmml(), images)
 
 
 @pytest.mark.gpu
@@ -278,7 +298,7 @@ def test_nothing_waits_and_a_graph_captures(where: torch.device) -> None:
     images, keys = torch.randn(8, 3, 64, 61, device=where), some_keys(8).to(where)
 
     def call() -> tuple[Tensor, Tensor]:
-        return fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=keys, backend="fused"), NOWHERE)[:2]
+        return made(TRITON, corrupt, images, images, corrupt.sample(images.shape, keys=keys, backend="fused"))[:2]
 
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug import call_checks as fit
-from gmml_aug.backends.reference.paint import Bounds
+from gmml_aug.backends import base
+from gmml_aug.backends.base import backend_of
+from gmml_aug.backends.call import Batch, Maps, Request
 from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.backends.triton import paint as fused
 from gmml_aug.backends.triton import plan as fused_plan
@@ -26,6 +27,7 @@ KINDS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8", torch.int64: "*i64",
     torch.int32: "*i32", torch.bool: "*i1",
 }  # fmt: skip
+NOWHERE = Maps()
 KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 
 
@@ -70,6 +72,12 @@ class Launch:
         self.owner.sizes.append((self.kernel.__name__, len(made.asm["cubin"])))
 
 
+def paint(corrupt: ga.Corruption, images: Tensor, maps: Maps = NOWHERE, dtype: torch.dtype | None = None) -> None:
+    """Launch everything that a batch needs."""
+    plan = corrupt.sample(images.shape, keys=some_keys(2), backend="reference")
+    fused.paint(corrupt.program, Batch(images, images, maps, None, dtype or images.dtype), plan)
+
+
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     """What was compiled: names and sizes of the code."""
@@ -88,7 +96,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]
 def test_gmml(launches: list[tuple[str, int]], dtype: torch.dtype) -> None:
     images = random_images((2, 3, 40, 33), dtype)
     corrupt = ga.presets.gmml(values=None if dtype == torch.uint8 else KNOWN, zeros=0.3)
-    fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=some_keys(2)), Bounds())
+    paint(corrupt, images)
     assert {name for name, _ in launches} == {"axis_words", "paint_steps", "blur_axis"}
 
 
@@ -96,7 +104,7 @@ def test_gmml(launches: list[tuple[str, int]], dtype: torch.dtype) -> None:
 def test_from_bytes(launches: list[tuple[str, int]], dtype: torch.dtype) -> None:
     images = random_images((2, 3, 40, 33), torch.uint8)
     for corrupt in (ga.presets.gmml(values=KNOWN), ga.Chain([ga.Blur()], values="unit")):
-        fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=some_keys(2)), Bounds(), dtype=dtype)
+        paint(corrupt, images, dtype=dtype)
     assert sum(name == "paint_steps" for name, _ in launches) == 2
 
 
@@ -105,22 +113,26 @@ def test_all_other_fills_and_maps(launches: list[tuple[str, int]]) -> None:
     fills += [ga.Constant(value=(0.0, 1.0)), ga.Alien(same_place=False)]
     images = random_images((2, 3, 9, 8, 7))
     corrupt = ga.Chain([ga.InBoxes(ga.Boxes(count=2, dims=3, invert=True), fill) for fill in fills], values="unit")
-    bounds = Bounds(torch.ones(1, 1, 9, 8, 7, dtype=torch.bool), torch.ones(2, 1, 9, 8, 7, dtype=torch.bool))
-    fused.paint(corrupt.program, images, images, corrupt.sample(images.shape, keys=some_keys(2)), bounds)
+    maps = Maps(torch.ones(1, 1, 9, 8, 7, dtype=torch.bool), torch.ones(2, 1, 9, 8, 7, dtype=torch.bool))
+    paint(corrupt, images, maps)
     assert launches
 
 
 @pytest.mark.parametrize("side", [224, 1024])
 def test_plans(launches: list[tuple[str, int]], side: int) -> None:
     for corrupt in (ga.presets.gmml(), ga.presets.gmml_reference()):
-        fused_plan.sample(corrupt.program, some_keys(2), [True] * len(corrupt.program.steps), (side, side))
+        working = (True,) * len(corrupt.program.steps)
+        fused_plan.plan(corrupt.program, Request(some_keys(2), (2, 3, side, side), working, 2, True))
     assert {name for name, _ in launches} == {"draw_streams", "settle_boxes", "count_boxes"}
 
 
 def test_kernels_are_chosen_by_themselves_on_cuda_alone() -> None:
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert fit.wants_fused_plan("auto", gpu)
-    assert not fit.wants_fused_plan("auto", cpu)
-    assert not fit.wants_fused_plan("torch", gpu)
-    with pytest.raises(ValueError, match="cannot make a plan on cpu"):
-        fit.wants_fused_plan("fused", cpu)
+    program, shape = ga.presets.gmml().program, (2, 3, 8, 8)
+    gpu, here = torch.device("cuda"), torch.device("cpu")
+    for dtype in (None, torch.float32):
+        assert base.choose("auto", program, shape, dtype, gpu) == backend_of("triton")
+        assert base.choose("auto", program, shape, dtype, here) in (backend_of("cpu"), backend_of("reference"))
+        assert base.choose("torch", program, shape, dtype, gpu) == backend_of("reference")
+        with pytest.raises(ValueError, match=r'backend="fused" cannot do this: the kernels run on CUDA.*not on cpu'):
+            base.choose("fused", program, shape, dtype, here)
+    assert base.choose("auto", program, shape, torch.float64, gpu) == backend_of("reference")

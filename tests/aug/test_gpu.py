@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 
 import gmml_aug as ga
-from gmml_aug.backends.triton import paint as fused
-from gmml_aug.corruption import Backend
+from gmml_aug.backends.base import Choice
+from gmml_aug.backends.call import Batch, Painted
+from gmml_aug.backends.triton import paint as triton
 from gmml_aug.program import Program
 from tests.helpers import DTYPES, plans_equal, random_images, some_keys
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 VALUES = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 CORRUPTIONS = {"budget": ga.presets.gmml(values=VALUES, zeros=0.3, budget=0.6), "plain": ga.presets.gmml(values=VALUES)}
-BACKENDS: tuple[Backend, ...] = ("torch", "fused")
+BACKENDS: tuple[Choice, ...] = ("torch", "fused")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 @pytest.fixture(params=[(backend, name) for backend in BACKENDS for name in CORRUPTIONS], ids=" ".join)
-def way(request: pytest.FixtureRequest) -> tuple[Backend, ga.Corruption]:
+def way(request: pytest.FixtureRequest) -> tuple[Choice, ga.Corruption]:
     """A backend, and a corruption whose plans it makes by torch ("budget") or by kernels."""
     backend, name = request.param
     return backend, CORRUPTIONS[name]
@@ -38,13 +38,13 @@ def way(request: pytest.FixtureRequest) -> tuple[Backend, ga.Corruption]:
 
 def test_kernels_are_chosen_where_they_can_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[torch.dtype] = []
-    paint, corrupt = fused.paint, CORRUPTIONS["plain"]
+    paint, corrupt = triton.paint, CORRUPTIONS["plain"]
 
-    def noted(program: Program, images: torch.Tensor, *words: Any, **options: Any) -> fused.Painted:
-        called.append(images.dtype)
-        return paint(program, images, *words, **options)
+    def noted(program: Program, batch: Batch, plan: ga.Plan) -> Painted:
+        called.append(batch.dtype)
+        return paint(program, batch, plan)
 
-    monkeypatch.setattr(fused, "paint", noted)
+    monkeypatch.setattr(triton, "paint", noted)
     for dtype in DTYPES:
         corrupt(random_images((4, 3, 32, 32), dtype).cuda())
     corrupt(torch.randn(4, 3, 32, 32, device="cuda"), backend="torch")
@@ -54,7 +54,7 @@ def test_kernels_are_chosen_where_they_can_do_the_work(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("_no_waiting")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_nothing_waits_for_the_device(dtype: torch.dtype, way: tuple[Backend, ga.Corruption]) -> None:
+def test_nothing_waits_for_the_device(dtype: torch.dtype, way: tuple[Choice, ga.Corruption]) -> None:
     backend, corrupt = _for(dtype, way)
     images = torch.zeros(16, 3, 96, 96, dtype=dtype, device="cuda")
     keys = torch.arange(16, device="cuda")
@@ -70,7 +70,7 @@ def test_nothing_waits_for_the_device(dtype: torch.dtype, way: tuple[Backend, ga
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [(64, 60), (224, 224)], ids=str)
-def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, ...], way: tuple[Backend, ga.Corruption]) -> None:
+def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, ...], way: tuple[Choice, ga.Corruption]) -> None:
     backend, corrupt = _for(dtype, way)
     images, keys = random_images((16, 3, *size), dtype), some_keys(16)
     plan, wanted = corrupt.sample(images.shape, keys=keys), corrupt(images, keys=keys)
@@ -85,7 +85,7 @@ def test_the_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, size: tuple[int, .
         torch.testing.assert_close(found.images.cpu(), wanted.images, rtol=step, atol=step)
 
 
-def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys(way: tuple[Backend, ga.Corruption]) -> None:
+def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys(way: tuple[Choice, ga.Corruption]) -> None:
     backend, corrupt = way
     images, keys = torch.randn(8, 3, 64, 64, device="cuda"), torch.arange(8, device="cuda")
     aside = torch.cuda.Stream()
@@ -105,7 +105,7 @@ def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys(way: tuple[B
         torch.testing.assert_close(captured.images, wanted.images)
 
 
-def _for(dtype: torch.dtype, way: tuple[Backend, ga.Corruption]) -> tuple[Backend, ga.Corruption]:
+def _for(dtype: torch.dtype, way: tuple[Choice, ga.Corruption]) -> tuple[Choice, ga.Corruption]:
     backend, corrupt = way
     if backend == "fused" and dtype == torch.float64:
         pytest.skip("no kernels for float64")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.functional import Values
+from gmml_aug.values import Values
 from tests.helpers import DTYPES, FLOATS, random_images, same_bits, some_keys
 
 KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))

@@ -52,7 +52,8 @@ class Writes(ga.Fill):
     what: str = "now"
 
     def pixels(self, scene: ga.Scene, drawn: Any) -> Tensor:
-        return getattr(scene, self.what).mul_(2.0)  # type: ignore[no-any-return]
+        target: Tensor = getattr(scene, self.what)
+        return target.mul_(2.0)
 
 
 @pytest.mark.parametrize("what", ["now", "clean", "donors"])

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gmml_aug as ga
-from gmml_aug import program
-from gmml_aug.backends.reference import plan as resolve
-from gmml_aug.backends.reference.paint import Bounds, step_mask
+from gmml_aug.backends.call import Maps
+from gmml_aug.backends.reference import paint as painter
+from gmml_aug.backends.reference import plan as planner
+from gmml_aug.backends.reference.paint import step_mask
 from tests.helpers import DTYPES, random_images, same_bits, some_keys
 from tests.strategies import every_tree, small_sizes
 
@@ -22,8 +23,8 @@ from tests.strategies import every_tree, small_sizes
 def check_everything(data: st.DataObject) -> None:
     """One composition on one batch; on the CPU's ways for small images and batches, or for large ones."""
     with (
-        mock.patch.object(resolve, "_SERIAL", data.draw(st.sampled_from([resolve._SERIAL, 0]))),
-        mock.patch.object(program, "_SMALL", data.draw(st.sampled_from([program._SMALL, 0]))),
+        mock.patch.object(planner, "_SEQUENTIAL", data.draw(st.sampled_from([planner._SEQUENTIAL, 0]))),
+        mock.patch.object(painter, "_SMALL", data.draw(st.sampled_from([painter._SMALL, 0]))),
     ):
         check_promises(data)
 
@@ -68,7 +69,7 @@ def check_promises(data: st.DataObject) -> None:
         union = torch.zeros_like(out.mask)
         for step, one in enumerate(flat.steps):
             if number in one.budgets and one.fill.replaces:
-                union |= step_mask(flat, plan, step, places, Bounds())
+                union |= step_mask(flat, plan, step, places, Maps())
         assert int(union.flatten(1).sum(1).max()) <= math.floor(share * math.prod(size) + 1e-6)
 
 

@@ -1,1 +1,1 @@
-"""Short cuts of the CPU."""
+"""The CPU's backend: a compiled core."""

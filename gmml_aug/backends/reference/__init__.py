@@ -1,1 +1,1 @@
-"""The truth: any device, one graph, differentiable."""
+"""The reference: any device, one graph, differentiable; the truth that the other backends are held against."""

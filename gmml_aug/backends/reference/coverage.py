@@ -29,12 +29,17 @@ class Axis(NamedTuple):
     bits: Tensor  # (B, W, X) bit i of word w: box 63 w + i crosses this cell
 
 
-class Room(NamedTuple):
+class Limit(NamedTuple):
     """A budget over several steps: pixels that earlier ones took cost nothing, others until the union reaches the limit."""
 
     taken: Tensor  # (B, M, 2 D) int64 boxes of the earlier steps under this budget
+    mask: Tensor | None  # (B, *S) bool: what earlier steps took whose shape is no box
     limit: int  # pixels that the union may have
-    bound: Tensor  # (B,) bool: this budget binds this image's step
+    binds: Tensor  # (B,) bool: this budget binds this image's step
+
+    def of(self, images: Tensor) -> Limit:
+        """That of some of the images."""
+        return Limit(self.taken[images], None if self.mask is None else self.mask[images], self.limit, self.binds[images])
 
 
 def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False) -> Axis:
@@ -109,25 +114,25 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
 
 
-def settle(
+def cover_until(
     boxes: Tensor,
     size: Sequence[int],
     target: Tensor | None,
-    rooms: Sequence[Room] = (),
+    limits: Sequence[Limit] = (),
     *,
     whole: bool = False,
     more: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Cut a list of boxes where it reaches its target or uses up a room.
+    """Cut a list of boxes where it reaches its target or uses up a budget.
 
     Boxes are painted in their order. The painting ends with the pixel that makes the covered area equal to the target, or that
-    uses up a room; the pixels of a box count from its own first corner, the last axis fastest, modulo the image.
+    uses up a budget; the pixels of a box count from its own first corner, the last axis fastest, modulo the image.
 
     Args:
         boxes: (B, N, 2 D) int64.
         size: the D spatial sizes.
         target: (B,) int64 pixels to cover, or None to paint all boxes.
-        rooms: budgets over this and earlier steps.
+        limits: budgets over this and earlier steps.
         whole: end with the whole box that passes the target instead of with the pixel; the last box of the list, which is there
             for what chance left over, is cut to the pixel all the same.
         more: these are only the first boxes of a longer list.
@@ -138,11 +143,11 @@ def settle(
         within these boxes.
     """
     dims, count, pixels = len(size), boxes.shape[1], math.prod(size)
-    if target is None and not rooms:
+    if target is None and not limits:
         padded = torch.cat([boxes, torch.zeros_like(boxes[:, :1]).expand(-1, dims - 1, -1)], dim=1)
         return padded, torch.ones_like(boxes[:, 0, 0], dtype=torch.bool)
-    everything = _pad_to_words(boxes, [room.taken for room in rooms])
-    axes = all_cells(everything, size)
+    everything = _pad_to_words(boxes, [limit.taken for limit in limits])
+    axes = all_cells(everything, size, pixels=any(limit.mask is not None for limit in limits))
     own = math.ceil(count / WORD)
     first = _first_box(axes, own, count)
     area = _meet([axis.width for axis in axes], torch.mul)
@@ -156,17 +161,75 @@ def settle(
             position = torch.where((stop < last) & (target > 0), full, position)
         end = position
     word = own
-    for room in rooms:
-        words = range(word, word + math.ceil(room.taken.shape[1] / WORD))
-        free, left = area, torch.full_like(end, room.limit)
-        if words:
-            taken = torch.stack([_meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]).any(0)
+    for limit in limits:
+        words = range(word, word + math.ceil(limit.taken.shape[1] / WORD))
+        free, left = area, torch.full_like(end, limit.limit)
+        parts = [_meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]
+        parts += [] if limit.mask is None else [limit.mask]
+        if parts:
+            taken = torch.stack(parts).any(0)
             left = left - area.masked_fill(~taken, 0).flatten(1).sum(1)
             free = area.masked_fill(taken, 0)
         _, position = _position(boxes, size, axes, first, free, left)
-        end = torch.where(room.bound, torch.minimum(end, position), end)
+        end = torch.where(limit.binds, torch.minimum(end, position), end)
         word = words.stop
     return _cut(boxes, size, end), end < count * pixels
+
+
+def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Sequence[Limit] = ()) -> Tensor:
+    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that ends it.
+
+    Args:
+        order: (B, *S) int64, when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
+        levels: how many there are.
+        target: (B,) int64 pixels to cover, or None for all that are painted at some time.
+        limits: as in `cover_until`.
+    """
+    size, level = order.shape[1:], order.flatten(1)
+    painted = level >= 0
+    level = level.masked_fill(~painted, levels)
+    kept = painted
+    goals = [] if target is None else [(painted, target, torch.ones_like(target, dtype=torch.bool))]
+    for limit in limits:
+        taken = boxes_to_mask(limit.taken, size).flatten(1)
+        taken = taken if limit.mask is None else taken | limit.mask.flatten(1)
+        goals.append((painted & ~taken, limit.limit - taken.sum(1), limit.binds))
+    for counts, wanted, binds in goals:
+        new = order.new_zeros(order.shape[0], levels + 1).scatter_add_(1, level, counts.long())[:, :levels]
+        covered = new.cumsum(1)
+        stop = (covered < wanted[:, None]).sum(1, keepdim=True)
+        before = torch.nn.functional.pad(covered, (1, 0)).gather(1, stop)
+        last = (level == stop) & counts
+        earlier = last.cumsum(1) - last.long()  # pixels of the last level before this one
+        reached = (level < stop) | ((level == stop) & (earlier < wanted[:, None] - before))
+        kept = kept & (reached | ~binds[:, None])
+    return kept.reshape(order.shape)
+
+
+def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
+    """(B, 1, *S) bool of a place.
+
+    Args:
+        place: of the plan: (B, N, 2 D) integers, or the mask itself where its shape is no box.
+        size: the D spatial sizes.
+        grid: edges of the grid that all borders keep to, an axis each.
+        invert: True for what lies outside.
+    """
+    if place.dtype == torch.bool:
+        return ~place if invert else place
+    cells = [-(-length // edge) for length, edge in zip(size, grid, strict=True)]
+    snapped = cells != list(size)
+    if snapped:  # on the grid there are fewer pixels to ask
+        starts, ends = place[..., : len(size)], place[..., : len(size)] + place[..., len(size) :]
+        first = [torch.div(starts[..., axis], edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
+        last = [torch.div(ends[..., axis] + (edge - 1), edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
+        place = torch.stack([*first, *(end - start for start, end in zip(first, last, strict=True))], dim=-1)
+    mask = boxes_to_mask(place, cells)
+    if snapped:
+        for axis, (length, edge) in enumerate(zip(size, grid, strict=True)):
+            if edge > 1:
+                mask = mask.repeat_interleave(edge, dim=axis + 2).narrow(axis + 2, 0, length)
+    return ~mask if invert else mask
 
 
 def _crosses(boxes: Tensor, n: int, d: int, size: Sequence[int]) -> Tensor:

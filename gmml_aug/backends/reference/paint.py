@@ -1,127 +1,322 @@
-"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left."""
+"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left. The truth that other backends keep to.
+
+Any device, one graph, differentiable, nothing that waits. On a CPU outside compiled code a few images are done at a time, so that
+they stay in its caches, and what a step does not touch costs nothing.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from gmml_aug.backends.cpu.rectangles import Pieces, cut_at_borders
-from gmml_aug.functional import column, in_format_of, like
-from gmml_aug.places.base import place_mask
+from gmml_aug.backends.call import Batch, Maps, Painted
+from gmml_aug.backends.reference.coverage import place_mask
+from gmml_aug.chance import mix, to_normal
+from gmml_aug.colours import average, deviation
+from gmml_aug.functional import blur_window, column, gaussian_blur, gaussian_taps, like, to_grey
+from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Pixels, Take, function_of
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene, pixels_by
+from gmml_aug.program import Program
+from gmml_aug.scene import Scene, Tensors
+from gmml_aug.values import UNIFORM, normalise, pixel_statistics
 
 _GROUP_BYTES = 4 << 20  # of images at a time on the CPU: what stays in its caches
 _KEPT_BYTES = 16 << 20  # of pages that the allocator keeps between the buffers of a call
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHANNELS_A_WORD = 4  # 16 random bits each
+_SMALL = 48 * 48  # pixels: blurred whole, many at once, since boxes would cost more calls than work
 
 
-class Bounds(NamedTuple):
-    """What a caller says about where: (B or 1, 1, *S) bool each, or None.
-
-    Attributes:
-        allowed: nothing happens outside.
-        forced: what the first step that works on an image does there too, whatever its boxes say.
-    """
-
-    allowed: Tensor | None = None
-    forced: Tensor | None = None
-
-    def of(self, part: slice) -> Bounds:
-        """Those of a part of the batch."""
-        return Bounds(*(one if one is None or len(one) == 1 else one[part] for one in self))
+def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
+    """Do what a plan says."""
+    if batch.from_bytes:
+        return _from_bytes(program, batch, plan)
+    images, donors, maps, out, _ = batch
+    graph = torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad)
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or graph:
+        done, mask = _whole(program, images, donors, plan, maps)
+        return Painted(done if out is None else out.copy_(done), mask)
+    done = torch.empty_like(images) if out is None else out
+    return Painted(done, _in_groups(program, done, images, donors, plan, maps))
 
 
-def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], bounds: Bounds) -> Tensor:
+def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], maps: Maps) -> Tensor:
     """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
     place = program.steps[number].place
-    where, cell = program.places[place], program.cell_at(place)
-    invert = where is not None and where.invert
-    boxes, alone = plan.boxes[place], not invert and len(program.steps_at(place)) == 1
+    where = program.places[place]
+    grid, invert = plan.resolved[place] if plan.resolved else (program.grid_at(place), where is not None and where.invert)
+    boxes, active = plan.boxes[place], plan.active[:, number]
+    alone = not invert and len(program.steps_at[place]) == 1 and boxes.dtype != torch.bool
     if alone:  # a mask of boxes without size is cheaper than the and of two masks
-        boxes = boxes.masked_fill(~column(plan.active[:, number], 3), 0)
+        boxes = boxes.masked_fill(~column(active, 3), 0)
     if place not in places:
-        places[place] = place_mask(boxes, plan.shape[1:], cell=cell, invert=invert)
+        places[place] = place_mask(boxes, plan.shape[1:], grid=grid, invert=invert)
     mask = places[place]
-    active = column(plan.active[:, number], mask.ndim)
     if not alone:
-        mask = mask & active
-    if bounds.forced is not None:
-        earlier = plan.active[:, :number].any(1) if number else torch.zeros_like(plan.active[:, 0])
-        mask = mask | (bounds.forced & active & ~column(earlier, mask.ndim))
-    return mask if bounds.allowed is None else mask & bounds.allowed
+        mask = mask & column(active, mask.ndim)
+    if maps.forced is not None:
+        earlier = plan.active[:, :number].any(1) if number else torch.zeros_like(active)
+        mask = mask | (maps.forced & column(active & ~earlier, mask.ndim))
+    return mask if maps.allowed is None else mask & maps.allowed
 
 
-def paint(program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """All images at once, out of place: differentiable, one graph, nothing that waits for the device."""
+def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) -> Tensor:
+    """The pixels that a fill of somebody's own makes, or an error if it writes to the scene, or makes what does not fit.
+
+    Raises:
+        TypeError: no tensor came.
+        ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
+    """
+    watched = () if torch.compiler.is_compiling() else (scene.now, scene.clean, scene.donors)
+    before = [_version(one) for one in watched]
+    made = cast(object, function(operation, scene, drawn))
+    who, shape = type(operation).__name__, tuple(scene.now.shape)
+    if before != [_version(one) for one in watched]:
+        raise ValueError(
+            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are only to be read: pixels outside the mask, "
+            "or the caller's own images, would change. Return new pixels: scene.now * 2, not scene.now.mul_(2)."
+        )
+    if not isinstance(made, Tensor):
+        raise TypeError(f"{who}: pixels returned {type(made).__name__}. Return a tensor that broadcasts to {shape}.")
+    lengths = list(zip(reversed(made.shape), reversed(shape), strict=False))
+    if made.ndim > len(shape) or any(length not in (1, wanted) for length, wanted in lengths):
+        raise ValueError(f"{who}: pixels returned shape {tuple(made.shape)}, which does not broadcast to the images, {shape}.")
+    return made
+
+
+def _version(images: Tensor) -> int:
+    """How often torch has written to this memory; inference tensors do not count it."""
+    return -1 if images.is_inference() else images._version
+
+
+def _from_bytes(program: Program, batch: Batch, plan: Plan) -> Painted:
+    clean = normalise(batch.images, program.values, batch.dtype)
+    donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
+    done = paint(program, batch._replace(images=clean, donors=donors), plan)
+    return done._replace(clean=clean)
+
+
+def _whole(program: Program, images: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> tuple[Tensor, Tensor]:
+    """All images at once, out of place."""
     now = images
     mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
     places: dict[int, Tensor] = {}
     for number, step in enumerate(program.steps):
-        here = step_mask(program, plan, number, places, bounds)
-        scene = Scene(now, images, donors, here, program.values, compact=False)
-        now = torch.where(here, like(pixels_by(step.fill, scene, plan.drawn[number]), now), now)
+        here = step_mask(program, plan, number, places, maps)
+        scene = Scene(now, images, donors, here, program.values)
+        now = torch.where(here, like(pixels(step.operation, scene, plan.drawn[number]), now), now)
         mask = mask | here
-    return (now.clone() if now is images else in_format_of(images, now)), mask
+    return (now.clone() if now is images else _in_format_of(images, now)), mask
 
 
-def paint_in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, bounds: Bounds) -> Tensor:
-    """A few images at a time, in place in ``out``: for the CPU.
-
-    Steps that work on none of them, and boxes without size, cost nothing.
-    """
+def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> Tensor:
+    """A few images at a time, written into ``out``; steps that work on none of them cost nothing."""
     # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
-    batch, size = len(clean), clean.shape[2:]
-    mask = torch.zeros(batch, 1, *size, dtype=torch.bool, device=clean.device)
-    in_place = out.data_ptr() == clean.data_ptr()
+    batch = len(clean)
+    mask = torch.zeros(batch, 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
     group = min(batch, max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
     works = plan.active.t().tolist()
-    pieces = _pieces(program, plan, works, bounds)
     for low in range(0, batch, group):
         part = slice(low, low + group)
-        now, touched, limits = out[part], mask[part], bounds.of(part)
-        before = clean[part].clone() if in_place else clean[part]
+        now, before, touched, limits = out[part], clean[part], mask[part], maps.of(part)
         now.copy_(before)
-        some: Plan | None = None
+        some = plan[part].without_empty_rows()
         places: dict[int, Tensor] = {}
         for number, step in enumerate(program.steps):
-            everywhere = pieces[number]
-            few = None if everywhere is None else everywhere.between(low, low + group)
-            if not any(works[number][part]) or (few is not None and not few.image):
+            if not any(works[number][part]):
                 continue
-            if few is not None:
-                here = few.mask(len(now), size)
-            else:
-                some = some or _without_empty_boxes(plan[part])
-                here = step_mask(program, some, number, places, limits)
-            scene = Scene(now, before, donors, here, program.values, compact=True, pieces=few)
-            step.fill.put(scene, tuple(one[part] for one in plan.drawn[number]))
+            here = step_mask(program, some, number, places, limits)
+            scene = Scene(now, before, donors, here, program.values)
+            blend_(now, like(pixels(step.operation, scene, some.drawn[number]), now), here)
             touched |= here
     return mask
 
 
-def _pieces(program: Program, plan: Plan, works: Sequence[Sequence[bool]], bounds: Bounds) -> list[Pieces | None]:
-    """Those of every step; None where a mask of every pixel is cheaper, or needed."""
-    places = program.places
-    whole = [where is not None and (where.invert or program.cell_at(place) > 1) for place, where in enumerate(places)]
-    if bounds != Bounds() or all(whole):
-        return [None] * len(program.steps)
-    found = cut_at_borders([boxes[:, :0] if no else boxes for boxes, no in zip(plan.boxes, whole, strict=True)], plan.shape[1:])
-    pieces: list[Pieces | None] = []
-    for number, step in enumerate(program.steps):
-        some = None if whole[step.place] else found[step.place]
-        pieces.append(some if some is None or all(works[number]) else some.where(works[number]))
-    return pieces
+def pixels(operation: Operation, scene: Scene, drawn: Tensors) -> Tensor:
+    """The new pixels of a step, broadcastable to (B, C, *S); they are used where ``scene.mask`` is True."""
+    own = _FUNCTIONS.get(type(operation))
+    if own is not None:
+        return own(operation, scene, drawn)
+    function = function_of(operation, "reference")
+    assert function is not None  # `can` has asked
+    return ask(operation, function, scene, drawn)
 
 
-def _without_empty_boxes(plan: Plan) -> Plan:
-    dims = len(plan.shape) - 1
-    kept = []
-    for boxes in plan.boxes:
-        used = (boxes[:, :, dims] > 0).any(0).nonzero()
-        kept.append(boxes[:, : int(used[-1]) + 1 if len(used) else 0])
-    return dataclasses.replace(plan, boxes=tuple(kept))
+def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
+    """None, or the reason why not: an operation without a function."""
+    for step in program.steps:
+        if type(step.operation) not in _FUNCTIONS and function_of(step.operation, "reference") is None:
+            return (
+                f"nobody knows how to carry out {type(step.operation).__name__}, the operation of {type(step.fill).__name__}. Give "
+                'it pixels(scene, drawn), or a function: gmml_aug.register_operation(kind, "reference", function)'
+            )
+    return None
+
+
+def _eager_on_cpu(images: Tensor) -> bool:
+    return images.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _colour(operation: Colour, scene: Scene, drawn: Tensors) -> Tensor:
+    """(B, C, 1, ...) or one number, broadcast where it lands."""
+    if operation.source == "zeros":
+        return scene.now.new_zeros(())
+    values = average(scene.clean) if operation.source == "mean" else drawn[0]
+    return like(column(values, scene.now.ndim), scene.now)
+
+
+def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
+    """Donors, or the clean images themselves, shifted or not."""
+    source = scene.donors if operation.donor else scene.clean
+    if not operation.moved:
+        return source.index_select(0, drawn[0]) if operation.donor else source
+    count = drawn[0] if operation.donor else torch.arange(len(drawn[-1]), device=drawn[-1].device)
+    return _shifted(source, count, drawn[-1], scene.mask if _eager_on_cpu(source) else None)
+
+
+def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
+    """Content (B, C, *S) moved against the image's border: what stands at p comes from p + shift, modulo the image.
+
+    Args:
+        images: (N, C, *S).
+        number: (B,) which image to take.
+        shift: (B, dims) int64, 0 to side - 1.
+        mask: given on the CPU, where single images are copied faster: images without a True pixel are left undefined.
+    """
+    size = images.shape[2:]
+    if mask is not None:
+        moved = images.new_empty(shift.shape[0], *images.shape[1:])
+        axes = tuple(range(1, images.ndim - 1))
+        for image in mask.flatten(1).any(1).nonzero()[:, 0].tolist():
+            moved[image] = torch.roll(images[int(number[image])], [-step for step in shift[image].tolist()], axes)
+        return moved
+    # broadcast indices: the kernel reads B x side numbers per axis, no index of the size of the images exists
+    index = [column(number, images.ndim), torch.arange(images.shape[1], device=images.device).reshape(1, -1, *[1] * len(size))]
+    for axis, side in enumerate(size):
+        place = (torch.arange(side, device=shift.device) + shift[:, axis, None]) % side
+        index.append(place.reshape(-1, 1, *[1] * axis, side, *[1] * (len(size) - axis - 1)))
+    return images[tuple(index)]
+
+
+def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
+    """Noise for every pixel, four channels of 16 random bits to a hash of key + position."""
+    now, channels, size = scene.now, scene.now.shape[1], scene.mask[0].numel()
+    compact = _eager_on_cpu(now)
+    kind = operation.distribution or ("uniform" if now.dtype == torch.uint8 or scene.values == "unit" else "normal")
+    start = drawn[0][:, None] + torch.arange(size, device=now.device)
+    # on the CPU only where it lands
+    images, at = torch.where(scene.mask.flatten(1)) if compact else (None, None)
+    if images is not None:
+        start = start[images, at]
+    draws = 1 if operation.per == "pixel" else channels
+    word = draw = start
+    planes = []
+    if kind == "matched":
+        mean = average(scene.clean.detach())
+        own = mean, deviation(scene.clean.detach(), mean)  # (B, C) each
+    for c in range(channels):
+        if c < draws:
+            if c % _CHANNELS_A_WORD == 0:
+                word = mix(start + c // _CHANNELS_A_WORD * size)
+            bits = (word >> (16 * (c % _CHANNELS_A_WORD))).bitwise_and_(0xFFFF)
+            draw = to_normal(bits, table=compact) if kind != "uniform" else bits
+        if kind == "matched":
+            middle, spread = [one[:, c, None] if images is None else one[images, c] for one in own]
+            planes.append(_in_range(draw * spread + middle, scene))
+        else:
+            planes.append(_uniform(draw, c, scene) if kind == "uniform" else _normal(draw, c, scene, operation.per))
+    if images is None:
+        return torch.stack(planes, dim=1).reshape(now.shape)
+    noise = torch.empty(now.shape, dtype=now.dtype, device=now.device)
+    flat = noise.view(len(noise), channels, size)
+    for c, plane in enumerate(planes):
+        flat[images, c, at] = plane
+    return noise
+
+
+def _uniform(bits: Tensor, channel: int, scene: Scene) -> Tensor:
+    if scene.now.dtype == torch.uint8:
+        return (bits >> 8).to(torch.uint8)
+    mean, std = pixel_statistics(scene.now, scene.values)
+    pixel = (bits.to(torch.float32) + 0.5) * 2.0**-16
+    return ((pixel - mean[channel]) / std[channel]).to(scene.now.dtype)
+
+
+def _normal(draw: Tensor, channel: int, scene: Scene, per: str) -> Tensor:
+    mean, std = pixel_statistics(scene.now, scene.values)
+    middle, spread = UNIFORM
+    if scene.now.dtype != torch.uint8 and scene.values != "unit":
+        if per == "channel" or scene.values == "normalised":
+            return draw.to(scene.now.dtype)
+        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
+    return _in_range((draw * spread + (middle - mean[channel])) / std[channel], scene)
+
+
+def _in_range(noise: Tensor, scene: Scene) -> Tensor:
+    if scene.values == "unit" and scene.now.is_floating_point():
+        noise = noise.clamp(0.0, 1.0)
+    return like(noise, scene.now)
+
+
+def _mix(operation: Mix, scene: Scene, drawn: Tensors) -> Tensor:
+    """The current images, grey."""
+    return to_grey(scene.now, scene.values)
+
+
+def _convolve(operation: Convolve, scene: Scene, drawn: Tensors) -> Tensor:
+    """The current images, blurred; large ones on the CPU only around the mask."""
+    now, (sigma, taps), most = scene.now, drawn, operation.taps[1]
+    if not _eager_on_cpu(now) or (torch.is_grad_enabled() and now.requires_grad):
+        return gaussian_blur(now, sigma, taps, most)
+    if scene.mask[0].numel() <= _SMALL:
+        return gaussian_blur(now, sigma, taps.masked_fill(~scene.mask.flatten(1).any(1), 1), most)
+    blurred = torch.empty_like(now)
+    weights = gaussian_taps(sigma, taps, most).tolist()
+    for image, inside in enumerate(scene.mask[:, 0]):
+        window = _bounding_box(inside)
+        if window is not None:
+            heard = [weight for weight in weights[image] if weight > 0.0]
+            blurred[(slice(image, image + 1), slice(None), *window)] = blur_window(now[image : image + 1], window, heard)
+    return blurred
+
+
+_FUNCTIONS: dict[type, Any] = {Colour: _colour, Take: _take, Draw: _draw, Mix: _mix, Convolve: _convolve}
+
+
+def _bounding_box(inside: Tensor) -> Sequence[slice] | None:
+    """The smallest box around the True pixels of (*S) bool; None if there are none."""
+    box = []
+    for axis in range(inside.ndim):
+        line = inside.movedim(axis, 0).reshape(inside.shape[axis], -1).any(1).nonzero()
+        if not len(line):
+            return None
+        box.append(slice(int(line[0]), int(line[-1]) + 1))
+    return box
+
+
+def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
+    """Write ``new`` into ``now`` where the mask is True; every other bit stays.
+
+    A select over the bits of the numbers is eight times faster on a CPU than ``torch.where`` with a bool condition.
+
+    Args:
+        now: (B, C, *S), changed in place.
+        new: the same dtype, broadcastable to it.
+        mask: (B, 1, *S) bool.
+    """
+    kind = _SAME_SIZE[now.element_size()]
+    target = now.view(kind)
+    change = target ^ new.view(kind)
+    target.bitwise_xor_(change.bitwise_and_(mask.to(kind).neg_()))
+
+
+def _in_format_of(images: Tensor, made: Tensor) -> Tensor:
+    """``made`` in the memory format of the images: channels last if they are."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
+    if last is None or images.is_contiguous() or not images.is_contiguous(memory_format=last):
+        return made
+    return made.contiguous(memory_format=last)

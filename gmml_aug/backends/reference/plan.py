@@ -1,39 +1,74 @@
-"""From keys to boxes: which steps work on which image, and where, after stops, trims and budgets."""
+"""From keys to a plan: which steps work on which image, where, after stops, trims and budgets, and what their fills draw."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from gmml_aug.backends.cpu.sequential import settle_serially
-from gmml_aug.backends.reference.coverage import Room, settle
-from gmml_aug.chance import stream, to_uniform, words
+from gmml_aug.backends.call import Request
+from gmml_aug.backends.reference.coverage import Limit, cover_in_order, cover_until, place_mask
+from gmml_aug.backends.reference.sequential import cover_sequentially
+from gmml_aug.chance import BOXES, FIRST_STEP, GATES, Chance, first_words, stream, to_uniform, words
 from gmml_aug.functional import column
-from gmml_aug.places.base import Where, along_shared, free_axes
-from gmml_aug.program import Program
+from gmml_aug.places.base import TINY, Place, along_shared, free_size
+from gmml_aug.plan import Plan
+from gmml_aug.program import Filling, Program, counted
+from gmml_aug.scene import Tensors
 
 # On the CPU few images at a time, so that the grids of box edges stay in its caches; and at first only the first boxes: most
 # images need no more, and the grid grows with the square of their number.
 _GROUP_CELLS = 1 << 17
 _PARTS = (5, 2, 1)
-_SERIAL, _AN_IMAGE = 250_000, 2_000  # of pixels: so few are painted one box after the other; an image counts as these more
+_SEQUENTIAL, _AN_IMAGE = 250_000, 2_000  # of pixels: so few are painted one box after the other; an image counts as these more
 
 
-def open_steps(program: Program, keys: Tensor, works: Sequence[bool]) -> Tensor:
-    """(B, steps) bool: which step works on which image.
+def plan(program: Program, request: Request) -> Plan:
+    """All that chance decides."""
+    active = open_steps(program, request.keys, request.working)
+    places, resolved = place_all(program, request, active)
+    return finish(program, request, active, places, resolved, first_words(request.keys, step_streams(program)))
 
-    Args:
-        program: the flat program.
-        keys: (B,) int64.
-        works: per step, False where it cannot change images of this shape.
-    """
-    uniform = to_uniform(words(stream(keys, 0), program.gates)) if program.gates else None
+
+def finish(
+    program: Program,
+    request: Request,
+    active: Tensor,
+    places: Tensors,
+    resolved: tuple[tuple[tuple[int, ...], bool], ...],
+    streams: Sequence[tuple[Tensor, Tensor]],
+) -> Plan:
+    """The plan, with what the fills draw from their streams."""
+    keys, shape, donors, from_batch = request.keys, request.shape, request.donors, request.from_batch
+    each = [Chance(keys, FIRST_STEP + n, shape, donors, from_batch, hashed=hashed) for n, hashed in enumerate(streams)]
+    return Plan(
+        keys=keys,
+        boxes=places,
+        active=active,
+        drawn=tuple(_drawn(step.fill, chance) for step, chance in zip(program.steps, each, strict=True)),
+        steps=program.names,
+        shape=tuple(shape[1:]),
+        donors=donors,
+        bank=not from_batch,
+        fingerprint=program.fingerprint,
+        resolved=resolved,
+    )
+
+
+def step_streams(program: Program) -> range:
+    """The numbers of the streams that the steps draw from."""
+    return range(FIRST_STEP, FIRST_STEP + len(program.steps))
+
+
+def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tensor:
+    """(B, steps) bool: which step works on which image."""
+    uniform = to_uniform(words(stream(keys, GATES), program.gates)) if program.gates else None
     columns = []
-    for step, working in zip(program.steps, works, strict=True):
-        opened = torch.full_like(keys, working, dtype=torch.bool)
+    for step, works in zip(program.steps, working, strict=True):
+        opened = torch.full_like(keys, works, dtype=torch.bool)
         for gate in step.gates:
             assert uniform is not None
             opened = opened & (uniform[:, gate.draw] >= gate.low) & (uniform[:, gate.draw] < gate.high)
@@ -41,29 +76,42 @@ def open_steps(program: Program, keys: Tensor, works: Sequence[bool]) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """(B, N, 2 dims) int32 boxes of every place; without size where no step of the place works.
+def place_all(program: Program, request: Request, active: Tensor) -> tuple[Tensors, tuple[tuple[tuple[int, ...], bool], ...]]:
+    """Every place of a plan, and the grid and the inversion by which it is read."""
+    size = request.shape[2:]
+    resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
+    if request.lengths is None:
+        return place_boxes(program, request.keys, active, size, request.ratios), resolved
+    return _in_valid_parts(program, request, active)
+
+
+def place_boxes(
+    program: Program, keys: Tensor, active: Tensor, size: Sequence[int], ratios: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """(B, N, 2 dims) int32 boxes of every place, or its mask (B, 1, *S) bool; nothing where no step of the place works.
 
     Args:
         program: the flat program.
         keys: (B,) int64.
         active: (B, steps) from `open_steps`.
         size: the spatial sizes.
+        ratios: (B,) float64 shares in place of drawn ones.
     """
-    sizes = [list(size) if where is None else [size[d] for d in free_axes(where)] for where in program.places]
+    sizes = [free_size(where, size) for where in program.places]
     counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
-    word = words(stream(keys, 1), sum(counts)).split(counts, dim=1)
-    steps = [program.steps_at(number) for number in range(len(program.places))]
-    here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in steps]
-    takers = [_takers(program, active, some) for some in steps]
+    word = words(stream(keys, BOXES), sum(counts)).split(counts, dim=1)
+    here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in map(list, program.steps_at)]
+    counting = [counted(program, active, number) for number in range(len(program.places))]
     placed: dict[int, Tensor] = {}
     alike: dict[int, list[int]] = {}
-    for number, first in enumerate(program.twins):
-        if not takers[number]:
+    for number, first in enumerate(program.first_equal):
+        where = program.places[first]
+        if not counting[number] and (where is None or where.is_boxes):
             alike.setdefault(first, []).append(number)
     for first, numbers in alike.items():  # equal places that no budget ties to others are settled together, as one larger batch
         where, inner = program.places[first], sizes[first]
-        drawn, target = _draw(where, _join([word[n] for n in numbers]), _join([keys] * len(numbers)), inner)
+        many = None if ratios is None else _join([ratios] * len(numbers))
+        drawn, target = _draw(where, _join([word[n] for n in numbers]), _join([keys] * len(numbers)), inner, many)
         settled = _settle(drawn, inner, target, [], _join([here[n] for n in numbers]), whole=where is not None and where.overshoot)
         each = settled.reshape(len(numbers), keys.shape[0], *settled.shape[1:]).unbind(0)  # chunk() would fix the batch size
         for number, one in zip(numbers, each, strict=True):
@@ -71,36 +119,69 @@ def place_boxes(program: Program, keys: Tensor, active: Tensor, size: Sequence[i
     for number, (where, inner) in enumerate(zip(program.places, sizes, strict=True)):
         if number in placed:
             continue
-        rooms = []
-        for budget, bound in takers[number].items():
-            before = [n for n in range(number) if budget in takers[n]]
-            earlier = [placed[n].masked_fill(~column(takers[n][budget], 3), 0) for n in before]
-            taken = torch.cat(earlier, dim=1) if earlier else keys.new_zeros(keys.shape[0], 0, 2 * len(inner))
-            rooms.append(Room(taken, math.floor(program.budgets[budget] * math.prod(inner) + 1e-6), bound))
-        drawn, target = _draw(where, word[number], keys, inner)
-        placed[number] = _settle(drawn, inner, target, rooms, here[number], whole=where is not None and where.overshoot)
-    return tuple(
-        (placed[number] if where is None else along_shared(placed[number], where, size)).to(torch.int32)
-        for number, where in enumerate(program.places)
-    )
+        limits = []
+        for budget, binds in counting[number].items():
+            before = [(placed[n], counting[n][budget]) for n in range(number) if budget in counting[n]]
+            boxes = [one.masked_fill(~column(counts, 3), 0) for one, counts in before if one.dtype != torch.bool]
+            masks = [one & column(counts, one.ndim) for one, counts in before if one.dtype == torch.bool]
+            taken = torch.cat(boxes, dim=1) if boxes else keys.new_zeros(keys.shape[0], 0, 2 * len(inner))
+            most = math.floor(program.budgets[budget] * math.prod(inner) + TINY)
+            limits.append(Limit(taken, torch.stack(masks).any(0) if masks else None, most, binds))
+        if where is not None and not where.is_boxes:
+            order = _checked(where, where.order(word[number], inner), (keys.shape[0], *inner))
+            mask = cover_in_order(order, where.levels(inner), where.target(word[number], inner, ratios), limits)
+            placed[number] = mask & column(here[number], mask.ndim)
+            continue
+        drawn, target = _draw(where, word[number], keys, inner, ratios)
+        placed[number] = _settle(drawn, inner, target, limits, here[number], whole=where is not None and where.overshoot)
+    return tuple(_whole(placed[number], where, size) for number, where in enumerate(program.places))
 
 
-def _takers(program: Program, active: Tensor, steps: Sequence[int]) -> dict[int, Tensor]:
-    """Per budget, (B,) bool: the fill that an image has at this place replaces content, and so takes room."""
-    takes: dict[int, Tensor] = {}
-    for s in steps:
-        if program.steps[s].fill.replaces:
-            for budget in program.steps[s].budgets:
-                takes[budget] = takes[budget] | active[:, s] if budget in takes else active[:, s]
-    return takes
+def _whole(placed: Tensor, where: Place | None, size: Sequence[int]) -> Tensor:
+    """A place on its free axes as one of the image."""
+    if placed.dtype != torch.bool:
+        return (placed if where is None else along_shared(placed, where, size)).to(torch.int32)
+    assert where is not None
+    for axis in where.shared:
+        placed = placed.unsqueeze(axis + 1)
+    return placed.expand(-1, *size)[:, None].contiguous()
 
 
-def _draw(where: Where | None, word: Tensor, keys: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+def _draw(
+    where: Place | None, word: Tensor, keys: Tensor, size: Sequence[int], ratios: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """Boxes before any stop, and the pixels to cover."""
     if where is not None:
-        return where.draw(word, size), where.target(word, size)
+        return _checked(where, where.draw(word, size, ratios), None, 2 * len(size)), where.target(word, size, ratios)
     ends = torch.stack([torch.full_like(keys, length) for length in size], dim=1)
     return torch.cat([torch.zeros_like(ends), ends], dim=1)[:, None], None
+
+
+def _checked(where: Place, drawn: object, shape: tuple[int, ...] | None, columns: int = 0) -> Tensor:
+    """What a place drew, or an error that says what it should be."""
+    wanted = f"(B, *size) = {shape}" if shape is not None else f"(B, N, {columns}), starts and then sizes"
+    fits = isinstance(drawn, Tensor) and (
+        drawn.shape == shape if shape is not None else drawn.ndim == 3 and drawn.shape[1] > 0 and drawn.shape[2] == columns
+    )
+    if not fits or cast(Tensor, drawn).dtype != torch.int64:
+        came = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
+        name = "draw" if shape is None else "order"
+        raise ValueError(f"{type(where).__name__}: {name} returned {came}. Return int64 of shape {wanted}.")
+    return cast(Tensor, drawn)
+
+
+def _drawn(fill: Filling, chance: Chance) -> Tensors:
+    """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch."""
+    drawn = cast(object, fill.draw(chance))
+    batch = chance.keys.shape[0]
+    if isinstance(drawn, tuple) and all(isinstance(one, Tensor) and one.ndim and one.shape[0] == batch for one in drawn):
+        return drawn
+    parts = drawn if isinstance(drawn, tuple) else (drawn,)
+    came = ", ".join(f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__ for one in parts)
+    raise TypeError(
+        f"{type(fill).__name__}: draw returned {came}{'' if isinstance(drawn, tuple) else ', not in a tuple'}. Return a tuple of "
+        f"tensors with one entry per image along their first axis ({batch} here), for example (chance.uniform(1),)."
+    )
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
@@ -108,13 +189,13 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _settle(
-    boxes: Tensor, size: Sequence[int], target: Tensor | None, rooms: Sequence[Room], here: Tensor, *, whole: bool
+    boxes: Tensor, size: Sequence[int], target: Tensor | None, limits: Sequence[Limit], here: Tensor, *, whole: bool
 ) -> Tensor:
-    """`settle` for the images that are ``here``; the others get boxes without size."""
-    if boxes.device.type != "cpu" or torch.compiler.is_compiling() or (target is None and not rooms):
-        return settle(boxes, size, target, rooms, whole=whole)[0].masked_fill(~column(here, 3), 0)
-    if target is not None and not rooms and boxes.shape[0] * (math.prod(size) + _AN_IMAGE) < _SERIAL:
-        return settle_serially(boxes, size, target, here, whole=whole)
+    """`cover_until` for the images that are ``here``; the others get boxes without size."""
+    if boxes.device.type != "cpu" or torch.compiler.is_compiling() or (target is None and not limits):
+        return cover_until(boxes, size, target, limits, whole=whole)[0].masked_fill(~column(here, 3), 0)
+    if target is not None and not limits and boxes.shape[0] * (math.prod(size) + _AN_IMAGE) < _SEQUENTIAL:
+        return cover_sequentially(boxes, size, target, here, whole=whole)
     done = torch.zeros(boxes.shape[0], boxes.shape[1] + len(size) - 1, boxes.shape[2], dtype=boxes.dtype, device=boxes.device)
     left = here.nonzero()[:, 0]
     if not left.shape[0]:
@@ -125,12 +206,57 @@ def _settle(
         unfinished = []
         cells = math.prod(min(2 * first + 1, length) for length in size)
         for group in left.split(_GROUP_CELLS // cells + 1):
-            some = [Room(room.taken[group], room.limit, room.bound[group]) for room in rooms]
+            some = [limit.of(group) for limit in limits]
             goal = None if target is None else target[group]
-            settled, ended = settle(boxes[group, :first], size, goal, some, whole=whole, more=first < boxes.shape[1])
+            settled, ended = cover_until(boxes[group, :first], size, goal, some, whole=whole, more=first < boxes.shape[1])
             done[group, : settled.shape[1]] = settled
             unfinished.append(group[~ended])
         left = torch.cat(unfinished)
         if not left.shape[0]:
             break
     return done
+
+
+def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple[Tensors, tuple[tuple[tuple[int, ...], bool], ...]]:
+    """Places of padded images: each image's are those of the image without its padding, whatever is beside it in the batch."""
+    size, lengths = request.shape[2:], request.lengths
+    assert lengths is not None
+    dims, batch = len(size), len(lengths)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for image, valid in enumerate(lengths):
+        alike.setdefault(valid, []).append(image)
+    parts = {}
+    for valid, images in alike.items():
+        some = torch.tensor(images, device=active.device)
+        ratios = None if request.ratios is None else request.ratios[some]
+        parts[valid] = some, place_boxes(program, request.keys[some], active[some], valid, ratios)
+    places, resolved = [], []
+    for number, where in enumerate(program.places):
+        if where is not None and (where.invert or not where.is_boxes):
+            place = active.new_zeros(batch, 1, *size)
+            for valid, (some, found) in parts.items():
+                mask = place_mask(found[number], valid, grid=program.grid_at(number), invert=where.invert)
+                place[(some, slice(None), *map(slice, valid))] = mask
+        else:
+            cut = {valid: _cut_at(found[number], valid, size) for valid, (_, found) in parts.items()}
+            rows = max(boxes.shape[1] for boxes in cut.values())
+            place = torch.zeros(batch, rows, 2 * dims, dtype=torch.int32, device=active.device)
+            for valid, (some, _) in parts.items():
+                place[some, : cut[valid].shape[1]] = cut[valid]
+        places.append(place)
+        resolved.append(((1,) * dims, False))
+    return tuple(places), tuple(resolved)
+
+
+def _cut_at(boxes: Tensor, valid: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Boxes that continue at the opposite border of a part of an image, as boxes of the image: two along an axis that is cut."""
+    dims = len(size)
+    for axis, (end, length) in enumerate(zip(valid, size, strict=True)):
+        if end == length:
+            continue
+        inside, beyond = boxes.clone(), boxes.clone()
+        over = (boxes[..., axis] + boxes[..., dims + axis] - end).clamp(min=0)
+        inside[..., dims + axis] -= over
+        beyond[..., axis], beyond[..., dims + axis] = 0, over
+        boxes = torch.cat([inside, beyond.masked_fill((over == 0)[..., None], 0)], dim=1)
+    return boxes

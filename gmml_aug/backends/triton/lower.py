@@ -1,4 +1,4 @@
-"""What the kernels of `fused` are compiled for, step by step, and the tables of what differs between images."""
+"""What the painting kernels are compiled for, step by step, and the tables of what differs between images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmml_aug.colours import UNIFORM, average, deviation, pixel_statistics
-from gmml_aug.fills.colour import Grey
-from gmml_aug.fills.noise import Noise
-from gmml_aug.fills.replace import Alien, Constant, Mean, Shuffle, Zeros
-from gmml_aug.functional import Values, known_statistics, luma_weights
-from gmml_aug.program import Filling
+from gmml_aug.colours import average, deviation
+from gmml_aug.functional import luma_weights
+from gmml_aug.ops import Colour, Draw, Mix, Operation, Take
+from gmml_aug.values import UNIFORM, Values, known_statistics, pixel_statistics
 
-IN_A_RUN = (Noise, Zeros, Constant, Alien, Shuffle, Mean, Grey)  # fills that see no pixel but their own
+IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their own
 
 
 class Tables:
@@ -53,7 +51,7 @@ class Tables:
 
 
 def describe(
-    fill: Filling,
+    operation: Operation,
     drawn: tuple[Tensor, ...],
     place: tuple[int, int, bool],
     values: Values,
@@ -61,10 +59,10 @@ def describe(
     clean: Callable[[], Tensor],
     tables: Tables,
 ) -> tuple[Any, ...]:
-    """What `kernels.paint_steps` is compiled for: kind, place, switches, rows of the tables, constants.
+    """What `paint_steps` is compiled for: kind, place, switches, rows of the tables, constants.
 
     Args:
-        fill: one of `IN_A_RUN`.
+        operation: one of `IN_A_RUN`.
         drawn: what the plan has for it.
         place: first word of its boxes, number of words, and whether it works outside of them.
         values: the value range.
@@ -73,39 +71,40 @@ def describe(
         tables: where rows are added.
     """
     kinds, channels = kernels(), made.shape[1]
-    if isinstance(fill, Noise):
+    if isinstance(operation, Draw):
         own = -1
-        if fill.distribution == "matched":
+        if operation.distribution == "matched":
             mean = average(clean())
             own = len(tables.colours)
             tables.colours += [mean, deviation(clean(), mean)]
-        kind, spread, *lines = _noise(fill, made, values)
+        kind, spread, *lines = _noise(operation, made, values)
         clamps = values == "unit" and made.is_floating_point()
-        how = (fill.per == "pixel") + 2 * clamps
+        how = (operation.per == "pixel") + 2 * clamps
         return (kinds.NOISE.value, *place, how, tables.add(drawn), kind, own, spread, *map(tables.keep, lines))
-    if isinstance(fill, Grey):
+    if isinstance(operation, Mix):
         mean_std = known_statistics(made, values) or ((0.0,) * channels, (1.0,) * channels)
         return (kinds.GREY.value, *place, 0, -1, 0, -1, *map(tables.keep, (luma_weights(channels), *mean_std)))
-    if isinstance(fill, Alien | Shuffle):
-        foreign = isinstance(fill, Alien)
-        shift = drawn[1:] if foreign else drawn
+    if isinstance(operation, Take):
+        shift = drawn[1:] if operation.donor else drawn
         moved = tuple(one for s in shift for one in s.unbind(1))
-        return (kinds.TAKE.value, *place, foreign + 2 * bool(shift), tables.add((*drawn[:foreign], *moved)))
-    if isinstance(fill, Zeros):
+        donor = int(operation.donor)
+        return (kinds.TAKE.value, *place, donor + 2 * bool(shift), tables.add((*drawn[:donor], *moved)))
+    assert isinstance(operation, Colour)
+    if operation.source == "zeros":
         return (kinds.COLOUR.value, *place, 0, -1)
-    tables.colours.append(average(clean()) if isinstance(fill, Mean) else drawn[0])
+    tables.colours.append(average(clean()) if operation.source == "mean" else drawn[0])
     return (kinds.COLOUR.value, *place, 0, len(tables.colours) - 1)
 
 
-def _noise(fill: Noise, images: Tensor, values: Values) -> tuple[int, float, tuple[float, ...], tuple[float, ...]]:
-    """Which draw, and the numbers of ``(draw * spread + shift) / std``, the last two per channel, as `noise.Noise` has them."""
+def _noise(operation: Draw, images: Tensor, values: Values) -> tuple[int, float, tuple[float, ...], tuple[float, ...]]:
+    """Which draw, and the numbers of ``(draw * spread + shift) / std``, the last two per channel, as the reference has them."""
     mean, std = pixel_statistics(images, values)
     plain = images.dtype != torch.uint8 and values != "unit"
-    kind = fill.distribution or ("normal" if plain else "uniform")
+    kind = operation.distribution or ("normal" if plain else "uniform")
     if kind == "uniform":
         return kernels().UNIFORM.value, 1.0, tuple(-m for m in mean), std
     middle, spread = UNIFORM
-    if plain and (fill.per == "channel" or values == "normalised"):
+    if plain and (operation.per == "channel" or values == "normalised"):
         return kernels().NORMAL.value, 1.0, (0.0,) * len(mean), (1.0,) * len(std)
     if plain:
         middle, spread = sum(mean) / len(mean), sum(std) / len(std)
@@ -145,7 +144,7 @@ def blur_kernels() -> Any:
 
 
 def plan_kernels() -> Any:
-    """Those of `fused_plan`."""
+    """Those that make plans."""
     from gmml_aug.backends.triton.kernels import plan as plan_kernels
 
     return plan_kernels

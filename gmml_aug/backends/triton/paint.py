@@ -1,33 +1,36 @@
-"""`paint.paint` by Triton kernels: a run of steps costs one read and one write of the images, and draws noise only where it lands.
+"""Pixels by Triton kernels: a run of steps costs one read and one write of the images, and draws noise only where it lands.
 
-The same plan gives the same mask, bit for bit, and the same images within float tolerance: the boxes are the words of `cover`, the
-noise the 16 bits of the same hash. `Blur` takes one pass per axis over its lines; a fill that has no kernel is asked for its
+The same plan gives the same mask, bit for bit, and the same images within float tolerance: the boxes are the words of `coverage`,
+the noise the 16 bits of the same hash. A blur takes one pass per axis over its lines; a fill that has no kernel is asked for its
 `pixels` between two runs. Nothing waits for the device, and nothing is copied to it.
 
-From bytes, the first run normalises what it reads as `raw.normalise` does, and writes the clean batch too.
+From bytes, the first run normalises what it reads as `values.normalise` does, and writes the clean batch too.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmml_aug import values as raw
+from gmml_aug.backends.call import Batch, Painted
+from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.coverage import WORD
-from gmml_aug.backends.reference.paint import Bounds, step_mask
+from gmml_aug.backends.reference.paint import ask, step_mask
 from gmml_aug.backends.triton.layout import across, layout, plain, strides, three, tile_of
 from gmml_aug.backends.triton.lower import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
-from gmml_aug.fills.blur import Blur
 from gmml_aug.functional import like
+from gmml_aug.ops import Convolve, function_of
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program, Scene, pixels_by
+from gmml_aug.program import Program
+from gmml_aug.scene import Scene
+from gmml_aug.values import NORMALISED, byte_scales, normalise
 
-_DTYPES = (torch.uint8, *raw.DTYPES)
+_DTYPES = (torch.uint8, *NORMALISED)
 _MOST_CHANNELS = 16  # a program holds all channels of its pixels
 _MOST_STEPS = 32  # each is code of its own
 # rows, columns and warps of a tile, and bytes of float32 between the axes of a blur: the best of those tried on an H200
@@ -39,72 +42,50 @@ _PLAIN = {"enable_fp_fusion": False}  # bytes are normalised as torch rounds; an
 _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 
 
-def supports(program: Program, images: Tensor, donors: Tensor) -> bool:
-    """True if `paint` can do this program here: Triton, a CUDA device (or its interpreter), no gradient, no float64.
-
-    Args:
-        program: the steps.
-        images: (B, C, *S).
-        donors: (N, C, *S).
-    """
-    if not runs_on(images.device):
-        return False
-    if torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad):
-        return False
-    fills = [type(step.fill) for step in program.steps]
-    return (
-        images.dtype in _DTYPES
-        and images.shape[1] <= _MOST_CHANNELS
-        and images[0].numel() < _LARGEST
-        and len(fills) <= _MOST_STEPS
-        and any(fill in (*IN_A_RUN, Blur) for fill in fills)
-    )
-
-
-class Painted(NamedTuple):
-    """What `paint` returns."""
-
-    images: Tensor  # (B, C, *S)
-    mask: Tensor  # (B, 1, *S) bool
-    clean: Tensor | None  # (B, C, *S) normalised alone, from bytes
+def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
+    """None, or the reason why not; programs whose places the planner does not know are planned by the reference."""
+    if not runs_on(device):
+        return f"the kernels run on CUDA with Triton 3.4 at least, outside compiled code, not on {device} here"
+    if gradient:
+        return "the kernels give no gradients to the images"
+    if dtype is None:
+        return reference.can(program, shape, dtype, device, gradient=gradient)
+    kinds = [type(step.operation) for step in program.steps]
+    if dtype not in _DTYPES:
+        return f"the kernels paint uint8, float16, bfloat16 and float32, not {dtype}"
+    if shape[1] > _MOST_CHANNELS:
+        return f"the kernels hold up to {_MOST_CHANNELS} channels, not {shape[1]}"
+    if math.prod(shape[1:]) >= _LARGEST:
+        return f"an image of {math.prod(shape[1:])} numbers has offsets beyond 32 bits"
+    if len(kinds) > _MOST_STEPS:
+        return f"the kernels do up to {_MOST_STEPS} steps, not {len(kinds)}"
+    if any(where is not None and not where.is_boxes for where in program.places):
+        return "a place here has a shape that is no box"
+    if not any(kind in (*IN_A_RUN, Convolve) for kind in kinds):
+        return "no step here is an operation of the kernels"
+    return reference.can(program, shape, dtype, device, gradient=gradient)
 
 
-def paint(
-    program: Program,
-    images: Tensor,
-    donors: Tensor,
-    plan: Plan,
-    bounds: Bounds,
-    *,
-    out: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> Painted:
-    """`paint.paint`, fused; call it where `supports` says so.
-
-    Args:
-        program: the steps.
-        images: (B, C, *S).
-        donors: (N, C, *S).
-        plan: from `sample`.
-        bounds: what the caller says about where.
-        out: where the images are written; never memory of the images or donors.
-        dtype: given for bytes that are to be normalised: that of the results, one of `raw.DTYPES`.
+def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
+    """The reference's `paint`, fused; call it where `can` says so.
 
     Returns:
-        The corrupted images in the memory format of ``images``, or ``out``, the mask, and with ``dtype`` the clean batch.
+        The corrupted images in the memory format of ``images``, or ``out``, the mask, and from bytes the clean batch.
     """
-    with torch.no_grad(), torch.cuda.device(images.device) if images.is_cuda else nullcontext():
-        call = _Call(program, images, donors, plan, bounds, out, dtype or images.dtype)
+    if any(boxes.dtype == torch.bool for boxes in plan.boxes):  # what lies outside of boxes in padded images
+        return reference.paint(program, batch, plan)
+    with torch.no_grad(), torch.cuda.device(batch.images.device) if batch.images.is_cuda else nullcontext():
+        call = _Call(program, batch, plan)
         number = 0
         while number < len(program.steps):
-            fill = program.steps[number].fill
+            operation = program.steps[number].operation
             end = number
-            while end < len(program.steps) and type(program.steps[end].fill) in IN_A_RUN:
+            while end < len(program.steps) and type(program.steps[end].operation) in IN_A_RUN:
                 end += 1
             if end > number:
                 call.run(number, end)
-            elif isinstance(fill, Blur):
-                call.blur(number, fill)
+            elif isinstance(operation, Convolve):
+                call.blur(number, operation)
             else:
                 call.ask(number)
             number = max(end, number + 1)
@@ -114,10 +95,9 @@ def paint(
 class _Call:
     """One call: the tensors that its kernels share."""
 
-    def __init__(
-        self, program: Program, images: Tensor, donors: Tensor, plan: Plan, bounds: Bounds, out: Tensor | None, dtype: torch.dtype
-    ) -> None:
-        self.program, self.plan, self.bounds = program, plan, bounds
+    def __init__(self, program: Program, batch: Batch, plan: Plan) -> None:
+        images, donors, self.maps, out, dtype = batch
+        self.program, self.plan = program, plan
         self.clean = plain(images)  # as they came: bytes, where they are to be normalised
         self.donors = self.clean if donors is images else plain(donors)
         self.wanted = torch.empty_like(images, dtype=dtype) if out is None else out
@@ -126,7 +106,7 @@ class _Call:
         self.now = self.clean  # what the next step sees; `out` from the first one on
         self.batch, self.channels, *self.size = images.shape
         self.pixels = math.prod(self.size)
-        first = type(program.steps[0].fill) in IN_A_RUN  # then its kernel writes every pixel
+        first = type(program.steps[0].operation) in IN_A_RUN  # then its kernel writes every pixel
         self.mask = (images.new_empty if first else images.new_zeros)((self.batch, 1, *self.size), dtype=torch.bool)
         self.active = plan.active.contiguous().view(torch.uint8)
         self.tile = tile_of(_TILE, self.size)
@@ -149,7 +129,7 @@ class _Call:
         reaches: list[Tensor] = []  # (B,) taps of each blur
         ends = list(accumulate((boxes.shape[1] for boxes in self.plan.boxes), initial=0))
         for number, step in enumerate(steps):
-            blurs = isinstance(step.fill, Blur)
+            blurs = isinstance(step.operation, Convolve)
             key = (step.place, number if blurs else -1)
             if key in slots:
                 continue
@@ -158,22 +138,42 @@ class _Call:
             for reach in [-1, len(reaches)][: 1 + (blurs and dims > 1)]:
                 for low in range(ends[step.place], ends[step.place + 1], WORD):
                     high = min(low + WORD, ends[step.place + 1])
-                    jobs.append((len(jobs), low, high, self.program.cell_at(step.place), *tile, reach))
+                    jobs.append((len(jobs), low, high, *self._read_by(step.place)[0], *tile, reach))
             if blurs:
                 reaches.append(self.plan.drawn[number][1])
         words = torch.empty(self.batch, max(len(jobs), 1), dims, self.span, dtype=torch.int64, device=self.clean.device)
         if jobs:
             boxes, chunks = torch.cat(self.plan.boxes, 1), -(-self.span // _WORDS)
             kernels().axis_words[(self.batch * len(jobs) * dims * chunks,)](
-                boxes, words, torch.stack(reaches) if reaches else boxes, self.batch, *self.size, *[1] * (3 - dims), self.longest,
-                self.span, len(jobs), boxes.shape[1], chunks, JOBS=tuple(jobs), COUNT=len(jobs), D=dims, N=_WORDS, num_warps=1,
+                boxes,
+                words,
+                torch.stack(reaches) if reaches else boxes,
+                self.batch,
+                *self.size,
+                *[1] * (3 - dims),
+                self.longest,
+                self.span,
+                len(jobs),
+                boxes.shape[1],
+                chunks,
+                JOBS=tuple(jobs),
+                COUNT=len(jobs),
+                D=dims,
+                N=_WORDS,
+                num_warps=1,
                 **_PLAIN,
-            )  # fmt: skip
+            )
         return slots, words
 
-    def _bounds(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
+    def _read_by(self, place: int) -> tuple[tuple[int, ...], bool]:
+        """The grid of a place, and whether its steps work outside of it."""
+        where = self.program.places[place]
+        found = self.plan.resolved[place] if self.plan.resolved else None
+        return found or (self.program.grid_at(place), where is not None and where.invert)
+
+    def _maps(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
         """Maps, strides between their images, and which of them there are."""
-        maps = [self.bounds.allowed, self.bounds.forced]
+        maps = [self.maps.allowed, self.maps.forced]
         tensors = [self.active if one is None else one.contiguous().view(torch.uint8) for one in maps]
         apart = [0 if one is None or len(one) == 1 else self.pixels for one in maps]
         return tensors, apart, {"A": maps[0] is not None, "F": maps[1] is not None}
@@ -183,14 +183,20 @@ class _Call:
         tables = Tables()
         steps = tuple(
             describe(
-                step.fill, self.plan.drawn[first + n], self._place(step.place), self.program.values, self.out, self._cleaned, tables
+                step.operation,
+                self.plan.drawn[first + n],
+                self._place(step.place),
+                self.program.values,
+                self.out,
+                self._cleaned,
+                tables,
             )
             for n, step in enumerate(self.program.steps[first:end])
         )
         values = ((1.0,) * self.channels, (0.0,) * self.channels)  # not read then
         if self.kept is not None:
-            values = raw.lines(self.program.values, self.channels)
-        maps, apart, given = self._bounds()
+            values = byte_scales(self.program.values, self.channels)
+        maps, apart, given = self._maps()
         kernels().paint_steps[self._grid(self.tile, self.batch)](
             self.now, self.clean, self.donors, self.out, self.out if self.kept is None else self.kept,
             self.mask.view(torch.uint8), self.active, self.words, *tables.stacked(self.plan.keys), *maps, self.batch,
@@ -203,8 +209,7 @@ class _Call:
         self.now = self.out
 
     def _place(self, place: int, number: int = -1) -> tuple[int, int, bool]:
-        where = self.program.places[place]
-        return self.slots[place, number], self.groups[place], where is not None and where.invert
+        return self.slots[place, number], self.groups[place], self._read_by(place)[1]
 
     def _grid(self, tile: tuple[int, int], images: int) -> tuple[int, int, int]:
         """Programs: tiles of an image, and images, along the axis that may have few and the one for the rest."""
@@ -219,14 +224,14 @@ class _Call:
         self._begin()
         return self.kept
 
-    def blur(self, number: int, fill: Blur) -> None:
+    def blur(self, number: int, operation: Convolve) -> None:
         """One pass per axis, each into a buffer of its own, for a line is read by its neighbours: some images at a time."""
         self._begin()
         step, (sigma, kernel) = self.program.steps[number], self.plan.drawn[number]
         slot, count, invert = self._place(step.place, number)
-        everywhere, dims, most = invert or self.bounds.forced is not None, len(self.size), fill.kernel
-        radius = (most if isinstance(most, int) else most[1]) // 2
-        maps, apart, given = self._bounds()
+        everywhere, dims = invert or self.maps.forced is not None, len(self.size)
+        radius = operation.taps[1] // 2
+        maps, apart, given = self._maps()
         some = min(max(_SCRATCH // (4 * self.channels * self.pixels), 1), self.batch)
         between = [torch.empty_like(self.out[:some], dtype=torch.float32) for _ in range(min(dims - 1, 2))]
         before = self.out.clone() if dims == 1 else self.out
@@ -248,13 +253,15 @@ class _Call:
     def ask(self, number: int) -> None:
         """A fill without a kernel."""
         self._begin()
-        here = step_mask(self.program, self.plan, number, self.places, self.bounds)
+        here = step_mask(self.program, self.plan, number, self.places, self.maps)
         clean = self._cleaned()
         donors = clean if self.donors is self.clean else self.donors
         if self.kept is not None and donors is not clean:
-            donors = raw.normalise(donors, self.program.values, self.out.dtype)
-        scene = Scene(self.out, clean, donors, here, self.program.values, compact=False)
-        new = like(pixels_by(self.program.steps[number].fill, scene, self.plan.drawn[number]), self.out)
+            donors = normalise(donors, self.program.values, self.out.dtype)
+        scene, operation = Scene(self.out, clean, donors, here, self.program.values), self.program.steps[number].operation
+        function = function_of(operation, "triton") or function_of(operation, "reference")
+        assert function is not None  # `can` has asked
+        new = like(ask(operation, function, scene, self.plan.drawn[number]), self.out)
         self.out.copy_(torch.where(here, new, self.out))
         self.mask |= here
 

@@ -1,6 +1,6 @@
 """A plan by Triton kernels: one for the streams of all steps, one for each kind of boxes, instead of some hundred small ones.
 
-The integers are those of `resolve` and `cover`, every one. It takes compositions of `Boxes` on the two axes of images of up to
+The integers are those of the reference, every one. It takes compositions of `Boxes` on the two axes of images of up to
 1024 x 1024 pixels, without budgets; any other one is sampled by torch, and is the same plan too.
 """
 
@@ -14,9 +14,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from gmml_aug.backends.call import Request
+from gmml_aug.backends.reference import plan as reference
+from gmml_aug.backends.reference.plan import finish
 from gmml_aug.backends.triton.lower import plan_kernels
-from gmml_aug.chance import AHEAD, mix_int
+from gmml_aug.chance import AHEAD, FIRST_STEP, mix_int
 from gmml_aug.places.boxes import Boxes, Placement
+from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 
 _IMAGES = 64  # in a program that hashes
@@ -24,39 +28,25 @@ _MOST_WORDS = 32 << 10  # 32 columns each, that a program holds of its image
 _MOST_STEPS = 32
 
 
-def supports(program: Program, size: Sequence[int]) -> bool:
-    """True if `sample` knows all places of the program.
+def plan(program: Program, request: Request) -> Plan:
+    """All that chance decides: by kernels where they know all places of the program, else by the reference."""
+    size, keys = request.shape[2:], request.keys.contiguous()
+    if request.ratios is not None or request.lengths is not None or not knows(program, size):
+        return reference.plan(program, request)
+    with torch.cuda.device(keys.device) if keys.is_cuda else nullcontext():
+        active, streams = _open(program, keys, request.working)
+        places = _place(program, keys, active, size)
+    resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
+    return finish(program, request._replace(keys=keys), active, places, resolved, streams)
 
-    Args:
-        program: the steps.
-        size: the spatial sizes.
-    """
-    budgeted = any(step.budgets and step.fill.replaces for step in program.steps)
+
+def knows(program: Program, size: Sequence[int]) -> bool:
+    """True if the kernels know all places of the program."""
+    budgeted = any(step.budgets for step in program.steps)
     plain = all(isinstance(place, Boxes) and not place.shared for place in program.places)
     if len(size) != 2 or budgeted or not plain or len(program.steps) > _MOST_STEPS:
         return False
     return math.prod(_tile(size)) <= _MOST_WORDS
-
-
-def sample(
-    program: Program, keys: Tensor, works: Sequence[bool], size: Sequence[int]
-) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
-    """What chance decides; call it where `supports` and `runs_on` say so.
-
-    Args:
-        program: the steps.
-        keys: (B,) int64.
-        works: per step, False where it cannot change images of this shape.
-        size: the spatial sizes.
-
-    Returns:
-        (B, steps) bool: which step works on which image; the boxes of every place, (B, N, 4) int32; and for every step the (B,)
-        key of its stream with the stream's first words, (B, `AHEAD`).
-    """
-    with torch.cuda.device(keys.device) if keys.is_cuda else nullcontext():
-        keys = keys.contiguous()
-        active, streams = _open(program, keys, works)
-        return active, _place(program, keys, active, size), streams
 
 
 def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -67,7 +57,7 @@ def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor
     gates: list[tuple[int, float, float]] = []
     steps = []
     for number, (step, working) in enumerate(zip(program.steps, works, strict=True)):
-        steps.append((int(working), len(gates), len(step.gates), mix_int(number + 3)))  # `Chance` has number + 2 of these
+        steps.append((int(working), len(gates), len(step.gates), mix_int(FIRST_STEP + number + 1)))
         gates.extend(step.gates)
     plan_kernels().draw_streams[(-(-batch // _IMAGES),)](
         keys, active.view(torch.uint8), streams, ahead, batch, STEPS=tuple(steps), GATES=tuple(map(tuple, gates)) or (0,),
@@ -77,12 +67,12 @@ def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor
 
 
 def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Equal places are settled together, as in `resolve.place_boxes`."""
+    """Equal places are settled together, as in the reference."""
     alike: dict[int, list[int]] = {}
-    places = [place for place in program.places if isinstance(place, Boxes)]  # all of them, says `supports`
+    places = [place for place in program.places if isinstance(place, Boxes)]  # all of them, says `knows`
     offsets, offset = [], 0
     for number, place in enumerate(places):
-        alike.setdefault(program.twins[number], []).append(number)
+        alike.setdefault(program.first_equal[number], []).append(number)
         offsets.append(offset)
         offset += place.words(size)
     placed: dict[int, Tensor] = {}
@@ -90,10 +80,10 @@ def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) 
         place = places[first]
         rows = place.most + (place.ratio is not None) + 1
         out = torch.empty(len(numbers), len(keys), rows, 4, dtype=torch.int32, device=keys.device)
-        masks = [sum(1 << step for step in program.steps_at(number)) for number in numbers]
+        masks = [sum(1 << step for step in program.steps_at[number]) for number in numbers]
         options: dict[str, Any] = {
             "OFFSETS": tuple(offsets[number] for number in numbers), "HERE": tuple(masks), "COUNT": len(numbers),
-            "STEPS": len(program.steps), "PLACEMENT": get_args(Placement).index(place.placement), "ALIGN": place.align,
+            "STEPS": len(program.steps), "PLACEMENT": get_args(Placement).index(place.placement), "ALIGN": place.steps,
         }  # fmt: skip
         kernel = plan_kernels().count_boxes
         if place.ratio is not None:
@@ -102,8 +92,8 @@ def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) 
             options |= {"WHOLE": place.overshoot, "R": lines, "W": words, "num_warps": min(max(lines * words // 512, 1), 16)}
         kernel[(len(numbers) * len(keys),)](
             keys, active.view(torch.uint8), out, len(keys), len(program.steps), rows, *place.amount(size), *size,
-            *place.sides(size[0]), *place.sides(size[1]), **options, N=_power(rows * (4 if place.ratio is not None else 1)),
-            enable_fp_fusion=False,
+            *place.sides(size[0], place.steps[0]), *place.sides(size[1], place.steps[1]), **options,
+            N=_power(rows * (4 if place.ratio is not None else 1)), enable_fp_fusion=False,
         )  # fmt: skip
         placed |= dict(zip(numbers, out.unbind(0), strict=True))
     return tuple(placed[number] for number in range(len(program.places)))

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, SIM102, SIM108, RET505, RUF005
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernels of `gmml_aug.fused`, but for blur's; imported only when they are first used.
+"""The Triton kernels of `gmml_aug.backends.triton`, but for blur's; imported only when they are first used.
 
-The legend is that of `box_kernels`. Every value of a tuple that says what the steps are is known when a kernel is compiled, so a
+The legend is that of `tiles`. Every value of a tuple that says what the steps are is known when a kernel is compiled, so a
 program pays for its own fills alone.
 """
 
@@ -64,7 +64,7 @@ def in_dtype(x, dtype: tl.constexpr):
 
 @triton.jit
 def _read(at, inside, c: tl.constexpr, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr):
-    """(R, W) numbers of a channel; bytes where floats are made are normalised: `raw.normalise`."""
+    """(R, W) numbers of a channel; bytes where floats are made are normalised: `values.normalise`."""
     x = tl.load(at, mask=inside, other=0)
     if x.dtype == tl.uint8:
         if dtype != tl.uint8:
@@ -178,7 +178,7 @@ def paint_steps(
     CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
     W: tl.constexpr,
 ):  # fmt: skip
-    """Some steps in a row, one read and one write of the images: what `paint.paint` does; KEEP writes what was read, too."""
+    """Some steps in a row, one read and one write of the images: as the reference paints; KEEP writes what was read, too."""
     image = tl.program_id(1) + tl.program_id(2) * IMAGES
     if image >= batch:
         return

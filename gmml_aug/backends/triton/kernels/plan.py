@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, SIM108
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernels of `gmml_aug.fused_plan`; imported only when they are first used.
+"""The Triton kernels of `gmml_aug.backends.triton.plan`; imported only when they are first used.
 
 Legend: a program paints the boxes of one image, as the rule says it: one after the other, until enough is covered. The image is a
 tile of bits in its registers, (R, W): R rows, padded to a power of two, and W words of 32 columns.
@@ -15,7 +15,7 @@ import triton.language as tl
 from gmml_aug import chance
 from gmml_aug.backends.triton.kernels.paint import mix
 
-_GATES, _BOXES = (tl.constexpr(chance.mix_int(number + 1)) for number in (0, 1))  # the streams of `resolve`
+_GATES, _BOXES = (tl.constexpr(chance.mix_int(number + 1)) for number in (chance.GATES, chance.BOXES))
 _LOW = tl.constexpr(0xFFFFFFFF)
 
 
@@ -39,7 +39,7 @@ def draw_streams(
     keys, active, streams, ahead, batch,
     STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr, AHEAD: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """`resolve.open_steps`, and for every step the key of its stream with its first AHEAD words: of N images."""
+    """`open_steps` of the reference, and for every step the key of its stream with its first AHEAD words: of N images."""
     image = tl.program_id(0) * N + tl.arange(0, N)
     real = image < batch
     key = tl.load(keys + image, mask=real, other=0)
@@ -102,8 +102,8 @@ def count_boxes(
     """Boxes given by their number: all there are."""
     first, here = _begin(keys, active, batch, steps, OFFSETS, HERE, COUNT, STEPS)
     n = tl.arange(0, N)
-    start0, extent0 = _side(mix(first + 1 + 2 * n), least0, span0, cells0, height, PLACEMENT, ALIGN)
-    start1, extent1 = _side(mix(first + 2 + 2 * n), least1, span1, cells1, width, PLACEMENT, ALIGN)
+    start0, extent0 = _side(mix(first + 1 + 2 * n), least0, span0, cells0, height, PLACEMENT, ALIGN[0])
+    start1, extent1 = _side(mix(first + 2 + 2 * n), least1, span1, cells1, width, PLACEMENT, ALIGN[1])
     real = here & (n < low + (((mix(first) & _LOW) * span) >> 32))
     row = out + (tl.program_id(0).to(tl.int64) * rows + n) * 4
     tl.store(row, tl.where(real, start0, 0), mask=n < rows)
@@ -159,7 +159,7 @@ def settle_boxes(
     OFFSETS: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, STEPS: tl.constexpr, PLACEMENT: tl.constexpr,
     ALIGN: tl.constexpr, WHOLE: tl.constexpr, R: tl.constexpr, W: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Boxes until a share is covered: what `Boxes.draw`, `Boxes.target` and `cover.settle` amount to."""
+    """Boxes until a share is covered: what `Boxes.draw`, `Boxes.target` and `cover_until` amount to."""
     first, here = _begin(keys, active, batch, steps, OFFSETS, HERE, COUNT, STEPS)
     target = low + ((((mix(first) >> 32) & _LOW) * span) >> 32)
     left = tl.where(here, target, 0).to(tl.int32)
@@ -171,8 +171,8 @@ def settle_boxes(
     k = rows * 0
     while (k <= last) & (left > 0):
         word0, word1 = mix(first + 1 + 2 * k), mix(first + 2 + 2 * k)
-        start0, extent0 = _side(word0, least0, span0, cells0, height, PLACEMENT, ALIGN)
-        start1, extent1 = _side(word1, least1, span1, cells1, width, PLACEMENT, ALIGN)
+        start0, extent0 = _side(word0, least0, span0, cells0, height, PLACEMENT, ALIGN[0])
+        start1, extent1 = _side(word1, least1, span1, cells1, width, PLACEMENT, ALIGN[1])
         if k == last:
             start0, extent0 = (((word0 & _LOW) * height) >> 32).to(tl.int32), extent0 * 0 + height
             start1, extent1 = (((word1 & _LOW) * width) >> 32).to(tl.int32), extent1 * 0 + width

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: N803
 # Triton is optional and its language is no Python that mypy can follow.
-"""Which tile a program of `kernels` or `blur_kernels` has, and where the boxes lie in it.
+"""Which tile a program of the painting kernels has, and where the boxes lie in it.
 
 Legend: a program has a tile of one image, (R, W): R rows of one plane and W columns, one tensor for each channel; images of one
 axis are a row. It is small, so that few tiles meet a box, and the others are only copied.
@@ -59,7 +59,7 @@ def in_boxes(
     words, image, slots, span, plane, rows, columns, height, width,
     slot: tl.constexpr, count: tl.constexpr, invert: tl.constexpr, D: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """(R, W) bool: a pixel's boxes are the AND of the words of its coordinates, see `cover`."""
+    """(R, W) bool: a pixel's boxes are the AND of the words of its coordinates, see `coverage`."""
     found = tl.zeros((R, W), tl.int32) != 0
     for w in tl.static_range(count):
         line = words + (image.to(tl.int64) * slots + slot + w) * D * span
@@ -91,8 +91,8 @@ def axis_words(
 ):  # fmt: skip
     """Bit i of a word: box i crosses this coordinate of an axis, or this tile; one program: N words of an image, slot and axis.
 
-    A job is a slot: its first box and the one after its last, its cell, the rows and columns of its tiles, and the row of
-    ``kernels`` that says how far a blur reads around the boxes, or -1; what it reads beyond a border is folded back into that.
+    A job is a slot: its first box and the one after its last, its cell along each axis, the rows and columns of its tiles, and the
+    row of ``kernels`` that says how far a blur reads around the boxes, or -1; what it reads beyond a border is folded back.
     """
     which = tl.program_id(0)
     x = which % chunks * N + tl.arange(0, N)
@@ -104,9 +104,11 @@ def axis_words(
     for j in tl.static_range(COUNT):
         if which % COUNT == j:
             slot, first, end, cell = d * 0 + JOBS[j][0], d * 0 + JOBS[j][1], d * 0 + JOBS[j][2], d * 0 + JOBS[j][3]
-            tall, wide = d * 0 + JOBS[j][4], d * 0 + JOBS[j][5]
-            if JOBS[j][6] >= 0:
-                more = tl.load(kernels + JOBS[j][6] * batch + image).to(tl.int32) // 2
+            for axis in tl.static_range(1, D):
+                cell = tl.where(d == axis, JOBS[j][3 + axis], cell)
+            tall, wide = d * 0 + JOBS[j][3 + D], d * 0 + JOBS[j][4 + D]
+            if JOBS[j][5 + D] >= 0:
+                more = tl.load(kernels + JOBS[j][5 + D] * batch + image).to(tl.int32) // 2
     length = tl.where(d == 0, size0, tl.where(d == 1, size1, size2))
     tile = tl.where(d == D - 1, wide, tl.where(d == D - 2, tall, 1))
     begin = tl.where(x < longest, x, (x - longest) * tile)

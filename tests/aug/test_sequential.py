@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.backends.cpu.sequential import settle_serially
-from gmml_aug.backends.reference import plan as resolve
-from gmml_aug.backends.reference.coverage import settle
+from gmml_aug.backends.reference import plan as planner
+from gmml_aug.backends.reference.coverage import cover_until
+from gmml_aug.backends.reference.sequential import cover_sequentially
 from tests.helpers import sampled_both_ways, some_keys
 
 
@@ -38,8 +38,8 @@ def test_every_number_is_the_same(size: list[int] | tuple[int, ...], count: int,
     boxes = torch.stack(starts + extents, dim=2)
     target = torch.randint(math.prod(size) + 1, (batch,), generator=generator)
     here = torch.rand(batch, generator=generator) < 0.8
-    wanted = settle(boxes, size, target, whole=whole)[0].masked_fill(~here[:, None, None], 0)
-    assert torch.equal(settle_serially(boxes, size, target, here, whole=whole), wanted)
+    wanted = cover_until(boxes, size, target, whole=whole)[0].masked_fill(~here[:, None, None], 0)
+    assert torch.equal(cover_sequentially(boxes, size, target, here, whole=whole), wanted)
 
 
 @pytest.mark.parametrize("name", ["gmml", "gmml_reference", "sit", "mc_ssl"])
@@ -53,14 +53,14 @@ def test_an_image_has_the_same_plan_in_a_batch_of_any_size(monkeypatch: pytest.M
 
     def count(boxes: Tensor, *rest: Any, **options: Any) -> Tensor:
         calls.append(len(boxes))
-        return settle_serially(boxes, *rest, **options)
+        return cover_sequentially(boxes, *rest, **options)
 
-    monkeypatch.setattr(resolve, "settle_serially", count)
+    monkeypatch.setattr(planner, "cover_sequentially", count)
     corrupt = ga.InBoxes(ga.Boxes(ratio=(0.0, 0.5)), ga.Noise())
     keys = some_keys(96)
-    whole = corrupt.sample((96, 3, 32, 32), keys=keys)
+    whole = corrupt.sample((96, 3, 32, 32), keys=keys, backend="reference")
     assert not calls  # so many are settled at once
     for first in range(0, 96, 8):
-        part = corrupt.sample((8, 3, 32, 32), keys=keys[first : first + 8])
+        part = corrupt.sample((8, 3, 32, 32), keys=keys[first : first + 8], backend="reference")
         assert torch.equal(part.boxes[0], whole.boxes[0][first : first + 8])
     assert calls == [8] * 12

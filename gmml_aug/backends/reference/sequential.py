@@ -1,6 +1,6 @@
-"""Boxes painted one after the other on Python's integers: for a few small images, where `cover.settle` is all calls and no work.
+"""Boxes painted one after the other on Python's integers: for a few small images, where `cover_until` is all calls and no work.
 
-An image is one integer with a bit a pixel, in reading order. What comes out is what `settle` gives, every number of it.
+An image is one integer with a bit a pixel, in reading order. What comes out is what `cover_until` gives, every number of it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 
-def settle_serially(boxes: Tensor, size: Sequence[int], target: Tensor, here: Tensor, *, whole: bool) -> Tensor:
-    """`cover.settle` on the CPU, of boxes whose last one reaches the target, without rooms.
+def cover_sequentially(boxes: Tensor, size: Sequence[int], target: Tensor, here: Tensor, *, whole: bool) -> Tensor:
+    """`cover_until` on the CPU, of boxes whose last one reaches the target, without budgets.
 
     Args:
         boxes: (B, N, 2 D) int64.

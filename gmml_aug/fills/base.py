@@ -1,0 +1,53 @@
+"""What goes into a group of pixels: the base of all fills, and of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from gmml_aug.chance import Chance
+from gmml_aug.corruption import Corruption
+from gmml_aug.ops import Operation
+from gmml_aug.program import Builder, Scope
+from gmml_aug.scene import Scene, Tensors
+
+
+class Fill(Corruption, Operation):
+    """What goes into a group of pixels; where and how much are not its business. On its own it fills the whole image.
+
+    A fill of one's own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
+
+        @dataclass(frozen=True)
+        class Negative(gmml_aug.Fill):
+            def pixels(self, scene, drawn):
+                return -scene.now
+    """
+
+    replaces: ClassVar[bool] = False  # True if nothing of the content is kept; only such fills count for a budget
+    reads_donors: ClassVar[bool] = False  # True if it reads `Scene.donors`
+
+    def draw(self, chance: Chance) -> Tensors:
+        """Small tensors, (B, ...) each, that say what this fill does to each image."""
+        return ()
+
+    def lower(self) -> Operation:
+        """What it does in the words of `gmml_aug.ops`; by default itself, whose `pixels` are asked for."""
+        return self
+
+    def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
+        """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
+        raise TypeError(
+            f"{type(self).__name__}: it has no pixels of its own; backends carry out what it lowers to, {self.lower()!r}."
+        )
+
+    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
+        """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""
+        return True
+
+    def build(self, program: Builder, at: Scope) -> None:
+        """Append one step: in the boxes around it, or over the whole image."""
+        if type(self).pixels is Fill.pixels and type(self).lower is Fill.lower:
+            raise TypeError(f"{type(self).__name__}: a fill needs pixels. Write def pixels(self, scene, drawn), see gmml_aug.Fill.")
+        program.step(self, at)

@@ -1,0 +1,105 @@
+"""What happens to a group of pixels, in the few words that every backend knows.
+
+A fill lowers to one of five operations, or stands for itself: then its own `pixels` are asked for. An operation says what is done
+and by which law its numbers are drawn; the numbers themselves, one row an image, stand in the plan. Backends carry operations out
+and never see a fill; `register_operation` gives a fill or an operation of one's own a function for one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gmml_aug.scene import Scene, Tensors
+
+Pixels = Callable[[Any, Scene, Tensors], Any]
+BackendName = Literal["reference", "cpu", "triton"]
+BACKENDS: tuple[BackendName, ...] = ("reference", "cpu", "triton")
+
+
+class Operation:
+    """What a step does to its pixels; a fill is one, too."""
+
+
+@dataclass(frozen=True)
+class Colour(Operation):
+    """One value a channel.
+
+    Drawn: (B, C) float32 for ``"drawn"``, uniform in low to high for each image and channel or, if there are ``channels``, one
+    fixed value each; nothing otherwise.
+    """
+
+    source: Literal["zeros", "drawn", "mean"]  # "mean": of each channel of each clean image
+    low: float = 0.0
+    high: float = 0.0
+    channels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Take(Operation):
+    """Pixels of a clean image.
+
+    Drawn: (B,) int64 number of the donor if there is one, then (B, D) int64 shift if the content is moved: what stands at p comes
+    from p + shift, modulo the image.
+    """
+
+    donor: bool  # another image's, else the image's own
+    moved: bool
+
+
+@dataclass(frozen=True)
+class Draw(Operation):
+    """Noise, a fresh value a pixel and channel. Drawn: (B,) int64 key of its stream."""
+
+    distribution: Literal["normal", "uniform", "matched"] | None
+    per: Literal["channel", "pixel"]
+
+
+@dataclass(frozen=True)
+class Mix(Operation):
+    """Luma in every channel, a linear function of a pixel's channels. Nothing is drawn."""
+
+
+@dataclass(frozen=True)
+class Convolve(Operation):
+    """A Gaussian of the image's own along every axis. Drawn: (B,) float32 sigma, (B,) int64 number of taps."""
+
+    sigma: tuple[float, float]
+    taps: tuple[int, int]
+
+
+_FUNCTIONS: dict[tuple[BackendName, type], Pixels] = {}
+
+
+def register_operation(kind: type, backend: BackendName, function: Pixels) -> None:
+    """Tell a backend how to carry out a fill, or an operation, of your own.
+
+    Without one a backend asks the fill for its `pixels`. The function is called where a step has work to do, between the runs of
+    the backend's own operations; it may launch a kernel of its own. It must give what `pixels` gives, within float tolerance.
+
+    Args:
+        kind: the class of the fill; what equals it in the plan is ``function``'s first argument.
+        backend: ``"cpu"``, ``"triton"`` (CUDA), or ``"reference"`` (any device).
+        function: ``(fill, scene, drawn) -> pixels``, as `Fill.pixels`: a tensor that broadcasts to (B, C, *S); nothing of the
+            scene is written to.
+
+    Raises:
+        TypeError: ``kind`` is no class of a fill or operation, or ``function`` cannot be called.
+        ValueError: an unknown backend.
+
+    Source:
+        Ours.
+    """
+    if not isinstance(kind, type) or not issubclass(kind, Operation):
+        raise TypeError(f"register_operation: kind={kind!r} is no class of a fill. Give the class, for example MyFill.")
+    if backend not in BACKENDS:
+        raise ValueError(f"register_operation: backend={backend!r} is unknown. Allowed are {', '.join(map(repr, BACKENDS))}.")
+    if not callable(function):
+        raise TypeError(f"register_operation: function={function!r} cannot be called. Give a function (fill, scene, drawn).")
+    _FUNCTIONS[backend, kind] = function
+
+
+def function_of(operation: Operation, backend: BackendName) -> Pixels | None:
+    """What was registered for it, or its own `pixels`; None if it has neither."""
+    return _FUNCTIONS.get((backend, type(operation))) or getattr(type(operation), "pixels", None)
