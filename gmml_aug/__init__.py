@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from gmml_aug import functional, presets
 from gmml_aug.adapters.collate import CollateCorrupt
 from gmml_aug.adapters.loops import Module, TimmCorrupt
+from gmml_aug.backends.call import Corrupted, CorruptedPair
 from gmml_aug.chance import Chance, keys
 from gmml_aug.compose import Chain, InBoxes, OneOf
-from gmml_aug.corruption import Corrupted, CorruptedPair, Corruption
+from gmml_aug.corruption import Corruption
 from gmml_aug.figures.show import show
 from gmml_aug.fills.base import Fill
 from gmml_aug.fills.blur import Blur

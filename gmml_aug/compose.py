@@ -11,7 +11,7 @@ from gmml_aug.checks import check_integer, check_number
 from gmml_aug.corruption import Corruption
 from gmml_aug.fields import as_code, keep
 from gmml_aug.places.base import Place
-from gmml_aug.program import Builder, Gate, Scope
+from gmml_aug.program import Budget, Builder, Gate, Scope
 from gmml_aug.values import Values
 
 
@@ -148,7 +148,9 @@ class Chain(Corruption):
             program.declare_dims(self.dims, "Chain")
         if self.values is not None:
             program.declare_values(self.values)
-        budgets = at.budgets if self.budget is None else (*at.budgets, program.budget(self.budget))
+        budgets = at.budgets
+        if self.budget is not None:
+            budgets = (*budgets, Budget(program.budget(self.budget), lambda fill: fill.replaces))
         for part in self.parts:
             part.build(program, at._replace(budgets=budgets))
 

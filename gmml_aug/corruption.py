@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from gmml_aug import call_checks, checks
 from gmml_aug.backends.base import Backend, Choice, choose
-from gmml_aug.backends.call import Batch, Maps, Painted
+from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Maps, Painted
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
@@ -27,24 +28,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-class CorruptedPair(NamedTuple):
-    """What `Corruption.from_bytes` returns: what `Corrupted` holds, and the target beside it."""
-
-    images: Tensor  # (B, C, *S) float, normalised and corrupted
-    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
-    clean: Tensor  # (B, C, *S) float, normalised alone
-
-
-class Corrupted(NamedTuple):
-    """What a corruption returns.
-
-    Attributes:
-        images: (B, C, *S), dtype, device and memory format of the input.
-        mask: (B, 1, *S) bool, True where a step changed a pixel or was free to.
-    """
-
-    images: Tensor
-    mask: Tensor
+Ratios = Tensor | Sequence[float]
+Lengths = Tensor | Sequence[int] | Sequence[Sequence[int]]
+Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, forced
 
 
 class Corruption(ABC):
@@ -81,8 +67,8 @@ class Corruption(ABC):
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
-        ratios: Tensor | Sequence[float] | None = None,
-        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        ratios: Ratios | None = None,
+        lengths: Lengths | None = None,
         out: Tensor | None = None,
         backend: Choice = "auto",
     ) -> Corrupted:
@@ -112,17 +98,8 @@ class Corruption(ABC):
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
                 where a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do it.
         """
-        program = self.program
-        call_checks.check_images(images, program)
-        maps = call_checks.check_maps(images, allowed, forced)
-        bank = call_checks.check_donors(images, donors)
-        pool = images if donors is None else donors
-        painter = self._painter(images, pool, out, backend, images.dtype)
-        shape, device = images.shape, images.device
-        plan = self.sample(
-            shape, generator=generator, keys=keys, bank=bank, ratios=ratios, lengths=lengths, device=device, backend=backend
-        )
-        done = self._paint(painter, Batch(images, pool, maps, out, images.dtype), plan)
+        chance: dict[str, Any] = {"generator": generator, "keys": keys, "ratios": ratios, "lengths": lengths}
+        done = self._run(images, None, chance, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
 
     def from_bytes(
@@ -134,8 +111,8 @@ class Corruption(ABC):
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
-        ratios: Tensor | Sequence[float] | None = None,
-        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        ratios: Ratios | None = None,
+        lengths: Lengths | None = None,
         dtype: torch.dtype = torch.bfloat16,
         backend: Choice = "auto",
     ) -> CorruptedPair:
@@ -161,20 +138,21 @@ class Corruption(ABC):
             TypeError: images that are not uint8, another dtype; and what a call raises.
             ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
         """
-        program = self.program
-        call_checks.check_bytes(images, program.values, dtype)
-        call_checks.check_images(images, program)
-        maps = call_checks.check_maps(images, allowed, forced)
-        bank = call_checks.check_donors(images, donors)
-        pool = images if donors is None else donors
-        painter = self._painter(images, pool, None, backend, dtype)
-        shape, device = images.shape, images.device
-        plan = self.sample(
-            shape, generator=generator, keys=keys, bank=bank, ratios=ratios, lengths=lengths, device=device, backend=backend
-        )
-        done = self._paint(painter, Batch(images, pool, maps, None, dtype), plan)
+        call_checks.check_bytes(images, self.program.values, dtype)
+        chance: dict[str, Any] = {"generator": generator, "keys": keys, "ratios": ratios, "lengths": lengths}
+        done = self._run(images, dtype, chance, (donors, allowed, forced), None, backend)
         assert done.clean is not None
         return CorruptedPair(done.images, done.mask, done.clean)
+
+    def _run(
+        self, images: Tensor, dtype: torch.dtype | None, chance: dict[str, Any], given: Given, out: Tensor | None, backend: Choice
+    ) -> Painted:
+        call_checks.check_images(images, self.program)
+        maps = call_checks.check_maps(images, *given[1:])
+        bank = call_checks.check_donors(images, given[0])
+        batch = Batch(images, images if given[0] is None else given[0], maps, out, dtype or images.dtype)
+        painter = self._painter(batch, backend)
+        return self._paint(painter, batch, self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance))
 
     def sample(
         self,
@@ -183,8 +161,8 @@ class Corruption(ABC):
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
         bank: int | None = None,
-        ratios: Tensor | Sequence[float] | None = None,
-        lengths: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        ratios: Ratios | None = None,
+        lengths: Lengths | None = None,
         device: torch.device | str | None = None,
         backend: Choice = "auto",
     ) -> Plan:
@@ -248,15 +226,16 @@ class Corruption(ABC):
         call_checks.check_fit(plan, images)
         maps = call_checks.check_maps(images, allowed, forced)
         pool = call_checks.check_pool(plan, program, images, donors)
-        painter = self._painter(images, pool, out, backend, images.dtype)
-        done = self._paint(painter, Batch(images, pool, maps, out, images.dtype), plan)
+        batch = Batch(images, pool, maps, out, images.dtype)
+        done = self._paint(self._painter(batch, backend), batch, plan)
         return Corrupted(done.images, done.mask)
 
-    def _painter(self, images: Tensor, pool: Tensor, out: Tensor | None, backend: Choice, dtype: torch.dtype) -> Backend:
-        if out is not None:
-            checks.check_out(out, images)
-        gradient = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
-        return choose(backend, self.program, images.shape, dtype, images.device, gradient=gradient)
+    def _painter(self, batch: Batch, backend: Choice) -> Backend:
+        images = batch.images
+        if batch.out is not None:
+            checks.check_out(batch.out, images)
+        gradient = torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad)
+        return choose(backend, self.program, images.shape, batch.dtype, images.device, gradient=gradient)
 
     def _paint(self, painter: Backend, batch: Batch, plan: Plan) -> Painted:
         """What a backend makes; it never writes to memory that it reads."""
@@ -309,8 +288,4 @@ class Corruption(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the code that builds it, so that unpickling checks every value again."""
         fields = dataclasses.fields(cast("DataclassInstance", self))  # every leaf is a dataclass, this base is none
-        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields})
-
-
-def _rebuild(kind: type, fields: dict[str, Any]) -> Any:
-    return kind(**fields)
+        return partial(type(self), **{field.name: getattr(self, field.name) for field in fields}), ()

@@ -6,26 +6,40 @@ Images are (B, C, *S) in any value range that the argument `values` names, see `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gmml_aug.chance import draw_keys, stream, to_uniform, words
 from gmml_aug.checks import check_integer, check_number
 from gmml_aug.values import Values, known_statistics
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_RATIOS = -2  # stream of `spread_ratios`; a corruption numbers its own from 0
 _FAINT = 1e-8  # weight of a tap: half of those of a wide kernel on a small sigma
+
+
+@overload
+def patch_mask(
+    mask: Tensor, patch_size: int | Sequence[int], *, form: Literal["index"], threshold: float = 0.5
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def patch_mask(
+    mask: Tensor, patch_size: int | Sequence[int], *, form: Literal["share", "bool", "flat"] = "share", threshold: float = 0.5
+) -> Tensor: ...
 
 
 def patch_mask(
     mask: Tensor,
     patch_size: int | Sequence[int],
     *,
-    form: Literal["share", "bool", "flat"] = "share",
+    form: Literal["share", "bool", "flat", "index"] = "share",
     threshold: float = 0.5,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The mask as the patches of a vision transformer see it.
 
     Args:
@@ -33,12 +47,14 @@ def patch_mask(
         patch_size: pixels along a patch's side, or one number per axis. Where the image is not a multiple of it the last patch
             is smaller, and its share is over its own pixels.
         form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``:
-            (B, N) bool in reading order, as transformers' ``bool_masked_pos`` wants it.
-        threshold: the share above which a patch counts as corrupted in the forms bool and flat, above 0; 1.0 asks for all pixels.
+            (B, N) bool in reading order, as transformers' ``bool_masked_pos`` wants it; ``"index"``: the pair (kept, masked) of
+            (B, K) and (B, N - K) int64, numbers of patches in reading order, as models that drop tokens want them; a GPU waits.
+        threshold: the share from which on a patch counts as corrupted in all forms but the first, above 0; 1.0 asks for all
+            of its pixels.
 
     Raises:
         TypeError: ``mask`` is not a bool tensor.
-        ValueError: a wrong shape, patch size, form or threshold.
+        ValueError: a wrong shape, patch size, form or threshold; for ``"index"``, images with different numbers of patches.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
@@ -50,8 +66,8 @@ def patch_mask(
     if len(patch) != dims:
         raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims}.")
     patch = [check_integer("patch_mask", "patch_size", side, 1) for side in patch]
-    if form not in ("share", "bool", "flat"):
-        raise ValueError(f"patch_mask: form={form!r} is unknown. Allowed are 'share', 'bool', 'flat'.")
+    if form not in ("share", "bool", "flat", "index"):
+        raise ValueError(f"patch_mask: form={form!r} is unknown. Allowed are 'share', 'bool', 'flat', 'index'.")
     check_number("patch_mask", "threshold", threshold, 1e-9, 1.0)
     count = mask[:, 0].to(torch.float32)
     for axis, side in enumerate(patch, start=1):  # whole numbers below 2**24 an axis: exact in float32
@@ -66,7 +82,65 @@ def patch_mask(
     if form == "share":
         return share
     chosen = share >= threshold - 1e-6
-    return chosen if form == "bool" else chosen.flatten(1)
+    if form == "bool":
+        return chosen
+    flat = chosen.flatten(1)
+    return _kept_and_masked(flat) if form == "index" else flat
+
+
+def _kept_and_masked(flat: Tensor) -> tuple[Tensor, Tensor]:
+    counts = flat.sum(1).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"patch_mask: images have {min(counts)} to {max(counts)} masked patches, and form='index' needs one number for all. "
+            "Corrupt by a preset with a fixed count (mae, simmim, tubes; or Cells of the patch, one ratio), or give form='flat'."
+        )
+    order = flat.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, : flat.shape[1] - counts[0]], order[:, flat.shape[1] - counts[0] :]
+
+
+def spread_ratios(
+    count: int, low: float, high: float, *, share: float = 1.0, keys: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Shares for a batch that together spread evenly over a range, for ``ratios=`` at the call; the other images get 0.
+
+    ``share`` of the images are corrupted. Their shares lie one in each of as many equal parts of (low, high), uniform within it,
+    and are dealt out by chance.
+
+    Args:
+        count: number of images B.
+        low: smallest share, 0 to 1.
+        high: largest share, ``low`` to 1.
+        share: of the images that are corrupted, rounded down to a whole number of them.
+        keys: (B,) int64: chance follows from those of the whole batch.
+        generator: where chance comes from otherwise; by default torch's own generator.
+
+    Returns:
+        (B,) float64, on the device of the keys or of the generator.
+
+    Raises:
+        TypeError: numbers that are none.
+        ValueError: a range outside [0, 1]; both keys and a generator.
+
+    Source:
+        DINOv2 (Oquab et al. 2023), whose release masks half of a batch so, from 0.1 to 0.5.
+    """
+    count = check_integer("spread_ratios", "count", count, 1)
+    low = check_number("spread_ratios", "low", low, 0.0, 1.0)
+    high = check_number("spread_ratios", "high", high, low, 1.0)
+    some = int(check_number("spread_ratios", "share", share, 0.0, 1.0) * count + 1e-6)
+    if keys is not None and generator is not None:
+        raise ValueError("spread_ratios: both keys and a generator came. Give one of them.")
+    if keys is None:
+        device = torch.get_default_device() if generator is None else generator.device
+        keys = draw_keys(count, device, generator)
+    word = words(stream(keys, _RATIOS), 2)
+    order = word[:, 0].argsort()  # who comes first gets the smallest share
+    within = to_uniform(word[:, 1])[:some].double()
+    part = torch.arange(some, device=keys.device)
+    shares = torch.zeros(count, dtype=torch.float64, device=keys.device)
+    shares[order[:some]] = low + (high - low) * (part + within) / max(some, 1)
+    return shares
 
 
 def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:

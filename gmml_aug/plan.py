@@ -162,8 +162,10 @@ class Plan:
         dims = len(self.shape) - 1
         kept = []
         for boxes in self.boxes:
-            used = (boxes[:, :, dims] > 0).any(0).nonzero() if boxes.dtype != torch.bool else ()
-            kept.append(boxes if boxes.dtype == torch.bool else boxes[:, : int(used[-1]) + 1 if len(used) else 0])
+            if boxes.dtype != torch.bool:
+                used = (boxes[:, :, dims] > 0).any(0).nonzero()
+                boxes = boxes[:, : int(used[-1]) + 1 if len(used) else 0]
+            kept.append(boxes)
         return dataclasses.replace(self, boxes=tuple(kept))
 
     def __repr__(self) -> str:

@@ -1,13 +1,13 @@
 """The flat program of a composition: a tree is written, a list of steps is run.
 
 A *step* is one fill at one *place* (boxes, or the whole image). Steps that share boxes share a place. A step works on an image if
-all its *gates* are open there (``p``, the choice of `OneOf`), and counts for every *budget* around it if it replaces content.
+all its *gates* are open there (``p``, the choice of `OneOf`), and under every *budget* around it that counts its fill.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -52,12 +52,19 @@ class Gate(NamedTuple):
     high: float
 
 
+class Budget(NamedTuple):
+    """A budget around a node: its number, and the rule that says whether it counts a fill."""
+
+    number: int
+    counts: Callable[[Filling], bool]
+
+
 class Scope(NamedTuple):
     """What surrounds a node of the tree."""
 
     place: int | None = None
     gates: tuple[Gate, ...] = ()
-    budgets: tuple[int, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,9 +150,9 @@ class Builder:
         return len(self.budgets) - 1
 
     def step(self, fill: Filling, at: Scope) -> None:
-        """Append a step; a fill that keeps content counts for no budget."""
+        """Append a step, under the budgets that count its fill."""
         place = self.place(None) if at.place is None else at.place
-        budgets = at.budgets if fill.replaces else ()
+        budgets = tuple(budget.number for budget in at.budgets if budget.counts(fill))
         self.steps.append(Step(fill, fill.lower(), place, at.gates, budgets))
         if budgets:
             self._check_budgets(budgets, self.places[place])

@@ -43,6 +43,7 @@ _SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
 ABOUT = {  # all presets but those for clips, in words
     "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
     "beit": "The masks of BEiT, blocks of patches",
+    "dinov2": "The masks of DINOv2, blocks over 10 to 50 % of half of the images",
     "gmml": "The recipe of the GMML paper",
     "gmml_reference": "The behaviour of the GMML release",
     "ibot": "The masks of iBOT, blocks of patches in half of the images",
@@ -68,7 +69,9 @@ class Corrupt:
     """Take the photographs that come with scikit-image, if no IMAGES are given."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
     """The shorter side of every image is resized to this."""
-    preset: Literal["ablation", "beit", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"] = "gmml"
+    preset: Literal[
+        "ablation", "beit", "dinov2", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"
+    ] = "gmml"
     """The paper's recipe, the behaviour of the authors' releases, or the masks of a relative."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Decides everything that chance decides. A new one is drawn, and printed, if none is given."""

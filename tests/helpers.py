@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 import gmml_aug as ga
 from gmml_aug.backends.reference import plan as planner
-from gmml_aug.backends.reference.coverage import boxes_to_mask
+from gmml_aug.backends.reference.masks import boxes_to_mask
 from gmml_aug.chance import stream, words
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import gmml_aug as ga
 from gmml_aug.places.boxes import Placement
 from gmml_aug.values import Values
+from tests.own_places import Balls, Left
 
 FILLS = [
     ga.Noise(),
@@ -97,20 +98,30 @@ RANGES: list[Values | None] = [None, "unit", ((0.4,), (0.3,))]
 
 
 @st.composite
-def every_place(draw: st.DrawFn, *, dims: int) -> ga.Boxes | ga.Cells | ga.Blocks:
+def every_place(draw: st.DrawFn, *, dims: int) -> ga.Place:
     """Any place there is, for images with sides of 4 pixels or more."""
     free = draw(st.integers(1, dims))
     shared = tuple(sorted(draw(st.permutations(range(dims)))[free:]))
     invert = draw(st.booleans())
     ratio = draw(st.sampled_from([0.0, 0.5, 1.0]) | st.tuples(st.floats(0.0, 0.4), st.floats(0.4, 1.0)))
-    kind = draw(st.sampled_from(["boxes", "boxes", "cells", "blocks"] if free == 2 else ["boxes", "boxes", "cells"]))
+    kinds = ["boxes", "boxes", "cells", "shape", *(["blocks"] if free == 2 else [])]
+    kind = draw(st.sampled_from(kinds))
     if kind == "boxes":
         plain = draw(any_boxes(dims=dims))
-        return replace(plain, shared=shared, invert=invert)
+        align = draw(edges(dims, 4)) if draw(st.booleans()) else plain.align
+        return replace(plain, shared=shared, invert=invert, align=align)
     if kind == "cells":
-        return ga.Cells(size=draw(st.integers(1, 4)), ratio=ratio, shared=shared, invert=invert, dims=dims)
+        return ga.Cells(size=draw(edges(dims, 4)), ratio=ratio, shared=shared, invert=invert, dims=dims)
+    if kind == "shape":
+        left = Left(ratio=ratio, shared=shared, invert=invert, dims=dims)
+        return draw(st.sampled_from([left, Balls(ratio=ratio, most=5, shared=shared, invert=invert, dims=dims)]))
     least = draw(st.integers(1, 6))
-    return ga.Blocks(size=draw(st.integers(1, 3)), ratio=ratio, least=least, attempts=8, shared=shared, invert=invert, dims=dims)
+    return ga.Blocks(size=draw(edges(dims, 3)), ratio=ratio, least=least, attempts=8, shared=shared, invert=invert, dims=dims)
+
+
+def edges(dims: int, most: int) -> st.SearchStrategy[int | tuple[int, ...]]:
+    """The edge of a cell, one number or one an axis."""
+    return st.integers(1, most) | st.tuples(*[st.integers(1, most)] * dims)
 
 
 @st.composite

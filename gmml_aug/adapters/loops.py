@@ -11,7 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gmml_aug.corruption import Corrupted, Corruption
+from gmml_aug.backends.call import Corrupted
+from gmml_aug.corruption import Corruption
 
 
 @final

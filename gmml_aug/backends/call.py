@@ -1,4 +1,4 @@
-"""What every backend takes and gives, beside a program and a plan."""
+"""What every backend takes and gives, beside a program and a plan; and what a caller gets of it."""
 
 from __future__ import annotations
 
@@ -75,3 +75,23 @@ class Painted(NamedTuple):
     images: Tensor  # (B, C, *S)
     mask: Tensor  # (B, 1, *S) bool
     clean: Tensor | None = None  # (B, C, *S) normalised alone, from bytes
+
+
+class CorruptedPair(NamedTuple):
+    """What `Corruption.from_bytes` returns: what `Corrupted` holds, and the target beside it."""
+
+    images: Tensor  # (B, C, *S) float, normalised and corrupted
+    mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
+    clean: Tensor  # (B, C, *S) float, normalised alone
+
+
+class Corrupted(NamedTuple):
+    """What a corruption returns.
+
+    Attributes:
+        images: (B, C, *S), dtype, device and memory format of the input.
+        mask: (B, 1, *S) bool, True where a step changed a pixel or was free to.
+    """
+
+    images: Tensor
+    mask: Tensor

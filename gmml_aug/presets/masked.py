@@ -91,6 +91,33 @@ def ibot(
     return Chain([InBoxes(blocks, fill or Zeros(), p=p)], values=values)
 
 
+def dinov2(
+    *,
+    patch: int = 16,
+    ratio: tuple[float, float] = (0.1, 0.5),
+    p: float = 0.5,
+    fill: Fill | None = None,
+    values: Values | None = None,
+) -> Chain:
+    """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
+
+    DINOv2 spreads the shares over a batch instead of drawing each by itself. For that rule give every image a place to be masked,
+    and the shares at the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
+
+    Args:
+        patch: edge of a patch in pixels.
+        ratio: (low, high) share of the patches at which the blocks end.
+        p: share of the images that are masked.
+        fill: what the masked patches hold; `Zeros` by default.
+        values: the value range of float images, see `Chain`.
+
+    Source:
+        DINOv2 (Oquab et al. 2023): iBOT's masks, over 10 to 50 % of the patches of half of the images. Blocks of at least 4 patches
+        are those of its release.
+    """
+    return Chain([InBoxes(Blocks(size=patch, ratio=ratio, least=4), fill or Zeros(), p=p)], values=values)
+
+
 def specaugment(
     *, bands: int = 2, frequency: float = 0.2, time: float = 0.2, fill: Fill | None = None, values: Values | None = None
 ) -> Chain:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gmml_aug as ga
-from gmml_aug.backends.reference.coverage import boxes_to_mask
+from gmml_aug.backends.reference.masks import boxes_to_mask
 from tests.helpers import chi_square_z, kinds_slowly, raw_boxes, sampled_both_ways, some_keys, z_of_mean
 from tests.strategies import any_boxes, small_sizes
 

@@ -13,7 +13,14 @@ import gmml_aug as ga
 from tests.helpers import plans_equal, random_images, some_keys
 
 NAMES = ga.presets.names()
-SMALL = {"mae": {"patch": 4}, "simmim": {"cell": 8}, "beit": {"patch": 4, "least": 4}, "ibot": {"patch": 4}, "tubes": {"patch": 4}}
+SMALL = {
+    "mae": {"patch": 4},
+    "simmim": {"cell": 8},
+    "beit": {"patch": 4, "least": 4},
+    "ibot": {"patch": 4},
+    "dinov2": {"patch": 4},
+    "tubes": {"patch": 4},
+}
 
 
 @pytest.fixture(autouse=True)

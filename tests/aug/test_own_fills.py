@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import gmml_aug as ga
+from gmml_aug import ops
+from gmml_aug.ops import Operation
 from tests.helpers import random_images, same_bits, some_keys
 
 IMAGES = random_images((4, 3, 16, 18))
@@ -90,3 +92,55 @@ def test_any_shape_that_broadcasts_is_taken(shape: tuple[int, ...]) -> None:
         found = corrupt(IMAGES, keys=some_keys(4))
     zeros = ga.InBoxes(ga.Boxes(ratio=0.4), ga.Zeros())(IMAGES, keys=some_keys(4))
     assert same_bits(found.images, zeros.images)
+
+
+@dataclass(frozen=True)
+class Unknown(ga.Fill):
+    """A fill that lowers to an operation which nobody carries out."""
+
+    def lower(self) -> Operation:
+        return Nobody()
+
+
+@dataclass(frozen=True)
+class Nobody(Operation):
+    """An operation without functions."""
+
+
+@dataclass(frozen=True)
+class Empty(ga.Fill):
+    """Neither pixels nor an operation."""
+
+
+def test_an_operation_that_no_backend_has_is_an_error_before_any_work() -> None:
+    corrupt, state = ga.InBoxes(ga.Boxes(ratio=0.4), Unknown()), torch.get_rng_state()
+    for call in (lambda: corrupt(IMAGES), lambda: corrupt.sample(IMAGES.shape)):
+        with pytest.raises(
+            ValueError, match=r"nobody knows how to carry out Nobody, the operation of Unknown\. .*register_operation"
+        ):
+            call()
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(TypeError, match=r"Empty: a fill needs pixels"):
+        ga.InBoxes(ga.Boxes(ratio=0.4), Empty())
+
+
+def test_a_function_is_registered_for_a_fill_or_an_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "_FUNCTIONS", {})
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.4), Unknown())
+    ga.register_operation(Nobody, "reference", lambda operation, scene, drawn: scene.now * 2)
+    found = corrupt(IMAGES, keys=some_keys(4))
+    assert same_bits(found.images, torch.where(found.mask, IMAGES * 2, IMAGES))
+    ga.register_operation(Dim, "reference", lambda fill, scene, drawn: scene.now * 3)
+    found = ga.InBoxes(ga.Boxes(ratio=0.4), Dim("tuple"))(IMAGES, keys=some_keys(4), backend="reference")
+    assert same_bits(found.images, torch.where(found.mask, IMAGES * 3, IMAGES))
+
+
+def test_what_cannot_be_registered() -> None:
+    for given, kind, says in (
+        ((ga.Noise(), "cpu", print), TypeError, r"kind=Noise\(\) is no class of a fill"),
+        ((int, "cpu", print), TypeError, "is no class of a fill"),
+        ((Dim, "cuda", print), ValueError, "backend='cuda' is unknown. Allowed are 'reference', 'cpu', 'triton'"),
+        ((Dim, "cpu", 3), TypeError, "function=3 cannot be called"),
+    ):
+        with pytest.raises(kind, match=says):
+            ga.register_operation(*given)  # type: ignore[arg-type]

@@ -93,27 +93,6 @@ def all_cells(boxes: Tensor, size: Sequence[int], *, pixels: bool = False) -> li
     return [Axis(*axis) for axis in zip(*(part.unflatten(0, (dims, batch)).unbind(0) for part in cells), strict=True)]
 
 
-def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Paint boxes.
-
-    Args:
-        boxes: (B, N, 2 D) integers: starts, then sizes; a box that runs over a border continues at the opposite one.
-        size: the D spatial sizes.
-
-    Returns:
-        (B, 1, *size) bool, True where at least one box lies.
-    """
-    dims = len(size)
-    if boxes.shape[1] == 0:
-        return torch.zeros(boxes.shape[0], 1, *size, dtype=torch.bool, device=boxes.device)
-    if boxes.shape[1] <= 2:  # a few boxes: comparing is cheaper than words
-        layers = [_meet([_crosses(boxes, n, d, size) for d in range(dims)]) for n in range(boxes.shape[1])]
-        return (layers[0] if len(layers) == 1 else layers[0] | layers[1])[:, None]
-    axes = all_cells(boxes.long(), size, pixels=True)
-    found = [_meet([axis.bits[:, w] for axis in axes]) != 0 for w in range(axes[0].bits.shape[1])]
-    return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
-
-
 def cover_until(
     boxes: Tensor,
     size: Sequence[int],
@@ -150,7 +129,7 @@ def cover_until(
     axes = all_cells(everything, size, pixels=any(limit.mask is not None for limit in limits))
     own = math.ceil(count / WORD)
     first = _first_box(axes, own, count)
-    area = _meet([axis.width for axis in axes], torch.mul)
+    area = meet([axis.width for axis in axes], torch.mul)
     end = torch.full_like(boxes[:, 0, 0], count * pixels)  # position in the order of painting: box number * pixels + pixels of it
     if target is not None:
         stop, position = _position(boxes, size, axes, first, area, target)
@@ -164,7 +143,7 @@ def cover_until(
     for limit in limits:
         words = range(word, word + math.ceil(limit.taken.shape[1] / WORD))
         free, left = area, torch.full_like(end, limit.limit)
-        parts = [_meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]
+        parts = [meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]
         parts += [] if limit.mask is None else [limit.mask]
         if parts:
             taken = torch.stack(parts).any(0)
@@ -176,69 +155,7 @@ def cover_until(
     return _cut(boxes, size, end), end < count * pixels
 
 
-def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Sequence[Limit] = ()) -> Tensor:
-    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that ends it.
-
-    Args:
-        order: (B, *S) int64, when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
-        levels: how many there are.
-        target: (B,) int64 pixels to cover, or None for all that are painted at some time.
-        limits: as in `cover_until`.
-    """
-    size, level = order.shape[1:], order.flatten(1)
-    painted = level >= 0
-    level = level.masked_fill(~painted, levels)
-    kept = painted
-    goals = [] if target is None else [(painted, target, torch.ones_like(target, dtype=torch.bool))]
-    for limit in limits:
-        taken = boxes_to_mask(limit.taken, size).flatten(1)
-        taken = taken if limit.mask is None else taken | limit.mask.flatten(1)
-        goals.append((painted & ~taken, limit.limit - taken.sum(1), limit.binds))
-    for counts, wanted, binds in goals:
-        new = order.new_zeros(order.shape[0], levels + 1).scatter_add_(1, level, counts.long())[:, :levels]
-        covered = new.cumsum(1)
-        stop = (covered < wanted[:, None]).sum(1, keepdim=True)
-        before = torch.nn.functional.pad(covered, (1, 0)).gather(1, stop)
-        last = (level == stop) & counts
-        earlier = last.cumsum(1) - last.long()  # pixels of the last level before this one
-        reached = (level < stop) | ((level == stop) & (earlier < wanted[:, None] - before))
-        kept = kept & (reached | ~binds[:, None])
-    return kept.reshape(order.shape)
-
-
-def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
-    """(B, 1, *S) bool of a place.
-
-    Args:
-        place: of the plan: (B, N, 2 D) integers, or the mask itself where its shape is no box.
-        size: the D spatial sizes.
-        grid: edges of the grid that all borders keep to, an axis each.
-        invert: True for what lies outside.
-    """
-    if place.dtype == torch.bool:
-        return ~place if invert else place
-    cells = [-(-length // edge) for length, edge in zip(size, grid, strict=True)]
-    snapped = cells != list(size)
-    if snapped:  # on the grid there are fewer pixels to ask
-        starts, ends = place[..., : len(size)], place[..., : len(size)] + place[..., len(size) :]
-        first = [torch.div(starts[..., axis], edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
-        last = [torch.div(ends[..., axis] + (edge - 1), edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
-        place = torch.stack([*first, *(end - start for start, end in zip(first, last, strict=True))], dim=-1)
-    mask = boxes_to_mask(place, cells)
-    if snapped:
-        for axis, (length, edge) in enumerate(zip(size, grid, strict=True)):
-            if edge > 1:
-                mask = mask.repeat_interleave(edge, dim=axis + 2).narrow(axis + 2, 0, length)
-    return ~mask if invert else mask
-
-
-def _crosses(boxes: Tensor, n: int, d: int, size: Sequence[int]) -> Tensor:
-    start, extent = boxes[:, n, d, None], boxes[:, n, len(size) + d, None]
-    offset = torch.arange(size[d], dtype=boxes.dtype, device=boxes.device) - start
-    return torch.where(offset < 0, offset + size[d], offset) < extent
-
-
-def _meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = torch.bitwise_and) -> Tensor:
+def meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = torch.bitwise_and) -> Tensor:
     """Combine one (B, X_d) tensor per axis into (B, X_1, ..., X_D)."""
     out = parts[0]
     for part in parts[1:]:
@@ -257,7 +174,7 @@ def _first_box(axes: Sequence[Axis], words: int, count: int) -> Tensor:
     """(B, X_1, ..., X_D) number of the first box over each cell, ``count`` where there is none."""
     first: Tensor | None = None
     for w in reversed(range(words)):
-        found = _meet([axis.bits[:, w] for axis in axes])
+        found = meet([axis.bits[:, w] for axis in axes])
         lowest = (found & -found).to(torch.float32).view(torch.int32)  # a power of two is exact: read its exponent
         number = (lowest >> 23) + (w * WORD - 127)
         first = number.masked_fill(found == 0, count) if first is None else torch.where(found == 0, first, number)

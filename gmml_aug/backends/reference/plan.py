@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gmml_aug.backends.call import Request
-from gmml_aug.backends.reference.coverage import Limit, cover_in_order, cover_until, place_mask
+from gmml_aug.backends.reference.coverage import Limit, cover_until
+from gmml_aug.backends.reference.masks import cover_in_order, place_mask
 from gmml_aug.backends.reference.sequential import cover_sequentially
 from gmml_aug.chance import BOXES, FIRST_STEP, GATES, Chance, first_words, stream, to_uniform, words
 from gmml_aug.functional import column
@@ -128,7 +129,7 @@ def place_boxes(
             most = math.floor(program.budgets[budget] * math.prod(inner) + TINY)
             limits.append(Limit(taken, torch.stack(masks).any(0) if masks else None, most, binds))
         if where is not None and not where.is_boxes:
-            order = _checked(where, where.order(word[number], inner), (keys.shape[0], *inner))
+            order = _checked(where, where.order(word[number], inner), (keys.shape[0], *inner), boxes=False)
             mask = cover_in_order(order, where.levels(inner), where.target(word[number], inner, ratios), limits)
             placed[number] = mask & column(here[number], mask.ndim)
             continue
@@ -152,21 +153,21 @@ def _draw(
 ) -> tuple[Tensor, Tensor | None]:
     """Boxes before any stop, and the pixels to cover."""
     if where is not None:
-        return _checked(where, where.draw(word, size, ratios), None, 2 * len(size)), where.target(word, size, ratios)
+        shape = (keys.shape[0], -1, 2 * len(size))
+        return _checked(where, where.draw(word, size, ratios), shape, boxes=True), where.target(word, size, ratios)
     ends = torch.stack([torch.full_like(keys, length) for length in size], dim=1)
     return torch.cat([torch.zeros_like(ends), ends], dim=1)[:, None], None
 
 
-def _checked(where: Place, drawn: object, shape: tuple[int, ...] | None, columns: int = 0) -> Tensor:
-    """What a place drew, or an error that says what it should be."""
-    wanted = f"(B, *size) = {shape}" if shape is not None else f"(B, N, {columns}), starts and then sizes"
-    fits = isinstance(drawn, Tensor) and (
-        drawn.shape == shape if shape is not None else drawn.ndim == 3 and drawn.shape[1] > 0 and drawn.shape[2] == columns
-    )
-    if not fits or cast(Tensor, drawn).dtype != torch.int64:
+def _checked(where: Place, drawn: object, shape: tuple[int, ...], *, boxes: bool) -> Tensor:
+    """What a place drew, or an error that says what it should be; -1 in the shape: any number but none."""
+    fits = isinstance(drawn, Tensor) and drawn.dtype == torch.int64 and drawn.ndim == len(shape)
+    if not fits or any(
+        got != wanted if wanted >= 0 else got == 0 for got, wanted in zip(cast(Tensor, drawn).shape, shape, strict=True)
+    ):
         came = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
-        name = "draw" if shape is None else "order"
-        raise ValueError(f"{type(where).__name__}: {name} returned {came}. Return int64 of shape {wanted}.")
+        form = f"(B, N, 2 D) = ({shape[0]}, N, {shape[2]}), starts and then sizes" if boxes else f"(B, *size) = {shape}"
+        raise ValueError(f"{type(where).__name__}: {'draw' if boxes else 'order'} returned {came}. Return int64 of shape {form}.")
     return cast(Tensor, drawn)
 
 
@@ -236,7 +237,9 @@ def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple
             place = active.new_zeros(batch, 1, *size)
             for valid, (some, found) in parts.items():
                 mask = place_mask(found[number], valid, grid=program.grid_at(number), invert=where.invert)
-                place[(some, slice(None), *map(slice, valid))] = mask
+                part = place[some]
+                part[(slice(None), slice(None), *(slice(length) for length in valid))] = mask
+                place[some] = part
         else:
             cut = {valid: _cut_at(found[number], valid, size) for valid, (_, found) in parts.items()}
             rows = max(boxes.shape[1] for boxes in cut.values())

@@ -20,7 +20,8 @@ from torch import Tensor
 from gmml_aug.backends.call import Batch, Painted
 from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.coverage import WORD
-from gmml_aug.backends.reference.paint import ask, step_mask
+from gmml_aug.backends.reference.paint import step_mask
+from gmml_aug.backends.reference.pixels import ask
 from gmml_aug.backends.triton.layout import across, layout, plain, strides, three, tile_of
 from gmml_aug.backends.triton.lower import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
 from gmml_aug.functional import like

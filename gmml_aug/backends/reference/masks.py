@@ -1,0 +1,93 @@
+"""From boxes, or the order of a shape, to the mask of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gmml_aug.backends.reference.coverage import Limit, all_cells, meet
+
+
+def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """Paint boxes.
+
+    Args:
+        boxes: (B, N, 2 D) integers: starts, then sizes; a box that runs over a border continues at the opposite one.
+        size: the D spatial sizes.
+
+    Returns:
+        (B, 1, *size) bool, True where at least one box lies.
+    """
+    dims = len(size)
+    if boxes.shape[1] == 0:
+        return torch.zeros(boxes.shape[0], 1, *size, dtype=torch.bool, device=boxes.device)
+    if boxes.shape[1] <= 2:  # a few boxes: comparing is cheaper than words
+        layers = [meet([_crosses(boxes, n, d, size) for d in range(dims)]) for n in range(boxes.shape[1])]
+        return (layers[0] if len(layers) == 1 else layers[0] | layers[1])[:, None]
+    axes = all_cells(boxes.long(), size, pixels=True)
+    found = [meet([axis.bits[:, w] for axis in axes]) != 0 for w in range(axes[0].bits.shape[1])]
+    return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
+
+
+def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
+    """(B, 1, *S) bool of a place.
+
+    Args:
+        place: of the plan: (B, N, 2 D) integers, or the mask itself where its shape is no box.
+        size: the D spatial sizes.
+        grid: edges of the grid that all borders keep to, an axis each.
+        invert: True for what lies outside.
+    """
+    if place.dtype == torch.bool:
+        return ~place if invert else place
+    cells = [-(-length // edge) for length, edge in zip(size, grid, strict=True)]
+    snapped = cells != list(size)
+    if snapped:  # on the grid there are fewer pixels to ask
+        starts, ends = place[..., : len(size)], place[..., : len(size)] + place[..., len(size) :]
+        first = [torch.div(starts[..., axis], edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
+        last = [torch.div(ends[..., axis] + (edge - 1), edge, rounding_mode="floor") for axis, edge in enumerate(grid)]
+        place = torch.stack([*first, *(end - start for start, end in zip(first, last, strict=True))], dim=-1)
+    mask = boxes_to_mask(place, cells)
+    if snapped:
+        for axis, (length, edge) in enumerate(zip(size, grid, strict=True)):
+            if edge > 1:
+                mask = mask.repeat_interleave(edge, dim=axis + 2).narrow(axis + 2, 0, length)
+    return ~mask if invert else mask
+
+
+def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Sequence[Limit] = ()) -> Tensor:
+    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that ends it.
+
+    Args:
+        order: (B, *S) int64, when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
+        levels: how many there are.
+        target: (B,) int64 pixels to cover, or None for all that are painted at some time.
+        limits: as in `cover_until`.
+    """
+    size, level = order.shape[1:], order.flatten(1)
+    painted = level >= 0
+    level = level.masked_fill(~painted, levels)
+    kept = painted
+    goals = [] if target is None else [(painted, target, torch.ones_like(target, dtype=torch.bool))]
+    for limit in limits:
+        taken = boxes_to_mask(limit.taken, size).flatten(1)
+        taken = taken if limit.mask is None else taken | limit.mask.flatten(1)
+        goals.append((painted & ~taken, limit.limit - taken.sum(1), limit.binds))
+    for counts, wanted, binds in goals:
+        new = order.new_zeros(order.shape[0], levels + 1).scatter_add_(1, level, counts.long())[:, :levels]
+        covered = new.cumsum(1)
+        stop = (covered < wanted[:, None]).sum(1, keepdim=True)
+        before = torch.nn.functional.pad(covered, (1, 0)).gather(1, stop)
+        last = (level == stop) & counts
+        earlier = last.cumsum(1) - last.long()  # pixels of the last level before this one
+        reached = (level < stop) | ((level == stop) & (earlier < wanted[:, None] - before))
+        kept = kept & (reached | ~binds[:, None])
+    return kept.reshape(order.shape)
+
+
+def _crosses(boxes: Tensor, n: int, d: int, size: Sequence[int]) -> Tensor:
+    start, extent = boxes[:, n, d, None], boxes[:, n, len(size) + d, None]
+    offset = torch.arange(size[d], dtype=boxes.dtype, device=boxes.device) - start
+    return torch.where(offset < 0, offset + size[d], offset) < extent

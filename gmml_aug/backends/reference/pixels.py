@@ -1,0 +1,200 @@
+"""What each operation makes of its pixels: functions (operation, scene, drawn) -> pixels, any device, one graph, differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from gmml_aug.chance import mix, to_normal
+from gmml_aug.colours import average, deviation
+from gmml_aug.functional import blur_window, column, gaussian_blur, gaussian_taps, like, to_grey
+from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Pixels, Take, function_of
+from gmml_aug.scene import Scene, Tensors
+from gmml_aug.values import UNIFORM, pixel_statistics
+
+_CHANNELS_A_WORD = 4  # 16 random bits each
+_SMALL = 48 * 48  # pixels: blurred whole, many at once, since boxes would cost more calls than work
+
+
+def pixels(operation: Operation, scene: Scene, drawn: Tensors) -> Tensor:
+    """The new pixels of a step, broadcastable to (B, C, *S); they are used where ``scene.mask`` is True."""
+    own = FUNCTIONS.get(type(operation))
+    if own is not None:
+        made: Tensor = own(operation, scene, drawn)
+        return made
+    function = function_of(operation, "reference")
+    assert function is not None  # `can` has asked
+    return ask(operation, function, scene, drawn)
+
+
+def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) -> Tensor:
+    """The pixels that a fill of somebody's own makes, or an error if it writes to the scene, or makes what does not fit.
+
+    Raises:
+        TypeError: no tensor came.
+        ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
+    """
+    watched = () if torch.compiler.is_compiling() else (scene.now, scene.clean, scene.donors)
+    before = [_version(one) for one in watched]
+    made = cast(object, function(operation, scene, drawn))
+    who, shape = type(operation).__name__, tuple(scene.now.shape)
+    if before != [_version(one) for one in watched]:
+        raise ValueError(
+            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are only to be read: pixels outside the mask, "
+            "or the caller's own images, would change. Return new pixels: scene.now * 2, not scene.now.mul_(2)."
+        )
+    if not isinstance(made, Tensor):
+        raise TypeError(f"{who}: pixels returned {type(made).__name__}. Return a tensor that broadcasts to {shape}.")
+    lengths = list(zip(reversed(made.shape), reversed(shape), strict=False))
+    if made.ndim > len(shape) or any(length not in (1, wanted) for length, wanted in lengths):
+        raise ValueError(f"{who}: pixels returned shape {tuple(made.shape)}, which does not broadcast to the images, {shape}.")
+    return made
+
+
+def _version(images: Tensor) -> int:
+    """How often torch has written to this memory; inference tensors do not count it."""
+    return -1 if images.is_inference() else images._version
+
+
+def _eager_on_cpu(images: Tensor) -> bool:
+    return images.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _colour(operation: Colour, scene: Scene, drawn: Tensors) -> Tensor:
+    """(B, C, 1, ...) or one number, broadcast where it lands."""
+    if operation.source == "zeros":
+        return scene.now.new_zeros(())
+    values = average(scene.clean) if operation.source == "mean" else drawn[0]
+    return like(column(values, scene.now.ndim), scene.now)
+
+
+def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
+    """Donors, or the clean images themselves, shifted or not."""
+    source = scene.donors if operation.donor else scene.clean
+    if not operation.moved:
+        return source.index_select(0, drawn[0]) if operation.donor else source
+    count = drawn[0] if operation.donor else torch.arange(len(drawn[-1]), device=drawn[-1].device)
+    return _shifted(source, count, drawn[-1], scene.mask if _eager_on_cpu(source) else None)
+
+
+def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
+    """Content (B, C, *S) moved against the image's border: what stands at p comes from p + shift, modulo the image.
+
+    Args:
+        images: (N, C, *S).
+        number: (B,) which image to take.
+        shift: (B, dims) int64, 0 to side - 1.
+        mask: given on the CPU, where single images are copied faster: images without a True pixel are left undefined.
+    """
+    size = images.shape[2:]
+    if mask is not None:
+        moved = images.new_empty(shift.shape[0], *images.shape[1:])
+        axes = tuple(range(1, images.ndim - 1))
+        for image in mask.flatten(1).any(1).nonzero()[:, 0].tolist():
+            moved[image] = torch.roll(images[int(number[image])], [-step for step in shift[image].tolist()], axes)
+        return moved
+    # broadcast indices: the kernel reads B x side numbers per axis, no index of the size of the images exists
+    index = [column(number, images.ndim), torch.arange(images.shape[1], device=images.device).reshape(1, -1, *[1] * len(size))]
+    for axis, side in enumerate(size):
+        place = (torch.arange(side, device=shift.device) + shift[:, axis, None]) % side
+        index.append(place.reshape(-1, 1, *[1] * axis, side, *[1] * (len(size) - axis - 1)))
+    return images[tuple(index)]
+
+
+def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
+    """Noise for every pixel, four channels of 16 random bits to a hash of key + position."""
+    now, channels, size = scene.now, scene.now.shape[1], scene.mask[0].numel()
+    compact = _eager_on_cpu(now)
+    kind = operation.distribution or ("uniform" if now.dtype == torch.uint8 or scene.values == "unit" else "normal")
+    start = drawn[0][:, None] + torch.arange(size, device=now.device)
+    # on the CPU only where it lands
+    images, at = torch.where(scene.mask.flatten(1)) if compact else (None, None)
+    if images is not None:
+        start = start[images, at]
+    draws = 1 if operation.per == "pixel" else channels
+    word = draw = start
+    planes = []
+    if kind == "matched":
+        mean = average(scene.clean.detach())
+        own = mean, deviation(scene.clean.detach(), mean)  # (B, C) each
+    for c in range(channels):
+        if c < draws:
+            if c % _CHANNELS_A_WORD == 0:
+                word = mix(start + c // _CHANNELS_A_WORD * size)
+            bits = (word >> (16 * (c % _CHANNELS_A_WORD))).bitwise_and_(0xFFFF)
+            draw = to_normal(bits, table=compact) if kind != "uniform" else bits
+        if kind == "matched":
+            middle, spread = [one[:, c, None] if images is None else one[images, c] for one in own]
+            planes.append(_in_range(draw * spread + middle, scene))
+        else:
+            planes.append(_uniform(draw, c, scene) if kind == "uniform" else _normal(draw, c, scene, operation.per))
+    if images is None:
+        return torch.stack(planes, dim=1).reshape(now.shape)
+    noise = torch.empty(now.shape, dtype=now.dtype, device=now.device)
+    flat = noise.view(len(noise), channels, size)
+    for c, plane in enumerate(planes):
+        flat[images, c, at] = plane
+    return noise
+
+
+def _uniform(bits: Tensor, channel: int, scene: Scene) -> Tensor:
+    if scene.now.dtype == torch.uint8:
+        return (bits >> 8).to(torch.uint8)
+    mean, std = pixel_statistics(scene.now, scene.values)
+    pixel = (bits.to(torch.float32) + 0.5) * 2.0**-16
+    return ((pixel - mean[channel]) / std[channel]).to(scene.now.dtype)
+
+
+def _normal(draw: Tensor, channel: int, scene: Scene, per: str) -> Tensor:
+    mean, std = pixel_statistics(scene.now, scene.values)
+    middle, spread = UNIFORM
+    if scene.now.dtype != torch.uint8 and scene.values != "unit":
+        if per == "channel" or scene.values == "normalised":
+            return draw.to(scene.now.dtype)
+        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
+    return _in_range((draw * spread + (middle - mean[channel])) / std[channel], scene)
+
+
+def _in_range(noise: Tensor, scene: Scene) -> Tensor:
+    if scene.values == "unit" and scene.now.is_floating_point():
+        noise = noise.clamp(0.0, 1.0)
+    return like(noise, scene.now)
+
+
+def _mix(operation: Mix, scene: Scene, drawn: Tensors) -> Tensor:
+    """The current images, grey."""
+    return to_grey(scene.now, scene.values)
+
+
+def _convolve(operation: Convolve, scene: Scene, drawn: Tensors) -> Tensor:
+    """The current images, blurred; large ones on the CPU only around the mask."""
+    now, (sigma, taps), most = scene.now, drawn, operation.taps[1]
+    if not _eager_on_cpu(now) or (torch.is_grad_enabled() and now.requires_grad):
+        return gaussian_blur(now, sigma, taps, most)
+    if scene.mask[0].numel() <= _SMALL:
+        return gaussian_blur(now, sigma, taps.masked_fill(~scene.mask.flatten(1).any(1), 1), most)
+    blurred = torch.empty_like(now)
+    weights = gaussian_taps(sigma, taps, most).tolist()
+    for image, inside in enumerate(scene.mask[:, 0]):
+        window = _bounding_box(inside)
+        if window is not None:
+            heard = [weight for weight in weights[image] if weight > 0.0]
+            blurred[(slice(image, image + 1), slice(None), *window)] = blur_window(now[image : image + 1], window, heard)
+    return blurred
+
+
+FUNCTIONS: dict[type, Any] = {Colour: _colour, Take: _take, Draw: _draw, Mix: _mix, Convolve: _convolve}
+
+
+def _bounding_box(inside: Tensor) -> Sequence[slice] | None:
+    """The smallest box around the True pixels of (*S) bool; None if there are none."""
+    box = []
+    for axis in range(inside.ndim):
+        line = inside.movedim(axis, 0).reshape(inside.shape[axis], -1).any(1).nonzero()
+        if not len(line):
+            return None
+        box.append(slice(int(line[0]), int(line[-1]) + 1))
+    return box

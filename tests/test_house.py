@@ -1,0 +1,163 @@
+"""The house: who may know whom, and where things lie, computed from the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# lowest first: a module imports only what stands on its own line or above
+LAYERS = [
+    ["fields", "checks", "values"],
+    ["chance"],
+    ["functional"],
+    ["colours"],
+    ["scene"],
+    ["ops", "places"],
+    ["plan", "program"],
+    ["backends.call"],
+    ["backends.reference"],
+    ["backends.cpu", "backends.triton"],
+    ["backends.base"],
+    ["call_checks"],
+    ["corruption"],
+    ["fills"],
+    ["compose"],
+    ["presets"],
+    ["adapters", "figures"],
+]
+TRITON_KERNELS = ["chance", "backends.triton.kernels"]  # all that a kernel may know
+
+
+def sources(package: str) -> dict[str, Path]:
+    """Every module by its name."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {
+        ".".join((path.parent if path.name == "__init__.py" else path.with_suffix("")).relative_to(ROOT).parts): path
+        for path in files
+    }
+
+
+def imports(name: str, path: Path, modules: set[str]) -> set[str]:
+    """What a module imports of its own package, when it is loaded or called; not what only a type checker reads."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for other in node.orelse:
+                visit(other)
+            return
+        if isinstance(node, ast.Import):
+            found.update(one.name for one in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute"
+            found.update(full if (full := f"{node.module}.{one.name}") in modules else str(node.module) for one in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return {one for one in found if one in modules and one != name}
+
+
+def layer(module: str) -> int:
+    """The line of `LAYERS` on which a module stands."""
+    inside = module.removeprefix("gmml_aug.")
+    for number, names in enumerate(LAYERS):
+        if any(inside == name or inside.startswith(f"{name}.") for name in names):
+            return number
+    raise AssertionError(f"{module} stands nowhere in the house: give it a place in LAYERS, and in CONTRIBUTING.md")
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    """Who imports whom in gmml_aug; a package's face only hands names on, and is left out."""
+    files = sources("gmml_aug")
+    faces = {name for name, path in files.items() if path.name == "__init__.py"}
+    return {name: imports(name, path, set(files)) - faces for name, path in files.items() if name not in faces}
+
+
+def test_imports_point_one_way(graph: dict[str, set[str]]) -> None:
+    for name, others in graph.items():
+        for other in others:
+            assert layer(other) <= layer(name), f"{name} imports {other}, which stands above it"
+
+
+def test_there_is_no_circle(graph: dict[str, set[str]]) -> None:
+    left = {name: set(others) for name, others in graph.items()}
+    while left:
+        free = [name for name, others in left.items() if not others & left.keys()]
+        assert free, f"these import each other in a circle: {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_backends_know_no_fill_and_no_fill_knows_a_backend(graph: dict[str, set[str]]) -> None:
+    for name, others in graph.items():
+        if name.startswith("gmml_aug.backends"):
+            assert not any(other.startswith(("gmml_aug.fills", "gmml_aug.compose", "gmml_aug.corruption")) for other in others), (
+                name
+            )
+        if name.startswith(("gmml_aug.fills", "gmml_aug.places", "gmml_aug.scene", "gmml_aug.ops")):
+            assert not any(other.startswith("gmml_aug.backends") for other in others), name
+        if name.startswith("gmml_aug.backends.triton.kernels"):
+            assert all(other.removeprefix("gmml_aug.").startswith(tuple(TRITON_KERNELS)) for other in others), name
+
+
+def test_only_the_door_and_the_backends_ask_for_a_device(graph: dict[str, set[str]]) -> None:
+    for name, path in sources("gmml_aug").items():
+        asks = "device.type" in path.read_text(encoding="utf-8")
+        may = name.startswith("gmml_aug.backends") or name in ("gmml_aug.checks", "gmml_aug.call_checks")
+        # pure functions that find another way on a CPU
+        assert may or not asks or name in ("gmml_aug.functional", "gmml_aug.values"), name
+
+
+def test_the_tree_is_the_one_that_is_written_down() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name, path in sources("gmml_aug").items():
+        if path.name != "__init__.py":
+            folder = path.parent.relative_to(ROOT / "gmml_aug").parts
+            assert path.name in told, f"CONTRIBUTING.md does not tell what {name} is for"
+            assert all(f"{part}/" in told for part in folder), f"CONTRIBUTING.md does not tell of the folder of {name}"
+    top = list((ROOT / "gmml_aug").glob("*.py"))
+    assert len(top) <= 14
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources("gmml_aug").values()}
+    assert max(lengths.values()) <= 300, max(lengths, key=lambda path: lengths[path])
+
+
+COUNT = """
+import sys, torch
+import gmml_aug as ga
+corrupt = ga.presets.gmml(values=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+images, keys = torch.randn(8, 3, 224, 224), ga.keys(0, 0, range(8))
+corrupt(images, keys=keys)
+order, files = [], set()
+def called(frame, event, argument):
+    if event == "call" and "gmml_aug" in frame.f_code.co_filename:
+        files.add(frame.f_code.co_filename)
+        if not order or order[-1] != frame.f_code.co_filename:
+            order.append(frame.f_code.co_filename)
+sys.setprofile(called)
+corrupt(images, keys=keys)
+sys.setprofile(None)
+print(len(files), len(order))
+"""
+
+
+def test_the_way_of_a_call_is_straight() -> None:
+    import torch
+
+    import gmml_aug as ga
+    from gmml_aug.backends.base import backend_of
+
+    program = ga.presets.gmml().program
+    if backend_of("cpu").can(program, (8, 3, 224, 224), torch.float32, torch.device("cpu"), gradient=False):
+        pytest.skip("needs the compiled core")
+    run = subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, capture_output=True, text=True, check=True)
+    files, changes = map(int, run.stdout.split())
+    assert files <= 12
+    assert changes <= 90
