@@ -75,6 +75,10 @@ class Plan:
         chosen = item
         return self._each(lambda tensor: tensor[chosen])
 
+    def at(self, images: Tensor) -> Plan:
+        """The plan of some of the images, by their numbers, (N,) int64."""
+        return self._each(lambda tensor: tensor.index_select(0, images))
+
     def to(self, device: torch.device | str) -> Plan:
         """The same plan on another device."""
         return self._each(lambda tensor: tensor.to(device))

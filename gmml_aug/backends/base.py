@@ -89,10 +89,11 @@ def backend_of(name: Name) -> Backend:
         from gmml_aug.backends.triton import plan as triton_plan
 
         return Backend(triton.can, triton_plan.plan, triton.paint)
-    from gmml_aug.backends.reference import paint, plan
-
     if name == "cpu":
         from gmml_aug.backends.cpu import paint as cpu
+        from gmml_aug.backends.cpu import plan as cpu_plan
 
-        return Backend(cpu.can, plan.plan, paint.paint)
+        return Backend(cpu.can, cpu_plan.plan, cpu.paint)
+    from gmml_aug.backends.reference import paint, plan
+
     return Backend(paint.can, plan.plan, paint.paint)

@@ -23,6 +23,10 @@ class Maps(NamedTuple):
         """Those of a part of the batch."""
         return Maps(*(one if one is None or len(one) == 1 else one[part] for one in self))
 
+    def at(self, images: Tensor) -> Maps:
+        """Those of some images, by their numbers."""
+        return Maps(*(one if one is None or len(one) == 1 else one.index_select(0, images) for one in self))
+
 
 class Request(NamedTuple):
     """What a plan is asked for.

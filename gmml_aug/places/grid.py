@@ -66,6 +66,21 @@ class Cells(Place):
         """Raise ValueError if images are smaller than a cell."""
         _check_room(self, size, 1)
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The edge of a cell along each free axis."""
+        return tuple(_edges(self))
+
+    def amount(self, size: Sequence[int]) -> tuple[int, int]:
+        """The least number of cells that an image draws, and how many values there are from it on."""
+        total = math.prod(_cells(self, size))
+        if not isinstance(self.ratio, tuple):
+            return math.ceil(self.ratio * total - TINY), 1
+        low, high = math.ceil(self.ratio[0] * total - TINY), math.floor(self.ratio[1] * total + TINY)
+        if low > high:  # no whole number of cells in so small a grid: the nearest to the middle
+            low = high = round((self.ratio[0] + self.ratio[1]) / 2 * total)
+        return low, high - low + 1
+
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
         """None: the number of cells says it all."""
         return None
@@ -74,7 +89,8 @@ class Cells(Place):
         """(B, most, 2 D) int64 cells: those whose words come first when they are sorted."""
         grid = _cells(self, size)
         total = math.prod(grid)
-        count, most = _number(words[:, 0], self.ratio, total)
+        least, values = self.amount(size)
+        count, most = least + scale(high_half(words[:, 0]), values), least + values - 1
         if ratios is not None:
             count, most = (ratios * total - TINY).ceil().long(), total
         most = max(most, 1)  # a list of boxes is never empty
@@ -154,6 +170,11 @@ class Blocks(Place):
         """Raise ValueError if images are smaller than two cells along an axis."""
         _check_room(self, size, 2)
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The edge of a cell along each free axis."""
+        return tuple(_edges(self))
+
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
         """None: the blocks keep to their share themselves."""
         return None
@@ -215,17 +236,6 @@ def _check_room(place: Cells | Blocks, size: Sequence[int], cells: int) -> None:
             f"{type(place).__name__}: size={place.size} is too large for images whose sides are {tuple(size)}: {cells} of it must "
             f"fit along every axis. Allowed is up to {min(size) if cells == 1 else max(min(size) - 1, 1)}."
         )
-
-
-def _number(word: Tensor, ratio: Range, total: int) -> tuple[Tensor, int]:
-    """(B,) int64 how many cells, and the most that any image may have."""
-    if not isinstance(ratio, tuple):
-        count = math.ceil(ratio * total - TINY)
-        return torch.full_like(word, count), count
-    low, high = math.ceil(ratio[0] * total - TINY), math.floor(ratio[1] * total + TINY)
-    if low > high:  # no whole number of cells in so small a grid: the nearest to the middle
-        low = high = round((ratio[0] + ratio[1]) / 2 * total)
-    return low + scale(high_half(word), high - low + 1), high
 
 
 def _in_pixels(boxes: Tensor, place: Cells | Blocks, size: Sequence[int]) -> Tensor:

@@ -1,14 +1,224 @@
-"""Pixels by the compiled core."""
+"""Pixels by the compiled core: runs of operations, and between them the fills that make their own pixels."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from typing import Final
 
 import torch
+from torch import Tensor
 
+from gmml_aug.backends.call import Batch, Painted
+from gmml_aug.backends.cpu import layout
+from gmml_aug.backends.cpu.kept import Kept
+from gmml_aug.backends.cpu.library import library, run, threads_for
+from gmml_aug.backends.cpu.picture import OPERATIONS, picture
+from gmml_aug.backends.reference import paint as reference
+from gmml_aug.functional import like
+from gmml_aug.ops import Convolve, function_of
+from gmml_aug.plan import Plan
 from gmml_aug.program import Program
+from gmml_aug.scene import Scene
+from gmml_aug.values import normalise
+
+_NUMBER = 1.0  # nanoseconds of work for each number of an image, more or less
+_WRONG: Final = ("", "a box", "a donor", "a shift", "a number of taps", "a sigma")
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
     """None, or the reason why not."""
-    return "there is no compiled core"
+    if device.type != "cpu":
+        return f"the compiled core works on the CPU, not on {device}"
+    if gradient:
+        return "the compiled core gives no gradients to the images"
+    if _watched():
+        return "compiled code, traces, function transforms and forward-mode derivatives cannot look into the compiled core"
+    core = library()
+    return core if isinstance(core, str) else _unable(program)
+
+
+def _watched() -> bool:
+    """True where torch follows what is done to tensors, which the core does behind its back."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def _reason(program: Program) -> str | None:
+    for step in program.steps:
+        operation = step.operation
+        if isinstance(operation, Convolve) and operation.taps[1] > layout.MOST_TAPS:
+            return f"the compiled core blurs with up to {layout.MOST_TAPS} taps, not {operation.taps[1]}"
+        if type(operation) not in OPERATIONS and function_of(operation, "cpu") is None:
+            return reference.can(program, (), None, torch.device("cpu"), gradient=False)
+    return None
+
+
+_unable = Kept(_reason)
+
+
+def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
+    """Do what a plan says.
+
+    Raises:
+        ValueError: a plan that does not fit the images.
+    """
+    done = torch.empty_like(batch.images, dtype=batch.dtype) if batch.out is None else batch.out
+    call = _Call(program, batch, plan, done)
+    first = 0
+    for number in (*call.picture.asked, len(program.steps)):
+        if number > first or number == 0:
+            call.run(first, number)
+        if number < len(program.steps):
+            call.ask(number)
+        first = number + 1
+    if call.now is done:
+        if batch.out is not None and not done.is_inference():
+            torch.autograd.graph.increment_version(done)  # torch has not seen that it was written to
+        return Painted(done, call.mask, call.clean)
+    clean = None if call.clean is None else torch.empty_like(done).copy_(call.clean)
+    return Painted(done.copy_(call.now), call.mask, clean)
+
+
+class _Call:
+    """One call: its tensors, as the core reads and writes them."""
+
+    def __init__(self, program: Program, batch: Batch, plan: Plan, done: Tensor) -> None:
+        images, donors, self.maps, _, dtype = batch
+        count, size = images.shape[0], images.shape[2:]
+        form = _format_of(done)
+        # other layouts get a copy, and so does what requires gradients: torch itself must write to it, or refuse
+        plain = form is not None and not done.requires_grad
+        form = form or torch.contiguous_format
+        self.program, self.plan, self.batch = program, plan, batch
+        self.now = done if plain else torch.empty(done.shape, dtype=dtype, memory_format=form)
+        self.source = images.contiguous(memory_format=form)
+        same = donors is images or not program.reads_donors
+        self.pool = self.source if same else donors.contiguous(memory_format=form)
+        self.clean = torch.empty_like(self.now) if batch.from_bytes else None
+        self.mask = torch.empty(count, 1, *size, dtype=torch.bool)
+        last = form is not torch.contiguous_format
+        self.picture = picture(program, tuple(images.shape[1:]), dtype, batch.from_bytes, last, plan.resolved)
+        self.kept = [_fitting(plan.active, torch.bool, (count, len(program.steps)))]  # what the call's addresses are of
+        self.given = [*self._places(), *self._drawn()]
+        self.begins = True
+        self._check()
+
+    def _places(self) -> list[int]:
+        """The address and the number of rows of every place of the plan."""
+        count, _, *size = self.batch.images.shape
+        found = []
+        for place in self.plan.boxes:
+            if place.dtype == torch.bool:
+                self.kept.append(_fitting(place, torch.bool, (count, 1, *size)))
+                rows = -1
+            else:
+                rows = place.shape[1]
+                self.kept.append(_fitting(place, torch.int32, (count, rows, 2 * len(size))))
+            found += [self.kept[-1].data_ptr(), rows]
+        return found
+
+    def _drawn(self) -> list[int]:
+        """The addresses of what every step drew, two a step."""
+        count, found = self.batch.images.shape[0], []
+        for drawn, wanted in zip(self.plan.drawn, self.picture.drawn, strict=True):
+            for one, (dtype, tail) in zip(drawn, wanted, strict=False):
+                self.kept.append(_fitting(one, dtype, (count, *tail)))
+                found.append(self.kept[-1].data_ptr())
+            if len(drawn) < len(wanted):
+                raise _damaged(f"{len(drawn)} tensors for a step that draws {len(wanted)}")
+            found += [0] * (2 - len(wanted))
+        return found
+
+    def _array(self, first: int, end: int, *, bands: int = 1, phase: int = layout.ALL, aside: Tensor | None = None) -> array[int]:
+        maps = []
+        for one in self.maps:
+            if one is not None:
+                one = one.contiguous()
+                self.kept.append(one)
+            maps.append((0, 0) if one is None else (one.data_ptr(), 0 if len(one) == 1 else one[0].numel()))
+        numbers = [
+            self.now.shape[0], self.pool.shape[0], first, end, self.begins, bands, phase, 0, self.source.data_ptr(),
+            self.pool.data_ptr(), self.now.data_ptr(), 0 if self.clean is None else self.clean.data_ptr(),
+            0 if aside is None else aside.data_ptr(), self.mask.data_ptr(), self.kept[0].data_ptr(), maps[0][0], maps[1][0],
+            maps[0][1], maps[1][1], *self.given,
+        ]  # fmt: skip
+        return array("q", numbers)
+
+    def _check(self) -> None:
+        """Addresses are made of the numbers of a plan, which may come from a file: they are looked at before any work."""
+        call = self._array(0, 0)
+        wrong = library().gmml_check(self.picture.address, call.buffer_info()[0])
+        if wrong:
+            raise _damaged(f"{_WRONG[wrong]} that images of shape {tuple(self.now.shape)} and {len(self.pool)} donors do not have")
+
+    def run(self, first: int, end: int) -> None:
+        """Steps ``first`` to ``end - 1``, which are operations of the core."""
+        images = self.now.shape[0]
+        threads = threads_for(self.now.numel() * _NUMBER)
+        if threads <= images:
+            self._pass(self._array(first, end), 1, threads)
+            return
+        # few large images: bands of lines, all of them after each step that reads around its pixels
+        bands = -(-threads // images)
+        self._pass(self._array(first, first, bands=bands), bands, threads)
+        aside = None
+        for blur in [*(number for number in self.picture.blurs if first <= number < end), end]:
+            if blur > first:
+                self._pass(self._array(first, blur, bands=bands), bands, threads)
+            if blur < end:
+                aside = torch.empty_like(self.now) if aside is None else aside
+                self._pass(self._array(blur, blur + 1, bands=bands, phase=layout.READ, aside=aside), bands, threads)
+                self._pass(self._array(blur, blur + 1, bands=bands, phase=layout.MERGE, aside=aside), bands, threads)
+            first = blur + 1
+
+    def _pass(self, call: array[int], bands: int, threads: int) -> None:
+        memory = self.picture.memory.get(bands)
+        if memory is None:
+            memory = self.picture.memory[bands] = library().gmml_paint_memory(self.picture.address, bands)
+        run(library().gmml_paint, self.picture.address, call, memory, threads)
+        self.begins = False
+
+    def ask(self, number: int) -> None:
+        """A step whose fill makes its own pixels, for the images on which it works."""
+        if self.begins:
+            self.run(0, 0)
+        rows = self.plan.active[:, number].nonzero()[:, 0]
+        if not len(rows):
+            return
+        operation, values = self.program.steps[number].operation, self.program.values
+        donors = self.batch.donors
+        if self.clean is not None:
+            donors = self.clean if donors is self.batch.images else normalise(donors, values, self.now.dtype)
+        plan, maps, mask = self.plan.at(rows), self.maps.at(rows), self.mask.index_select(0, rows)
+        now, clean = (one.index_select(0, rows) for one in (self.now, self.source if self.clean is None else self.clean))
+        here = reference.step_mask(self.program, plan, number, {}, maps)
+        function = function_of(operation, "cpu") or function_of(operation, "reference")
+        assert function is not None  # `can` has asked
+        made = reference.ask(operation, function, Scene(now, clean, donors, here, values), plan.drawn[number])
+        self.now.index_copy_(0, rows, torch.where(here, like(made, now), now))
+        self.mask.index_copy_(0, rows, mask | here)
+
+
+def _format_of(images: Tensor) -> torch.memory_format | None:
+    """The memory format of the images, or None if it is neither contiguous nor channels last."""
+    if images.is_contiguous():
+        return torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
+    return last if last is not None and images.is_contiguous(memory_format=last) else None
+
+
+def _fitting(one: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of the plan as the core reads it."""
+    if tuple(one.shape) != shape:
+        raise _damaged(f"a tensor of shape {tuple(one.shape)} where {shape} is wanted")
+    return one.to(dtype).contiguous()
+
+
+def _damaged(what: str) -> ValueError:
+    return ValueError(f"gmml_aug: the plan has {what}. It is damaged, or of other images; sample a new one.")

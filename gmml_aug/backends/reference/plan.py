@@ -49,7 +49,7 @@ def finish(
         keys=keys,
         boxes=places,
         active=active,
-        drawn=tuple(_drawn(step.fill, chance) for step, chance in zip(program.steps, each, strict=True)),
+        drawn=tuple(drawn_by(step.fill, chance) for step, chance in zip(program.steps, each, strict=True)),
         steps=program.names,
         shape=tuple(shape[1:]),
         donors=donors,
@@ -171,7 +171,7 @@ def _checked(where: Place, drawn: object, shape: tuple[int, ...], *, boxes: bool
     return cast(Tensor, drawn)
 
 
-def _drawn(fill: Filling, chance: Chance) -> Tensors:
+def drawn_by(fill: Filling, chance: Chance) -> Tensors:
     """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch."""
     drawn = cast(object, fill.draw(chance))
     batch = chance.keys.shape[0]

@@ -1,0 +1,265 @@
+// From a plan to pixels, image by image: where a step works as bits, then its operation on the runs of them.
+#include "paint.h"
+
+#include <math.h>
+
+static inline float as_float(u32 bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline u32 as_bits(float value) {
+    u32 bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+static inline float from_half(u16 half) {
+    u32 sign = (u32)(half & 0x8000) << 16, rest = half & 0x7FFF, wide = rest << 13;
+    float small = (float)(i32)rest * 0x1p-24f;
+    u32 bits = rest < 0x400 ? as_bits(small) : rest < 0x7C00 ? wide + (112u << 23) : wide | 0x7F800000;
+    return as_float(bits | sign);
+}
+
+static inline u16 to_half(float value) {  // to the nearest, ties to even
+    u32 bits = as_bits(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7FFFFFFF;
+    u32 small = as_bits(as_float(rest) + 0.5f) - 0x3F000000, normal = (rest - (112u << 23) + 0xFFF + (rest >> 13 & 1)) >> 13;
+    u32 half = rest < 0x38800000 ? small : rest < 0x47800000 ? normal : rest > 0x7F800000 ? 0x7E00 : 0x7C00;
+    return (u16)(sign | half);
+}
+
+static inline float from_brain(u16 brain) { return as_float((u32)brain << 16); }
+
+static inline u16 to_brain(float value) {
+    u32 bits = as_bits(value);
+    return (u16)((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static inline u8 to_byte(float value) {
+    float whole = rintf(value);
+    return (u8)(i32)(whole > 0.0f ? whole < 255.0f ? whole : 255.0f : 0.0f);
+}
+
+#define DTYPE float32
+#define T float
+#define W float
+#define LOAD(x) (x)
+#define STORE(w) ((float)(w))
+#define SAME 1
+#include "pixels.h"
+#include "blur.h"
+
+#define DTYPE float64
+#define T double
+#define W double
+#define LOAD(x) (x)
+#define STORE(w) ((double)(w))
+#define SAME 1
+#include "pixels.h"
+#include "blur.h"
+
+#define DTYPE float16
+#define T u16
+#define W float
+#define LOAD(x) from_half(x)
+#define STORE(w) to_half(w)
+#define SAME 0
+#include "pixels.h"
+#include "blur.h"
+
+#define DTYPE bfloat16
+#define T u16
+#define W float
+#define LOAD(x) from_brain(x)
+#define STORE(w) to_brain(w)
+#define SAME 0
+#include "pixels.h"
+#include "blur.h"
+
+#define DTYPE uint8
+#define T u8
+#define W float
+#define LOAD(x) ((float)(x))
+#define STORE(w) to_byte(w)
+#define SAME 0
+#include "pixels.h"
+#include "blur.h"
+
+static const Painters *const PAINTERS[] = {  // by Picture.type
+    &painters_float32, &painters_float64, &painters_float16, &painters_bfloat16, &painters_uint8,
+};
+
+// The bits of bytes that are not 0; `and` keeps only those that are set already.
+static void bits_of(const u8 *bytes, i64 width, u64 *line, int and) {
+    for (i64 k = 0; 64 * k < width; k++) {
+        u64 word = 0;
+        for (i64 part = 0; part < 64 && 64 * k + part < width; part += 8) {
+            u64 eight = 0;
+            memcpy(&eight, bytes + 64 * k + part, (size_t)smaller(8, width - 64 * k - part));
+            eight |= eight >> 4, eight |= eight >> 2, eight |= eight >> 1, eight &= 0x0101010101010101u;
+            word |= (eight * 0x0102040810204080u >> 56) << part;
+        }
+        line[k] = and ? line[k] & word : line[k] | word;
+    }
+}
+
+static void bytes_of(const u64 *line, i64 width, u8 *bytes, int or) {
+    for (i64 x = 0; x < width; x += 8) {
+        u64 bits = line[x / 64] >> (x % 64) & 0xFF, eight, before = 0;
+        eight = ((bits * 0x0101010101010101u & 0x8040201008040201u) + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
+        size_t count = (size_t)smaller(8, width - x);
+        if (or) memcpy(&before, bytes + x, count);
+        eight |= before;
+        memcpy(bytes + x, &eight, count);
+    }
+}
+
+static void mark_box(const Frame *frame, const i32 *row, const i64 *edges) {
+    const Picture *picture = frame->picture;
+    Box box = {{0, 0, 0}, {1, 1, 1}};
+    for (i64 d = 0; d < picture->dims; d++) {
+        i64 axis = 3 - picture->dims + d, edge = edges[axis], length = picture->size[axis];
+        i64 at = row[d], end = at + row[picture->dims + d];
+        if (edge > 1) {  // as the reference: all cells that it touches
+            i64 cells = (length + edge - 1) / edge, first = at / edge, last = (end + edge - 1) / edge;
+            end = last > cells ? length + smaller((last - cells) * edge, first * edge) : smaller(last * edge, length);
+            if (first == last) end = first * edge;
+            at = first * edge;
+        }
+        box.at[axis] = at;
+        box.size[axis] = end - at;
+    }
+    if (volume(&box) == 0) return;
+    EACH_LINE(&box, picture->size, line)
+        if (line >= frame->first && line < frame->last)
+            EACH_SPAN(&box, frame->width, from, end) set_bits(frame->here + (line - frame->first) * frame->words, from, end);
+}
+
+// Where a step works: its place, then the maps of the caller. 0: nowhere.
+static int mark(const Frame *frame, i64 number) {
+    const Picture *picture = frame->picture;
+    const PaintCall *call = frame->call;
+    const u8 *active = call->active + frame->image * picture->steps;
+    i64 place = picture->step[number].place, rows = (i64)(intptr_t)call->given[2 * place + 1], lines = frame->last - frame->first;
+    const i64 *reading = picture->reading + 4 * place;
+    i64 start = frame->first * frame->width, image = frame->image;
+    int first = 1;
+    if (!active[number]) return 0;
+    for (i64 step = 0; step < number; step++) first = first && !active[step];
+    memset(frame->here, 0, (size_t)(lines * frame->words) * 8);
+    if (rows < 0) {
+        const u8 *bytes = (const u8 *)call->given[2 * place] + image * frame->pixels + start;
+        for (i64 i = 0; i < lines; i++) bits_of(bytes + i * frame->width, frame->width, frame->here + i * frame->words, 0);
+    } else {
+        const i32 *row = (const i32 *)call->given[2 * place] + image * rows * 2 * picture->dims;
+        for (i64 r = 0; r < rows; r++) mark_box(frame, row + r * 2 * picture->dims, reading);
+    }
+    for (i64 i = 0; i < lines; i++) {
+        u64 *line = frame->here + i * frame->words;
+        if (reading[3]) for (i64 k = 0; k < frame->words; k++) line[k] = ~line[k] & bits_in(k, 0, frame->width);
+        if (call->forced && first) bits_of(call->forced + image * call->forced_apart + start + i * frame->width, frame->width, line, 0);
+        if (call->allowed) bits_of(call->allowed + image * call->allowed_apart + start + i * frame->width, frame->width, line, 1);
+    }
+    return 1;
+}
+
+static void paint(const Frame *frame) {
+    const Picture *picture = frame->picture;
+    const PaintCall *call = frame->call;
+    const Painters *painters = PAINTERS[picture->type];
+    i64 count = (frame->last - frame->first) * frame->words;
+    if (call->begins) painters->begin(frame);
+    memset(frame->touched, 0, (size_t)count * 8);
+    for (i64 step = call->first_step; step < call->last_step; step++) {
+        if (!mark(frame, step)) continue;
+        (call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation])(frame, step);
+        for (i64 k = 0; k < count; k++) frame->touched[k] |= frame->here[k];
+    }
+    if (call->phase == READ) return;
+    u8 *mask = call->mask + frame->image * frame->pixels + frame->first * frame->width;
+    for (i64 i = 0; i < frame->last - frame->first; i++)
+        bytes_of(frame->touched + i * frame->words, frame->width, mask + i * frame->width, !call->begins);
+}
+
+static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) {
+    i64 lines = picture->size[0] * picture->size[1], width = picture->size[2], unit = picture->interleaved ? picture->channels : 1;
+    i64 bits = ((lines + bands - 1) / bands * words_of(width) * 8 + 63) / 64 * 64, reach = 0, bytes = 0;
+    for (i64 s = 0; s < picture->steps; s++)
+        if (picture->step[s].operation == BLUR) reach = larger(reach, picture->step[s].taps / 2);
+    i64 rows = 2 + smaller(2 * reach + 1, picture->size[1]);
+    if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
+    i64 sizes[4] = {bits, bits, (16 * picture->channels + 63) / 64 * 64, (rows * width + 2 * reach) * unit * 8 * (reach > 0)};
+    void **parts[4] = {(void **)&frame->here, (void **)&frame->touched, &frame->numbers, &frame->rows};
+    for (int k = 0; k < 4; bytes += sizes[k++])
+        if (memory) *parts[k] = memory + bytes;
+    return bytes;
+}
+
+i64 gmml_paint_memory(const Picture *picture, i64 bands) {
+    Frame frame;
+    return lay_out(picture, bands, &frame, 0);
+}
+
+// Paint images, or bands of lines of them, that no other thread has taken, until none is left.
+void gmml_paint(const Picture *picture, PaintCall *call, u8 *memory) {
+    i64 lines = picture->size[0] * picture->size[1], channels = picture->channels;
+    Frame frame = {.picture = picture, .call = call, .width = picture->size[2], .words = words_of(picture->size[2])};
+    frame.pixels = lines * frame.width;
+    frame.beside = picture->interleaved ? channels : 1;
+    frame.apart = picture->interleaved ? 1 : frame.pixels;
+    lay_out(picture, call->bands, &frame, memory);
+    for (;;) {
+        i64 unit = __atomic_fetch_add(&call->next, 1, __ATOMIC_RELAXED), band = unit % call->bands;
+        frame.image = unit / call->bands;
+        if (frame.image >= call->batch) return;
+        i64 tall = (lines + call->bands - 1) / call->bands;
+        frame.first = smaller(band * tall, lines);
+        frame.last = smaller((band + 1) * tall, lines);
+        if (frame.first < frame.last) paint(&frame);
+    }
+}
+
+static int check_boxes(const Picture *picture, const PaintCall *call) {
+    for (i64 p = 0; p < picture->places; p++) {
+        i64 dims = picture->dims, count = call->batch * larger((i64)(intptr_t)call->given[2 * p + 1], 0);
+        const i32 *row = call->given[2 * p];
+        for (i64 r = 0; r < count; r++, row += 2 * dims)
+            for (i64 d = 0; d < dims; d++) {
+                i64 length = picture->size[3 - dims + d];
+                if (row[d] < 0 || row[d] >= length || row[dims + d] < 0 || row[dims + d] > length) return 0;
+            }
+    }
+    return 1;
+}
+
+// 0 if everything in a plan lies where it must, or what does not: 1 a box, 2 a donor, 3 a shift, 4 a number of taps, 5 a sigma.
+i64 gmml_check(const Picture *picture, const PaintCall *call) {
+    if (!check_boxes(picture, call)) return 1;
+    for (i64 s = 0; s < picture->steps; s++) {
+        const Step *step = picture->step + s;
+        void *const *given = call->given + 2 * picture->places + 2 * s;
+        for (i64 image = 0; image < call->batch; image++) {
+            if (!call->active[image * picture->steps + s]) continue;
+            if (step->operation == TAKE && step->kind & OTHER) {
+                i64 donor = ((const i64 *)given[0])[image];
+                if (donor < 0 || donor >= call->donors_count) return 2;
+            }
+            if (step->operation == TAKE && step->kind & MOVED)
+                for (i64 d = 0; d < picture->dims; d++) {
+                    i64 shift = ((const i64 *)given[step->kind & OTHER ? 1 : 0])[image * picture->dims + d];
+                    if (shift < 0 || shift >= picture->size[3 - picture->dims + d]) return 3;
+                }
+            if (step->operation == BLUR) {
+                float sigma = ((const float *)given[0])[image];
+                i64 taps = ((const i64 *)given[1])[image];
+                if (taps < 1 || taps > step->taps) return 4;
+                if (!(sigma > 0.0f && sigma < INFINITY)) return 5;
+            }
+        }
+    }
+    return 0;
+}
+
+const u64 gmml_sources = GMML_SOURCES;  // what it was compiled from
+const i64 gmml_sizes[] = {sizeof(Gate), sizeof(Place), sizeof(Draws), sizeof(Program), sizeof(Step), sizeof(Picture)};

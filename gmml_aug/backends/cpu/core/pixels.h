@@ -1,0 +1,185 @@
+// The operations on pixels, once for every dtype: T is what is stored, W what is computed in, LOAD and STORE lead from one to the other.
+#define JOIN_(name, type) name##_##type
+#define JOIN(name, type) JOIN_(name, type)
+#define NAME(name) JOIN(name, DTYPE)
+
+// Do something to `count` pixels of one channel: pixel i is number j, for channels may lie side by side.
+#define EACH(count, body) \
+    do { \
+        if (frame->beside == 1) for (i64 i = 0; i < (count); i++) { const i64 j = i; body; } \
+        else for (i64 i = 0, j = 0; i < (count); i++, j += frame->beside) { body; } \
+    } while (0)
+
+static inline T *NAME(now)(const Frame *frame) {
+    return (T *)frame->call->now + frame->image * frame->picture->channels * frame->pixels;
+}
+
+static inline const T *NAME(clean)(const Frame *frame) {
+    const void *clean = frame->call->clean ? frame->call->clean : frame->call->images;
+    return (const T *)clean + frame->image * frame->picture->channels * frame->pixels;
+}
+
+// Bytes as `values.normalise` makes them of one channel.
+static void NAME(normalise)(const Frame *frame, const u8 *bytes, T *to, i64 channel, i64 count) {
+    const double *constants = frame->picture->constants;
+    float factor = (float)constants[channel], shift = (float)constants[frame->picture->channels + channel];
+    EACH(count, to[j] = STORE((float)bytes[j] * factor + shift));
+}
+
+static void NAME(begin)(const Frame *frame) {
+    i64 channels = frame->picture->channels, count = (frame->last - frame->first) * frame->width;
+    T *now = NAME(now)(frame);
+    if (frame->picture->from_bytes) {
+        const u8 *bytes = (const u8 *)frame->call->images + frame->image * channels * frame->pixels;
+        T *clean = (T *)frame->call->clean + frame->image * channels * frame->pixels;
+        for (i64 c = 0; c < channels; c++) {
+            i64 at = c * frame->apart + frame->first * frame->width * frame->beside;
+            NAME(normalise)(frame, bytes + at, clean + at, c, count);
+        }
+    }
+    for (i64 p = 0; p < channels / frame->beside; p++) {
+        i64 at = p * frame->pixels + frame->first * frame->width * frame->beside;
+        memcpy(now + at, NAME(clean)(frame) + at, (size_t)(count * frame->beside) * sizeof(T));
+    }
+}
+
+// The mean of each channel of the clean image, and the standard deviation around it: both sums in an order of their own.
+static void NAME(statistics)(const Frame *frame, W *mean, W *deviation) {
+    enum { LANES = 16 };
+    i64 channels = frame->picture->channels, pixels = frame->pixels;
+    for (i64 c = 0; c < channels; c++) {
+        const T *from = NAME(clean)(frame) + c * frame->apart;
+        for (int round = 0; round < (deviation ? 2 : 1); round++) {
+            double sums[LANES] = {0}, sum = 0;
+            W centre = round ? mean[c] : 0;
+            for (i64 i = 0; i + LANES <= pixels; i += LANES)
+                for (i64 k = 0; k < LANES; k++) {
+                    W away = LOAD(from[(i + k) * frame->beside]) - centre;
+                    sums[k] += round ? (double)(away * away) : (double)away;
+                }
+            for (i64 i = pixels / LANES * LANES; i < pixels; i++) {
+                W away = LOAD(from[i * frame->beside]) - centre;
+                sum += round ? (double)(away * away) : (double)away;
+            }
+            for (i64 k = 0; k < LANES; k++) sum += sums[k];
+            if (round) deviation[c] = (W)sqrt((double)((W)sum / (W)pixels));
+            else mean[c] = (W)sum / (W)pixels;
+        }
+    }
+}
+
+static void NAME(colour)(const Frame *frame, i64 number) {
+    i64 channels = frame->picture->channels;
+    const Step *step = frame->picture->step + number;
+    const float *drawn = GIVEN(frame, number, 0);
+    T *now = NAME(now)(frame);
+    W *mean = frame->numbers;
+    if (step->operation == MEAN) NAME(statistics)(frame, mean, 0);
+    for (i64 c = 0; c < channels; c++) {
+        W wanted = step->operation == MEAN ? mean[c] : step->operation == DRAWN ? (W)drawn[frame->image * channels + c] : 0;
+        T colour = STORE(wanted);
+        EACH_RUN(frame, line, first, end) {
+            T *to = now + c * frame->apart + (line * frame->width + first) * frame->beside;
+            EACH(end - first, to[j] = colour);
+        }
+    }
+}
+
+static void NAME(take)(const Frame *frame, i64 number) {
+    const Picture *picture = frame->picture;
+    i64 flags = picture->step[number].kind, channels = picture->channels, unit = frame->beside, numbers = channels * frame->pixels;
+    i64 moved[3] = {0, 0, 0}, width = frame->width, tall = picture->size[1];
+    int bytes = picture->from_bytes && (flags & OTHER);
+    const T *from = NAME(clean)(frame);
+    const u8 *raw = frame->call->donors;
+    if (flags & OTHER) {
+        i64 donor = ((const i64 *)GIVEN(frame, number, 0))[frame->image];
+        from = (const T *)frame->call->donors + donor * numbers;
+        raw += donor * numbers;
+    }
+    if (flags & MOVED) {
+        const i64 *shift = (const i64 *)GIVEN(frame, number, flags & OTHER ? 1 : 0) + frame->image * picture->dims;
+        for (i64 d = 0; d < picture->dims; d++) moved[3 - picture->dims + d] = shift[d];
+    }
+    T *now = NAME(now)(frame);
+    EACH_RUN(frame, line, first, end) {
+        i64 source = line;
+        if (flags & MOVED) source = (line / tall + moved[0]) % picture->size[0] * tall + (line % tall + moved[1]) % tall;
+        for (i64 x = first, next; x < end; x = next) {  // what crosses the border comes in two parts
+            i64 there = x + moved[2] < width ? x + moved[2] : x + moved[2] - width;
+            next = smaller(end, x + width - there);
+            i64 to = (line * width + x) * unit, at = (source * width + there) * unit;
+            if (bytes) for (i64 c = 0; c < channels; c++) {
+                NAME(normalise)(frame, raw + c * frame->apart + at, now + c * frame->apart + to, c, next - x);
+            } else for (i64 p = 0; p < channels / unit; p++) {
+                memcpy(now + p * frame->pixels + to, from + p * frame->pixels + at, (size_t)((next - x) * unit) * sizeof(T));
+            }
+        }
+    }
+}
+
+static void NAME(noise)(const Frame *frame, i64 number) {
+    const Picture *picture = frame->picture;
+    const Step *step = picture->step + number;
+    i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL;
+    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK];
+    const double *constants = picture->constants + step->constants;  // spread; shift and divisor a channel
+    const float *normal = picture->normal;
+    const T *table = picture->normal_typed;
+    float top = step->flags & CLAMP ? 1.0f : INFINITY, bottom = step->flags & CLAMP ? 0.0f : -INFINITY, spread = (float)constants[0];
+    W *mean = frame->numbers, *deviation = mean + channels;
+    T *now = NAME(now)(frame);
+    if (kind == MATCHED) NAME(statistics)(frame, mean, deviation);
+    EACH_RUN(frame, line, first, end)
+        for (i64 x = first; x < end; x += BLOCK) {
+            i64 count = smaller(end - x, BLOCK), at = line * frame->width + x;
+            for (i64 c = 0; c < channels; c++) {
+                if (c == 0 || (!once && c % 4 == 0)) {
+                    u64 start = key + (u64)at + (u64)(c / 4 * frame->pixels);
+                    for (i64 i = 0; i < count; i++) words[i] = mix(start + (u64)i);
+                }
+                int bits = once ? 0 : (int)(16 * (c % 4));
+                T *to = now + c * frame->apart + at * frame->beside;
+                float shift = (float)constants[1 + c], divisor = (float)constants[1 + channels + c];
+#define DRAWN_BITS ((words[i] >> bits) & 0xFFFF)
+#define INSIDE_RANGE(value) ((value) < bottom ? bottom : (value) > top ? top : (value))
+                if (kind == TABLE) {
+                    EACH(count, to[j] = table[DRAWN_BITS]);
+                } else if (kind == BYTES) {
+                    EACH(count, to[j] = (T)(DRAWN_BITS >> 8));
+                } else if (kind == UNIFORM) {
+                    EACH(count, to[j] = STORE((((float)(u32)DRAWN_BITS + 0.5f) * 0x1p-16f + shift) / divisor));
+                } else if (kind == NORMAL) {
+                    EACH(count, float value = (normal[DRAWN_BITS] * spread + shift) / divisor; to[j] = STORE(INSIDE_RANGE(value)));
+                } else {
+                    EACH(count, W value = (W)normal[DRAWN_BITS] * deviation[c] + mean[c]; to[j] = STORE(INSIDE_RANGE(value)));
+                }
+            }
+        }
+}
+
+static void NAME(grey)(const Frame *frame, i64 number) {
+    i64 channels = frame->picture->channels;
+    const double *weight = frame->picture->constants + frame->picture->step[number].constants;
+    const double *middle = weight + channels + 1, *factor = middle + channels;
+    T *now = NAME(now)(frame);
+    W grey[BLOCK];
+    EACH_RUN(frame, line, first, end)
+        for (i64 x = first; x < end; x += BLOCK) {
+            i64 count = smaller(end - x, BLOCK);
+            T *pixels = now + (line * frame->width + x) * frame->beside;
+            for (i64 c = 0; c < channels; c++) {
+                const T *from = pixels + c * frame->apart;
+                W share = (W)weight[c];
+                if (c == 0) EACH(count, grey[i] = LOAD(from[j]) * share);
+                else EACH(count, grey[i] += LOAD(from[j]) * share);
+            }
+            W shift = (W)weight[channels];
+            if (shift != 0) for (i64 i = 0; i < count; i++) grey[i] += shift;
+            for (i64 c = 0; c < channels; c++) {
+                T *to = pixels + c * frame->apart;
+                W centre = (W)middle[c], scaled = (W)factor[c];
+                EACH(count, to[j] = STORE((grey[i] - centre) * scaled));
+            }
+        }
+}

@@ -1,0 +1,39 @@
+"""What was prepared for a program, kept for its next call."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from gmml_aug.program import Program
+
+T = TypeVar("T")
+
+_MOST = 256
+
+
+class Kept(Generic[T]):
+    """Some hundred results of a function of a program and of something hashable; the oldest one makes room.
+
+    A program is known by its place in memory: to hash all that it says would take longer than a small call.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._found: dict[tuple[int, Hashable], tuple[weakref.ref[Program], T]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, program: Program, *about: Hashable) -> T:
+        """``make(program, *about)``, once."""
+        key = (id(program), about)
+        found = self._found.get(key)
+        if found is not None and found[0]() is program:
+            return found[1]
+        made = self._make(program, *about)
+        with self._lock:
+            if len(self._found) >= _MOST:
+                del self._found[next(iter(self._found))]
+            self._found[key] = (weakref.ref(program), made)
+        return made

@@ -1,0 +1,98 @@
+"""The compiled core: found, loaded, called by several threads.
+
+It is called by ctypes on the addresses of tensors, so one file a platform serves every version of Python and torch. Images are
+shared out among the threads as they come; a thread that is done takes the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmml_aug.backends.cpu.build import FOLDER, files, machine, sources_hash
+from gmml_aug.backends.cpu.layout import STRUCTS
+
+FUNCTIONS = {"gmml_plan": 3, "gmml_paint": 3, "gmml_check": 2, "gmml_plan_memory": 1, "gmml_paint_memory": 2}  # and arguments
+
+_LEVELS = {"AVX512": "v4", "AVX2": "v3"}  # by what torch finds; v2 on all other machines
+_WORTH = 1e5  # nanoseconds of work for each thread
+_KEPT_BYTES = 8 << 20  # of memory that a thread keeps for its next call
+_LOCAL = threading.local()
+_POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
+
+
+@cache
+def library() -> Any:
+    """The core, or a string that says why there is none."""
+    found = [name for name in files() if machine() != "x86_64" or _level() in name]
+    path = Path(os.environ.get("GMML_CORE") or FOLDER / found[0])
+    again = "python -m gmml_aug.backends.cpu.build"
+    if not path.is_file():
+        return f"there is no compiled core for this machine. Install a C compiler (gcc or clang) and run {again}"
+    try:
+        core = ctypes.CDLL(str(path))
+        sizes = (ctypes.c_int64 * len(STRUCTS)).in_dll(core, "gmml_sizes")
+        sources = ctypes.c_uint64.in_dll(core, "gmml_sources")
+    except (OSError, ValueError) as error:
+        return f"the compiled core cannot be loaded ({error}). Run {again}"
+    if list(sizes) != [ctypes.sizeof(struct) for struct in STRUCTS] or sources.value != sources_hash():
+        return f"the compiled core was made from other sources than those that are here. Run {again}"
+    for name, arguments in FUNCTIONS.items():
+        function = getattr(core, name)
+        function.argtypes, function.restype = [ctypes.c_void_p] * arguments, ctypes.c_int64 if arguments < 3 else None
+    return core
+
+
+def _level() -> str:
+    return _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "v2")
+
+
+def threads_for(work: float) -> int:
+    """How many threads are worth it for so much work, in nanoseconds: to wake one takes some ten thousand."""
+    return max(min(torch.get_num_threads(), int(work / _WORTH)), 1)
+
+
+def run(function: Any, about: int, call: array[int], memory: int, threads: int) -> None:
+    """Call a function of the core by several threads, which share out the work between them.
+
+    Args:
+        function: it takes what it works from, the call, and memory.
+        about: address of the struct that it works from.
+        call: the call.
+        memory: bytes that each thread needs for itself.
+        threads: how many.
+    """
+    address = call.buffer_info()[0]
+    others = [_pool(threads - 1).submit(_work, function, about, address, memory) for _ in range(threads - 1)]
+    try:
+        _work(function, about, address, memory)
+    finally:
+        for other in others:
+            other.result()
+
+
+def _work(function: Any, about: int, address: int, memory: int) -> None:
+    function(about, address, _memory(memory))
+
+
+def _memory(count: int) -> int:
+    """The address of so many bytes, which the next call of this thread may overwrite."""
+    block: torch.Tensor | None = getattr(_LOCAL, "block", None)
+    if block is None or block.numel() < count or count < block.numel() > _KEPT_BYTES:
+        block = _LOCAL.block = torch.empty(max(count, 1 << 16), dtype=torch.uint8)
+    return block.data_ptr()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    pool = _POOLS.get(os.getpid())
+    if pool is None or pool._max_workers < threads:
+        pool = _POOLS[os.getpid()] = ThreadPoolExecutor(threads, thread_name_prefix="gmml_core")
+    return pool

@@ -1,0 +1,138 @@
+"""What the compiled core paints from: a program's operations for images of one kind, as structs."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from gmml_aug.backends.cpu import layout
+from gmml_aug.backends.cpu.kept import Kept
+from gmml_aug.chance import normal_table
+from gmml_aug.functional import luma_weights
+from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Take
+from gmml_aug.program import Program
+from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, pixel_statistics
+
+OPERATIONS: Final = (Colour, Take, Draw, Mix, Convolve)
+TYPES: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8)
+
+_SOURCES: Final = {"zeros": layout.ZEROS, "drawn": layout.DRAWN, "mean": layout.MEAN}
+
+
+class Picture:
+    """A program for images of one kind.
+
+    Attributes:
+        address: of the struct.
+        drawn: per step the dtype, and the shape after the batch, of each tensor that it drew.
+        asked: the steps whose fill makes its own pixels.
+        blurs: the steps that read around their pixels.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        from_bytes: bool,
+        channels_last: bool,
+        resolved: tuple[tuple[tuple[int, ...], bool], ...],
+    ) -> None:
+        channels, *size = shape
+        like = torch.empty(1, channels, *[1] * len(size), dtype=dtype)  # stands for the images where only their kind is asked for
+        constants: list[float] = []
+        if from_bytes:
+            for numbers in byte_scales(program.values, channels):
+                constants += numbers
+        steps = []
+        for step in program.steps:
+            fields = _fields(step.operation, like, program.values, constants)
+            steps.append(layout.Step(place=step.place, **fields))
+        reading: list[int] = []
+        for place, where in enumerate(program.places):
+            grid, invert = resolved[place] if resolved else (program.grid_at(place), where is not None and where.invert)
+            reading += [*layout.three(grid, 1), invert]
+        self._tables = {
+            "step": layout.table(layout.Step, steps),
+            "reading": layout.table(ctypes.c_int64, reading),
+            "constants": layout.table(ctypes.c_double, constants),
+        }
+        self._normal = normal_table(), _typed_table(dtype)
+        self._struct = layout.Picture(
+            dims=len(size), channels=channels, size=layout.three(size, 1), interleaved=channels_last, type=TYPES.index(dtype),
+            from_bytes=from_bytes, steps=len(steps), places=len(program.places), normal=self._normal[0].data_ptr(),
+            normal_typed=self._normal[1].data_ptr(), **{name: ctypes.addressof(one) for name, one in self._tables.items()},
+        )  # fmt: skip
+        self.address = ctypes.addressof(self._struct)
+        self.drawn = tuple(_drawn(step.operation, channels, len(size)) for step in program.steps)
+        self.asked = tuple(n for n, step in enumerate(program.steps) if type(step.operation) not in OPERATIONS)
+        self.blurs = tuple(n for n, step in enumerate(program.steps) if isinstance(step.operation, Convolve))
+        self.memory: dict[int, int] = {}  # bytes that a thread needs, by the number of bands
+
+
+picture = Kept(Picture)
+
+
+@cache
+def _typed_table(dtype: torch.dtype) -> Tensor:
+    return normal_table().to(dtype if dtype.is_floating_point else torch.float32)
+
+
+def _drawn(operation: Operation, channels: int, dims: int) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
+    """The tensors that an operation drew."""
+    number = (torch.int64, ())
+    if isinstance(operation, Colour):
+        return ((torch.float32, (channels,)),) if operation.source == "drawn" else ()
+    if isinstance(operation, Take):
+        return (number,) * operation.donor + ((torch.int64, (dims,)),) * operation.moved
+    if isinstance(operation, Draw):
+        return (number,)
+    return ((torch.float32, ()), number) if isinstance(operation, Convolve) else ()
+
+
+def _fields(operation: Operation, like: Tensor, values: Values, constants: list[float]) -> dict[str, Any]:
+    """The fields of a step; its constants are added to the others."""
+    channels, first = like.shape[1], len(constants)
+    if isinstance(operation, Colour):
+        return {"operation": _SOURCES[operation.source]}
+    if isinstance(operation, Take):
+        return {"operation": layout.TAKE, "kind": layout.OTHER * operation.donor + layout.MOVED * operation.moved}
+    if isinstance(operation, Convolve):
+        return {"operation": layout.BLUR, "taps": operation.taps[1]}
+    if isinstance(operation, Mix):
+        mean, std = known_statistics(like, values) or ((0.0,) * channels, (1.0,) * channels)
+        weights = luma_weights(channels)
+        constants += [weight * spread for weight, spread in zip(weights, std, strict=True)]
+        constants.append(sum(weight * middle for weight, middle in zip(weights, mean, strict=True)))
+        constants += [*mean, *(1.0 / spread for spread in std)]
+        return {"operation": layout.GREY, "constants": first}
+    if isinstance(operation, Draw):
+        kind, spread, shifts, divisors = _noise(operation, like, values)
+        constants += [spread, *shifts, *divisors]
+        clamps = values == "unit" and like.is_floating_point() and kind in (layout.NORMAL, layout.MATCHED)
+        flags = layout.PIXEL * (operation.per == "pixel") + layout.CLAMP * clamps
+        return {"operation": layout.NOISE, "kind": kind, "flags": flags, "constants": first}
+    return {"operation": -1}
+
+
+def _noise(operation: Draw, like: Tensor, values: Values) -> tuple[int, float, Sequence[float], Sequence[float]]:
+    """Which draw, and the numbers of ``(draw * spread + shift) / divisor``, the last two one a channel."""
+    mean, std = pixel_statistics(like, values)
+    whole = like.dtype == torch.uint8
+    plain = not whole and values != "unit"
+    kind = operation.distribution or ("normal" if plain else "uniform")
+    if kind == "uniform":
+        return layout.BYTES if whole else layout.UNIFORM, 1.0, [-middle for middle in mean], std
+    if kind == "matched":
+        return layout.MATCHED, 1.0, mean, std
+    if plain and (operation.per == "channel" or values == "normalised"):
+        return layout.TABLE, 1.0, mean, std
+    middle, spread = UNIFORM
+    if plain:
+        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
+    return layout.NORMAL, spread, [middle - one for one in mean], std
