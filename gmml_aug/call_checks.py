@@ -15,6 +15,8 @@ from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 from gmml_aug.values import NORMALISED, Values
 
+_SHAPES = 64  # that a program remembers to have been checked for
+
 
 def check_images(images: Tensor, program: Program) -> None:
     """Images that this program can work on."""
@@ -72,15 +74,28 @@ def check_sampling(
     elif generator is not None:
         checks.check_generator(generator, where)
     donors, own = (batch, True) if bank is None else (bank, False)
-    working = tuple(step.fill.applies_to(shape, donors=donors, from_batch=own) for step in program.steps)
-    for place in program.places:
-        if place is not None:
-            place.check_size(free_size(place, shape[2:]))
-    program.check_channels(shape[1])
+    working = _working(program, shape, donors, own)
     shares = None if ratios is None else _check_ratios(ratios, batch, where, program)
     valid = None if lengths is None else _check_lengths(lengths, shape, program)
     found = torch.empty(0, dtype=torch.int64, device=where) if keys is None else keys
     return where, Request(found, shape, working, donors, own, shares, valid)
+
+
+def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: bool) -> tuple[bool, ...]:
+    """Per step, False where it cannot change images of this shape, in which all places must have room; shapes seen are kept."""
+    key, kept = (shape, donors, from_batch), program.working
+    if not torch.compiler.is_compiling() and key in kept:
+        return kept[key]
+    found = tuple(step.fill.applies_to(shape, donors=donors, from_batch=from_batch) for step in program.steps)
+    for place in program.places:
+        if place is not None:
+            place.check_size(free_size(place, shape[2:]))
+    program.check_channels(shape[1])
+    if not torch.compiler.is_compiling():
+        if len(kept) >= _SHAPES:
+            kept.clear()
+        kept[key] = found
+    return found
 
 
 def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Program) -> Tensor:

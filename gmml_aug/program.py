@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -91,6 +91,7 @@ class Program:
     values: Values
     dims: int
     fingerprint: str  # of all that a plan is read by: steps, places, gates, budgets; not of ``values``
+    working: dict[Any, tuple[bool, ...]] = field(default_factory=dict, compare=False, repr=False)  # by shapes that were checked
 
     @property
     def names(self) -> tuple[str, ...]:

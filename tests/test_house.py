@@ -138,9 +138,10 @@ corrupt(images, keys=keys)
 order, files = [], set()
 def called(frame, event, argument):
     if event == "call" and "gmml_aug" in frame.f_code.co_filename:
-        files.add(frame.f_code.co_filename)
-        if not order or order[-1] != frame.f_code.co_filename:
-            order.append(frame.f_code.co_filename)
+        name = frame.f_code.co_filename.rpartition("/")[2]
+        files.add(name)
+        if not order or order[-1] != name:
+            order.append(name)
 sys.setprofile(called)
 corrupt(images, keys=keys)
 sys.setprofile(None)

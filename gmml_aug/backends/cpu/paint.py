@@ -15,6 +15,7 @@ from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.backends.cpu.library import library, run, threads_for
 from gmml_aug.backends.cpu.picture import OPERATIONS, picture
 from gmml_aug.backends.reference import paint as reference
+from gmml_aug.backends.reference.pixels import ask
 from gmml_aug.functional import like
 from gmml_aug.ops import Convolve, function_of
 from gmml_aug.plan import Plan
@@ -200,7 +201,7 @@ class _Call:
         here = reference.step_mask(self.program, plan, number, {}, maps)
         function = function_of(operation, "cpu") or function_of(operation, "reference")
         assert function is not None  # `can` has asked
-        made = reference.ask(operation, function, Scene(now, clean, donors, here, values), plan.drawn[number])
+        made = ask(operation, function, Scene(now, clean, donors, here, values), plan.drawn[number])
         self.now.index_copy_(0, rows, torch.where(here, like(made, now), now))
         self.mask.index_copy_(0, rows, mask | here)
 
