@@ -25,17 +25,19 @@ class Dim(ga.Fill):
 
     def draw(self, chance: ga.Chance) -> Any:
         factor = chance.uniform(1)
-        return {
+        answers: dict[str, Any] = {
             "tuple": (factor,),
             "tensor": factor,
             "list": [factor],
             "number": (0.5,),
             "row": (factor[0],),
             "single": (factor.sum(),),
-        }[self.returns]
+        }
+        return answers[self.returns]
 
     def pixels(self, scene: ga.Scene, drawn: Any) -> Tensor:
-        return scene.now * drawn[0].reshape(-1, 1, 1, 1)
+        made: Tensor = scene.now * drawn[0].reshape(-1, 1, 1, 1)
+        return made
 
 
 @pytest.mark.parametrize("returns", ["tensor", "list", "number", "row", "single"])
@@ -143,4 +145,4 @@ def test_what_cannot_be_registered() -> None:
         ((Dim, "cpu", 3), TypeError, "function=3 cannot be called"),
     ):
         with pytest.raises(kind, match=says):
-            ga.register_operation(*given)  # type: ignore[arg-type]
+            ga.register_operation(*given)

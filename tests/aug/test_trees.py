@@ -42,10 +42,10 @@ def check_promises(data: st.DataObject) -> None:
     before, states = images.clone(), (torch.get_rng_state(), random.getstate())
 
     # shares and valid parts that a caller gives
-    shares = [place for place in tree.program.places if place is not None and getattr(place, "ratio", None) is not None]
+    painted = [place for place in tree.program.places if place is not None and getattr(place, "ratio", None) is not None]
     ratios = lengths = None
-    if shares and data.draw(st.booleans()):
-        most = min(place.largest_share for place in shares)
+    if data.draw(st.booleans()) and painted:
+        most = min(place.largest_share for place in painted)
         ratios = [data.draw(st.floats(0.0, most)) for _ in range(batch)]
     if data.draw(st.integers(0, 3)) == 0:
         lengths = [[data.draw(st.integers(4, length)) for length in size] for _ in range(batch)]

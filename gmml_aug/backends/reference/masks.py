@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.backends.reference.coverage import Limit, all_cells, meet
+from gmml_aug.backends.reference.coverage import Limit
 
 
 def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
@@ -20,15 +20,15 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         (B, 1, *size) bool, True where at least one box lies.
     """
-    dims = len(size)
-    if boxes.shape[1] == 0:
-        return torch.zeros(boxes.shape[0], 1, *size, dtype=torch.bool, device=boxes.device)
-    if boxes.shape[1] <= 2:  # a few boxes: comparing is cheaper than words
-        layers = [meet([_crosses(boxes, n, d, size) for d in range(dims)]) for n in range(boxes.shape[1])]
-        return (layers[0] if len(layers) == 1 else layers[0] | layers[1])[:, None]
-    axes = all_cells(boxes.long(), size, pixels=True)
-    found = [meet([axis.bits[:, w] for axis in axes]) != 0 for w in range(axes[0].bits.shape[1])]
-    return torch.stack(found).any(0)[:, None] if len(found) > 1 else found[0][:, None]
+    lines = [_crosses(boxes, axis, size) for axis in range(len(size))]
+    if len(size) == 1:
+        return lines[0].any(1, keepdim=True)
+    rows = lines[0]
+    for line in lines[1:-1]:
+        rows = (rows[..., None] & line[:, :, None]).flatten(2)
+    # how many boxes lie over each pixel, as one product of matrices: whole numbers, or rounded ones that are not 0
+    counts = rows.transpose(1, 2).to(torch.float32) @ lines[-1].to(torch.float32)
+    return (counts > 0).reshape(boxes.shape[0], 1, *size)
 
 
 def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
@@ -87,7 +87,8 @@ def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Se
     return kept.reshape(order.shape)
 
 
-def _crosses(boxes: Tensor, n: int, d: int, size: Sequence[int]) -> Tensor:
-    start, extent = boxes[:, n, d, None], boxes[:, n, len(size) + d, None]
-    offset = torch.arange(size[d], dtype=boxes.dtype, device=boxes.device) - start
-    return torch.where(offset < 0, offset + size[d], offset) < extent
+def _crosses(boxes: Tensor, axis: int, size: Sequence[int]) -> Tensor:
+    """(B, N, S) bool: the boxes that cross each coordinate of an axis."""
+    start, extent = boxes[..., axis, None], boxes[..., len(size) + axis, None]
+    offset = torch.arange(size[axis], dtype=boxes.dtype, device=boxes.device) - start
+    return torch.where(offset < 0, offset + size[axis], offset) < extent

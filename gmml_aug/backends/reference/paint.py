@@ -82,7 +82,9 @@ def _whole(program: Program, images: Tensor, donors: Tensor, plan: Plan, maps: M
 def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> Tensor:
     """A few images at a time, written into ``out``; steps that work on none of them cost nothing."""
     # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
-    torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
+    large = clean.numel() * clean.element_size() > _GROUP_BYTES
+    if large:
+        torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
     batch = len(clean)
     mask = torch.zeros(batch, 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
     group = min(batch, max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
@@ -91,7 +93,7 @@ def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, pla
         part = slice(low, low + group)
         now, before, touched, limits = out[part], clean[part], mask[part], maps.of(part)
         now.copy_(before)
-        some = plan[part].without_empty_rows()
+        some = plan[part].without_empty_rows() if large else plan
         places: dict[int, Tensor] = {}
         for number, step in enumerate(program.steps):
             if not any(works[number][part]):

@@ -107,7 +107,8 @@ def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None)
 def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
     """Noise for every pixel, four channels of 16 random bits to a hash of key + position."""
     now, channels, size = scene.now, scene.now.shape[1], scene.mask[0].numel()
-    compact = _eager_on_cpu(now)
+    table = _eager_on_cpu(now)
+    compact = table and scene.mask.numel() > _SMALL
     kind = operation.distribution or ("uniform" if now.dtype == torch.uint8 or scene.values == "unit" else "normal")
     start = drawn[0][:, None] + torch.arange(size, device=now.device)
     # on the CPU only where it lands
@@ -125,7 +126,7 @@ def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
             if c % _CHANNELS_A_WORD == 0:
                 word = mix(start + c // _CHANNELS_A_WORD * size)
             bits = (word >> (16 * (c % _CHANNELS_A_WORD))).bitwise_and_(0xFFFF)
-            draw = to_normal(bits, table=compact) if kind != "uniform" else bits
+            draw = to_normal(bits, table=table) if kind != "uniform" else bits
         if kind == "matched":
             middle, spread = [one[:, c, None] if images is None else one[images, c] for one in own]
             planes.append(_in_range(draw * spread + middle, scene))
