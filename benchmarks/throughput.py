@@ -15,7 +15,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from gmml_models.bench_peers import PEERS, present
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "performance"
 KORNIA, LOOP = "kornia erasing + blur + grey", "the release's rule, loop"
+TIMM, KORNIA_ERASING, CUTMIX, TEN = "timm RandomErasing", "kornia RandomErasing", "torchvision CutMix", "noise in ten boxes"
+KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "uint8": torch.uint8}
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # glibc then takes nothing by mmap and returns nothing to the system
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 
@@ -55,7 +58,7 @@ LONG = replace(RELEASE, first=True)  # on a GPU it waits for every box
 
 
 def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
-    """The ratios of the issue, on one CPU thread: each with its floor, its goal and the times behind it.
+    """What the CPU's backend is held to, on one thread: each ratio with its floor, its goal and the times behind it.
 
     To be run in a fresh process, for the allocator remembers.
 
@@ -63,25 +66,37 @@ def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
         effort: how often.
         pixels: measure the cost per pixel too, which takes longest.
     """
-    names = (COPY, CLONE, "gmml", "gmml_reference", KORNIA)
+    names = (COPY, CLONE, "gmml", "gmml_reference", "Zeros", "Alien", "mae", KORNIA, TIMM, KORNIA_ERASING, CUTMIX)
     peers, _ = present([peer for peer in PEERS if peer.name in names])
-    limits = [
-        peer for peer in peers if peer.name in (COPY, CLONE, "gmml")
-    ]  # first: others leave memory behind, which clone() then finds
+    peers += [_into("gmml", ga.presets.gmml), _into(TEN, _ten_boxes)]
+    # limits first: others leave memory behind, which clone() then finds
+    limits = [peer for peer in peers if peer.name in (COPY, CLONE, "gmml")]
     alone = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(bench_report.MAIN, limits, effort=effort)}
     rows = {row["peer"]: row for row in bench.measure(bench_report.MAIN, [*peers, RELEASE], effort=effort)}
     least = {name: row["device_ms"]["minimum"] for name, row in rows.items() if not row["error"]}
-    small = torch.randn(2, 3, 32, 32)
-    gmml = ga.presets.gmml()
+    small, gmml = torch.randn(2, 3, 32, 32), ga.presets.gmml()
     call = alternate({"call": lambda: gmml(small)}, rounds=300)["call"]
     pixel = cost_per_pixel() if pixels else {}
     costs = [one["ns_per_pixel"] for one in pixel.values()] or [math.nan]
+    kinds = {name: _in_copies(dtype, effort) for name, dtype in KINDS.items()}
+
+    def share(name: str, other: str) -> float:
+        return least.get(name, math.nan) / least.get(other, math.nan)
+
     found = {
-        "gmml / clone()": (alone["gmml"] / alone[CLONE], "at most", 4.0, 2.5),
-        "kornia erasing + blur + grey / gmml": (least.get(KORNIA, math.nan) / least["gmml"], "at least", 2.5, 4.0),
-        "release's rule, loop / gmml_reference": (least[LOOP] / least["gmml_reference"], "at least", 2.5, 6.0),
-        "one call, 2 x 3 x 32 x 32, ms": (call.minimum, "at most", 1.5, 0.5),
-        "cost per pixel, largest / smallest": (max(costs) / min(costs), "at most", 1.5, 1.2),
+        "gmml into a buffer, in copies": (share("gmml into a buffer", COPY), "at most", 4.5, 3.0),
+        "gmml / clone()": (alone["gmml"] / alone[CLONE], "at most", 1.6, 1.4),
+        "kornia erasing + blur + grey / gmml": (share(KORNIA, "gmml"), "at least", 6.0, 8.0),
+        "release's rule, loop / gmml_reference": (share(LOOP, "gmml_reference"), "at least", 2.5, 6.0),
+        "one call, 2 x 3 x 32 x 32, ms": (call.minimum, "at most", 0.25, 0.10),
+        "cost per pixel, largest / smallest": (max(costs) / min(costs), "at most", 1.6, 1.3),
+        "one thread / two threads, gmml into a buffer": (two_threads(effort), "at least", 1.7, 1.9),
+        "noise in ten boxes into a buffer / timm RandomErasing": (share(f"{TEN} into a buffer", TIMM), "at most", 1.0, 0.7),
+        "Zeros / kornia RandomErasing": (share("Zeros", KORNIA_ERASING), "at most", 0.8, 0.5),
+        "Alien / torchvision CutMix": (share("Alien", CUTMIX), "at most", 0.8, 0.5),
+        "mae / kornia RandomErasing": (share("mae", KORNIA_ERASING), "at most", 0.8, 0.5),
+        **{f"gmml into a buffer, {name}, in copies": (value, "at most", 8.0, 5.0) for name, value in kinds.items()},
+        "from bytes to float32 / normalising": (_in_passes(effort), "at most", 2.0, 1.5),
     }
     return {
         "allocator": bench.allocator(),
@@ -96,20 +111,80 @@ def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
     }
 
 
-def cost_per_pixel(*, memory: float = 2.0, rounds: int = 3) -> dict[str, dict[str, Any]]:
-    """Nanoseconds that `gmml` takes for a pixel of all channels, 96 to 1024 px, 16 to 1024 images, by shape.
+def _ten_boxes() -> ga.Corruption:
+    """As timm's: ten boxes, each of a tenth of 2 to 35 % of the image."""
+    return ga.InBoxes(ga.Boxes(count=10, side=(math.sqrt(0.002), math.sqrt(0.035)), placement="inside"), ga.Noise())
 
-    Every batch is a part of one buffer, so that they can be run in turn; those that would need more than ``memory`` GB with their
-    output are left out.
+
+def _into(name: str, build: Callable[[], ga.Corruption]) -> Peer:
+    """Ours, into memory that is there, as in a training loop with buffers of its own."""
+
+    def make(images: Tensor) -> Call:
+        corrupt, out = build(), torch.empty_like(images)
+        return lambda: corrupt(images, out=out)
+
+    return Peer(f"{name} into a buffer", "", make, "ours")
+
+
+def _in_copies(dtype: torch.dtype, effort: Effort) -> float:
+    """`gmml` into a buffer in another dtype, in copies of its own."""
+    images = torch.randint(0, 256, bench_report.MAIN.shape).to(dtype)
+    out, gmml = torch.empty_like(images), ga.presets.gmml()
+    times = alternate({"copy": lambda: out.copy_(images), "gmml": lambda: gmml(images, out=out)}, rounds=effort.rounds)
+    return times["gmml"].minimum / times["copy"].minimum
+
+
+def _in_passes(effort: Effort) -> float:
+    """`from_bytes` to float32, in passes that normalise the same batch into a buffer."""
+    images = torch.randint(0, 256, bench_report.MAIN.shape, dtype=torch.uint8)
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in STATISTICS)
+    out, gmml = torch.empty(images.shape), ga.presets.gmml(values=STATISTICS)
+    scale, shift = 1 / (255 * std), -mean / std
+
+    def normalise() -> None:
+        torch.mul(images, scale, out=out).add_(shift)
+
+    def corrupt() -> None:
+        gmml.from_bytes(images, dtype=torch.float32)
+
+    times = alternate({"normalise": normalise, "corrupt": corrupt}, rounds=effort.rounds)
+    return times["corrupt"].minimum / times["normalise"].minimum
+
+
+def two_threads(effort: Effort) -> float:
+    """How much faster two threads are than one, `gmml` into a buffer; they need two quiet cores."""
+    images = torch.randn(bench_report.MAIN.shape)
+    out, gmml, before = torch.empty_like(images), ga.presets.gmml(), torch.get_num_threads()
+
+    def on(threads: int) -> Call:
+        def call() -> None:
+            torch.set_num_threads(threads)
+            gmml(images, out=out)
+
+        return call
+
+    try:
+        times = alternate({"one": on(1), "two": on(2)}, rounds=2 * effort.rounds)
+    finally:
+        torch.set_num_threads(before)
+    return times["one"].minimum / times["two"].minimum
+
+
+def cost_per_pixel(*, memory: float = 2.0, rounds: int = 3) -> dict[str, dict[str, Any]]:
+    """Nanoseconds that `gmml` into a buffer takes for a pixel of all channels, by shape: 32 to 1024 px, 1 to 1024 images.
+
+    Batches of 64 k pixels at least. Every batch is a part of one buffer, so that they can be run in turn; those that would need
+    more than ``memory`` GB with their output are left out.
     """
-    shapes = [(batch, 3, size, size) for size in bench_report.SIZES if size >= 96 for batch in (16, 64, 256, 1024)]
-    shapes = [shape for shape in shapes if math.prod(shape) * 4 * 3 <= memory * 1e9]
+    shapes = [(batch, 3, size, size) for size in bench_report.SIZES for batch in (1, 4, 16, 64, 256, 1024)]
+    shapes = [shape for shape in shapes if math.prod(shape) * 4 * 3 <= memory * 1e9 and math.prod(shape) >= 3 * (64 << 10)]
     buffer = torch.randn(max(map(math.prod, shapes)))
-    gmml = ga.presets.gmml()
+    target = torch.empty_like(buffer)
+    gmml = ga.presets.gmml(alone="skip")
 
     def one(shape: tuple[int, ...]) -> Call:
-        images = buffer[: math.prod(shape)].view(shape)
-        return lambda: gmml(images)
+        images, out = (whole[: math.prod(shape)].view(shape) for whole in (buffer, target))
+        return lambda: gmml(images, out=out)
 
     figures = alternate({"x".join(map(str, shape)): one(shape) for shape in shapes}, rounds=rounds)
     return {
