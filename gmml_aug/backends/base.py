@@ -21,6 +21,8 @@ Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
 
 _NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
+_LOADED: dict[Name, Backend] = {}
+
 
 class Can(Protocol):
     """The question: None, or the reason why not."""
@@ -84,6 +86,14 @@ def choose(
 
 def backend_of(name: Name) -> Backend:
     """A backend by its name; it is imported when it is first wanted."""
+    if torch.compiler.is_compiling():
+        return _load(name)
+    if name not in _LOADED:
+        _LOADED[name] = _load(name)
+    return _LOADED[name]
+
+
+def _load(name: Name) -> Backend:
     if name == "triton":
         from gmml_aug.backends.triton import paint as triton
         from gmml_aug.backends.triton import plan as triton_plan

@@ -9,8 +9,6 @@ from ctypes import c_int64 as i64
 from ctypes import c_void_p as pointer
 from typing import Any, Final
 
-TAIL: Final = {"PlanCall": 6, "PaintCall": 20}  # numbers of a call before the pointers whose number differs
-
 
 class Gate(ctypes.Structure):
     """Open where uniform draw number ``draw`` lies in low <= u < high."""

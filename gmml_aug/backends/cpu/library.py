@@ -31,9 +31,14 @@ _POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive
 
 @cache
 def library() -> Any:
-    """The core, or a string that says why there is none."""
-    found = [name for name in files() if machine() != "x86_64" or _level() in name]
-    path = Path(os.environ.get("GMML_CORE") or FOLDER / found[0])
+    """The core for this machine, or a string that says why there is none."""
+    level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "v2")
+    name = next(name for name in files() if machine() != "x86_64" or level in name)
+    return load(Path(os.environ.get("GMML_CORE") or FOLDER / name))
+
+
+def load(path: Path) -> Any:
+    """A core by its file, or a string that says why it cannot be used."""
     again = "python -m gmml_aug.backends.cpu.build"
     if not path.is_file():
         return f"there is no compiled core for this machine. Install a C compiler (gcc or clang) and run {again}"
@@ -49,10 +54,6 @@ def library() -> Any:
         function = getattr(core, name)
         function.argtypes, function.restype = [ctypes.c_void_p] * arguments, ctypes.c_int64 if arguments < 3 else None
     return core
-
-
-def _level() -> str:
-    return _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "v2")
 
 
 def threads_for(work: float) -> int:

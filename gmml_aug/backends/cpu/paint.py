@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Final
@@ -90,8 +91,8 @@ class _Call:
     """One call: its tensors, as the core reads and writes them."""
 
     def __init__(self, program: Program, batch: Batch, plan: Plan, done: Tensor) -> None:
-        images, donors, self.maps, _, dtype = batch
-        count, size = images.shape[0], images.shape[2:]
+        images, donors, maps, _, dtype = batch
+        count, channels, *size = images.shape
         form = _format_of(done)
         # other layouts get a copy, and so does what requires gradients: torch itself must write to it, or refuse
         plain = form is not None and not done.requires_grad
@@ -102,92 +103,85 @@ class _Call:
         same = donors is images or not program.reads_donors
         self.pool = self.source if same else donors.contiguous(memory_format=form)
         self.clean = torch.empty_like(self.now) if batch.from_bytes else None
-        self.mask = torch.empty(count, 1, *size, dtype=torch.bool)
+        self.mask = torch.empty((count, 1, *size), dtype=torch.bool)
         last = form is not torch.contiguous_format
-        self.picture = picture(program, tuple(images.shape[1:]), dtype, batch.from_bytes, last, plan.resolved)
-        self.kept = [_fitting(plan.active, torch.bool, (count, len(program.steps)))]  # what the call's addresses are of
-        self.given = [*self._places(), *self._drawn()]
-        self.begins = True
-        self._check()
+        self.picture = picture(program, (channels, *size), dtype, batch.from_bytes, last, plan.resolved)
+        self.kept: list[Tensor] = []  # whose addresses the call has
+        clean = 0 if self.clean is None else self.clean.data_ptr()
+        self.call = array("q", [count, self.pool.shape[0], 0, 0, 1, 1, layout.ALL, 0])
+        self.call.extend([self.source.data_ptr(), self.pool.data_ptr(), self.now.data_ptr(), clean, 0, self.mask.data_ptr()])
+        self.call.append(self._address(plan.active, torch.bool, (count, len(program.steps))))
+        addresses, apart = [0, 0], [0, 0]
+        for n, one in enumerate(maps):
+            if one is not None:
+                addresses[n] = self._address(one, torch.bool, tuple(one.shape))
+                apart[n] = 0 if len(one) == 1 else math.prod(size)
+        self.call.extend(addresses + apart + self._places(count, size) + self._drawn(count))
+        wrong = library().gmml_check(self.picture.address, self.call.buffer_info()[0])
+        if wrong:
+            raise _damaged(f"{_WRONG[wrong]} that images of shape {tuple(images.shape)} and {len(self.pool)} donors do not have")
 
-    def _places(self) -> list[int]:
+    def _address(self, one: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+        """That of a tensor of the plan, as the core reads it."""
+        if one.shape != shape:
+            raise _damaged(f"a tensor of shape {tuple(one.shape)} where {shape} is wanted")
+        if one.dtype != dtype or not one.is_contiguous():
+            one = one.to(dtype).contiguous()
+            self.kept.append(one)
+        return one.data_ptr()
+
+    def _places(self, count: int, size: Sequence[int]) -> list[int]:
         """The address and the number of rows of every place of the plan."""
-        count, _, *size = self.batch.images.shape
         found = []
         for place in self.plan.boxes:
             if place.dtype == torch.bool:
-                self.kept.append(_fitting(place, torch.bool, (count, 1, *size)))
-                rows = -1
+                found += [self._address(place, torch.bool, (count, 1, *size)), -1]
             else:
-                rows = place.shape[1]
-                self.kept.append(_fitting(place, torch.int32, (count, rows, 2 * len(size))))
-            found += [self.kept[-1].data_ptr(), rows]
+                found += [self._address(place, torch.int32, (count, place.shape[1], 2 * len(size))), place.shape[1]]
         return found
 
-    def _drawn(self) -> list[int]:
+    def _drawn(self, count: int) -> list[int]:
         """The addresses of what every step drew, two a step."""
-        count, found = self.batch.images.shape[0], []
+        found = []
         for drawn, wanted in zip(self.plan.drawn, self.picture.drawn, strict=True):
-            for one, (dtype, tail) in zip(drawn, wanted, strict=False):
-                self.kept.append(_fitting(one, dtype, (count, *tail)))
-                found.append(self.kept[-1].data_ptr())
             if len(drawn) < len(wanted):
                 raise _damaged(f"{len(drawn)} tensors for a step that draws {len(wanted)}")
+            for one, (dtype, tail) in zip(drawn, wanted, strict=False):
+                found.append(self._address(one, dtype, (count, *tail)))
             found += [0] * (2 - len(wanted))
         return found
-
-    def _array(self, first: int, end: int, *, bands: int = 1, phase: int = layout.ALL, aside: Tensor | None = None) -> array[int]:
-        maps = []
-        for one in self.maps:
-            if one is not None:
-                one = one.contiguous()
-                self.kept.append(one)
-            maps.append((0, 0) if one is None else (one.data_ptr(), 0 if len(one) == 1 else one[0].numel()))
-        numbers = [
-            self.now.shape[0], self.pool.shape[0], first, end, self.begins, bands, phase, 0, self.source.data_ptr(),
-            self.pool.data_ptr(), self.now.data_ptr(), 0 if self.clean is None else self.clean.data_ptr(),
-            0 if aside is None else aside.data_ptr(), self.mask.data_ptr(), self.kept[0].data_ptr(), maps[0][0], maps[1][0],
-            maps[0][1], maps[1][1], *self.given,
-        ]  # fmt: skip
-        return array("q", numbers)
-
-    def _check(self) -> None:
-        """Addresses are made of the numbers of a plan, which may come from a file: they are looked at before any work."""
-        call = self._array(0, 0)
-        wrong = library().gmml_check(self.picture.address, call.buffer_info()[0])
-        if wrong:
-            raise _damaged(f"{_WRONG[wrong]} that images of shape {tuple(self.now.shape)} and {len(self.pool)} donors do not have")
 
     def run(self, first: int, end: int) -> None:
         """Steps ``first`` to ``end - 1``, which are operations of the core."""
         images = self.now.shape[0]
         threads = threads_for(self.now.numel() * _NUMBER)
         if threads <= images:
-            self._pass(self._array(first, end), 1, threads)
+            self._pass(first, end, threads)
             return
         # few large images: bands of lines, all of them after each step that reads around its pixels
         bands = -(-threads // images)
-        self._pass(self._array(first, first, bands=bands), bands, threads)
+        self._pass(first, first, threads, bands)
         aside = None
         for blur in [*(number for number in self.picture.blurs if first <= number < end), end]:
             if blur > first:
-                self._pass(self._array(first, blur, bands=bands), bands, threads)
+                self._pass(first, blur, threads, bands)
             if blur < end:
                 aside = torch.empty_like(self.now) if aside is None else aside
-                self._pass(self._array(blur, blur + 1, bands=bands, phase=layout.READ, aside=aside), bands, threads)
-                self._pass(self._array(blur, blur + 1, bands=bands, phase=layout.MERGE, aside=aside), bands, threads)
+                self._pass(blur, blur + 1, threads, bands, layout.READ, aside.data_ptr())
+                self._pass(blur, blur + 1, threads, bands, layout.MERGE, aside.data_ptr())
             first = blur + 1
 
-    def _pass(self, call: array[int], bands: int, threads: int) -> None:
-        memory = self.picture.memory.get(bands)
+    def _pass(self, first: int, end: int, threads: int, bands: int = 1, phase: int = layout.ALL, aside: int = 0) -> None:
+        call, memory = self.call, self.picture.memory.get(bands)
         if memory is None:
             memory = self.picture.memory[bands] = library().gmml_paint_memory(self.picture.address, bands)
+        call[2], call[3], call[5], call[6], call[7], call[12] = first, end, bands, phase, 0, aside
         run(library().gmml_paint, self.picture.address, call, memory, threads)
-        self.begins = False
+        call[4] = 0  # the images stand in the result
 
     def ask(self, number: int) -> None:
         """A step whose fill makes its own pixels, for the images on which it works."""
-        if self.begins:
+        if self.call[4]:
             self.run(0, 0)
         rows = self.plan.active[:, number].nonzero()[:, 0]
         if not len(rows):
@@ -196,7 +190,7 @@ class _Call:
         donors = self.batch.donors
         if self.clean is not None:
             donors = self.clean if donors is self.batch.images else normalise(donors, values, self.now.dtype)
-        plan, maps, mask = self.plan.at(rows), self.maps.at(rows), self.mask.index_select(0, rows)
+        plan, maps, mask = self.plan.at(rows), self.batch.maps.at(rows), self.mask.index_select(0, rows)
         now, clean = (one.index_select(0, rows) for one in (self.now, self.source if self.clean is None else self.clean))
         here = reference.step_mask(self.program, plan, number, {}, maps)
         function = function_of(operation, "cpu") or function_of(operation, "reference")
@@ -212,13 +206,6 @@ def _format_of(images: Tensor) -> torch.memory_format | None:
         return torch.contiguous_format
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
     return last if last is not None and images.is_contiguous(memory_format=last) else None
-
-
-def _fitting(one: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of the plan as the core reads it."""
-    if tuple(one.shape) != shape:
-        raise _damaged(f"a tensor of shape {tuple(one.shape)} where {shape} is wanted")
-    return one.to(dtype).contiguous()
 
 
 def _damaged(what: str) -> ValueError:

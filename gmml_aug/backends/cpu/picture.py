@@ -69,7 +69,7 @@ class Picture:
             normal_typed=self._normal[1].data_ptr(), **{name: ctypes.addressof(one) for name, one in self._tables.items()},
         )  # fmt: skip
         self.address = ctypes.addressof(self._struct)
-        self.drawn = tuple(_drawn(step.operation, channels, len(size)) for step in program.steps)
+        self.drawn = tuple(drawn(step.operation, channels, len(size)) for step in program.steps)
         self.asked = tuple(n for n, step in enumerate(program.steps) if type(step.operation) not in OPERATIONS)
         self.blurs = tuple(n for n, step in enumerate(program.steps) if isinstance(step.operation, Convolve))
         self.memory: dict[int, int] = {}  # bytes that a thread needs, by the number of bands
@@ -83,8 +83,8 @@ def _typed_table(dtype: torch.dtype) -> Tensor:
     return normal_table().to(dtype if dtype.is_floating_point else torch.float32)
 
 
-def _drawn(operation: Operation, channels: int, dims: int) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
-    """The tensors that an operation drew."""
+def drawn(operation: Operation, channels: int, dims: int) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
+    """Per tensor that an operation draws its dtype, and its shape after the batch."""
     number = (torch.int64, ())
     if isinstance(operation, Colour):
         return ((torch.float32, (channels,)),) if operation.source == "drawn" else ()

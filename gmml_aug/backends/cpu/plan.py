@@ -6,7 +6,7 @@ import ctypes
 import math
 from array import array
 from collections.abc import Sequence
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -14,7 +14,7 @@ from gmml_aug.backends.call import Request
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.backends.cpu.library import library, run, threads_for
-from gmml_aug.backends.cpu.picture import OPERATIONS
+from gmml_aug.backends.cpu.picture import OPERATIONS, drawn
 from gmml_aug.backends.reference import plan as reference
 from gmml_aug.chance import FIRST_STEP, Chance
 from gmml_aug.ops import Colour, Convolve, Draw, Take
@@ -28,18 +28,6 @@ _OURS = "gmml_aug.fills."  # fills that draw by the law of their operation
 _LARGEST = 1 << 31  # cells, and pixels along a side
 _IMAGE = 1e4  # nanoseconds of work for an image, more or less
 
-# the tensors that a law draws: dtype, and what follows the batch in their shape: nothing, the channels, the axes
-_DRAWN: Final = {
-    layout.NOTHING: (),
-    layout.KEY: (("int", ""),),
-    layout.COLOUR_DRAWN: (("float", "channels"),),
-    layout.COLOUR_FIXED: (("float", "channels"),),
-    layout.DONOR: (("int", ""),),
-    layout.SHIFT: (("int", "axes"),),
-    layout.DONOR_SHIFT: (("int", ""), ("int", "axes")),
-    layout.GAUSSIAN: (("float", ""), ("int", "")),
-}
-
 
 def plan(program: Program, request: Request) -> Plan:
     """All that chance decides; places that the core does not know the reference draws."""
@@ -50,25 +38,23 @@ def plan(program: Program, request: Request) -> Plan:
     if kept is None:
         return reference.plan(program, request)
     batch = shape[0]
-    active = torch.empty(batch, len(program.steps), dtype=torch.bool)
-    boxes = [torch.empty(batch, rows, 2 * program.dims, dtype=torch.int32) for rows in kept.rows]
-    drawn = [
-        tuple(torch.empty(batch, *tail, dtype=torch.int64 if kind == "int" else torch.float32) for kind, tail in step)
-        for step in kept.drawn
-    ]
-    call = [batch, request.donors, request.from_batch, 0, keys.data_ptr(), active.data_ptr()]
-    call += [one.data_ptr() for one in boxes]
-    for step in drawn:
-        call += [one.data_ptr() for one in step] + [0] * (2 - len(step))
-    run(library().gmml_plan, kept.address, array("q", call), kept.memory, min(threads_for(batch * _IMAGE), batch))
+    active = torch.empty((batch, len(program.steps)), dtype=torch.bool)
+    boxes = tuple([torch.empty((batch, *tail), dtype=torch.int32) for tail in kept.boxes])
+    made = [tuple([torch.empty((batch, *tail), dtype=dtype) for dtype, tail in step]) for step in kept.drawn]
+    call = array("q", [batch, request.donors, request.from_batch, 0, keys.data_ptr(), active.data_ptr()])
+    call.extend([one.data_ptr() for one in boxes])
+    for step in made:
+        call.extend([one.data_ptr() for one in step])
+        call.extend([0] * (2 - len(step)))
+    run(library().gmml_plan, kept.address, call, kept.memory, min(threads_for(batch * _IMAGE), batch))
     for number in kept.asked:
         chance = Chance(keys, FIRST_STEP + number, shape, request.donors, request.from_batch)
-        drawn[number] = reference.drawn_by(program.steps[number].fill, chance)
+        made[number] = reference.drawn_by(program.steps[number].fill, chance)
     return Plan(
         keys=request.keys,
-        boxes=tuple(boxes),
+        boxes=boxes,
         active=active,
-        drawn=tuple(drawn),
+        drawn=tuple(made),
         steps=program.names,
         shape=tuple(shape[1:]),
         donors=request.donors,
@@ -84,8 +70,8 @@ class _Prepared:
     Attributes:
         address: of the struct.
         memory: bytes that a thread needs.
-        rows: of the boxes of each place.
-        drawn: per step the kind and the shape after the batch of each of its tensors.
+        boxes: per place the shape after the batch.
+        drawn: per step the dtype, and the shape after the batch, of each tensor that it draws.
         asked: the steps whose fill is asked for its numbers.
         resolved: as in a plan.
     """
@@ -131,9 +117,8 @@ class _Prepared:
         )  # fmt: skip
         self.address = ctypes.addressof(self._struct)
         self.memory = library().gmml_plan_memory(self.address)
-        self.rows = [place.rows for place in places]
-        shapes = {"": (), "channels": (channels,), "axes": (dims,)}
-        self.drawn = [tuple((kind, shapes[tail]) for kind, tail in _DRAWN[one.law]) for one in draws]
+        self.boxes = [(place.rows, 2 * dims) for place in places]
+        self.drawn = [drawn(step.operation, channels, dims) if _ours(step) else () for step in program.steps]
         self.asked = [number for number, step in enumerate(program.steps) if not _ours(step)]
         self.resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
 

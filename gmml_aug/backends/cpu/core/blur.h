@@ -4,17 +4,18 @@
 typedef struct {
     W taps[MOST_TAPS / 2 + 1];    // from the outermost to the middle
     i64 radius, low[3], high[3];  // the window around the mask
-    i64 count;                    // numbers of a line of the window
+    i64 count;                    // numbers of a line of the window, and some more up to a whole number of blocks
     W *wide, *made, *lines, *slices;
 } NAME(Blur);
 
-// Sum rows symmetrically: the middle one times its tap, then the pairs around it.
+// Sum rows symmetrically: the middle one times its tap, then the pairs around it; a block of sums stays in registers.
 static void NAME(weigh)(const W *const *rows, const W *taps, i64 radius, i64 count, W *restrict out) {
-    const W *middle = rows[radius];
-    for (i64 x = 0; x < count; x++) out[x] = middle[x] * taps[radius];
-    for (i64 t = 0; t < radius; t++) {
-        const W *before = rows[t], *after = rows[2 * radius - t], tap = taps[t];
-        for (i64 x = 0; x < count; x++) out[x] += (before[x] + after[x]) * tap;
+    typedef W Block __attribute__((vector_size(BLOCK_BYTES), aligned(sizeof(W)), may_alias));
+    for (i64 x = 0; x < count; x += (i64)(sizeof(Block) / sizeof(W))) {
+        Block sum = *(const Block *)(rows[radius] + x) * taps[radius];
+        for (i64 t = 0; t < radius; t++)
+            sum += (*(const Block *)(rows[t] + x) + *(const Block *)(rows[2 * radius - t] + x)) * taps[t];
+        *(Block *)(out + x) = sum;
     }
 }
 
@@ -44,9 +45,9 @@ static int NAME(prepare)(const Frame *frame, i64 number, NAME(Blur) *blur) {
     }
     if (low[2] == size[2] || radius == 0) return 0;
     i64 unit = frame->beside;
-    blur->count = (high[2] - low[2]) * unit;
+    blur->count = padded((high[2] - low[2]) * unit);
     blur->wide = frame->rows;
-    blur->made = blur->wide + (frame->width + 2 * radius) * unit;
+    blur->made = blur->wide + blur->count + 2 * radius * unit;
     blur->lines = blur->made + blur->count;
     blur->slices = blur->lines + smaller(2 * radius + 1, size[1]) * blur->count;
     return 1;
@@ -55,25 +56,30 @@ static int NAME(prepare)(const Frame *frame, i64 number, NAME(Blur) *blur) {
 // One line of the window, filtered along itself.
 static void NAME(along)(const Frame *frame, const NAME(Blur) *blur, const T *line, W *out) {
     i64 unit = frame->beside, radius = blur->radius, first = blur->low[2] - radius, end = blur->high[2] + radius;
-    const W *seen = blur->wide, *rows[MOST_TAPS];
-    if (SAME && first >= 0 && end <= frame->width) {
-        seen = (const W *)(const void *)(line + first * unit);
-    } else {
-        i64 inside = larger(first, 0), outside = smaller(end, frame->width);
-        for (i64 x = first; x < inside; x++)
-            for (i64 c = 0; c < unit; c++) blur->wide[(x - first) * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
-        for (i64 x = inside * unit; x < outside * unit; x++) blur->wide[x - first * unit] = LOAD(line[x]);
-        for (i64 x = outside; x < end; x++)
-            for (i64 c = 0; c < unit; c++) blur->wide[(x - first) * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
-    }
-    for (i64 t = 0; t <= 2 * radius; t++) rows[t] = seen + t * unit;
+    i64 inside = larger(first, 0), outside = smaller(end, frame->width);
+    W *seen = blur->wide - first * unit;
+    const W *rows[MOST_TAPS];
+    for (i64 x = first; x < inside; x++)
+        for (i64 c = 0; c < unit; c++) seen[x * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
+    for (i64 x = inside * unit; x < outside * unit; x++) seen[x] = LOAD(line[x]);
+    for (i64 x = outside; x < end; x++)
+        for (i64 c = 0; c < unit; c++) seen[x * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
+    for (i64 x = end * unit; x < first * unit + blur->count + 2 * radius * unit; x++) seen[x] = 0;
+    for (i64 t = 0; t <= 2 * radius; t++) rows[t] = blur->wide + t * unit;
     NAME(weigh)(rows, blur->taps, radius, blur->count, out);
 }
 
 // Filtered lines around line y of a ring, in their order.
 static void NAME(around)(const W *ring, i64 y, i64 radius, i64 length, i64 apart, const W **rows) {
-    i64 kept = smaller(2 * radius + 1, length);
-    for (i64 t = 0; t <= 2 * radius; t++) rows[t] = ring + fold(y + t - radius, length) % kept * apart;
+    i64 kept = smaller(2 * radius + 1, length), first = larger(y - radius, 0), slot = first % kept;
+    for (i64 at = y - radius; at <= y + radius; at++) {
+        if (at < first || at >= length) {
+            *rows++ = ring + fold(at, length) % kept * apart;
+        } else {
+            *rows++ = ring + slot * apart;
+            slot = slot + 1 < kept ? slot + 1 : 0;
+        }
+    }
 }
 
 static void NAME(put)(const Frame *frame, const NAME(Blur) *blur, i64 line, T *to) {
@@ -151,4 +157,3 @@ const Painters NAME(painters) = {
 #undef W
 #undef LOAD
 #undef STORE
-#undef SAME

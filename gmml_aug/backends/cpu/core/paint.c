@@ -46,7 +46,6 @@ static inline u8 to_byte(float value) {
 #define W float
 #define LOAD(x) (x)
 #define STORE(w) ((float)(w))
-#define SAME 1
 #include "pixels.h"
 #include "blur.h"
 
@@ -55,7 +54,6 @@ static inline u8 to_byte(float value) {
 #define W double
 #define LOAD(x) (x)
 #define STORE(w) ((double)(w))
-#define SAME 1
 #include "pixels.h"
 #include "blur.h"
 
@@ -64,7 +62,6 @@ static inline u8 to_byte(float value) {
 #define W float
 #define LOAD(x) from_half(x)
 #define STORE(w) to_half(w)
-#define SAME 0
 #include "pixels.h"
 #include "blur.h"
 
@@ -73,7 +70,6 @@ static inline u8 to_byte(float value) {
 #define W float
 #define LOAD(x) from_brain(x)
 #define STORE(w) to_brain(w)
-#define SAME 0
 #include "pixels.h"
 #include "blur.h"
 
@@ -82,7 +78,6 @@ static inline u8 to_byte(float value) {
 #define W float
 #define LOAD(x) ((float)(x))
 #define STORE(w) to_byte(w)
-#define SAME 0
 #include "pixels.h"
 #include "blur.h"
 
@@ -94,24 +89,27 @@ static const Painters *const PAINTERS[] = {  // by Picture.type
 static void bits_of(const u8 *bytes, i64 width, u64 *line, int and) {
     for (i64 k = 0; 64 * k < width; k++) {
         u64 word = 0;
-        for (i64 part = 0; part < 64 && 64 * k + part < width; part += 8) {
-            u64 eight = 0;
-            memcpy(&eight, bytes + 64 * k + part, (size_t)smaller(8, width - 64 * k - part));
-            eight |= eight >> 4, eight |= eight >> 2, eight |= eight >> 1, eight &= 0x0101010101010101u;
-            word |= (eight * 0x0102040810204080u >> 56) << part;
-        }
+        for (i64 x = 64 * k, end = smaller(x + 64, width); x < end; x++) word |= (u64)(bytes[x] != 0) << (x % 64);
         line[k] = and ? line[k] & word : line[k] | word;
     }
 }
 
+// Bits as bytes, 0 or 1; `or` keeps those that are 1.
 static void bytes_of(const u64 *line, i64 width, u8 *bytes, int or) {
-    for (i64 x = 0; x < width; x += 8) {
-        u64 bits = line[x / 64] >> (x % 64) & 0xFF, eight, before = 0;
-        eight = ((bits * 0x0101010101010101u & 0x8040201008040201u) + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
-        size_t count = (size_t)smaller(8, width - x);
-        if (or) memcpy(&before, bytes + x, count);
-        eight |= before;
-        memcpy(bytes + x, &eight, count);
+    for (i64 k = 0; 64 * k < width; k++) {
+        u64 bits = line[k];
+        if (64 * (k + 1) <= width && !or && (bits == 0 || bits == ~0ull)) {
+            memset(bytes + 64 * k, (int)(bits & 1), 64);
+            continue;
+        }
+        i64 x = 64 * k, end = smaller(x + 64, width);
+        for (; x + 8 <= end; x += 8, bits >>= 8) {  // each byte of `eight` takes one of the bits
+            u64 eight = (((bits & 0xFF) * 0x0101010101010101u & 0x8040201008040201u) + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u, before;
+            memcpy(&before, bytes + x, 8);
+            if (or) eight |= before;
+            memcpy(bytes + x, &eight, 8);
+        }
+        for (; x < end; x++, bits >>= 1) bytes[x] = (u8)((bits & 1) | (or ? bytes[x] : 0));
     }
 }
 
@@ -187,9 +185,9 @@ static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) 
     i64 bits = ((lines + bands - 1) / bands * words_of(width) * 8 + 63) / 64 * 64, reach = 0, bytes = 0;
     for (i64 s = 0; s < picture->steps; s++)
         if (picture->step[s].operation == BLUR) reach = larger(reach, picture->step[s].taps / 2);
-    i64 rows = 2 + smaller(2 * reach + 1, picture->size[1]);
+    i64 rows = 3 + smaller(2 * reach + 1, picture->size[1]);
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
-    i64 sizes[4] = {bits, bits, (16 * picture->channels + 63) / 64 * 64, (rows * width + 2 * reach) * unit * 8 * (reach > 0)};
+    i64 sizes[4] = {bits, bits, (16 * picture->channels + 63) / 64 * 64, (rows * padded(width * unit) + 2 * reach * unit) * 8 * (reach > 0)};
     void **parts[4] = {(void **)&frame->here, (void **)&frame->touched, &frame->numbers, &frame->rows};
     for (int k = 0; k < 4; bytes += sizes[k++])
         if (memory) *parts[k] = memory + bytes;

@@ -5,6 +5,7 @@
 #include "core.h"
 
 enum { BLOCK = 256, MOST_TAPS = 255 };  // pixels that are computed at a time; taps of a blur
+enum { BLOCK_BYTES = 64 };      // of a blur's sums that are made at a time
 enum { PIXEL = 1, CLAMP = 2 };  // flags of noise
 enum { OTHER = 1, MOVED = 2 };  // flags of TAKE
 
@@ -35,6 +36,9 @@ static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
     while (!word && k < last) word = line[++k] ^ flip;
     return word ? smaller(64 * k + __builtin_ctzll(word), width) : width;
 }
+
+// A whole number of blocks of numbers of any size.
+static inline i64 padded(i64 count) { return (count + BLOCK_BYTES / 4 - 1) / (BLOCK_BYTES / 4) * (BLOCK_BYTES / 4); }
 
 // Positions outside 0 to length - 1 folded back at the borders, which are not repeated.
 static inline i64 fold(i64 at, i64 length) {
