@@ -88,7 +88,7 @@ def _memory(count: int) -> int:
     """The address of so many bytes, which the next call of this thread may overwrite."""
     block: torch.Tensor | None = getattr(_LOCAL, "block", None)
     if block is None or block.numel() < count or count < block.numel() > _KEPT_BYTES:
-        block = _LOCAL.block = torch.empty(max(count, 1 << 16), dtype=torch.uint8)
+        block = _LOCAL.block = torch.empty(max(count, 1 << 16), dtype=torch.uint8, device="cpu")
     return block.data_ptr()
 
 

@@ -98,12 +98,12 @@ class _Call:
         plain = form is not None and not done.requires_grad
         form = form or torch.contiguous_format
         self.program, self.plan, self.batch = program, plan, batch
-        self.now = done if plain else torch.empty(done.shape, dtype=dtype, memory_format=form)
+        self.now = done if plain else torch.empty(done.shape, dtype=dtype, device="cpu", memory_format=form)
         self.source = images.contiguous(memory_format=form)
         same = donors is images or not program.reads_donors
         self.pool = self.source if same else donors.contiguous(memory_format=form)
         self.clean = torch.empty_like(self.now) if batch.from_bytes else None
-        self.mask = torch.empty((count, 1, *size), dtype=torch.bool)
+        self.mask = torch.empty((count, 1, *size), dtype=torch.bool, device="cpu")
         last = form is not torch.contiguous_format
         self.picture = picture(program, (channels, *size), dtype, batch.from_bytes, last, plan.resolved)
         self.kept: list[Tensor] = []  # whose addresses the call has

@@ -44,7 +44,9 @@ class Picture:
         resolved: tuple[tuple[tuple[int, ...], bool], ...],
     ) -> None:
         channels, *size = shape
-        like = torch.empty(1, channels, *[1] * len(size), dtype=dtype)  # stands for the images where only their kind is asked for
+        like = torch.empty(
+            1, channels, *[1] * len(size), dtype=dtype, device="cpu"
+        )  # stands for the images where only their kind is asked for
         constants: list[float] = []
         if from_bytes:
             for numbers in byte_scales(program.values, channels):

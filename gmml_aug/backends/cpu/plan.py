@@ -38,9 +38,9 @@ def plan(program: Program, request: Request) -> Plan:
     if kept is None:
         return reference.plan(program, request)
     batch = shape[0]
-    active = torch.empty((batch, len(program.steps)), dtype=torch.bool)
-    boxes = tuple([torch.empty((batch, *tail), dtype=torch.int32) for tail in kept.boxes])
-    made = [tuple([torch.empty((batch, *tail), dtype=dtype) for dtype, tail in step]) for step in kept.drawn]
+    active = torch.empty((batch, len(program.steps)), dtype=torch.bool, device="cpu")
+    boxes = tuple([torch.empty((batch, *tail), dtype=torch.int32, device="cpu") for tail in kept.boxes])
+    made = [tuple([torch.empty((batch, *tail), dtype=dtype, device="cpu") for dtype, tail in step]) for step in kept.drawn]
     call = array("q", [batch, request.donors, request.from_batch, 0, keys.data_ptr(), active.data_ptr()])
     call.extend([one.data_ptr() for one in boxes])
     for step in made:
