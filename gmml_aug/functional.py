@@ -162,7 +162,7 @@ def luma(images: Tensor, values: Values) -> Tensor:
     mean, std = known_statistics(images, values) or ((0.0,) * len(weights), (1.0,) * len(weights))
     grey = now[:, :1] * (weights[0] * std[0])
     for c in range(1, len(weights)):
-        grey = torch.add(grey, now[:, c : c + 1], alpha=weights[c] * std[c])
+        grey = grey + now[:, c : c + 1] * (weights[c] * std[c])  # no alpha: both are rounded by themselves, as in the core
     shift = sum(weight * m for weight, m in zip(weights, mean, strict=True))
     return grey + shift if shift else grey
 

@@ -28,7 +28,7 @@ def test_a_step_is_said_to_touch_what_it_touches(data: st.DataObject, dims: int,
         assert touch.step == number + 1
         assert touch.why in str(touch)
         where = tree.program.places[tree.program.steps[number].place]
-        if touch.touched and where is not None and not where.invert:
+        if touch.touched and where is not None and where.is_boxes and not where.invert:
             assert touch.box is not None
             start, extent = touch.box
             assert all((at - s) % length < e for at, s, e, length in zip(pixel, start, extent, size, strict=True))
