@@ -344,10 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "site", "runs", "__pycache__", ".*_cache"))
         for number, mutation in chosen:
             noticed, said = run(mutation, tree)
-            print(
-                f"{number:3d} {'noticed ' if noticed else 'SURVIVED'} {mutation.file}: {mutation.old}  ->  {mutation.new}  [{said}]",
-                flush=True,
-            )
+            word = "noticed " if noticed else "SURVIVED"
+            print(f"{number:3d} {word} {mutation.file}: {mutation.old}  ->  {mutation.new}  [{said}]", flush=True)
             if not noticed:
                 survivors.append(mutation)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed")
