@@ -215,9 +215,9 @@ def test_the_structs_are_those_of_the_header() -> None:
                     pointer, length = "*" in name, re.search(r"\[(\d+)\]", name)
                     plain = re.sub(r"[\s*]|\[\d+\]", "", name)
                     fields.append((plain, "c_void_p" if pointer else kinds[kind] + (f"_Array_{length[1]}" if length else "")))
-        mine = [(name, kind.__name__.replace("c_longlong", "c_long")) for name, kind in struct._fields_]
-        assert mine == fields
-        assert all(size % 8 == 0 for size in (ctypes.sizeof(kind) for _, kind in struct._fields_))
+        mine: list[Any] = list(struct._fields_)
+        assert [(name, kind.__name__.replace("c_longlong", "c_long")) for name, kind in mine] == fields
+        assert all(ctypes.sizeof(kind) % 8 == 0 for _, kind in mine)
 
 
 def damaged(plan: ga.Plan, what: str) -> ga.Plan:
