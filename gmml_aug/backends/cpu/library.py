@@ -13,14 +13,22 @@ from array import array
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from gmml_aug.backends.cpu.build import FOLDER, files, machine, sources_hash
 from gmml_aug.backends.cpu.layout import STRUCTS
 
-FUNCTIONS = {"gmml_plan": 3, "gmml_paint": 3, "gmml_check": 2, "gmml_plan_memory": 1, "gmml_paint_memory": 2}  # and arguments
+# their arguments, and what they return
+FUNCTIONS: Final[dict[str, tuple[int, Any]]] = {
+    "gmml_plan": (3, None),
+    "gmml_paint": (3, None),
+    "gmml_check": (2, ctypes.c_int64),
+    "gmml_new_memory": (2, None),
+    "gmml_plan_memory": (1, ctypes.c_int64),
+    "gmml_paint_memory": (2, ctypes.c_int64),
+}
 
 _LEVELS = {"AVX512": "v4", "AVX2": "v3"}  # by what torch finds; v2 on all other machines
 _WORTH = 1e5  # nanoseconds of work for each thread
@@ -50,9 +58,9 @@ def load(path: Path) -> Any:
         return f"the compiled core cannot be loaded ({error}). Run {again}"
     if list(sizes) != [ctypes.sizeof(struct) for struct in STRUCTS] or sources.value != sources_hash():
         return f"the compiled core was made from other sources than those that are here. Run {again}"
-    for name, arguments in FUNCTIONS.items():
+    for name, (arguments, result) in FUNCTIONS.items():
         function = getattr(core, name)
-        function.argtypes, function.restype = [ctypes.c_void_p] * arguments, ctypes.c_int64 if arguments < 3 else None
+        function.argtypes, function.restype = [ctypes.c_void_p] * arguments, result
     return core
 
 

@@ -25,6 +25,7 @@ from gmml_aug.scene import Scene
 from gmml_aug.values import normalise
 
 _NUMBER = 1.0  # nanoseconds of work for each number of an image, more or less
+_LARGE = 2 << 20  # bytes of a result for which large pages are asked
 _WRONG: Final = ("", "a box", "a donor", "a shift", "a number of taps", "a sigma")
 
 
@@ -118,6 +119,10 @@ class _Call:
                 apart[n] = 0 if len(one) == 1 else math.prod(size)
         self.call.extend(addresses + apart + self._places(count, size) + self._drawn(count))
         wrong = library().gmml_check(self.picture.address, self.call.buffer_info()[0])
+        if batch.out is None:
+            for one in (self.now, self.mask, self.clean):
+                if one is not None and one.nbytes >= _LARGE:
+                    library().gmml_new_memory(one.data_ptr(), one.nbytes)
         if wrong:
             raise _damaged(f"{_WRONG[wrong]} that images of shape {tuple(images.shape)} and {len(self.pool)} donors do not have")
 

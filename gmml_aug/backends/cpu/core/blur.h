@@ -57,7 +57,7 @@ static int NAME(prepare)(const Frame *frame, i64 number, NAME(Blur) *blur) {
 static void NAME(along)(const Frame *frame, const NAME(Blur) *blur, const T *line, W *out) {
     i64 unit = frame->beside, radius = blur->radius, first = blur->low[2] - radius, end = blur->high[2] + radius;
     i64 inside = larger(first, 0), outside = smaller(end, frame->width);
-    W *seen = blur->wide - first * unit;
+    W *restrict seen = blur->wide - first * unit;
     const W *rows[MOST_TAPS];
     for (i64 x = first; x < inside; x++)
         for (i64 c = 0; c < unit; c++) seen[x * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
@@ -87,8 +87,9 @@ static void NAME(put)(const Frame *frame, const NAME(Blur) *blur, i64 line, T *t
     i64 unit = frame->beside;
     for (i64 end, x = next_bit(bits, frame->width, 0, 0); x < frame->width; x = next_bit(bits, frame->width, end, 0)) {
         end = next_bit(bits, frame->width, x, ~0ull);
-        const W *from = blur->made + (x - blur->low[2]) * unit;
-        for (i64 i = 0; i < (end - x) * unit; i++) to[(line * frame->width + x) * unit + i] = STORE(from[i]);
+        const W *restrict from = blur->made + (x - blur->low[2]) * unit;
+        T *restrict there = to + (line * frame->width + x) * unit;
+        for (i64 i = 0, count = (end - x) * unit; i < count; i++) there[i] = STORE(from[i]);
     }
 }
 

@@ -1,4 +1,8 @@
 // From a plan to pixels, image by image: where a step works as bits, then its operation on the runs of them.
+#ifdef __linux__
+#define _DEFAULT_SOURCE  // madvise
+#include <sys/mman.h>
+#endif
 #include "paint.h"
 
 #include <math.h>
@@ -37,8 +41,8 @@ static inline u16 to_brain(float value) {
 }
 
 static inline u8 to_byte(float value) {
-    float whole = rintf(value);
-    return (u8)(i32)(whole > 0.0f ? whole < 255.0f ? whole : 255.0f : 0.0f);
+    value = value > 0.0f ? value : 0.0f;
+    return (u8)(i32)rintf(value < 255.0f ? value : 255.0f);
 }
 
 #define DTYPE float32
@@ -104,7 +108,8 @@ static void bytes_of(const u64 *line, i64 width, u8 *bytes, int or) {
         }
         i64 x = 64 * k, end = smaller(x + 64, width);
         for (; x + 8 <= end; x += 8, bits >>= 8) {  // each byte of `eight` takes one of the bits
-            u64 eight = (((bits & 0xFF) * 0x0101010101010101u & 0x8040201008040201u) + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u, before;
+            u64 eight = (bits & 0xFF) * 0x0101010101010101u & 0x8040201008040201u, before;
+            eight = (eight + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
             memcpy(&before, bytes + x, 8);
             if (or) eight |= before;
             memcpy(bytes + x, &eight, 8);
@@ -187,11 +192,23 @@ static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) 
         if (picture->step[s].operation == BLUR) reach = larger(reach, picture->step[s].taps / 2);
     i64 rows = 3 + smaller(2 * reach + 1, picture->size[1]);
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
-    i64 sizes[4] = {bits, bits, (16 * picture->channels + 63) / 64 * 64, (rows * padded(width * unit) + 2 * reach * unit) * 8 * (reach > 0)};
+    i64 numbers = (16 * picture->channels + 63) / 64 * 64, blur = (rows * padded(width * unit) + 2 * reach * unit) * 8;
+    i64 sizes[4] = {bits, bits, numbers, reach ? blur : 0};
     void **parts[4] = {(void **)&frame->here, (void **)&frame->touched, &frame->numbers, &frame->rows};
     for (int k = 0; k < 4; bytes += sizes[k++])
         if (memory) *parts[k] = memory + bytes;
     return bytes;
+}
+
+// Ask for large pages where a result is new memory: most of the time of a large call would be the faults of small ones.
+void gmml_new_memory(u8 *memory, i64 bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = 1 << 16;  // the largest that a processor has
+    const uintptr_t first = ((uintptr_t)memory + page - 1) / page * page, end = ((uintptr_t)memory + (uintptr_t)bytes) / page * page;
+    if (end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 i64 gmml_paint_memory(const Picture *picture, i64 bands) {

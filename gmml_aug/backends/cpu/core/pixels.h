@@ -6,8 +6,9 @@
 // Do something to `count` pixels of one channel: pixel i is number j, for channels may lie side by side.
 #define EACH(count, body) \
     do { \
-        if (frame->beside == 1) for (i64 i = 0; i < (count); i++) { const i64 j = i; body; } \
-        else for (i64 i = 0, j = 0; i < (count); i++, j += frame->beside) { body; } \
+        const i64 beside_ = frame->beside, count_ = (count);  /* what is stored may be bytes, which may be anything to a compiler */ \
+        if (beside_ == 1) for (i64 i = 0; i < count_; i++) { const i64 j = i; body; } \
+        else for (i64 i = 0, j = 0; i < count_; i++, j += beside_) { body; } \
     } while (0)
 
 static inline T *NAME(now)(const Frame *frame) {
@@ -20,7 +21,7 @@ static inline const T *NAME(clean)(const Frame *frame) {
 }
 
 // Bytes as `values.normalise` makes them of one channel.
-static void NAME(normalise)(const Frame *frame, const u8 *bytes, T *to, i64 channel, i64 count) {
+static void NAME(normalise)(const Frame *frame, const u8 *restrict bytes, T *restrict to, i64 channel, i64 count) {
     const double *constants = frame->picture->constants;
     float factor = (float)constants[channel], shift = (float)constants[frame->picture->channels + channel];
     EACH(count, to[j] = STORE((float)bytes[j] * factor + shift));
@@ -152,7 +153,8 @@ static void NAME(noise)(const Frame *frame, i64 number) {
                 } else if (kind == NORMAL) {
                     EACH(count, float value = (normal[DRAWN_BITS] * spread + shift) / divisor; to[j] = STORE(INSIDE_RANGE(value)));
                 } else {
-                    EACH(count, W value = (W)normal[DRAWN_BITS] * deviation[c] + mean[c]; to[j] = STORE(INSIDE_RANGE(value)));
+                    W away = deviation[c], middle = mean[c];
+                    EACH(count, W value = (W)normal[DRAWN_BITS] * away + middle; to[j] = STORE(INSIDE_RANGE(value)));
                 }
             }
         }
@@ -172,7 +174,8 @@ static void NAME(grey)(const Frame *frame, i64 number) {
                 const T *from = pixels + c * frame->apart;
                 W share = (W)weight[c];
                 if (c == 0) EACH(count, grey[i] = LOAD(from[j]) * share);
-                else EACH(count, grey[i] += LOAD(from[j]) * share);
+                // as torch's fused multiply-add: exact halves of bytes are rounded by the last bit
+                else EACH(count, grey[i] = (W)((double)grey[i] + (double)LOAD(from[j]) * (double)share));
             }
             W shift = (W)weight[channels];
             if (shift != 0) for (i64 i = 0; i < count; i++) grey[i] += shift;
