@@ -174,8 +174,7 @@ static void NAME(grey)(const Frame *frame, i64 number) {
                 const T *from = pixels + c * frame->apart;
                 W share = (W)weight[c];
                 if (c == 0) EACH(count, grey[i] = LOAD(from[j]) * share);
-                // as torch's fused multiply-add: exact halves of bytes are rounded by the last bit
-                else EACH(count, grey[i] = (W)((double)grey[i] + (double)LOAD(from[j]) * (double)share));
+                else EACH(count, grey[i] += LOAD(from[j]) * share);
             }
             W shift = (W)weight[channels];
             if (shift != 0) for (i64 i = 0; i < count; i++) grey[i] += shift;
