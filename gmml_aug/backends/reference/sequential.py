@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from itertools import zip_longest
 
 import torch
@@ -50,17 +49,21 @@ def _paint(boxes: list[list[int]], size: Sequence[int], target: int, *, whole: b
     return []
 
 
-@cache
-def _lines(length: int, stride: int) -> int:
-    """One bit for each of the lines along an axis, whose pixels are ``stride`` apart."""
-    return sum(1 << (line * stride) for line in range(length))
+def _lines(count: int, stride: int) -> int:
+    """One bit for each of so many lines along an axis, whose pixels are ``stride`` apart: twice as many at every step."""
+    lines, have = 1, 1
+    while have < count:
+        more = min(have, count - have)
+        lines |= lines << more * stride
+        have += more
+    return lines
 
 
 def _bits(box: Sequence[int], size: Sequence[int]) -> int:
     """The pixels of a box; over the border it continues at the opposite one."""
     bits, stride = 1, 1
     for start, extent, length in reversed(list(zip(box, box[len(size) :], size, strict=False))):
-        lines = (_lines(length, stride) & ((1 << (extent * stride)) - 1)) << (start * stride)
+        lines = (_lines(extent, stride) if stride > 1 else (1 << extent) - 1) << (start * stride) if extent else 0
         end = length * stride
         bits *= (lines | lines >> end) & ((1 << end) - 1)
         stride = end
