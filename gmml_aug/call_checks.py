@@ -60,7 +60,7 @@ def check_sampling(
     shape = checks.check_shape(shape, program.dims)
     batch = shape[0]
     if bank is not None:
-        checks.check_integer("sample", "bank", bank, 1)
+        bank = checks.check_integer("sample", "bank", bank, 1)
     if keys is not None and generator is not None:
         raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
     if device is not None:
@@ -125,20 +125,22 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
     """Per image its valid part, an axis each."""
     if isinstance(lengths, Tensor) and lengths.device.type != "cpu":
         raise ValueError(f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make it wait.")
-    rows = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    rows = checks.plain(lengths)
+    if isinstance(rows, str) or not isinstance(rows, Sequence):
+        raise TypeError(f"gmml_aug: lengths={lengths!r} is no tensor and no list of integers. Give one for each image.")
     size, batch = tuple(shape[2:]), shape[0]
     if len(rows) != batch:
         raise ValueError(f"gmml_aug: {len(rows)} lengths came for {batch} images. Give one for each.")
     found = []
     for row in rows:
+        row = checks.plain(row)
         valid = tuple(row) if isinstance(row, Sequence) else (*size[:-1], row)
         if len(valid) != len(size):
             raise ValueError(
                 f"gmml_aug: lengths={row!r} for {len(size)} spatial axes. Give one number, of the last axis, or {len(size)}."
             )
-        for number, length in zip(valid, size, strict=True):
-            checks.check_integer("gmml_aug", "lengths", number, 1, length)
-        found.append(tuple(int(number) for number in valid))
+        each = zip(valid, size, strict=True)
+        found.append(tuple(checks.check_integer("gmml_aug", "lengths", number, 1, length) for number, length in each))
         for place in program.places:
             if isinstance(place, Place):
                 place.check_size(free_size(place, found[-1]))
@@ -146,6 +148,7 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
 
 
 def _numbers(name: str, values: Any) -> list[float]:
+    values = checks.plain(values)
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TypeError(f"gmml_aug: {name}={values!r} is no tensor and no list of numbers. Give one number for each image.")
     return [checks.check_number("gmml_aug", name, value) for value in values]

@@ -50,32 +50,66 @@ def mix_int(z: int) -> int:
     return _signed(z ^ (z >> _SHIFTS[2]))
 
 
-def keys(seed: int, epoch: int, index: Tensor | Sequence[int], *, device: torch.device | str | None = None) -> Tensor:
+def keys(
+    seed: int,
+    epoch: int,
+    index: Tensor | Sequence[int],
+    *,
+    visit: int | Tensor | Sequence[int] = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """One key per image, from what names the image in a run: nothing else decides what happens to it.
 
     A run that is resumed, or spread over another number of processes, repeats itself when its keys come from here.
 
     Args:
         seed: any integer, one a run.
-        epoch: any integer; count views of the same image here too (``epoch * views + view``).
-        index: (B,) integers, the number of each image in its data set.
+        epoch: any integer.
+        index: (B,) integers, the number of each image in its data set; any integer type, also of NumPy.
+        visit: which time in this epoch the image is seen, an integer for all images or one for each: with another visit the same
+            index gets another key. For several views of an image, repeated augmentation, and sampling with replacement.
         device: where the keys are made; by default where ``index`` lies. It must be the device of the images.
 
     Returns:
-        (B,) int64, all different for different indices.
+        (B,) int64, all different for different indices of one visit.
 
     Raises:
-        TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` does not hold integers.
-        ValueError: ``index`` does not have exactly one axis.
+        TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.
+        ValueError: ``index`` does not have exactly one axis, or is empty; another number of visits than of indices.
     """
-    check_integer("keys", "seed", seed)
-    check_integer("keys", "epoch", epoch)
-    numbers = torch.as_tensor(index, device=device)
+    start = mix_int(mix_int(check_integer("keys", "seed", seed)) + check_integer("keys", "epoch", epoch))
+    numbers = _integers("index", index, device) + start
+    if isinstance(visit, Sequence) or getattr(visit, "ndim", None):
+        visits = _integers("visit", visit, numbers.device)
+        if visits.shape != numbers.shape:
+            raise ValueError(
+                f"keys: {len(visits)} visits for {len(numbers)} indices came. Give one for each, or one integer for all."
+            )
+        return mix(numbers + mix(visits))  # the hash of visit 0 is 0
+    return mix(numbers + mix_int(check_integer("keys", "visit", visit)))
+
+
+def _integers(name: str, given: object, device: torch.device | str | None) -> Tensor:
+    """(B,) int64 of what a caller calls integers."""
+    what = f"keys: {name} is {given!r}" if not hasattr(given, "dtype") else f"keys: {name} holds {given.dtype}"
+    mend = "Give the integer number of each image in its data set, as a tensor, an array or a list."
+    if isinstance(given, str | bytes) or not (isinstance(given, Sequence) or hasattr(given, "dtype")):
+        raise TypeError(f"{what}. {mend}")
+    try:
+        if isinstance(given, list | tuple) and hasattr(
+            next(iter(given), None), "dtype"
+        ):  # NumPy's integers, not all of which torch takes
+            given = [one.__index__() for one in given]
+        numbers = torch.as_tensor(given, device=device)
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{what}, no list of integers of up to 64 bits. {mend}") from None
+    if not numbers.numel():
+        raise ValueError(f"keys: {name} is empty. Give one integer per image, and skip empty batches.")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
-        raise TypeError(f"keys: index holds {numbers.dtype}. Give the integer number of each image in its data set.")
+        raise TypeError(f"{what}. {mend}")
     if numbers.ndim != 1:
-        raise ValueError(f"keys: index has shape {tuple(numbers.shape)}. Give one integer per image, shape (B,).")
-    return mix(numbers.long() + mix_int(mix_int(seed) + epoch))
+        raise ValueError(f"keys: {name} has shape {tuple(numbers.shape)}. Give one integer per image, shape (B,).")
+    return numbers.long()
 
 
 def draw_keys(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

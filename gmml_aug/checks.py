@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,23 @@ Number = TypeVar("Number", int, float)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def plain(value: object) -> Any:
+    """Numbers of an array or a tensor as Python's, in lists; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {getattr(value, 'dtype', '')} of shape {tuple(getattr(value, 'shape', ()))}"
+
+
 def check_integer(who: str, name: str, value: object, low: int | None = None, high: int | None = None) -> int:
     """The value as an int, or an error that names the speaker."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{who}: {name}={value!r} is not an integer. Give a whole number, for example {name}={low or 1}.")
-    number = int(value.__index__())
+    try:
+        number = int(value.__index__())
+    except (TypeError, ValueError, RuntimeError):  # an array or tensor of several numbers, or of floats
+        raise TypeError(f"{who}: {name} is {_kind(value)}. Give one whole number, {_span(low, high)}.") from None
     if (low is not None and number < low) or (high is not None and number > high):
         raise ValueError(f"{who}: {name}={number} is out of range. Allowed is {_span(low, high)}.")
     return number
@@ -28,7 +40,10 @@ def check_number(who: str, name: str, value: object, low: float = -math.inf, hig
     """The value as a finite float within low to high, or an error that names the speaker."""
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"{who}: {name}={value!r} is not a number. Give a number from {_span(low, high)}.")
-    number = float(value.__float__())
+    try:
+        number = float(value.__float__())
+    except (TypeError, ValueError, RuntimeError):  # an array or tensor of several numbers
+        raise TypeError(f"{who}: {name} is {_kind(value)}. Give one number, {_span(low, high)}.") from None
     if not math.isfinite(number) or not low <= number <= high:
         raise ValueError(f"{who}: {name}={number} is out of range. Allowed is a finite number, {_span(low, high)}.")
     return number
@@ -36,6 +51,7 @@ def check_number(who: str, name: str, value: object, low: float = -math.inf, hig
 
 def check_pair(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
     """A number, or a (low, high) pair of numbers, as a pair with low <= high."""
+    value = plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if len(value) != 2:
             raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one number or a pair (low, high).")
@@ -49,6 +65,7 @@ def check_pair(who: str, name: str, value: object, low: float = -math.inf, high:
 
 def check_integer_pair(who: str, name: str, value: object, low: int, high: int) -> tuple[int, int]:
     """An integer, or a (low, high) pair of integers, as a pair with low <= high."""
+    value = plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if len(value) != 2:
             raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one integer or a pair (low, high).")
@@ -62,9 +79,10 @@ def check_integer_pair(who: str, name: str, value: object, low: int, high: int) 
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
-    if not isinstance(shape, Sequence) or not all(isinstance(length, (int, torch.SymInt)) for length in shape):
+    got = plain(shape)
+    if isinstance(got, str) or not isinstance(got, Sequence) or not all(hasattr(length, "__index__") for length in got):
         raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
-    got = tuple(shape)
+    got = tuple(length if isinstance(length, int | torch.SymInt) else length.__index__() for length in got)
     if len(got) != dims + 2:
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
         mend = f"or, if these are {len(got) - 2}-D data, say Boxes(dims={len(got) - 2})" if 3 <= len(got) <= 5 else "or fold axes"

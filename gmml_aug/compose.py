@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
 from typing import cast, final
 
-from gmml_aug.checks import check_integer, check_number
+from gmml_aug.checks import check_integer, check_number, plain
 from gmml_aug.corruption import Corruption
 from gmml_aug.fields import as_code, keep
 from gmml_aug.places.base import Place
@@ -80,6 +80,7 @@ class OneOf(Corruption):
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)
         if self.weights is not None:
+            keep(self, "weights", plain(self.weights))
             if not isinstance(self.weights, Sequence):
                 raise TypeError(
                     f"OneOf: weights={self.weights!r} is no list. Give one number per part, for example weights=[3, 1]."

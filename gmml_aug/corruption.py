@@ -280,9 +280,10 @@ class Corruption(ABC):
         call_checks.check_plan(plan, self.program)
         number = checks.check_integer("explain", "image", image, -len(plan), len(plan) - 1) % len(plan)
         size = plan.shape[1:]
-        if not isinstance(pixel, Sequence) or len(pixel) != len(size):
+        at = checks.plain(pixel)
+        if not isinstance(at, Sequence) or len(at) != len(size):
             raise ValueError(f"explain: pixel={pixel!r} for {len(size)} spatial axes. Give one integer for each.")
-        place = [checks.check_integer("explain", "pixel", at, 0, length - 1) for at, length in zip(pixel, size, strict=True)]
+        place = [checks.check_integer("explain", "pixel", one, 0, length - 1) for one, length in zip(at, size, strict=True)]
         return explain(self.program, plan[number], place)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmml_aug.chance import draw_keys, stream, to_uniform, words
-from gmml_aug.checks import check_integer, check_number
+from gmml_aug.checks import check_integer, check_number, plain
 from gmml_aug.values import Values, known_statistics
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -62,7 +62,8 @@ def patch_mask(
     dims = mask.ndim - 2
     if not 1 <= dims <= 3 or mask.shape[1] != 1 or min(mask.shape) < 1:
         raise ValueError(f"patch_mask: the mask has shape {tuple(mask.shape)}. Give (B, 1, *S) with 1 to 3 spatial axes.")
-    patch = list(patch_size) if isinstance(patch_size, Sequence) else [patch_size] * dims
+    given = plain(patch_size)
+    patch = list(given) if isinstance(given, Sequence) else [given] * dims
     if len(patch) != dims:
         raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims}.")
     patch = [check_integer("patch_mask", "patch_size", side, 1) for side in patch]

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
 from gmml_aug.adapters.loops import check_corruption
 from gmml_aug.chance import draw_keys, keys, mix, mix_int
@@ -36,6 +36,10 @@ class CollateCorrupt:
         corrupt: what happens to the images.
         seed: any integer, one a run.
         index: the field that holds the number of the image in its data set.
+        visit: for samplers that give an index more than once in an epoch (repeated augmentation, sampling with replacement): the
+            field that holds which time it is, `gmml_aug.keys`' ``visit``; or True to count here: then chance follows also from the
+            rank, the number of the batch since `set_epoch` and the place in it, whatever the number of workers, and an epoch
+            cannot be entered in its middle. By default the same index is corrupted alike throughout an epoch, donors aside.
         image: the field that holds the image.
         fields: the names of the fields of samples that are tuples or lists; those of dicts and named tuples have names.
         collate: makes a batch of a list of samples, in the samples' structure.
@@ -56,6 +60,7 @@ class CollateCorrupt:
         *,
         seed: int = 0,
         index: str | None = None,
+        visit: str | bool = False,
         image: str = "image",
         fields: Sequence[str] = ("image", "label"),
         collate: Callable[[list[Any]], Any] = default_collate,
@@ -68,13 +73,19 @@ class CollateCorrupt:
             raise TypeError(
                 f"CollateCorrupt: fields={fields!r} is no list. Give one name per field, for example ('image', 'label')."
             )
-        self.index, self.image, self.fields, self.collate = index, image, tuple(fields), collate
-        # shared memory: workers that live longer than an epoch are told of the next one
-        self._epoch = torch.full((), _UNSET, dtype=torch.int64).share_memory_()
+        if visit and index is None:
+            raise ValueError(
+                f"CollateCorrupt: visit={visit!r} without index=, where every sample has chance of its own. Leave it out."
+            )
+        self.index, self.visit, self.image, self.fields, self.collate = index, visit, image, tuple(fields), collate
+        # shared memory: workers that live longer than an epoch are told of the next one; how often an epoch was set, and which
+        self._epoch = torch.tensor([0, _UNSET]).share_memory_()
+        self._batches = (0, 0)  # when an epoch was set, and the batches that this process has made since
 
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch whose batches come next; call it before the DataLoader is iterated."""
-        self._epoch.fill_(check_integer("CollateCorrupt", "epoch", epoch))
+        named = check_integer("CollateCorrupt", "epoch", epoch, 1 - (1 << 63), (1 << 63) - 1)
+        self._epoch.copy_(torch.tensor([int(self._epoch[0]) + 1, named]))
 
     def __call__(self, samples: list[Any]) -> dict[str, Any]:
         """Make a batch of samples and corrupt it."""
@@ -104,17 +115,27 @@ class CollateCorrupt:
             drawn = draw_keys(clean.shape[0], clean.device, None)
             # processes that were seeded alike must not corrupt alike
             return mix(drawn + mix_int(mix_int(self.seed) + self.rank))
-        if self.index not in batch:
-            raise ValueError(
-                f"CollateCorrupt: index={self.index!r} is not among the fields of a sample: {', '.join(map(str, batch))}. Have the "
-                "data set give the number of each image, or leave index out."
-            )
-        epoch = int(self._epoch)
+        for name, field in (("index", self.index), ("visit", self.visit)):
+            if isinstance(field, str) and field not in batch:
+                raise ValueError(
+                    f"CollateCorrupt: {name}={field!r} is not among the fields of a sample: {', '.join(map(str, batch))}. Have the "
+                    f"data set give the number of each {'image' if name == 'index' else 'visit'}, or leave {name} out."
+                )
+        times, epoch = self._epoch.tolist()
         if epoch == _UNSET:
             raise ValueError(
                 "CollateCorrupt: with index= every epoch would be corrupted alike. Call set_epoch(epoch) before each epoch."
             )
-        return keys(self.seed, epoch, batch[self.index], device=clean.device)
+        visit: Any = batch[self.visit] if isinstance(self.visit, str) else self._places(times, len(clean)) if self.visit else 0
+        return keys(self.seed, epoch, batch[self.index], visit=visit, device=clean.device)
+
+    def _places(self, times: int, count: int) -> Tensor:
+        """(count,) int64: rank, number of the batch and place in it; a DataLoader gives each batch to the next worker in turn."""
+        batches = self._batches[1] if self._batches[0] == times else 0
+        self._batches = times, batches + 1
+        worker = get_worker_info()
+        number = batches if worker is None else batches * worker.num_workers + worker.id
+        return torch.arange(1, count + 1) + (number << 20) + (self.rank << 50)
 
     def _named(self, batch: Any) -> dict[str, Any]:
         if isinstance(batch, Tensor):

@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor
 
 from gmml_aug.chance import Chance
-from gmml_aug.checks import check_number, check_pair
+from gmml_aug.checks import check_number, check_pair, plain
 from gmml_aug.colours import recolour
 from gmml_aug.fields import as_code, keep
 from gmml_aug.fills.base import Fill
@@ -115,6 +115,7 @@ class Jitter(Fill):
 
 def _strength(name: str, value: object, low: float, high: float) -> Strength:
     """One number, from 0, or a pair within low to high."""
+    value = plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return check_pair("Jitter", name, value, low, high)
     return check_number("Jitter", name, value, 0.0, high)

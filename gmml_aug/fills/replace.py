@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import Chance
-from gmml_aug.checks import check_number, check_pair
+from gmml_aug.checks import check_number, check_pair, plain
 from gmml_aug.fields import as_code, keep, keep_range
 from gmml_aug.fills.base import Fill
 from gmml_aug.ops import Colour, Operation, Take
@@ -60,8 +60,15 @@ class Constant(Fill):
     __repr__ = as_code
 
     def __post_init__(self) -> None:
-        keep_range(self, "value", check_pair("Constant", "value", self.value))
+        value = plain(self.value)
+        if isinstance(value, list | tuple) and len(value) > 2:
+            raise ValueError(
+                f"Constant: value={value} has {len(value)} entries. Give one number or a pair (low, high); one value a channel "
+                "is colour=, for example Constant(colour=(0.485, 0.456, 0.406))."
+            )
+        keep_range(self, "value", check_pair("Constant", "value", value))
         if self.colour is not None:
+            keep(self, "colour", plain(self.colour))
             if not isinstance(self.colour, Sequence) or isinstance(self.colour, str) or not self.colour:
                 raise TypeError(f"Constant: colour={self.colour!r} is no list of numbers. Give one for each channel.")
             if self.value != 0.0:

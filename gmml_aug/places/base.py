@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import high_half, scale
-from gmml_aug.checks import check_integer
+from gmml_aug.checks import check_integer, plain
 
 Range = float | tuple[float, float]
 
@@ -124,7 +124,8 @@ def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
 
 def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     """Distinct axes of the images, not all of them, ascending."""
-    axes = (shared,) if isinstance(shared, int) else shared
+    axes = plain(shared)
+    axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, tuple | list):
         raise TypeError(f"{who}: shared={shared!r} is no tuple of axes. Give for example shared=(0,).")
     found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
@@ -138,6 +139,7 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
 
 def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
     """Pixels along the edge of a cell: one number, or one an axis; equal ones are one number."""
+    value = plain(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return check_integer(who, name, value, 1)
     edges = tuple(check_integer(who, name, edge, 1) for edge in value)

@@ -232,3 +232,68 @@ def test_two_processes_corrupt_differently_and_alike_after_a_resume(tmp_path: Pa
     assert distinct(torch.cat([earlier["mask"], *(seen["mask"] for seen in ranks)])) == COUNT + COUNT // 2
     plain = [torch.load(tmp_path / f"plain-{rank}.pt") for rank in range(2)]
     assert distinct(torch.cat(plain)) == 2 * COUNT
+
+
+class Repeats(Dataset[tuple[Tensor, int, int]]):
+    """An image that is seen again and again, with the number of the visit."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
+        return torch.zeros(3, 16, 16), 7, place // 2
+
+
+def test_an_index_that_comes_again_has_a_mask_of_its_own_where_visits_are_told() -> None:
+    fields = ("image", "index", "visit")
+    found = {}
+    for visit in (False, "visit", True):
+        collate = ga.CollateCorrupt(NOISE, index="index", visit=visit, fields=fields)
+        for epoch in (0, 1):
+            collate.set_epoch(epoch)
+            found[visit, epoch] = one_epoch(DataLoader(Repeats(), batch_size=3, collate_fn=collate))["mask"]
+        collate.set_epoch(0)
+        again = one_epoch(DataLoader(Repeats(), batch_size=3, collate_fn=collate))["mask"]
+        assert torch.equal(again, found[visit, 0])  # an epoch repeats itself
+    assert [distinct(found[visit, 0]) for visit in (False, "visit", True)] == [1, COUNT // 2, COUNT]
+    assert torch.equal(found["visit", 0][0], found[False, 0][0])  # visit 0 is the mask without
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_visits_that_are_counted_do_not_depend_on_the_number_of_workers(workers: int) -> None:
+    masks = []
+    for number in (0, workers):
+        collate = ga.CollateCorrupt(NOISE, index="index", visit=True, fields=("image", "index", "visit"))
+        loader = DataLoader(
+            Repeats(),
+            batch_size=2,
+            collate_fn=collate,
+            num_workers=number,
+            persistent_workers=number > 0,
+            prefetch_factor=number or None,
+        )
+        for epoch in (0, 0, 1):
+            collate.set_epoch(epoch)
+            masks.append(one_epoch(loader)["mask"])
+    assert all(torch.equal(one, other) for one, other in zip(masks[:3], masks[3:], strict=True))
+    assert torch.equal(masks[0], masks[1])
+    assert distinct(torch.cat(masks)) == 2 * COUNT
+    ranks = [ga.CollateCorrupt(NOISE, index="index", visit=True, fields=("image", "index"), rank=rank) for rank in (0, 1)]
+    each = []
+    for collate in ranks:
+        collate.set_epoch(0)
+        each.append(collate([(torch.zeros(3, 16, 16), 7)])["mask"])
+    assert not torch.equal(*each)
+
+
+def test_visits_that_cannot_be_told_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"CollateCorrupt: visit=True without index=.*Leave it out"):
+        ga.CollateCorrupt(NOISE, visit=True)
+    collate = ga.CollateCorrupt(NOISE, index="index", visit="visit", fields=("image", "index"))
+    collate.set_epoch(0)
+    with pytest.raises(ValueError, match=r"CollateCorrupt: visit='visit' is not among the fields.*number of each visit"):
+        collate([(torch.zeros(3, 16, 16), 7)])
+    files = ga.CollateCorrupt(NOISE, index="index", fields=("image", "index"))
+    files.set_epoch(0)
+    with pytest.raises(TypeError, match=r"keys: index is \('a.png',\).*integer number of each image"):
+        files([(torch.zeros(3, 16, 16), "a.png")])

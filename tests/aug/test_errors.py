@@ -136,6 +136,23 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"keys: .*\(2, 3\).*one integer per",
     ),
+    "keys of nothing": (lambda: ga.keys(0, 0, None), TypeError, r"keys: index is None.*Give the integer"),  # type: ignore[arg-type]
+    "keys of a generator": (lambda: ga.keys(0, 0, (n for n in range(3))), TypeError, r"keys: index is <gen.*a list"),  # type: ignore[arg-type]
+    "keys of a set": (lambda: ga.keys(0, 0, {1, 2}), TypeError, r"keys: index is \{1, 2\}.*a list"),  # type: ignore[arg-type]
+    "keys of names": (lambda: ga.keys(0, 0, ["a"]), TypeError, r"keys: index is \['a'\], no list of integers.*Give the"),  # type: ignore[list-item]
+    "keys of a word": (lambda: ga.keys(0, 0, "12"), TypeError, r"keys: index is '12'.*a list"),  # type: ignore[arg-type]
+    "keys beyond 64 bits": (lambda: ga.keys(0, 0, [1 << 63]), TypeError, r"keys: index is .*up to 64 bits.*Give the"),
+    "keys of no image": (lambda: ga.keys(0, 0, []), ValueError, r"keys: index is empty.*skip empty batches"),
+    "too few visits": (lambda: ga.keys(0, 0, [1, 2], visit=[0]), ValueError, r"keys: 1 visits for 2 indices.*Give one for each"),
+    "visits of floats": (lambda: ga.keys(0, 0, [1], visit=0.5), TypeError, r"keys: visit=0.5 is not an integer"),  # type: ignore[arg-type]
+    "a ratio in a table": (lambda: ga.Boxes(ratio=torch.rand(2, 2)), TypeError, r"Boxes: ratio=\[.*\] is not a number"),  # type: ignore[arg-type]
+    "a share of several": (
+        lambda: ga.InBoxes(HALF, ga.Zeros(), p=torch.rand(2)),
+        TypeError,
+        r"InBoxes: p is Tensor torch.float32 of",
+    ),  # type: ignore[arg-type]
+    "a count of floats": (lambda: ga.Boxes(count=torch.rand(2)), TypeError, r"Boxes: count=.* is not an integer"),  # type: ignore[arg-type]
+    "constant of three": (lambda: ga.Constant(value=torch.rand(3)), ValueError, r"Constant: value=.*3 entries.*colour=\(0"),  # type: ignore[arg-type]
     "keys of one number": (lambda: ga.keys(0, 0, torch.tensor(3)), ValueError, r"keys: .*\(\).*shape \(B,\)"),
 }
 

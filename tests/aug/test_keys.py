@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+from collections.abc import Callable
+from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given
@@ -259,3 +262,25 @@ def test_plans_are_those_recorded(name: str, device: torch.device) -> None:
     floats = [leaf for leaf in leaves(plan) if leaf.is_floating_point()]
     found = torch.cat([leaf.flatten() for leaf in floats]).cpu() if floats else torch.zeros(0)
     torch.testing.assert_close(found, torch.tensor(sigmas), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("integer", [int, numpy.int8, numpy.uint8, numpy.int32, numpy.int64, numpy.uint64, torch.tensor])
+def test_any_integer_type_gives_the_key_of_that_number(integer: Callable[[int], Any]) -> None:
+    wanted = ga.keys(3, 5, [7, 9], visit=2)
+    assert torch.equal(ga.keys(integer(3), integer(5), [7, 9], visit=integer(2)), wanted)
+    if integer is not torch.tensor:
+        numbers = [integer(7), integer(9)]
+        assert torch.equal(ga.keys(3, 5, numbers, visit=2), wanted)
+        if integer is not int:
+            assert torch.equal(ga.keys(3, 5, numpy.array(numbers), visit=numpy.array([2, 2])), wanted)
+
+
+def test_another_visit_is_another_key_and_the_first_one_is_the_key_without() -> None:
+    index = torch.arange(50)
+    plain = ga.keys(1, 2, index)
+    assert torch.equal(ga.keys(1, 2, index, visit=0), plain)
+    assert torch.equal(ga.keys(1, 2, index, visit=torch.zeros(50, dtype=torch.int32)), plain)
+    each = torch.cat([ga.keys(1, 2, index, visit=visit) for visit in (-1, 0, 1, 2, 1 << 40)])
+    assert len(each.unique()) == 250
+    mixed = ga.keys(1, 2, [7, 7, 7], visit=[0, 1, 2])
+    assert mixed.tolist() == [int(ga.keys(1, 2, [7], visit=visit)) for visit in range(3)]
