@@ -22,12 +22,11 @@ from gmml_aug.fills.colour import Grey, Jitter
 from gmml_aug.fills.noise import Noise
 from gmml_aug.fills.replace import Alien, Constant, Mean, Shuffle, Zeros
 from gmml_aug.functional import patch_mask
-from gmml_aug.ops import register_operation
+from gmml_aug.ops import Scene, register_operation
 from gmml_aug.places.base import Place
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.places.grid import Blocks, Cells
 from gmml_aug.plan import Plan
-from gmml_aug.scene import Scene
 
 __all__ = [
     "Alien",

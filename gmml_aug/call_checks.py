@@ -13,36 +13,46 @@ from gmml_aug.backends.call import Maps, Request
 from gmml_aug.places.base import Place, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
+from gmml_aug.tensors import check_kind, followed, overlap
 from gmml_aug.values import NORMALISED, Values
 
 _SHAPES = 64  # that a program remembers to have been checked for
 
 
-def check_images(images: Tensor, program: Program) -> None:
-    """Images that this program can work on."""
+def check_images(images: Tensor, program: Program) -> Tensor:
+    """Images that this program can work on, as a plain tensor."""
     if not isinstance(images, Tensor):
         raise TypeError(
             f"gmml_aug: images must be a tensor (B, C, *S), but {type(images).__name__} came. Stack them: torch.stack(list)."
         )
+    images = check_kind("images", images)
     checks.check_dtype(images)
     checks.check_shape(images.shape, program.dims)
     program.check_channels(images.shape[1])
+    return images
 
 
 def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Maps:
     """The maps of a call, checked against its images."""
-    for name, one in (("allowed", allowed), ("forced", forced)):
-        if one is not None:
-            checks.check_map(name, one, images)
-    return Maps(allowed, forced)
+    given = (("allowed", allowed), ("forced", forced))
+    return Maps(*(None if one is None else checks.check_map(name, one, images) for name, one in given))
 
 
-def check_donors(images: Tensor, donors: Tensor | None) -> int | None:
-    """The number of images in the bank, None without one."""
+def check_donors(images: Tensor, donors: Tensor | None) -> tuple[Tensor, int | None]:
+    """Where aliens come from, and the number of images in a bank: the batch itself, under whatever name, is none."""
     if donors is None or donors is images:
-        return None
-    checks.check_donors(donors, images)
-    return donors.shape[0]
+        return images, None
+    donors = checks.check_donors(donors, images)
+    if not overlap(donors, images):
+        return donors, donors.shape[0]
+    same = donors.data_ptr() == images.data_ptr() and donors.shape == images.shape
+    if same and all(s == t for s, t, n in zip(donors.stride(), images.stride(), images.shape, strict=True) if n > 1):
+        return images, None
+    raise ValueError(
+        f"gmml_aug: donors of shape {tuple(donors.shape)} share memory with the images, but are not the same ones: an image could "
+        "be its own donor. Give other images; or leave donors out, which takes them from the batch. For a part of a batch with "
+        "donors from all of it: plan = corrupt.sample(batch.shape), corrupt.apply(batch[i:j], plan[i:j], donors=batch)."
+    )
 
 
 def check_sampling(
@@ -70,7 +80,7 @@ def check_sampling(
     else:
         where = generator.device if isinstance(generator, torch.Generator) else torch.get_default_device()
     if keys is not None:
-        checks.check_keys(keys, batch, where)
+        keys = checks.check_keys(keys, batch, where)
     elif generator is not None:
         checks.check_generator(generator, where)
     donors, own = (batch, True) if bank is None else (bank, False)
@@ -84,14 +94,16 @@ def check_sampling(
 def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: bool) -> tuple[bool, ...]:
     """Per step, False where it cannot change images of this shape, in which all places must have room; shapes seen are kept."""
     key, kept = (shape, donors, from_batch), program.working
-    if not torch.compiler.is_compiling() and key in kept:
+    if not followed() and key in kept:
         return kept[key]
     found = tuple(step.fill.applies_to(shape, donors=donors, from_batch=from_batch) for step in program.steps)
     for place in program.places:
         if place is not None:
             place.check_size(free_size(place, shape[2:]))
     program.check_channels(shape[1])
-    if not torch.compiler.is_compiling():
+    if not followed():
+        if program.dims == 3:
+            checks.warn_of_clips(shape)
         if len(kept) >= _SHAPES:
             kept.clear()
         kept[key] = found
@@ -107,7 +119,7 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
     drawing = [place for place in program.places if getattr(place, "ratio", None) is not None]
     if not drawing:
         raise ValueError("gmml_aug: ratios= came, but no place here has a ratio. Give one a ratio, for example Boxes(ratio=0.5).")
-    if shares.device.type == "cpu" and not torch.compiler.is_compiling():
+    if shares.device.type == "cpu" and not followed():
         if not bool(((shares >= 0) & (shares <= 1)).all()):  # NaN is neither
             raise ValueError(f"gmml_aug: ratios are {shares.tolist()}. Allowed is 0 to 1, a share of the image.")
         for place in drawing:
@@ -182,13 +194,12 @@ def check_fit(plan: Plan, images: Tensor) -> None:
             f"gmml_aug: the plan is for images {wanted}, but {tuple(images.shape)} came. Sample one for them, or slice it."
         )
     checks.check_device("plan", plan.keys.device, images.device)
+    check_kind("the plan", plan.keys)
 
 
 def check_pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
     """The images that the plan's donor numbers refer to."""
-    if donors is not None:
-        checks.check_donors(donors, images)
-    found = images if donors is None else donors
+    found = images if donors is None else checks.check_donors(donors, images)
     if program.reads_donors and donors is None and plan.bank:
         raise ValueError(
             f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
@@ -221,8 +232,3 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
             'from_bytes: this corruption has values="normalised", so it does not say by what to normalise. Give the statistics '
             'where it is made, values=(mean, std), or values="unit" for 0 to 1.'
         )
-
-
-def share_memory(one: Tensor, other: Tensor) -> bool:
-    """True where writing to one may change the other."""
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

@@ -150,8 +150,18 @@ def low_half(word: Tensor) -> Tensor:
 
 
 def scale(half: Tensor, span: Tensor | int) -> Tensor:
-    """Integers uniform in 0 to ``span - 1`` from 32 random bits (bias below span / 2**32)."""
+    """Integers uniform in 0 to ``span - 1`` from 32 random bits (bias below span / 2**32); spans below 2**31."""
     return (half * span) >> 32
+
+
+def below(word: Tensor, span: int) -> Tensor:
+    """Integers uniform in 0 to ``span - 1`` from a word each: its upper 32 bits, or all 64 for a span of 2**31 to 2**46."""
+    if span < 1 << 31:
+        return scale(high_half(word), span)
+    found = torch.zeros_like(word)
+    for shift in (0, 16, 32, 48):  # a product of 64 and 46 bits, 16 bits at a time
+        found = (((word >> shift) & 0xFFFF) * span + found) >> 16
+    return found
 
 
 @cache
@@ -220,7 +230,7 @@ class Chance:
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """(B, *shape) int64, uniform from low to high, both included."""
-        return (low + scale(high_half(self.words(math.prod(shape))), high - low + 1)).reshape(-1, *shape)
+        return (low + below(self.words(math.prod(shape)), high - low + 1)).reshape(-1, *shape)
 
     def donor(self) -> Tensor:
         """(B,) int64: the number of another image of the batch, or of any image of a bank."""

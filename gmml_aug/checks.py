@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from gmml_aug.tensors import check_kind, repeats_itself
+
 Number = TypeVar("Number", int, float)
 
+_MOST_PIXELS = 1 << 45  # of an image: what draws of 64 bits reach exactly
+_CLIPS = (
+    "If these are clips (B, T, C, H, W), give images.transpose(1, 2) for boxes in space and time, or images.flatten(0, 1) for "
+    "frames apart"
+)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -85,51 +93,99 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     got = tuple(length if isinstance(length, int | torch.SymInt) else length.__index__() for length in got)
     if len(got) != dims + 2:
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
-        mend = f"or, if these are {len(got) - 2}-D data, say Boxes(dims={len(got) - 2})" if 3 <= len(got) <= 5 else "or fold axes"
+        missing = dims + 2 - len(got)
+        if missing == 1:
+            mend = "Add the missing axis: one image is images[None], images without channels are images[:, None]"
+        elif missing == 2:
+            mend = "Add the missing axes: one image without channels is images[None, None]"
+        else:
+            mend = "Give (B, C, *S)" if missing > 0 else f"Fold axes into the batch: images.flatten(0, {-missing})"
+        if 3 <= len(got) <= 5:
+            mend += f"; or, if these are {len(got) - 2}-D data (B, C, *S), say Boxes(dims={len(got) - 2})"
+        if like_clips(got):
+            mend += f". {_CLIPS}"
         raise ValueError(
-            f"gmml_aug: images of shape {got} came, but this corruption works on {dims} spatial axes: (B, C, {axes}). "
-            f"Add the missing axis (one image is images[None]) {mend}."
+            f"gmml_aug: images of shape {got} came, but this corruption works on {dims} spatial axes: (B, C, {axes}). {mend}."
+        )
+    if any(length >= 1 << 31 for length in got) or math.prod(got[2:]) >= _MOST_PIXELS:
+        raise ValueError(
+            f"gmml_aug: images of shape {got} came. Plans hold sides below 2**31 and images below 2**45 pixels. Give tiles of them."
         )
     if any(length < 1 for length in got):  # not min(): torch 2.6 cannot trace it over symbolic lengths
         raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")
     return got
 
 
-def check_dtype(images: Tensor) -> None:
-    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
-    if images.dtype not in (*FLOATS, torch.uint8):
-        raise TypeError(
-            f"gmml_aug: images of {images.dtype} came. Allowed are float16, bfloat16, float32, float64 (any value range) "
-            "and uint8 (0 to 255); convert with images.float() or images.to(torch.uint8)."
+def like_clips(shape: Sequence[int]) -> bool:
+    """True for what is hardly anything but clips (B, T, C, H, W): three "frames" of more than three "channels"."""
+    return len(shape) == 5 and shape[2] == 3 and shape[1] not in (1, 3) and min(shape[3:]) > 3
+
+
+def warn_of_clips(shape: Sequence[int]) -> None:
+    """Say that the axes look exchanged; nothing else tells."""
+    if like_clips(shape):
+        warnings.warn(
+            f"gmml_aug: images of shape {tuple(shape)} are taken for volumes of depth 3 and {shape[1]} channels. {_CLIPS}. If they "
+            "are such volumes, ignore this warning.",
+            stacklevel=7,
         )
 
 
-def check_donors(donors: Tensor, images: Tensor) -> None:
+def check_dtype(images: Tensor) -> None:
+    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
+    kind = images.dtype
+    if kind in (*FLOATS, torch.uint8):
+        return
+    if kind.is_complex:
+        mend = "torch.cat([images.real, images.imag], dim=1), which makes channels of the two parts"
+    elif images.is_quantized:
+        mend = "images.dequantize()"
+    elif kind == torch.bool:
+        mend = 'images.float(), which is 0 and 1: say values="unit"'
+    else:
+        wide = not kind.is_floating_point and kind.itemsize > 2
+        mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
+        mend += "; say by values=(mean, std) what they are, since noise and zeros are those of normalised images otherwise"
+    raise TypeError(
+        f"gmml_aug: images of {kind} came. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
+        f"convert with {mend}."
+    )
+
+
+def check_donors(donors: Tensor, images: Tensor) -> Tensor:
     """Images of the same kind as the batch."""
     if not isinstance(donors, Tensor):
         raise TypeError(f"gmml_aug: donors must be a tensor (N, C, *S), but {type(donors).__name__} came.")
+    donors = check_kind("donors", donors)
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
             f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
             "least one image of the same dtype, channels and size."
         )
     check_device("donors", donors.device, images.device)
+    return donors
 
 
 def check_out(out: Tensor, images: Tensor) -> None:
     """A buffer like the batch, with memory of its own for every pixel."""
     if not isinstance(out, Tensor):
         raise TypeError(f"gmml_aug: out must be a tensor, but {type(out).__name__} came.")
+    check_kind("out", out)
     if out.dtype != images.dtype or out.shape != images.shape:
         raise ValueError(
             f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
             "buffer like them: torch.empty_like(images)."
         )
-    if any(stride == 0 and length > 1 for stride, length in zip(out.stride(), out.shape, strict=True)):
-        raise ValueError(
-            "gmml_aug: out repeats the same memory (an expanded tensor). Give a buffer of its own: torch.empty_like(images)."
-        )
     check_device("buffer given as out", out.device, images.device)
+    wrong = ""
+    if repeats_itself(out):
+        wrong = "repeats the same memory (an expanded tensor, or rows that overlap)"
+    elif torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
+        wrong = "requires gradients and is a leaf, which torch does not let anybody write to"
+    elif out.is_neg():
+        wrong = "has a negative bit (the imaginary part of a conjugate)"
+    if wrong:
+        raise ValueError(f"gmml_aug: out {wrong}. Give a buffer of its own: torch.empty_like(images).")
 
 
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
@@ -140,7 +196,7 @@ def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
     if keys.shape != (batch,):
         raise ValueError(f"gmml_aug: keys have shape {tuple(keys.shape)}, but the batch holds {batch} images. Give one per image.")
     check_device("keys", keys.device, device)
-    return keys
+    return check_kind("keys", keys)
 
 
 def check_generator(generator: object, device: torch.device) -> None:
@@ -153,11 +209,12 @@ def check_generator(generator: object, device: torch.device) -> None:
     check_device("generator", generator.device, device)
 
 
-def check_map(name: str, bound: object, images: Tensor) -> None:
+def check_map(name: str, bound: object, images: Tensor) -> Tensor:
     """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
     if not isinstance(bound, Tensor) or bound.dtype != torch.bool:
         came = bound.dtype if isinstance(bound, Tensor) else type(bound).__name__
         raise TypeError(f"gmml_aug: {name} must be a bool tensor, but {came} came. Give for example {name}=map > 0.5.")
+    bound = check_kind(name, bound)
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
         raise ValueError(
@@ -165,6 +222,7 @@ def check_map(name: str, bound: object, images: Tensor) -> None:
             "the batch. One map for all channels: unsqueeze what is missing."
         )
     check_device(name, bound.device, images.device)
+    return bound
 
 
 def check_device(what: str, got: torch.device, wanted: torch.device) -> None:

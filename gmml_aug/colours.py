@@ -11,18 +11,29 @@ import torch
 from torch import Tensor
 
 from gmml_aug.functional import column, like, luma_weights, widen
+from gmml_aug.tensors import readable
 from gmml_aug.values import Values, pixel_statistics
 
 
 def average(images: Tensor) -> Tensor:
-    """(B, C) the mean over the spatial axes, summed in float32 at least."""
+    """(B, C) the mean over the spatial axes, summed in float32 at least; NaN is left out."""
     # contiguous: sums in another order differ in the last bit, and the layout in memory should have no say
-    return images.contiguous().flatten(2).mean(2, dtype=_wide(images))
+    return _mean(images.contiguous().flatten(2), _wide(images))
 
 
 def deviation(images: Tensor, mean: Tensor) -> Tensor:
-    """(B, C) the standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 at least."""
-    return (images.contiguous().flatten(2).to(_wide(images)) - mean[:, :, None]).square().mean(2).sqrt()
+    """(B, C) the standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 at least; NaN is left out."""
+    return _mean((images.contiguous().flatten(2).to(_wide(images)) - mean[:, :, None]).square(), _wide(images)).sqrt()
+
+
+def _mean(lines: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, C) the mean of (B, C, N) numbers but NaN; NaN of nothing else."""
+    mean = lines.mean(2, dtype=dtype)
+    if not lines.is_floating_point() or (readable(lines) and not bool(mean.isnan().any())):
+        return mean
+    seen = ~lines.isnan()
+    some = lines.masked_fill(~seen, 0.0).sum(2, dtype=dtype) / seen.sum(2)
+    return torch.where(mean.isnan(), some, mean)
 
 
 def _wide(images: Tensor) -> torch.dtype:

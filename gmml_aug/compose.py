@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
@@ -86,7 +87,7 @@ class OneOf(Corruption):
                     f"OneOf: weights={self.weights!r} is no list. Give one number per part, for example weights=[3, 1]."
                 )
             weights = tuple(check_number("OneOf", "weights", weight, 0.0) for weight in self.weights)
-            if len(weights) != len(self.parts) or sum(weights) <= 0.0:
+            if len(weights) != len(self.parts) or max(weights, default=0.0) <= 0.0:
                 raise ValueError(
                     f"OneOf: weights={weights} for {len(self.parts)} parts. Give one number per part, 0 or more, not all 0."
                 )
@@ -95,7 +96,9 @@ class OneOf(Corruption):
 
     def build(self, program: Builder, at: Scope) -> None:
         """The parts, each behind a gate of one common draw."""
-        weights = self.weights or (1.0,) * len(self.parts)
+        weights: Sequence[float] = self.weights or (1.0,) * len(self.parts)
+        if math.isinf(sum(weights)):
+            weights = [weight / max(weights) for weight in weights]
         ends = [end / sum(weights) for end in accumulate(weights)]
         ends[-1] = 1.0
         draw = program.gate()

@@ -23,6 +23,7 @@ from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
 from gmml_aug.plan import Plan
 from gmml_aug.program import Builder, Program, Scope
+from gmml_aug.tensors import overlap
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -147,10 +148,11 @@ class Corruption(ABC):
     def _run(
         self, images: Tensor, dtype: torch.dtype | None, chance: dict[str, Any], given: Given, out: Tensor | None, backend: Choice
     ) -> Painted:
-        call_checks.check_images(images, self.program)
+        own = given[0] is images
+        images = call_checks.check_images(images, self.program)
         maps = call_checks.check_maps(images, *given[1:])
-        bank = call_checks.check_donors(images, given[0])
-        batch = Batch(images, images if given[0] is None else given[0], maps, out, dtype or images.dtype)
+        donors, bank = call_checks.check_donors(images, None if own else given[0])
+        batch = Batch(images, donors, maps, out, dtype or images.dtype)
         painter = self._painter(batch, backend)
         return self._paint(painter, batch, self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance))
 
@@ -221,11 +223,12 @@ class Corruption(ABC):
             ValueError: images, donors or a plan that do not fit each other.
         """
         program = self.program
-        call_checks.check_images(images, program)
+        own = donors is images
+        images = call_checks.check_images(images, program)
         call_checks.check_plan(plan, program)
         call_checks.check_fit(plan, images)
         maps = call_checks.check_maps(images, allowed, forced)
-        pool = call_checks.check_pool(plan, program, images, donors)
+        pool = call_checks.check_pool(plan, program, images, None if own else donors)
         batch = Batch(images, pool, maps, out, images.dtype)
         done = self._paint(self._painter(batch, backend), batch, plan)
         return Corrupted(done.images, done.mask)
@@ -241,11 +244,11 @@ class Corruption(ABC):
         """What a backend makes; it never writes to memory that it reads."""
         images, pool, out = batch.images, batch.donors, batch.out
         if out is not None:
-            if call_checks.share_memory(out, images):
+            if overlap(out, images):
                 batch = batch._replace(images=images.clone())
             if pool is images:
                 batch = batch._replace(donors=batch.images)
-            elif self.program.reads_donors and call_checks.share_memory(out, pool):
+            elif self.program.reads_donors and overlap(out, pool):
                 batch = batch._replace(donors=pool.clone())
         return painter.paint(self.program, batch, plan)
 

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from gmml_aug.chance import draw_keys, stream, to_uniform, words
 from gmml_aug.checks import check_integer, check_number, plain
+from gmml_aug.tensors import followed
 from gmml_aug.values import Values, known_statistics
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _RATIOS = -2  # stream of `spread_ratios`; a corruption numbers its own from 0
+_BITS = 31  # of a threshold
 _FAINT = 1e-8  # weight of a tap: half of those of a wide kernel on a small sigma
 
 
@@ -49,8 +51,8 @@ def patch_mask(
         form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``:
             (B, N) bool in reading order, as transformers' ``bool_masked_pos`` wants it; ``"index"``: the pair (kept, masked) of
             (B, K) and (B, N - K) int64, numbers of patches in reading order, as models that drop tokens want them; a GPU waits.
-        threshold: the share from which on a patch counts as corrupted in all forms but the first, above 0; 1.0 asks for all
-            of its pixels.
+        threshold: in all forms but the first a patch counts as corrupted if at least this share of its pixels is, above 0; 1.0:
+            if all of them are.
 
     Raises:
         TypeError: ``mask`` is not a bool tensor.
@@ -70,19 +72,18 @@ def patch_mask(
     if form not in ("share", "bool", "flat", "index"):
         raise ValueError(f"patch_mask: form={form!r} is unknown. Allowed are 'share', 'bool', 'flat', 'index'.")
     check_number("patch_mask", "threshold", threshold, 1e-9, 1.0)
-    count = mask[:, 0].to(torch.float32)
-    for axis, side in enumerate(patch, start=1):  # whole numbers below 2**24 an axis: exact in float32
+    count = mask[:, 0].to(torch.int32)
+    for axis, side in enumerate(patch, start=1):
         length = count.shape[axis]
         padded = F.pad(count, [0, 0] * (dims - axis) + [0, -length % side])
         count = padded.unflatten(axis, (-1, side)).sum(axis + 1)
-    area = torch.ones((), dtype=torch.float32, device=mask.device)
+    area = torch.ones((), dtype=torch.int64, device=mask.device)
     for axis, side in enumerate(patch, start=1):
         left = torch.arange(count.shape[axis], device=mask.device) * side
         area = area[..., None] * (mask.shape[axis + 1] - left).clamp(max=side)
-    share = count / area
     if form == "share":
-        return share
-    chosen = share >= threshold - 1e-6
+        return count / area
+    chosen = (count << _BITS) >= area * int(threshold * (1 << _BITS))  # integers: not one pixel more or less of any patch
     if form == "bool":
         return chosen
     flat = chosen.flatten(1)
@@ -186,7 +187,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -
     """
     now = widen(images)
     taps = gaussian_taps(sigma, kernel, largest).to(now.dtype)
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
+    if images.device.type != "cpu" or followed():
         return like(_convolve(now, [column(weight, now.ndim) for weight in taps.unbind(1)], guarded=True), images)
     blurred = torch.empty_like(now)
     heard = (taps > 0).sum(1)

@@ -1,4 +1,4 @@
-"""What happens to a group of pixels, in the few words that every backend knows.
+"""What happens to a group of pixels, in the few words that every backend knows, and what a fill sees when it makes its own.
 
 A fill lowers to one of five operations, or stands for itself: then its own `pixels` are asked for. An operation says what is done
 and by which law its numbers are drawn; the numbers themselves, one row an image, stand in the plan. Backends carry operations out
@@ -9,9 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from gmml_aug.scene import Scene, Tensors
+from torch import Tensor
+
+from gmml_aug.values import Values
+
+Tensors = tuple[Tensor, ...]
+
+
+class Scene(NamedTuple):
+    """What a fill sees when it makes its pixels; read it, never write to it.
+
+    Attributes:
+        now: (B, C, *S) as the earlier steps left them.
+        clean: (B, C, *S) as they came.
+        donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
+        mask: (B, 1, *S) bool: pixels are used only here.
+        values: the value range, see `gmml_aug.Chain`.
+    """
+
+    now: Tensor
+    clean: Tensor
+    donors: Tensor
+    mask: Tensor
+    values: Values
+
 
 Pixels = Callable[[Any, Scene, Tensors], Any]
 BackendName = Literal["reference", "cpu", "triton"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from gmml_aug.scene import Tensors
+from gmml_aug.ops import Tensors
 
 _FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose plan it is; the last one is written
 

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from gmml_aug.chance import Chance
 from gmml_aug.fields import settings
-from gmml_aug.ops import Operation
+from gmml_aug.ops import Operation, Tensors
 from gmml_aug.places.base import Place
-from gmml_aug.scene import Tensors
 from gmml_aug.values import Values
 
 _MOST_STEPS = 255  # `kinds` numbers them in a byte

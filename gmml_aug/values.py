@@ -48,6 +48,15 @@ def pixel_statistics(images: Tensor, values: Values) -> Statistics:
     return per_channel(values, channels)
 
 
+def noise_statistics(images: Tensor, values: Values) -> Statistics:
+    """`pixel_statistics` for uniform noise: in half precision pixels of ``"unit"`` are scaled so that none is rounded up to 1."""
+    mean, std = pixel_statistics(images, values)
+    if values != "unit" or images.dtype not in (torch.float16, torch.bfloat16):
+        return mean, std
+    step = torch.finfo(images.dtype).eps  # of the numbers from 1 on; below 1 they are half as far apart
+    return mean, (1.0 / (1.0 - step / 4),) * len(std)
+
+
 def byte_scales(values: Values, channels: int) -> Statistics:
     """Per channel, the scale and the shift of ``b * scale + shift``."""
     means, stds = per_channel(((0.0,), (1.0,)) if isinstance(values, str) else values, channels)

@@ -15,10 +15,12 @@ import torch
 from gmml_aug.backends.call import Batch, Painted, Request
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
+from gmml_aug.tensors import followed
 
 Name = Literal["reference", "cpu", "triton"]
 Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
 
+_FOLLOWED = "compiled code, traces, function transforms and forward-mode derivatives cannot look into it"
 _NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
 _LOADED: dict[Name, Backend] = {}
@@ -71,13 +73,13 @@ def choose(
     name = _NAMES.get(wanted, wanted)
     if name == "auto":
         fast: Name | None = "triton" if device.type == "cuda" else "cpu" if device.type == "cpu" else None
-        if fast is not None:
+        if fast is not None and not followed():
             backend = backend_of(fast)
             if backend.can(program, shape, dtype, device, gradient=gradient) is None:
                 return backend
         name = wanted = "reference"
     backend = backend_of(cast(Name, name))
-    reason = backend.can(program, shape, dtype, device, gradient=gradient)
+    reason = _FOLLOWED if name != "reference" and followed() else backend.can(program, shape, dtype, device, gradient=gradient)
     if reason is not None:
         other = "" if name == "reference" else ' Use backend="auto", or "reference".'
         raise ValueError(f'gmml_aug: backend="{wanted}" cannot do this: {reason}.{other}')

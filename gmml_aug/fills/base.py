@@ -9,9 +9,8 @@ from torch import Tensor
 
 from gmml_aug.chance import Chance
 from gmml_aug.corruption import Corruption
-from gmml_aug.ops import Operation
+from gmml_aug.ops import Operation, Scene, Tensors
 from gmml_aug.program import Builder, Scope
-from gmml_aug.scene import Scene, Tensors
 
 
 class Fill(Corruption, Operation):

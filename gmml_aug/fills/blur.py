@@ -10,14 +10,15 @@ from gmml_aug.chance import Chance
 from gmml_aug.checks import check_integer_pair, check_pair
 from gmml_aug.fields import as_code, keep_range
 from gmml_aug.fills.base import Fill
-from gmml_aug.ops import Convolve, Operation
-from gmml_aug.scene import Tensors
+from gmml_aug.ops import Convolve, Operation, Tensors
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Blur(Fill):
     """Gaussian blur with reflected borders; it also reads the current image outside its boxes.
+
+    A pixel that is NaN makes those around it NaN, as far as the kernel reaches, and no others.
 
     Args:
         sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.

@@ -13,8 +13,7 @@ from gmml_aug.checks import check_number, check_pair, plain
 from gmml_aug.colours import recolour
 from gmml_aug.fields import as_code, keep
 from gmml_aug.fills.base import Fill
-from gmml_aug.ops import Mix, Operation
-from gmml_aug.scene import Scene, Tensors
+from gmml_aug.ops import Mix, Operation, Scene, Tensors
 
 Strength = float | tuple[float, float]
 
@@ -50,8 +49,8 @@ class Jitter(Fill):
     """Colour distortion: brightness, contrast, saturation and hue, in this order, each by a factor drawn per image.
 
     The current image is changed as pixels in 0 to 1, with a clamp after every stage. Contrast is about the mean luma of the whole
-    image, also outside the boxes. Saturation and hue need three channels: of others only brightness and contrast change, and
-    nothing is marked where neither can.
+    image, also outside the boxes, NaN left out. Saturation and hue need three channels: of others only brightness and contrast
+    change, and nothing is marked where neither can.
 
     Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default they are taken to be pixels
     uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then only

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal, final
 from gmml_aug.chance import Chance
 from gmml_aug.fields import as_code
 from gmml_aug.fills.base import Fill
-from gmml_aug.ops import Draw, Operation
-from gmml_aug.scene import Tensors
+from gmml_aug.ops import Draw, Operation, Tensors
 
 
 @final
@@ -24,7 +23,7 @@ class Noise(Fill):
         distribution: None for the above, or the same one whatever the value range: ``"normal"``: the mean and the variance of the
             normalisation, N(0, 1) after it, or those of uniform noise for ``values="unit"`` and uint8; ``"uniform"``: over the
             range of the pixels, which for images normalised by unknown statistics means mean 0 and variance 1; ``"matched"``:
-            normal with the mean and the standard deviation of each channel of each clean image.
+            normal with the mean and the standard deviation of each channel of each clean image, pixels that are NaN left out.
         per: ``"channel"``, or ``"pixel"`` for one draw that all channels of a pixel share: grey noise. Normal grey noise has the
             mean (std) of the channels' means (stds) where ``values=(mean, std)`` is known; matched noise keeps each channel's own.
 

@@ -14,8 +14,7 @@ from gmml_aug.chance import Chance
 from gmml_aug.checks import check_number, check_pair, plain
 from gmml_aug.fields import as_code, keep, keep_range
 from gmml_aug.fills.base import Fill
-from gmml_aug.ops import Colour, Operation, Take
-from gmml_aug.scene import Tensors
+from gmml_aug.ops import Colour, Operation, Take, Tensors
 
 
 @final
@@ -185,7 +184,7 @@ class Shuffle(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Mean(Fill):
-    """The mean colour of each clean image.
+    """The mean colour of each clean image; pixels that are NaN are left out of it.
 
     Source:
         Ours: the easiest content to tell from the image that keeps its average. The papers have zeros (GMML 2.2 i), the mean of

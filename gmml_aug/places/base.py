@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.chance import high_half, scale
+from gmml_aug.chance import below
 from gmml_aug.checks import check_integer, plain
 
 Range = float | tuple[float, float]
@@ -109,7 +109,7 @@ class Place(ABC):
         if ratios is not None:
             return (ratios * math.prod(size)).round().long()
         least, values = whole_pixels(ratio, math.prod(size))
-        return torch.full_like(words[:, 0], least) if values == 1 else least + scale(high_half(words[:, 0]), values)
+        return torch.full_like(words[:, 0], least) if values == 1 else least + below(words[:, 0], values)
 
 
 def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:

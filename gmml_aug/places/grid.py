@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gmml_aug.chance import high_half, low_half, scale, to_uniform
+from gmml_aug.chance import below, high_half, low_half, scale, to_uniform
 from gmml_aug.checks import check_integer, check_pair
 from gmml_aug.fields import as_code, keep, keep_range
 from gmml_aug.places.base import TINY, Place, Range, check_edges, check_shared, edges_of
@@ -90,7 +90,7 @@ class Cells(Place):
         grid = _cells(self, size)
         total = math.prod(grid)
         least, values = self.amount(size)
-        count, most = least + scale(high_half(words[:, 0]), values), least + values - 1
+        count, most = least + below(words[:, 0], values), least + values - 1
         if ratios is not None:
             count, most = (ratios * total - TINY).ceil().long(), total
         most = max(most, 1)  # a list of boxes is never empty

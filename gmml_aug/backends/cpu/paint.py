@@ -18,10 +18,10 @@ from gmml_aug.backends.cpu.picture import OPERATIONS, picture
 from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.pixels import ask
 from gmml_aug.functional import like
-from gmml_aug.ops import Convolve, function_of
+from gmml_aug.ops import Convolve, Scene, function_of
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
-from gmml_aug.scene import Scene
+from gmml_aug.tensors import followed
 from gmml_aug.values import normalise
 
 _NUMBER = 1.0  # nanoseconds of work for each number of an image, more or less
@@ -35,21 +35,10 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
         return f"the compiled core works on the CPU, not on {device}"
     if gradient:
         return "the compiled core gives no gradients to the images"
-    if _watched():
+    if followed():
         return "compiled code, traces, function transforms and forward-mode derivatives cannot look into the compiled core"
     core = library()
     return core if isinstance(core, str) else _unable(program)
-
-
-def _watched() -> bool:
-    """True where torch follows what is done to tensors, which the core does behind its back."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
-    )
 
 
 def _reason(program: Program) -> str | None:
@@ -71,6 +60,8 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
     Raises:
         ValueError: a plan that does not fit the images.
     """
+    if averages(program) and batch.images.is_floating_point() and bool(batch.images.sum().isnan()):
+        return reference.paint(program, batch, plan)  # which leaves NaN out of averages
     done = torch.empty_like(batch.images, dtype=batch.dtype) if batch.out is None else batch.out
     call = _Call(program, batch, plan, done)
     first = 0
@@ -86,6 +77,15 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         return Painted(done, call.mask, call.clean)
     clean = None if call.clean is None else torch.empty_like(done).copy_(call.clean)
     return Painted(done.copy_(call.now), call.mask, clean)
+
+
+def _averages(program: Program) -> bool:
+    """True if a step asks for averages of images, in which the core has no rule for NaN."""
+    operations = [step.operation for step in program.steps]
+    return any(getattr(one, "source", "") == "mean" or getattr(one, "distribution", "") == "matched" for one in operations)
+
+
+averages = Kept(_averages)
 
 
 class _Call:

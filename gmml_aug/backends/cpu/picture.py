@@ -16,7 +16,7 @@ from gmml_aug.chance import normal_table
 from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Take
 from gmml_aug.program import Program
-from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, pixel_statistics
+from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, noise_statistics, pixel_statistics
 
 OPERATIONS: Final = (Colour, Take, Draw, Mix, Convolve)
 TYPES: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8)
@@ -129,7 +129,7 @@ def _noise(operation: Draw, like: Tensor, values: Values) -> tuple[int, float, S
     plain = not whole and values != "unit"
     kind = operation.distribution or ("normal" if plain else "uniform")
     if kind == "uniform":
-        return layout.BYTES if whole else layout.UNIFORM, 1.0, [-middle for middle in mean], std
+        return layout.BYTES if whole else layout.UNIFORM, 1.0, [-middle for middle in mean], noise_statistics(like, values)[1]
     if kind == "matched":
         return layout.MATCHED, 1.0, mean, std
     if plain and (operation.per == "channel" or values == "normalised"):

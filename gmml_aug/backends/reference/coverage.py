@@ -76,7 +76,7 @@ def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False
             dim=1,
         )
     if pixels or length <= 2 * count + 1:
-        left = torch.arange(length, device=start.device).expand(start.shape[0], length).contiguous()
+        left = torch.zeros_like(start[:, :1]) + torch.arange(length, device=start.device)  # in memory, also under vmap
         cell = torch.searchsorted(edges, left, right=True) - 1
         bits = bits.gather(2, cell[:, None].expand(-1, bits.shape[1], -1))
         return Axis(left, torch.ones_like(left), bits)

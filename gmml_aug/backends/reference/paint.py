@@ -15,10 +15,10 @@ from gmml_aug.backends.call import Batch, Maps, Painted
 from gmml_aug.backends.reference.masks import place_mask
 from gmml_aug.backends.reference.pixels import FUNCTIONS, pixels
 from gmml_aug.functional import column, like
-from gmml_aug.ops import function_of
+from gmml_aug.ops import Scene, function_of
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
-from gmml_aug.scene import Scene
+from gmml_aug.tensors import followed, vmapped
 from gmml_aug.values import normalise
 
 _GROUP_BYTES = 4 << 20  # of images at a time on the CPU: what stays in its caches
@@ -32,7 +32,7 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         return _from_bytes(program, batch, plan)
     images, donors, maps, out, _ = batch
     graph = torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad)
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or graph:
+    if images.device.type != "cpu" or followed() or graph:
         done, mask = _whole(program, images, donors, plan, maps)
         return Painted(done if out is None else out.copy_(done), mask)
     done = torch.empty_like(images) if out is None else out
@@ -135,6 +135,6 @@ def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
 def _in_format_of(images: Tensor, made: Tensor) -> Tensor:
     """``made`` in the memory format of the images: channels last if they are."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
-    if last is None or images.is_contiguous() or not images.is_contiguous(memory_format=last):
+    if last is None or vmapped() or images.is_contiguous() or not images.is_contiguous(memory_format=last):
         return made
     return made.contiguous(memory_format=last)

@@ -11,9 +11,9 @@ from torch import Tensor
 from gmml_aug.chance import mix, to_normal
 from gmml_aug.colours import average, deviation
 from gmml_aug.functional import blur_window, column, gaussian_blur, gaussian_taps, like, to_grey
-from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Pixels, Take, function_of
-from gmml_aug.scene import Scene, Tensors
-from gmml_aug.values import UNIFORM, pixel_statistics
+from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Pixels, Scene, Take, Tensors, function_of
+from gmml_aug.tensors import followed, readable
+from gmml_aug.values import UNIFORM, noise_statistics, pixel_statistics
 
 _CHANNELS_A_WORD = 4  # 16 random bits each
 _SMALL = 48 * 48  # pixels: blurred whole, many at once, since boxes would cost more calls than work
@@ -37,7 +37,7 @@ def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) ->
         TypeError: no tensor came.
         ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
     """
-    watched = () if torch.compiler.is_compiling() else (scene.now, scene.clean, scene.donors)
+    watched = () if followed() else (scene.now, scene.clean, scene.donors)
     before = [_version(one) for one in watched]
     made = cast(object, function(operation, scene, drawn))
     who, shape = type(operation).__name__, tuple(scene.now.shape)
@@ -59,10 +59,6 @@ def _version(images: Tensor) -> int:
     return -1 if images.is_inference() else images._version
 
 
-def _eager_on_cpu(images: Tensor) -> bool:
-    return images.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def _colour(operation: Colour, scene: Scene, drawn: Tensors) -> Tensor:
     """(B, C, 1, ...) or one number, broadcast where it lands."""
     if operation.source == "zeros":
@@ -77,7 +73,7 @@ def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
     if not operation.moved:
         return source.index_select(0, drawn[0]) if operation.donor else source
     count = drawn[0] if operation.donor else torch.arange(len(drawn[-1]), device=drawn[-1].device)
-    return _shifted(source, count, drawn[-1], scene.mask if _eager_on_cpu(source) else None)
+    return _shifted(source, count, drawn[-1], scene.mask if readable(source) else None)
 
 
 def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
@@ -107,7 +103,7 @@ def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None)
 def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
     """Noise for every pixel, four channels of 16 random bits to a hash of key + position."""
     now, channels, size = scene.now, scene.now.shape[1], scene.mask[0].numel()
-    table = _eager_on_cpu(now)
+    table = readable(now)
     compact = table and scene.mask.numel() > _SMALL
     kind = operation.distribution or ("uniform" if now.dtype == torch.uint8 or scene.values == "unit" else "normal")
     start = drawn[0][:, None] + torch.arange(size, device=now.device)
@@ -144,7 +140,7 @@ def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
 def _uniform(bits: Tensor, channel: int, scene: Scene) -> Tensor:
     if scene.now.dtype == torch.uint8:
         return (bits >> 8).to(torch.uint8)
-    mean, std = pixel_statistics(scene.now, scene.values)
+    mean, std = noise_statistics(scene.now, scene.values)
     pixel = (bits.to(torch.float32) + 0.5) * 2.0**-16
     return ((pixel - mean[channel]) / std[channel]).to(scene.now.dtype)
 
@@ -173,7 +169,7 @@ def _mix(operation: Mix, scene: Scene, drawn: Tensors) -> Tensor:
 def _convolve(operation: Convolve, scene: Scene, drawn: Tensors) -> Tensor:
     """The current images, blurred; large ones on the CPU only around the mask."""
     now, (sigma, taps), most = scene.now, drawn, operation.taps[1]
-    if not _eager_on_cpu(now) or (torch.is_grad_enabled() and now.requires_grad):
+    if not readable(now) or (torch.is_grad_enabled() and now.requires_grad):
         return gaussian_blur(now, sigma, taps, most)
     if scene.mask[0].numel() <= _SMALL:
         return gaussian_blur(now, sigma, taps.masked_fill(~scene.mask.flatten(1).any(1), 1), most)

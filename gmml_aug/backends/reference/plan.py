@@ -15,10 +15,11 @@ from gmml_aug.backends.reference.masks import cover_in_order, place_mask
 from gmml_aug.backends.reference.sequential import cover_sequentially
 from gmml_aug.chance import BOXES, FIRST_STEP, GATES, Chance, first_words, stream, to_uniform, words
 from gmml_aug.functional import column
+from gmml_aug.ops import Tensors
 from gmml_aug.places.base import TINY, Place, along_shared, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Filling, Program, counted
-from gmml_aug.scene import Tensors
+from gmml_aug.tensors import followed
 
 # On the CPU few images at a time, so that the grids of box edges stay in its caches; and at first only the first boxes: most
 # images need no more, and the grid grows with the square of their number.
@@ -193,7 +194,7 @@ def _settle(
     boxes: Tensor, size: Sequence[int], target: Tensor | None, limits: Sequence[Limit], here: Tensor, *, whole: bool
 ) -> Tensor:
     """`cover_until` for the images that are ``here``; the others get boxes without size."""
-    if boxes.device.type != "cpu" or torch.compiler.is_compiling() or (target is None and not limits):
+    if boxes.device.type != "cpu" or followed() or (target is None and not limits):
         return cover_until(boxes, size, target, limits, whole=whole)[0].masked_fill(~column(here, 3), 0)
     if target is not None and not limits and boxes.shape[0] * (math.prod(size) + _AN_IMAGE) < _SEQUENTIAL:
         return cover_sequentially(boxes, size, target, here, whole=whole)

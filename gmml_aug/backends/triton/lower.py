@@ -14,7 +14,7 @@ from torch import Tensor
 from gmml_aug.colours import average, deviation
 from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Draw, Mix, Operation, Take
-from gmml_aug.values import UNIFORM, Values, known_statistics, pixel_statistics
+from gmml_aug.values import UNIFORM, Values, known_statistics, noise_statistics, pixel_statistics
 
 IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their own
 
@@ -102,7 +102,7 @@ def _noise(operation: Draw, images: Tensor, values: Values) -> tuple[int, float,
     plain = images.dtype != torch.uint8 and values != "unit"
     kind = operation.distribution or ("normal" if plain else "uniform")
     if kind == "uniform":
-        return kernels().UNIFORM.value, 1.0, tuple(-m for m in mean), std
+        return kernels().UNIFORM.value, 1.0, tuple(-m for m in mean), noise_statistics(images, values)[1]
     middle, spread = UNIFORM
     if plain and (operation.per == "channel" or values == "normalised"):
         return kernels().NORMAL.value, 1.0, (0.0,) * len(mean), (1.0,) * len(std)

@@ -25,10 +25,9 @@ from gmml_aug.backends.reference.pixels import ask
 from gmml_aug.backends.triton.layout import across, layout, plain, strides, three, tile_of
 from gmml_aug.backends.triton.lower import IN_A_RUN, Tables, blur_kernels, describe, kernels, runs_on
 from gmml_aug.functional import like
-from gmml_aug.ops import Convolve, function_of
+from gmml_aug.ops import Convolve, Scene, function_of
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
-from gmml_aug.scene import Scene
 from gmml_aug.values import NORMALISED, byte_scales, normalise
 
 _DTYPES = (torch.uint8, *NORMALISED)
