@@ -7,6 +7,7 @@ A command lives in a module of its own that imports nothing heavy at its top, so
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -53,7 +54,8 @@ _DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixel
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code.
 
-    0 all good, 1 done but for what stderr names, 2 nothing done, 3 stopped, and the same command goes on.
+    0 all good, 1 done but for what stderr names, 2 nothing done, 3 stopped, and the same command goes on, 141 nobody reads the
+    output any more.
 
     Args:
         arguments: the words after ``gmml``; by default those of the command line.
@@ -68,13 +70,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         code = command.run()
+        sys.stdout.flush()
     except UsageError as error:
         print(error, file=sys.stderr)
         code = 2
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing to complain of when Python flushes it at its end
+        code = 141
     except KeyboardInterrupt:
         print("gmml: interrupted.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """True where a pipe's reader has seen enough (``| head``): end quietly, as other tools do."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

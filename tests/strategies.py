@@ -54,7 +54,8 @@ def any_boxes(draw: st.DrawFn, *, dims: int, align: int = 4) -> ga.Boxes:
         count = (least, draw(st.integers(least, 6)))
         return ga.Boxes(count=count, side=side, align=grid, placement=placement, dims=dims)
     ratio = draw(st.sampled_from([0.0, 0.3, 0.8, 1.0]) | st.tuples(st.floats(0.0, 0.4), st.floats(0.4, 1.0)))
-    return ga.Boxes(ratio=ratio, side=side, align=grid, overshoot=draw(st.booleans()), placement=placement, dims=dims)
+    overshoot, whole = draw(st.booleans()), draw(st.booleans())
+    return ga.Boxes(ratio=ratio, side=side, align=grid, whole=whole, overshoot=overshoot, placement=placement, dims=dims)
 
 
 @st.composite

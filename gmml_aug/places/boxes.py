@@ -33,8 +33,11 @@ class Boxes(Place):
         count: number of boxes, or a pair (low, high) of integers to draw it from.
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
-        align: edge in pixels of a grid that box borders keep to, one number or one an axis; 1 leaves them free. The last box,
-            trimmed to meet a ratio, may leave the grid.
+        align: edge in pixels of a grid that box borders keep to, one number or one an axis; 1 leaves them free. Every cell is
+            equally likely then (placement "wrap"), and touched whole but where a ratio is met to the pixel: the last box ends in
+            reading order, so the first pixels of a cell are a little likelier than its last ones.
+        whole: keep every cell whole, and meet the ratio to the cell: ``round(ratio * cells)``, or from a pair a whole number of
+            cells. Only a budget may still cut one.
         overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
         placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
             ``"inside"``: boxes lie whole in the image, which favours its centre; ``"origin"``: the release's rule, biased to the
@@ -59,6 +62,7 @@ class Boxes(Place):
     count: int | tuple[int, int] | None = None
     side: Range = (0.05, 0.25)
     align: int | tuple[int, ...] = 1
+    whole: bool = False
     overshoot: bool = False
     placement: Placement = "wrap"
     shared: tuple[int, ...] = ()
@@ -79,7 +83,7 @@ class Boxes(Place):
         keep(self, "dims", check_integer("Boxes", "dims", self.dims, 1, 3))
         keep(self, "align", check_edges("Boxes", "align", self.align, self.dims))
         keep(self, "shared", check_shared("Boxes", self.shared, self.dims))
-        for name in ("overshoot", "invert"):
+        for name in ("whole", "overshoot", "invert"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"Boxes: {name}={getattr(self, name)!r} is not True or False.")
         if self.placement not in get_args(Placement):
@@ -88,6 +92,8 @@ class Boxes(Place):
             )
         if self.overshoot and self.ratio is None:
             raise ValueError("Boxes: overshoot=True needs a ratio to pass; boxes given by count are always whole. Leave it out.")
+        if self.whole and self.ratio is None:
+            raise ValueError("Boxes: whole=True needs a ratio to meet; boxes given by count keep cells whole anyway. Leave it out.")
         if self.most > _MOST:
             raise ValueError(
                 f"Boxes: side={self.side} with ratio={self.ratio} would need {self.most} boxes an image; at most {_MOST} are "
@@ -167,6 +173,36 @@ class Boxes(Place):
         cells = -(-length // step)
         least = min(max(round(low * length / step), 1), cells)
         return least, min(max(round(high * length / step), least), cells) - least + 1, cells
+
+    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
+        """(B,) int64 pixels to cover, or cells if these are to stay whole; None without a ratio."""
+        return super().target(words, self.cells(size) if self.whole else size, ratios)
+
+    def cells(self, size: Sequence[int]) -> list[int]:
+        """How many cells of the grid there are along each free axis."""
+        return [-(-length // step) for length, step in zip(size, self.steps, strict=True)]
+
+    def in_cells(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
+        """Boxes (B, N, 2 F) of pixels as the boxes of cells that they touch."""
+        starts, extents = [], []
+        for d, (length, step, count) in enumerate(zip(size, self.steps, self.cells(size), strict=True)):
+            end = boxes[..., d] + boxes[..., self._free + d]
+            beyond = (end - length).clamp(min=0)
+            last = (end.clamp(max=length) + step - 1) // step + (beyond + step - 1) // step
+            starts.append(boxes[..., d] // step)
+            extents.append((last - starts[-1]).clamp(max=count) * (boxes[..., self._free + d] > 0))
+        return torch.stack([*starts, *extents], dim=-1)
+
+    def in_pixels(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
+        """Boxes of cells as boxes of pixels; the last cell of an axis may be smaller."""
+        starts, extents = [], []
+        for d, (length, step, count) in enumerate(zip(size, self.steps, self.cells(size), strict=True)):
+            end = boxes[..., d] + boxes[..., self._free + d]
+            beyond = (end - count).clamp(min=0)
+            starts.append(boxes[..., d] * step)
+            extents.append((end * step).clamp(max=length) + beyond * step - starts[-1])
+            extents[-1] = extents[-1] * (boxes[..., self._free + d] > 0)
+        return torch.stack([*starts, *extents], dim=-1)
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, `most` (+ 1 with a ratio), 2 F) int64 boxes on the F free axes, before any stop."""

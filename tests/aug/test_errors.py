@@ -55,6 +55,8 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dims 0": (lambda: ga.Boxes(ratio=0.5, dims=0), ValueError, r"Boxes: dims=0 .*1 to 3"),
     "overshoot no bool": (lambda: ga.Boxes(ratio=0.5, overshoot=1), TypeError, r"Boxes: overshoot=1 .*True or False"),  # type: ignore[arg-type]
     "overshoot with count": (lambda: ga.Boxes(count=1, overshoot=True), ValueError, r"Boxes: overshoot.*ratio.*Leave it out"),
+    "whole with count": (lambda: ga.Boxes(count=1, align=4, whole=True), ValueError, r"Boxes: whole.*ratio.*Leave it out"),
+    "whole no bool": (lambda: ga.Boxes(ratio=0.5, whole=1), TypeError, r"Boxes: whole=1 .*True or False"),  # type: ignore[arg-type]
     "placement unknown": (
         lambda: ga.Boxes(ratio=0.5, placement="outside"),  # type: ignore[arg-type]
         ValueError,

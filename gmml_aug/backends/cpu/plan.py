@@ -127,6 +127,7 @@ def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool]) -
     """None where a place is not one of ours, or too large."""
     size = shape[1:]
     known = all(where is None or type(where) in (Boxes, Cells, Blocks) for where in program.places)
+    known = known and not any(getattr(where, "whole", False) for where in program.places)
     return _Prepared(program, shape, working) if known and math.prod(size) < _LARGEST else None
 
 

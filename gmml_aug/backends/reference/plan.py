@@ -17,6 +17,7 @@ from gmml_aug.chance import BOXES, FIRST_STEP, GATES, Chance, first_words, strea
 from gmml_aug.functional import column
 from gmml_aug.ops import Tensors
 from gmml_aug.places.base import TINY, Place, along_shared, free_size
+from gmml_aug.places.boxes import Boxes
 from gmml_aug.plan import Plan
 from gmml_aug.program import Filling, Program, counted
 from gmml_aug.tensors import followed
@@ -114,7 +115,7 @@ def place_boxes(
         where, inner = program.places[first], sizes[first]
         many = None if ratios is None else _join([ratios] * len(numbers))
         drawn, target = _draw(where, _join([word[n] for n in numbers]), _join([keys] * len(numbers)), inner, many)
-        settled = _settle(drawn, inner, target, [], _join([here[n] for n in numbers]), whole=where is not None and where.overshoot)
+        settled = _settle_at(where, drawn, inner, target, [], _join([here[n] for n in numbers]))
         each = settled.reshape(len(numbers), keys.shape[0], *settled.shape[1:]).unbind(0)  # chunk() would fix the batch size
         for number, one in zip(numbers, each, strict=True):
             placed[number] = one
@@ -135,7 +136,7 @@ def place_boxes(
             placed[number] = mask & column(here[number], mask.ndim)
             continue
         drawn, target = _draw(where, word[number], keys, inner, ratios)
-        placed[number] = _settle(drawn, inner, target, limits, here[number], whole=where is not None and where.overshoot)
+        placed[number] = _settle_at(where, drawn, inner, target, limits, here[number])
     return tuple(_whole(placed[number], where, size) for number, where in enumerate(program.places))
 
 
@@ -188,6 +189,17 @@ def drawn_by(fill: Filling, chance: Chance) -> Tensors:
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _settle_at(
+    where: Place | None, boxes: Tensor, size: Sequence[int], target: Tensor | None, limits: Sequence[Limit], here: Tensor
+) -> Tensor:
+    """`_settle` by the rules of a place: on the cells of its grid if these are to stay whole."""
+    whole = where is not None and where.overshoot
+    if not isinstance(where, Boxes) or not where.whole:
+        return _settle(boxes, size, target, limits, here, whole=whole)
+    settled = where.in_pixels(_settle(where.in_cells(boxes, size), where.cells(size), target, [], here, whole=whole), size)
+    return _settle(settled, size, None, limits, here, whole=False) if limits else settled
 
 
 def _settle(

@@ -43,7 +43,7 @@ def plan(program: Program, request: Request) -> Plan:
 def knows(program: Program, size: Sequence[int]) -> bool:
     """True if the kernels know all places of the program."""
     budgeted = any(step.budgets for step in program.steps)
-    plain = all(isinstance(place, Boxes) and not place.shared for place in program.places)
+    plain = all(isinstance(place, Boxes) and not place.shared and not place.whole for place in program.places)
     if len(size) != 2 or budgeted or not plain or len(program.steps) > _MOST_STEPS:
         return False
     return math.prod(_tile(size)) <= _MOST_WORDS
