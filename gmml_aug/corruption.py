@@ -76,10 +76,11 @@ class Corruption(ABC):
         """Corrupt a batch: `sample`, then `apply`.
 
         Args:
-            images: (B, C, *S), float or uint8, on any device; never written to.
+            images: (B, C, *S), float or uint8, on any device; never written to. A subclass of Tensor is taken as its plain tensor.
             generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
             keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
             donors: (N, C, *S) images that aliens are taken from instead of this batch; other ones, for none is left out of them.
+                The batch under another name counts as the batch; what shares its memory in part is an error.
             allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
@@ -92,7 +93,7 @@ class Corruption(ABC):
                 ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are the same.
 
         Returns:
-            The corrupted images, and the mask of the pixels that were touched.
+            The corrupted images, and the mask of the pixels that were touched; plain tensors.
 
         Raises:
             TypeError: images, keys or donors of a type or dtype that is not allowed.

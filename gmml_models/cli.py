@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _reader_is_gone() -> bool:
     """True where a pipe's reader has seen enough (``| head``): end quietly, as other tools do."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except BrokenPipeError:
         return True
     return False

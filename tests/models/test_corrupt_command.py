@@ -548,3 +548,16 @@ except SystemExit as ended:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"gmml {words[0]}".replace(" --help", "") in done.stdout
+
+
+def test_a_pipe_whose_reader_is_gone_ends_it_quietly(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs")
+    words = [sys.executable, "-m", "gmml_models.cli", "corrupt", str(folder), "-o", str(tmp_path / "sheet.png"), "--size", "32"]
+    reading, writing = os.pipe()
+    os.close(reading)  # it has seen enough before the first word
+    try:
+        ran = subprocess.run([*words, "--device", "cpu"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert ran.returncode == 141, ran.stderr
+    assert ran.stderr == ""
