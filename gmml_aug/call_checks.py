@@ -38,12 +38,12 @@ def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) ->
     return Maps(*(None if one is None else checks.check_map(name, one, images) for name, one in given))
 
 
-def check_donors(images: Tensor, donors: Tensor | None) -> tuple[Tensor, int | None]:
+def check_donors(images: Tensor, donors: Tensor | None, program: Program) -> tuple[Tensor, int | None]:
     """Where aliens come from, and the number of images in a bank: the batch itself, under whatever name, is none."""
     if donors is None or donors is images:
         return images, None
     donors = checks.check_donors(donors, images)
-    if not overlap(donors, images):
+    if not (program.reads_donors and overlap(donors, images)):
         return donors, donors.shape[0]
     same = donors.data_ptr() == images.data_ptr() and donors.shape == images.shape
     if same and all(s == t for s, t, n in zip(donors.stride(), images.stride(), images.shape, strict=True) if n > 1):

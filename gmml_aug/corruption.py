@@ -152,7 +152,7 @@ class Corruption(ABC):
         own = given[0] is images
         images = call_checks.check_images(images, self.program)
         maps = call_checks.check_maps(images, *given[1:])
-        donors, bank = call_checks.check_donors(images, None if own else given[0])
+        donors, bank = call_checks.check_donors(images, None if own else given[0], self.program)
         batch = Batch(images, donors, maps, out, dtype or images.dtype)
         painter = self._painter(batch, backend)
         return self._paint(painter, batch, self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance))

@@ -54,8 +54,7 @@ def any_boxes(draw: st.DrawFn, *, dims: int, align: int = 4) -> ga.Boxes:
         count = (least, draw(st.integers(least, 6)))
         return ga.Boxes(count=count, side=side, align=grid, placement=placement, dims=dims)
     ratio = draw(st.sampled_from([0.0, 0.3, 0.8, 1.0]) | st.tuples(st.floats(0.0, 0.4), st.floats(0.4, 1.0)))
-    overshoot, whole = draw(st.booleans()), draw(st.booleans())
-    return ga.Boxes(ratio=ratio, side=side, align=grid, whole=whole, overshoot=overshoot, placement=placement, dims=dims)
+    return ga.Boxes(ratio=ratio, side=side, align=grid, overshoot=draw(st.booleans()), placement=placement, dims=dims)
 
 
 @st.composite
@@ -110,7 +109,8 @@ def every_place(draw: st.DrawFn, *, dims: int) -> ga.Place:
     if kind == "boxes":
         plain = draw(any_boxes(dims=dims))
         align = draw(edges(dims, 4)) if draw(st.booleans()) else plain.align
-        return replace(plain, shared=shared, invert=invert, align=align)
+        whole = plain.ratio is not None and draw(st.booleans())
+        return replace(plain, shared=shared, invert=invert, align=align, whole=whole)
     if kind == "cells":
         return ga.Cells(size=draw(edges(dims, 4)), ratio=ratio, shared=shared, invert=invert, dims=dims)
     if kind == "shape":
