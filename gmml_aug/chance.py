@@ -8,12 +8,13 @@ hashed key: Inductor folds ``arange * constant`` in unbounded integers, so a lar
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from gmml_aug.checks import check_integer
 
@@ -112,9 +113,30 @@ def _integers(name: str, given: object, device: torch.device | str | None) -> Te
     return numbers.long()
 
 
-def draw_keys(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """(count,) fresh int64 keys from the generator, or from torch's own one of that device."""
-    return torch.randint(-(1 << 63), (1 << 63) - 1, (count,), dtype=torch.int64, device=device, generator=generator)
+def draw_keys(count: int, device: torch.device, generator: torch.Generator | None, rank: int | None = None) -> Tensor:
+    """(count,) fresh int64 keys from the generator, or from torch's own one of that device.
+
+    Processes that train together are often seeded alike and would draw the same: each adds a constant of its rank. Rank 0 adds
+    nothing, so what one process draws is what it would draw alone.
+    """
+    number = own_rank() if rank is None else check_integer("gmml_aug", "rank", rank, 0)
+    drawn = torch.randint(-(1 << 63), (1 << 63) - 1, (count,), dtype=torch.int64, device=device, generator=generator)
+    return drawn + mix_int(number) if number else drawn
+
+
+def own_rank() -> int:
+    """The rank of this process: of the process group, else what a launcher put into ``RANK``, else 0."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return _LAUNCHED if torch.compiler.is_compiling() else _launched()
+
+
+def _launched() -> int:
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdigit() else 0
+
+
+_LAUNCHED = _launched()  # for a compiled graph, which cannot ask the environment
 
 
 def stream(keys: Tensor, number: int) -> Tensor:

@@ -65,6 +65,7 @@ class Corruption(ABC):
         *,
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
+        rank: int | None = None,
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
@@ -79,6 +80,9 @@ class Corruption(ABC):
             images: (B, C, *S), float or uint8, on any device; never written to. A subclass of Tensor is taken as its plain tensor.
             generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
             keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
+            rank: of this process, hashed into keys that are drawn here, so that processes that were seeded alike corrupt
+                differently; by default as ``torch.distributed`` or the environment variable ``RANK`` says. Give the same number
+                on processes that share their images (0 on all of them to draw alike). Keys that are given stay as they are.
             donors: (N, C, *S) images that aliens are taken from instead of this batch; other ones, for none is left out of them.
                 The batch under another name counts as the batch; what shares its memory in part is an error.
             allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
@@ -100,7 +104,7 @@ class Corruption(ABC):
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
                 where a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do it.
         """
-        chance: dict[str, Any] = {"generator": generator, "keys": keys, "ratios": ratios, "lengths": lengths}
+        chance: dict[str, Any] = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
         done = self._run(images, None, chance, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
 
@@ -110,6 +114,7 @@ class Corruption(ABC):
         *,
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
+        rank: int | None = None,
         donors: Tensor | None = None,
         allowed: Tensor | None = None,
         forced: Tensor | None = None,
@@ -128,6 +133,7 @@ class Corruption(ABC):
             images: (B, C, *S) uint8; never written to.
             generator: as in a call.
             keys: as in a call.
+            rank: as in a call.
             donors: (N, C, *S) uint8, normalised likewise.
             allowed: as in a call.
             forced: as in a call.
@@ -141,7 +147,7 @@ class Corruption(ABC):
             ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
         """
         call_checks.check_bytes(images, self.program.values, dtype)
-        chance: dict[str, Any] = {"generator": generator, "keys": keys, "ratios": ratios, "lengths": lengths}
+        chance: dict[str, Any] = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
         done = self._run(images, dtype, chance, (donors, allowed, forced), None, backend)
         assert done.clean is not None
         return CorruptedPair(done.images, done.mask, done.clean)
@@ -163,6 +169,7 @@ class Corruption(ABC):
         *,
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
+        rank: int | None = None,
         bank: int | None = None,
         ratios: Ratios | None = None,
         lengths: Lengths | None = None,
@@ -175,6 +182,7 @@ class Corruption(ABC):
             shape: (B, C, *S).
             generator: where the keys are drawn from.
             keys: (B,) int64 instead.
+            rank: as in a call.
             bank: number of images that aliens will be taken from; by default they come from the batch.
             ratios: as in a call.
             lengths: as in a call.
@@ -192,7 +200,7 @@ class Corruption(ABC):
         )
         planner = choose(backend, program, request.shape, None, where)
         if keys is None:
-            request = request._replace(keys=draw_keys(request.shape[0], where, generator))
+            request = request._replace(keys=draw_keys(request.shape[0], where, generator, rank))
         return planner.plan(program, request)
 
     def apply(

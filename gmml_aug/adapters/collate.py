@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from gmml_aug.adapters.loops import check_corruption
-from gmml_aug.chance import draw_keys, keys, mix, mix_int
+from gmml_aug.chance import draw_keys, keys, mix, mix_int, own_rank
 from gmml_aug.checks import check_integer
 from gmml_aug.corruption import Corruption
 
@@ -68,7 +67,7 @@ class CollateCorrupt:
     ) -> None:
         self.corrupt = check_corruption("CollateCorrupt", corrupt)
         self.seed = check_integer("CollateCorrupt", "seed", seed)
-        self.rank = check_integer("CollateCorrupt", "rank", _rank() if rank is None else rank, 0)
+        self.rank = check_integer("CollateCorrupt", "rank", own_rank() if rank is None else rank, 0)
         if isinstance(fields, str):
             raise TypeError(
                 f"CollateCorrupt: fields={fields!r} is no list. Give one name per field, for example ('image', 'label')."
@@ -112,7 +111,7 @@ class CollateCorrupt:
 
     def _keys(self, batch: dict[str, Any], clean: Tensor) -> Tensor:
         if self.index is None:
-            drawn = draw_keys(clean.shape[0], clean.device, None)
+            drawn = draw_keys(clean.shape[0], clean.device, None, rank=0)
             # processes that were seeded alike must not corrupt alike
             return mix(drawn + mix_int(mix_int(self.seed) + self.rank))
         for name, field in (("index", self.index), ("visit", self.visit)):
@@ -158,9 +157,3 @@ class CollateCorrupt:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._epoch.share_memory_()  # does nothing in a worker, where it is shared already; a copy gets an epoch of its own
-
-
-def _rank() -> int:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank()
-    return int(os.environ.get("RANK", "0"))

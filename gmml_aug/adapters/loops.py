@@ -45,10 +45,12 @@ class Module(nn.Module):
         *,
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
+        rank: int | None = None,
         donors: Tensor | None = None,
     ) -> Tensor | Corrupted:
         """Corrupt a batch; the options are those of `Corruption.__call__`."""
-        done = self.corrupt(images, generator=generator, keys=keys, donors=donors)
+        refuse_tracing("Module")
+        done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
         return done if self.mask else done.images
 
     def extra_repr(self) -> str:
@@ -85,6 +87,7 @@ class TimmCorrupt:
         *,
         generator: torch.Generator | None = None,
         keys: Tensor | None = None,
+        rank: int | None = None,
         donors: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to.
@@ -93,7 +96,7 @@ class TimmCorrupt:
             (B, C, *S) images, and the targets: a dict with the mask, or as they came.
         """
         if self.mixup_enabled:
-            done = self.corrupt(images, generator=generator, keys=keys, donors=donors)
+            done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
         else:
             done = Corrupted(images, torch.zeros_like(images[:, :1], dtype=torch.bool))
         return done.images, {"clean": images, "mask": done.mask, "targets": targets} if self.mask else targets
@@ -107,3 +110,12 @@ def check_corruption(who: str, corrupt: object) -> Corruption:
     if not isinstance(corrupt, Corruption):
         raise TypeError(f"{who}: corrupt={corrupt!r} is no corruption. Give one, for example gmml_aug.presets.gmml().")
     return corrupt
+
+
+def refuse_tracing(who: str) -> None:
+    """A trace keeps the numbers of one call and repeats them for ever, and what it exports is for inference."""
+    if torch.jit.is_tracing():
+        raise TypeError(
+            f"{who}: torch.jit.trace came (torch.onnx.export(dynamo=False) calls it). It would keep the draw of one call. Leave "
+            "the corruption out of the model that is traced or exported, which only training needs; torch.compile may take it in."
+        )

@@ -130,6 +130,12 @@ def test_timm_switches_it_off_as_it_does_its_mixup() -> None:
     assert not targets["mask"].any()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:")  # deprecated from torch 2.9 on
+def test_a_trace_would_keep_one_draw_and_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Module: torch\.jit\.trace came.*Leave the corruption out"):
+        torch.jit.trace(ga.Module(NOISE), random_images((2, 3, 16, 16)), check_trace=False)
+
+
 def test_a_plan_from_disk_repeats_what_the_module_did(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     images, keys = random_images((4, 3, 32, 32)), some_keys(4)
