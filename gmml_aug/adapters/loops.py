@@ -114,7 +114,7 @@ def check_corruption(who: str, corrupt: object) -> Corruption:
 
 def refuse_tracing(who: str) -> None:
     """A trace keeps the numbers of one call and repeats them for ever, and what it exports is for inference."""
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # untyped and not exported, but documented
         raise TypeError(
             f"{who}: torch.jit.trace came (torch.onnx.export(dynamo=False) calls it). It would keep the draw of one call. Leave "
             "the corruption out of the model that is traced or exported, which only training needs; torch.compile may take it in."

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any, final
 
 import PIL.Image
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from gmml_aug.adapters.loops import check_corruption
+from gmml_aug.backends.call import Corrupted
+from gmml_aug.chance import stream, to_uniform
+from gmml_aug.checks import FLOATS, check_integer, check_number
 from gmml_aug.corruption import Corruption
+from gmml_aug.plan import Plan
 
-
-class _MaskSlot:
-    """Travels through torchvision's loop over the inputs behind the image, and comes out as the mask."""
+_WHO = "torchvision_adapter.Corrupt"
+_GATE = -1  # a corruption numbers its streams from 0
+_IMAGE = "image"  # what a field is called that nobody else's tensor is taken for
 
 
 def _is_plain(one: object) -> bool:
@@ -25,111 +32,231 @@ def _is_plain(one: object) -> bool:
 
 @final
 class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
-    """A corruption as a ``v2.Transform``, for batches and single images.
+    """A corruption as a ``v2.Transform``, for batches, single images and clips.
 
-    The image is the ``tv_tensors.Image`` of the sample or, without one, its first plain tensor, as everywhere in torchvision.
-    Masks, bounding boxes, labels, videos and all else pass through untouched. PIL images are refused: put ``v2.ToImage()`` before.
+    **Which field is the image.** The ``tv_tensors.Image`` of the sample; without one the ``tv_tensors.Video``; without either the
+    plain tensor of the field that is called ``"image"``, else, as everywhere in torchvision, the first plain tensor. ``image=``
+    names another field. Masks, bounding boxes, labels, a video beside an image and all else pass through untouched. PIL images
+    are refused: put ``v2.ToImage()`` before.
 
     **Where the mask is.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``. Anything else comes back as a tuple
     with the mask last: ``image, mask = t(image)``, ``image, label, mask = t(image, label)``. The mask is a ``tv_tensors.Mask`` and
-    clean a ``tv_tensors.Image``, so flips and crops that come later treat them as they treat the image. (In a dict a plain tensor
-    therefore comes back as ``tv_tensors.Image``.) torchvision refuses operations between its classes, ``clean * mask``: let the
-    pipeline end with ``v2.ToPureTensor()``. With ``mask=False`` a sample keeps its structure.
+    clean a ``tv_tensors.Image`` (or ``Video``), so flips and crops that come later treat them as they treat the image. (In a dict
+    a plain tensor therefore comes back as ``tv_tensors.Image``.) torchvision refuses operations between its classes,
+    ``clean * mask``: let the pipeline end with ``v2.ToPureTensor()``. With ``mask=False`` a sample keeps its structure; several
+    images in it are corrupted alike, and one without images comes back as it is.
 
     **Chance** comes from the generator given, else from torch's own, which a DataLoader seeds in every worker.
     ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also
-    from a plan that was saved.
+    from a plan that was saved. All frames of a clip are corrupted alike, and an `Alien` is the same frame of another clip.
 
     Args:
-        corrupt: what happens to the images.
+        corrupt: what happens to the images. On a ``Video`` one with three spatial axes works on time, height and width.
+        p: share of the images that it happens to. Use it instead of ``v2.RandomApply``, under which a sample has a mask or none by
+            chance: here the mask of an image that is left alone is empty.
+        image: the field that holds the image: a key of a dict, or a place in a tuple or list.
         mask: give mask and clean image back too.
         generator: where the keys are drawn from, on the device of the images; not in the worker of a DataLoader.
         donors: (N, C, *S) images that aliens are taken from. A single image has no neighbours in a batch: `Alien` needs them here.
+        rank: of this process, as in a call of a corruption.
 
     Shapes:
-        (B, C, *S) or (C, *S), float or uint8 -> the same shape, dtype and class; mask (B, 1, *S) or (1, *S) bool.
+        (..., C, *S) images or (..., T, C, H, W) videos with any leading axes, float or uint8 -> the same shape, dtype and class;
+        mask (..., 1, *S) or (..., T, 1, H, W) bool.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; at the call, a PIL image.
-        ValueError: at the call: no image or several, names that are taken, a generator in a worker, an `Alien` without donors.
+        TypeError: ``corrupt`` is no corruption; at the call, a PIL image, a field ``"image"`` that holds no tensor.
+        ValueError: ``p`` outside [0, 1]; at the call: no image, several where there is one mask, names that are taken, a generator
+            in a worker, an `Alien` without donors.
     """
 
-    _transformed_types = (tv_tensors.Image, _is_plain, _MaskSlot)
+    _transformed_types = (tv_tensors.Image, tv_tensors.Video, _is_plain)
 
     def __init__(
         self,
         corrupt: Corruption,
         *,
+        p: float = 1.0,
+        image: str | int | None = None,
         mask: bool = True,
         generator: torch.Generator | None = None,
         donors: Tensor | None = None,
+        rank: int | None = None,
     ) -> None:
         super().__init__()
-        self.corrupt = check_corruption("torchvision_adapter.Corrupt", corrupt)
-        self.mask, self.generator, self.donors = mask, generator, donors
+        self.corrupt = check_corruption(_WHO, corrupt)
+        self.p = check_number(_WHO, "p", p, 0.0, 1.0)
+        if image is not None and not isinstance(image, str):
+            image = check_integer(_WHO, "image", image, 0)
+        self.image, self.mask, self.generator, self.donors = image, mask, generator, donors
+        self.rank = None if rank is None else check_integer(_WHO, "rank", rank, 0)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse PIL images, which would pass through unchanged."""
         if any(isinstance(one, PIL.Image.Image) for one in flat_inputs):
-            raise TypeError("torchvision_adapter.Corrupt: a PIL image came. Allowed are tensors: put v2.ToImage() before it.")
+            raise TypeError(f"{_WHO}: a PIL image came. Allowed are tensors: put v2.ToImage() before it.")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the plan for the one image among the inputs: ``{"plan": plan}``, see `gmml_aug.Plan`."""
-        images = [one for one in flat_inputs if isinstance(one, Tensor)]
-        if len(images) != 1:
-            raise ValueError(
-                f"torchvision_adapter.Corrupt: {len(images)} images in one sample. Give one image, or one batch, in a call."
-            )
+        """Draw the plan for the image: ``{"plan": plan}``, see `gmml_aug.Plan`; for images of several shapes ``{"plans": ...}``.
+
+        Images of one sample have the same keys, and equal shapes the same plan.
+        """
         if self.generator is not None and get_worker_info() is not None:
             raise ValueError(
-                "torchvision_adapter.Corrupt: a generator came into the worker of a DataLoader. Every worker has a copy of it and "
-                "would draw the same; leave it out, for torch's own is seeded per worker."
+                f"{_WHO}: a generator came into the worker of a DataLoader. Every worker has a copy of it and would draw the same; "
+                "leave it out, for torch's own is seeded per worker."
             )
-        images = [self._batch(images[0])]
-        bank = None if self.donors is None else self.donors.shape[0]
-        device = images[0].device
-        return {"plan": self.corrupt.sample(images[0].shape, generator=self.generator, bank=bank, device=device)}
+        plans: dict[tuple[int, ...], Plan] = {}
+        chance: dict[str, Any] = {"generator": self.generator, "rank": self.rank}
+        images = [(self._folded(one), one.device) for one in flat_inputs if isinstance(one, Tensor)]
+        for (shape, _), device in sorted(images, key=lambda found: -found[0][0][0]):
+            if shape in plans or shape[0] == 0:
+                continue
+            bank = None if self.donors is None else self.donors.shape[0]
+            if plans:
+                chance = {"keys": next(iter(plans.values())).keys[: shape[0]].to(device)}
+            plan = self.corrupt.sample(shape, bank=bank, device=device, **chance)
+            if self.p < 1.0:
+                happens = to_uniform(stream(plan.keys, _GATE)) < self.p
+                plan = dataclasses.replace(plan, active=plan.active & happens[:, None])
+            plans[shape] = plan
+        return {"plan": next(iter(plans.values()), None)} if len(plans) < 2 else {"plans": plans}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """The corrupted image by the plan in ``params``; no chance in here."""
-        if isinstance(inpt, _MaskSlot):
-            return params["mask"]
-        batch = self._batch(inpt)
-        images, mask = self.corrupt.apply(batch, params["plan"], donors=self.donors)
-        if batch.ndim != inpt.ndim:
-            images, mask = images[0], mask[0]
-        params["mask"] = tv_tensors.Mask(mask)  # of this call alone: the slot, which comes later, picks it up
-        return tv_tensors.wrap(images, like=inpt) if isinstance(inpt, tv_tensors.Image) else images
+        (shape, frames), batch = self._folded(inpt), inpt.as_subclass(Tensor)
+        plan = params["plans"].get(shape) if "plans" in params else params["plan"]
+        volume = isinstance(inpt, tv_tensors.Video) and self.corrupt.program.dims == 3
+        if volume:  # (..., T, C, H, W), time is an axis of the image
+            batch = batch.movedim(-4, -3)
+        lead = batch.shape[: -len(shape) + 1]
+        if plan is None or not batch.numel():
+            images, mask = batch, batch.new_zeros((*lead, 1, *shape[2:]), dtype=torch.bool)
+        else:
+            one, other = self._apply(batch.reshape(-1, *shape[1:]), plan, frames)
+            images, mask = one.reshape(batch.shape), other.reshape(*lead, 1, *shape[2:])
+        if volume:
+            images, mask = images.movedim(-3, -4), mask.movedim(-3, -4)
+        params["mask"] = tv_tensors.Mask(mask)  # of this call alone: forward, which asked for it, picks it up
+        return images if _is_plain(inpt) else tv_tensors.wrap(images, like=inpt)
 
     def forward(self, *inputs: Any) -> Any:
         """Corrupt the image of a sample; see the class for what comes back."""
         sample = inputs[0] if len(inputs) == 1 else inputs
+        found, spec = pytree.tree_flatten_with_path(sample)
+        paths, flat = [path for path, _ in found], [one for _, one in found]
+        self.check_inputs(flat)
+        chosen = self._choose(paths, flat)
+        if self.mask:
+            self._check_one(sample, [paths[number] for number in chosen])
+        params = self.make_params([flat[number] for number in chosen])
+        done = list(flat)
+        for number in chosen:
+            done[number] = self.transform(flat[number], params)
         if not self.mask:
-            return super().forward(sample)
+            return pytree.tree_unflatten(done, spec)
+        (number,) = chosen
         if not isinstance(sample, dict):
-            done, mask = super().forward(sample, _MaskSlot())
-            return (*done, mask) if isinstance(done, tuple | list) else (done, mask)
-        taken = sorted({"clean", "mask"} & sample.keys())
-        if taken:
-            raise ValueError(
-                f"torchvision_adapter.Corrupt: the sample has {' and '.join(taken)} already, names for what comes back. Rename "
-                "them, or say mask=False."
-            )
-        done, mask = super().forward(sample, _MaskSlot())
-        changed = [name for name, value in sample.items() if isinstance(value, Tensor) and done[name] is not value]
-        if not changed:
-            raise ValueError("torchvision_adapter.Corrupt: the image lies deeper in the dict. Give a flat one, or say mask=False.")
-        # plain tensors are left alone by later transforms once there is an Image
-        done[changed[0]] = tv_tensors.Image(done[changed[0]])
-        return {**done, "clean": tv_tensors.Image(sample[changed[0]]), "mask": mask}
+            whole = pytree.tree_unflatten(done, spec)
+            return (*whole, params["mask"]) if isinstance(whole, tuple | list) else (whole, params["mask"])
+        clean = flat[number]
+        if _is_plain(clean):  # plain tensors are left alone by later transforms once there is an Image
+            clean, done[number] = tv_tensors.Image(clean), tv_tensors.Image(done[number])
+        return {**pytree.tree_unflatten(done, spec), "clean": clean, "mask": params["mask"]}
 
     def extra_repr(self) -> str:
         """The code that builds the corruption."""
-        return repr(self.corrupt)
+        return repr(self.corrupt) + (f", p={self.p}" if self.p < 1.0 else "")
 
-    def _batch(self, image: Tensor) -> Tensor:
-        plain = image.as_subclass(Tensor)
-        return plain[None] if plain.ndim == self.corrupt.program.dims + 1 else plain
+    def _choose(self, paths: list[Any], flat: list[Any]) -> list[int]:
+        """The places of the images among the leaves of a sample."""
+        if self.image is not None:
+            chosen = [number for number, path in enumerate(paths) if _is_called(path, self.image)]
+            if not chosen or not all(isinstance(flat[number], Tensor) for number in chosen):
+                came = ", ".join(sorted({type(flat[number]).__name__ for number in chosen})) or "nothing"
+                raise ValueError(
+                    f"{_WHO}: image={self.image!r} holds {came}, in a sample with the fields {_fields(paths)}. Name the field that "
+                    "holds the image, a tensor: v2.ToImage() makes one."
+                )
+            return chosen
+        kinds = (tv_tensors.Image, tv_tensors.Video)
+        explicit = [[number for number, one in enumerate(flat) if isinstance(one, kind)] for kind in kinds]
+        chosen = explicit[0] or explicit[1]
+        plain = [number for number, one in enumerate(flat) if _is_plain(one)]
+        if chosen or not plain:
+            return chosen
+        called = [number for number, path in enumerate(paths) if path and _is_called(path[-1:], _IMAGE)]
+        for number in called:
+            if not isinstance(flat[number], Tensor):
+                raise TypeError(
+                    f"{_WHO}: the field 'image' holds {type(flat[number]).__name__}, and no other tensor is taken for it. Put "
+                    "v2.ToImage() before, or name the field that holds the image, image=..."
+                )
+        first = (called or plain)[0]
+        one = flat[first]
+        if len(plain) > 1 and (one.dtype not in (*FLOATS, torch.uint8) or one.ndim <= self.corrupt.program.dims):
+            raise ValueError(
+                f"{_WHO}: the image of a sample without tv_tensors is its field 'image' or its first plain tensor, and that is "
+                f"{one.dtype} {tuple(one.shape)}. Name the field that holds the image, image=..., among {_fields(paths)}."
+            )
+        return [first]
+
+    def _check_one(self, sample: Any, chosen: list[Any]) -> None:
+        """There is one mask: for one image, in a place where names are free."""
+        if len(chosen) != 1:
+            raise ValueError(
+                f"{_WHO}: {len(chosen)} images in one sample. Give one image, or one batch, in a call; name it with image=; or say "
+                "mask=False, which corrupts all of them alike."
+            )
+        if isinstance(sample, dict):
+            taken = sorted({"clean", "mask"} & sample.keys())
+            if taken:
+                raise ValueError(
+                    f"{_WHO}: the sample has {' and '.join(taken)} already, names for what comes back. Rename them, or say "
+                    "mask=False."
+                )
+            if len(chosen[0]) != 1:
+                raise ValueError(f"{_WHO}: the image lies deeper in the dict. Give a flat one, or say mask=False.")
+
+    def _folded(self, image: Tensor) -> tuple[tuple[int, ...], int]:
+        """The shape (B, C, *S) that a plan is drawn for, and the number of frames that share each of its rows."""
+        dims, size = self.corrupt.program.dims, tuple(image.shape)
+        video, axes = isinstance(image, tv_tensors.Video), dims + 1
+        if video and dims == 3:
+            size = (*size[:-4], size[-3], size[-4], *size[-2:])
+        if len(size) < axes or (video and dims == 1):
+            raise ValueError(
+                f"{_WHO}: {type(image).__name__} {size} came, but this corruption works on {dims} spatial axes. Give (..., C, *S), "
+                f"or a corruption for it, Boxes(dims={2 if video else max(len(size) - 1, 1)})."
+            )
+        frames = size[-axes - 1] if video and dims == 2 else 1
+        lead = size[: -axes - 1] if video and dims == 2 else size[:-axes]
+        return (math.prod(lead) if frames else 0, *size[-axes:]), frames
+
+    def _apply(self, batch: Tensor, plan: Plan, frames: int) -> Corrupted:
+        """Images by their plan, and the frames of clips each by that of its clip."""
+        if frames == 1:
+            return self.corrupt.apply(batch, plan, donors=self.donors)
+        if self.donors is not None or not self.corrupt.program.reads_donors:
+            rows = torch.arange(len(plan), device=batch.device).repeat_interleave(frames)
+            return self.corrupt.apply(batch, plan.at(rows), donors=self.donors)
+        parts = [self.corrupt.apply(batch[at::frames], plan) for at in range(frames)]  # donors: the same frame of other clips
+        images, masks = (torch.stack(part, 1).flatten(0, 1) for part in zip(*parts, strict=True))
+        return Corrupted(images, masks)
 
     # the names of these three before torchvision 0.21
     _check_inputs, _get_params, _transform = check_inputs, make_params, transform
+
+
+def _name(key: Any) -> object:
+    """What a step of a path is called: a key, a place, the name of an attribute."""
+    return next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name))
+
+
+def _is_called(path: Any, name: str | int) -> bool:
+    """True where a field of this name is on the path; a place counts at the top only."""
+    return any(_name(key) == name for key in (path[:1] if isinstance(name, int) else path))
+
+
+def _fields(paths: list[Any]) -> str:
+    return ", ".join(repr(_name(path[-1])) for path in paths if path) or "none"

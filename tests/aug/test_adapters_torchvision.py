@@ -190,16 +190,121 @@ IMAGE = tv_tensors.Image(torch.zeros(3, 32, 32))
         (lambda: a_photograph(), TypeError, r"PIL image came.*v2\.ToImage\(\)"),
         (lambda: {"image": IMAGE, "photograph": a_photograph()}, TypeError, r"PIL image"),
         (lambda: {"label": 1}, ValueError, r"0 images in one sample"),
-        (lambda: tv_tensors.Video(torch.zeros(2, 3, 8, 8)), ValueError, r"0 images"),
+        (lambda: tv_tensors.Mask(torch.zeros(1, 8, 8)), ValueError, r"0 images"),
         (lambda: (IMAGE, IMAGE), ValueError, r"2 images in one sample. Give one"),
         (lambda: {"image": IMAGE, "mask": 1}, ValueError, r"the sample has mask already.*mask=False"),
         (lambda: {"sample": {"image": IMAGE}}, ValueError, r"deeper in the dict"),
-        (lambda: tv_tensors.Image(torch.zeros(2, 2, 3, 8, 8)), ValueError, r"works on 2 spatial axes"),
+        (lambda: torch.zeros(8, 8), ValueError, r"Tensor \(8, 8\) came.*works on 2 spatial axes.*Boxes\(dims=1\)"),
+        (lambda: {"label": torch.arange(4), "pixels": torch.zeros(3, 8, 8)}, ValueError, r"int64 \(4,\)\. Name.*'label', 'pixels'"),
+        (lambda: {"depth": torch.ones(1, 8, 8), "image": "a.jpg"}, TypeError, r"field 'image' holds str, and no other tensor"),
     ],
 )
 def test_samples_that_cannot_be_corrupted_are_errors(sample: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         Corrupt(NOISE)(sample())
+
+
+@pytest.mark.parametrize(
+    ("options", "sample", "message"),
+    [
+        ({"image": "picture"}, {"image": IMAGE, "label": 1}, r"image='picture' holds nothing.*fields 'image', 'label'"),
+        ({"image": "name"}, {"image": IMAGE, "name": "a.jpg"}, r"image='name' holds str"),
+        ({"image": 1}, (IMAGE,), r"image=1 holds nothing"),
+        ({}, tv_tensors.Video(torch.zeros(1, 3, 3, 8, 8)), r"Alien: .*batch holds 1"),
+    ],
+)
+def test_a_field_that_holds_no_image_and_a_clip_alone_are_errors(options: dict[str, Any], sample: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Corrupt(NOISE if options else ALIEN, **options)(sample)
+
+
+def test_no_tensor_is_taken_for_the_image_where_a_field_is_called_so() -> None:
+    depth, image = torch.ones(4, 1, 16, 16), random_images((4, 3, 16, 16))
+    for sample in ({"label": torch.arange(4), "image": image}, {"depth": depth, "image": image}):
+        done = Corrupt(NOISE)(sample)
+        assert torch.equal(done["clean"], image)
+        assert torch.equal((done["image"] != image).any(1, keepdim=True), done["mask"])
+        assert all(done[name] is value for name, value in sample.items() if name != "image")
+    named = Corrupt(NOISE, image="depth")({"depth": depth, "image": tv_tensors.Image(image)})
+    assert torch.equal(named["image"], image)
+    assert named["mask"].sum().item() == 4 * 128
+    assert torch.equal((named["depth"] != 1).any(1, keepdim=True), named["mask"])
+    label, found, mask = Corrupt(NOISE, image=1)((torch.arange(4), image))
+    assert torch.equal(label, torch.arange(4))
+    assert torch.equal((found != image).any(1, keepdim=True), mask)
+
+
+def test_p_leaves_images_alone_and_the_structure_of_a_sample_as_it_is() -> None:
+    images = random_images((400, 1, 8, 8))
+    transform = Corrupt(NOISE, p=0.3)
+    params = transform.make_params([images])
+    found = transform.transform(images, params)
+    touched = (found != images).any(1, keepdim=True)
+    assert torch.equal(touched, params["mask"].as_subclass(Tensor))
+    assert 0.2 < touched.flatten(1).any(1).float().mean() < 0.4  # 4 sigma
+    assert torch.equal(transform.transform(images, {"plan": params["plan"]}), found)
+    flow = v2.Compose([Corrupt(NOISE, p=0.5), v2.ToPureTensor()])
+    samples = [flow({"image": tv_tensors.Image(images[0]), "label": 1}) for _ in range(32)]
+    batch = torch.utils.data.default_collate(samples)  # fails where samples differ in structure
+    assert 0 < batch["mask"].flatten(1).any(1).sum() < 32
+    assert not Corrupt(NOISE, p=0.0)(images)[1].any()
+    with pytest.raises(ValueError, match=r"p=1\.5 is out of range"):
+        Corrupt(NOISE, p=1.5)
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,), (5, 0), (0, 5)], ids=str)
+def test_images_may_have_any_leading_axes(lead: tuple[int, ...]) -> None:
+    images = random_images((*lead, 3, 16, 16))
+    for one in (images, tv_tensors.Image(images)):
+        found, mask = Corrupt(NOISE)(one)
+        assert type(found) is type(one)
+        assert found.shape == images.shape
+        assert mask.shape == (*lead, 1, 16, 16)
+        assert torch.equal((found != images).any(-3, keepdim=True), mask)
+        assert mask.sum().item() == 128 * mask[..., 0, 0, 0].numel()
+
+
+@pytest.mark.parametrize("bank", [False, True])
+def test_the_frames_of_a_clip_are_corrupted_alike_and_an_alien_is_a_frame_of_one_clip(bank: bool) -> None:
+    clips = tv_tensors.Video(random_images((4, 5, 3, 16, 16)))
+    donors = random_images((6, 3, 16, 16), seed=1) if bank else None
+    found, mask = Corrupt(ALIEN, donors=donors)(clips)
+    assert type(found) is tv_tensors.Video
+    assert mask.shape == (4, 5, 1, 16, 16)
+    assert torch.equal(mask, mask[:, :1].expand_as(mask))
+    for number, (clip, touched) in enumerate(zip(found.as_subclass(Tensor), mask.as_subclass(Tensor), strict=True)):
+        sources = clips.as_subclass(Tensor) if donors is None else donors[:, None].expand(-1, 5, -1, -1, -1)
+        same = [bool((clip == one)[touched.expand_as(clip)].all()) for one in sources]
+        assert sum(same) == 1
+        assert bank or not same[number]
+        assert torch.equal(clip[~touched.expand_as(clip)], clips[number].as_subclass(Tensor)[~touched.expand_as(clip)])
+    one, mask = Corrupt(NOISE)(tv_tensors.Video(clips[0]))
+    assert one.shape == (5, 3, 16, 16)
+    assert mask.sum().item() == 5 * 128
+    done = Corrupt(NOISE)({"video": tv_tensors.Video(clips[0])})
+    assert type(done["clean"]) is tv_tensors.Video
+
+
+def test_a_corruption_with_three_axes_works_on_time_too() -> None:
+    clips = tv_tensors.Video(random_images((2, 8, 3, 16, 16)))
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.5, dims=3), ga.Noise())
+    torch.manual_seed(0)
+    found, mask = Corrupt(corrupt)(clips)
+    torch.manual_seed(0)
+    wanted = corrupt(clips.as_subclass(Tensor).movedim(1, 2))
+    assert same_bits(found.as_subclass(Tensor).movedim(1, 2).contiguous(), wanted.images)
+    assert torch.equal(mask.movedim(1, 2), wanted.mask)
+
+
+def test_without_a_mask_several_images_are_corrupted_alike_and_none_is_no_error() -> None:
+    left, right, small = (tv_tensors.Image(random_images((3, side, side), seed=side)) for side in (16, 16, 8))
+    transform = Corrupt(ga.InBoxes(ga.Boxes(ratio=0.5), ga.Constant()), mask=False)
+    done = transform({"left": left, "right": right, "small": small, "boxes": others()["boxes"]})
+    masks = [(done[name] == 0).all(0) for name in ("left", "right", "small")]
+    assert torch.equal(masks[0], masks[1])
+    assert [int(mask.sum()) for mask in masks] == [128, 128, 32]
+    sample = {"boxes": others()["boxes"], "label": 3}
+    assert transform(sample) == sample
 
 
 def test_misspelt_options_and_wrong_generators_are_errors() -> None:

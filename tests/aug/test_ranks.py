@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def masks(rank: int | None = None) -> dict[str, Tensor]:
         "timm": lambda: ga.TimmCorrupt(NOISE)(IMAGES, None, rank=rank)[1]["mask"],
         "collate": lambda: ga.CollateCorrupt(NOISE, rank=rank)(list(IMAGES))["mask"],
     }
+    if importlib.util.find_spec("torchvision"):
+        ways["torchvision"] = lambda: ga.torchvision_adapter.Corrupt(NOISE, rank=rank)(IMAGES)[1].as_subclass(Tensor)
     found = {}
     for name, way in ways.items():
         torch.manual_seed(0)
