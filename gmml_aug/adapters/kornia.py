@@ -1,4 +1,4 @@
-"""Corruption inside ``kornia.augmentation.AugmentationSequential``. Needs kornia; imported only when asked for."""
+"""Corruption inside kornia's containers. Needs kornia; imported only when asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
-from gmml_aug.adapters.loops import check_corruption
+from gmml_aug.adapters.loops import check_corruption, refuse_tracing
 from gmml_aug.chance import draw_keys, stream, to_uniform
-from gmml_aug.checks import check_number
+from gmml_aug.checks import check_integer, check_number
 from gmml_aug.corruption import Corruption
 from gmml_aug.plan import Plan
 
@@ -31,6 +31,9 @@ class Corrupt(IntensityAugmentationBase2D):
     ``marks=True``, give zeros under the data key ``"mask"``, and they come back as ones where the images were touched, moved along
     with them. Without ``marks`` the masks, boxes, keypoints and labels of a sample pass through untouched.
 
+    **Clips.** In ``VideoSequential`` all frames of a clip have one key (``same_on_frame=True``, kornia's default) or one each. An
+    `Alien` is the same frame of another clip either way, of one and the same clip where the frames have one key.
+
     Args:
         corrupt: what happens to the images.
         p: share of the images that it happens to.
@@ -39,12 +42,14 @@ class Corrupt(IntensityAugmentationBase2D):
         marks: write ones into masks given as data.
         generator: where the keys are drawn from; by default torch's own. Its device is where the keys are made.
         donors: (N, C, H, W) images that aliens are taken from instead of this batch.
+        rank: of this process, as in a call of a corruption.
 
     Shapes:
         (B, C, H, W) or (C, H, W), float; kornia takes no uint8 -> the same, a batch unless ``keepdim``.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; unknown keywords, at the call too; uint8 images.
+        TypeError: ``corrupt`` is no corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, and
+            ``torch.onnx.export`` by way of it.
         ValueError: ``p`` outside [0, 1], a corruption that does not have two spatial axes.
     """
 
@@ -58,6 +63,7 @@ class Corrupt(IntensityAugmentationBase2D):
         marks: bool = False,
         generator: torch.Generator | None = None,
         donors: Tensor | None = None,
+        rank: int | None = None,
     ) -> None:
         who = "kornia_adapter.Corrupt"
         super().__init__(p=check_number(who, "p", p, 0.0, 1.0), same_on_batch=same_on_batch, keepdim=keepdim)
@@ -67,16 +73,13 @@ class Corrupt(IntensityAugmentationBase2D):
                 f"{who}: the corruption works on {corrupt.program.dims} spatial axes. Give one for images, Boxes(dims=2)."
             )
         self.marks, self.generator, self.donors = marks, generator, donors
+        self.rank = None if rank is None else check_integer(who, "rank", rank, 0)
 
     def generate_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
         """Draw ``{"keys"}``, (B,) int64, where the generator is, else where ``.to(device)`` put this module."""
         where = self.device if self.generator is None else self.generator.device
-        count = batch_shape[0]
-        return {
-            "keys": draw_keys(1, where, self.generator).repeat(count)
-            if self.same_on_batch
-            else draw_keys(count, where, self.generator)
-        }
+        keys = draw_keys(1 if self.same_on_batch else batch_shape[0], where, self.generator, self.rank)
+        return {"keys": keys.repeat(batch_shape[0]) if self.same_on_batch else keys}
 
     def forward_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
         """`generate_parameters` and what kornia adds: who is corrupted, and for which shape."""
@@ -86,10 +89,10 @@ class Corrupt(IntensityAugmentationBase2D):
         self,
         input: Tensor,  # noqa: A002
         params: dict[str, Tensor] | None = None,
-        *,
         data_keys: object = None,
     ) -> Tensor:
         """Corrupt a batch, by the parameters given if any; kornia's container calls this."""
+        refuse_tracing("kornia_adapter.Corrupt")
         if params is not None:
             shape = input.shape if input.ndim == 4 else (1,) * (4 - input.ndim) + tuple(input.shape)
             params = self._completed(params, shape)
@@ -104,7 +107,12 @@ class Corrupt(IntensityAugmentationBase2D):
         transform: Tensor | None = None,
     ) -> Tensor:
         """The corrupted images; kornia puts the untouched ones back where ``p`` said so."""
-        return self.corrupt.apply(input, self._plan(params, input.shape, input.device), donors=self.donors).images
+        frames, bank = _frames(params, input.shape[0]), None if self.donors is None else self.donors.shape[0]
+        parts = [
+            self.corrupt.apply(input[part], plan, donors=self.donors).images
+            for part, plan in self._plans(params, input.shape, input.device, frames, bank)
+        ]
+        return _joined(parts)
 
     def apply_transform_mask(
         self,
@@ -130,20 +138,31 @@ class Corrupt(IntensityAugmentationBase2D):
         if "keys" not in params or "forward_input_shape" not in params:
             raise ValueError("kornia_adapter.Corrupt: no parameters to make a mask from. Call it first, or give those of a call.")
         where = params["keys"].device if device is None else torch.device(device)
-        shape = params["forward_input_shape"].tolist()
-        # kornia hands a list of masks on one by one, each with its own row of the parameters
-        batch = int(params.get("batch_size", shape[0]))
-        plan = self._plan(params, shape, where, bank=batch if batch > shape[0] else None)
+        # of the batch that was drawn for: there are more keys where a container repeats them for the frames of a clip, and one
+        # where it hands on masks in a list, each with its own row of the parameters
+        batch, *size = params["forward_input_shape"].tolist()
+        count, drawn_for = len(params["keys"]), params.get("batch_size", torch.tensor(batch))
+        of = int(drawn_for.reshape(-1)[0])
+        bank = self.donors.shape[0] if self.donors is not None else of if of > count else None
+        plans = self._plans(params, (count, *size), where, _frames(params, count), bank)
         # with p=1 kornia does not look at batch_prob, neither may the mask
         gate = torch.ones_like(params["batch_prob"]) if self.p == 1.0 else params["batch_prob"]
-        return (self.corrupt.kinds(plan) > 0) & (gate > 0.5).to(where)[:, None, None, None]
+        touched = _joined([self.corrupt.kinds(plan) > 0 for _, plan in plans])
+        return touched & (gate > 0.5).to(where)[:, None, None, None]
 
     def __repr__(self) -> str:
         return f"Corrupt({self.corrupt!r}, p={self.p}, same_on_batch={self.same_on_batch}, marks={self.marks})"
 
-    def _plan(self, params: dict[str, Tensor], shape: Sequence[int], device: torch.device, *, bank: int | None = None) -> Plan:
-        bank = bank if self.donors is None else self.donors.shape[0]
-        return self.corrupt.sample(tuple(shape), keys=params["keys"].to(device, non_blocking=True), bank=bank)
+    def _plans(
+        self, params: dict[str, Tensor], shape: Sequence[int], device: torch.device, frames: int, bank: int | None
+    ) -> list[tuple[slice, Plan]]:
+        """A plan for each time step of clips, whose donors are then the same frame of other clips; one plan for images."""
+        keys = params["keys"].to(device, non_blocking=True)
+        if bank is not None or not self.corrupt.program.reads_donors or shape[0] % frames:
+            frames = 1
+        size = (shape[0] // frames, *shape[1:])
+        parts = [slice(at, None, frames) for at in range(frames)]
+        return [(part, self.corrupt.sample(size, keys=keys[part], bank=bank)) for part in parts]
 
     def _completed(self, params: dict[str, Tensor], shape: Sequence[int]) -> dict[str, Tensor]:
         if "keys" not in params:
@@ -153,7 +172,17 @@ class Corrupt(IntensityAugmentationBase2D):
         word = stream(params["keys"], _GATE)
         return {
             "batch_prob": (to_uniform(word) < self.p).to(self.dtype),
-            "batch_size": torch.tensor(shape[0]),
+            "batch_size": torch.full((len(word),), shape[0]),  # a row an image: containers repeat and slice all parameters
             "forward_input_shape": torch.tensor(tuple(shape), dtype=torch.long),
             **params,
         }
+
+
+def _frames(params: dict[str, Tensor], count: int) -> int:
+    """Frames in a clip, 1 for images; kornia flattens clips (B, T, C, H, W) and notes their number."""
+    return max(count // max(int(params["video_batch_size"]), 1), 1) if "video_batch_size" in params else 1
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Time steps (B, C, H, W) each, back in the order of the frames, (B T, C, H, W)."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts, 1).flatten(0, 1)

@@ -92,6 +92,57 @@ def test_masks_in_a_list_are_marked_like_their_images() -> None:
     assert torch.equal(torch.stack([mark.reshape(1, 32, 32) for mark in marks]).bool(), corrupt.mask())
 
 
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("layout", ["BTCHW", "BCTHW"])
+def test_an_alien_of_a_clip_is_the_same_frame_of_one_other_clip(same: bool, layout: str) -> None:
+    clips = random_images((4, 5, 3, 16, 16))
+    corrupt = Corrupt(ga.InBoxes(ga.Boxes(ratio=0.3), ga.Alien()))
+    flow: Any = aug.VideoSequential(corrupt, data_format=layout, same_on_frame=same)
+    given = clips if layout == "BTCHW" else clips.transpose(1, 2)
+    found = flow(given)
+    assert torch.equal(flow(given, params=flow._params), found)
+    found = found if layout == "BTCHW" else found.transpose(1, 2)
+    mask = corrupt.mask().unflatten(0, (4, 5))
+    assert torch.equal((found != clips).any(2, keepdim=True), mask)
+    donors = torch.zeros(4, 5, dtype=torch.int64)
+    for clip in range(4):
+        for frame in range(5):
+            touched = mask[clip, frame].expand(3, 16, 16)
+            same_pixels = [bool((found[clip, frame] == other[frame])[touched].all()) for other in clips]
+            assert sum(same_pixels) == 1
+            donors[clip, frame] = same_pixels.index(True)
+    assert (donors != torch.arange(4)[:, None]).all()
+    assert bool((donors == donors[:, :1]).all()) == same
+    assert torch.equal(mask, mask[:, :1].expand_as(mask)) == same
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_clips_take_p_banks_marks_and_one_key_for_all(same: bool) -> None:
+    clips, bank = random_images((3, 4, 3, 16, 16)), random_images((6, 3, 16, 16), seed=1)
+    corrupt = Corrupt(ga.InBoxes(ga.Boxes(ratio=0.3), ga.Alien()), p=0.5, donors=bank, marks=True)
+    flow: Any = aug.AugmentationSequential(aug.VideoSequential(corrupt, same_on_frame=same), data_keys=["input", "mask"])
+    found, marks = flow(clips, torch.zeros(3, 4, 1, 16, 16))
+    assert torch.equal((found != clips).any(2, keepdim=True), marks.bool())
+    for batch in (Corrupt(NOISE, same_on_batch=True), Corrupt(NOISE)):
+        aug.VideoSequential(batch, same_on_frame=same)(clips)
+        masks = torch.unique(batch.mask().flatten(1), dim=0)
+        assert len(masks) == (1 if batch.same_on_batch else 3 if same else 12)  # kornia shares the draw of frames, too
+    with pytest.raises(ValueError, match=r"Alien: .*batch holds 1"):
+        aug.VideoSequential(Corrupt(ga.InBoxes(ga.Boxes(ratio=0.3), ga.Alien())), same_on_frame=same)(clips[:1])
+    alone = Corrupt(ga.InBoxes(ga.Boxes(ratio=0.3), ga.Alien(alone="skip")))
+    assert torch.equal(aug.VideoSequential(alone, same_on_frame=same)(clips[:1]), clips[:1])
+    assert not alone.mask().any()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:")  # deprecated from torch 2.9 on
+def test_a_trace_would_keep_one_draw_and_is_refused_but_an_export_draws_anew() -> None:
+    images = random_images((2, 3, 16, 16))
+    with pytest.raises(TypeError, match=r"kornia_adapter\.Corrupt: torch\.jit\.trace came.*onnx.*Leave the corruption out"):
+        torch.jit.trace(Corrupt(NOISE), images, check_trace=False)
+    exported = torch.export.export(torch.nn.Sequential(Corrupt(NOISE)), (images,)).module()
+    assert not torch.equal(exported(images), exported(images))
+
+
 def test_p_is_a_chance_per_image_that_follows_from_its_key() -> None:
     images = random_images((400, 1, 8, 8))
     corrupt = Corrupt(NOISE, p=0.3)

@@ -32,12 +32,20 @@ def masks(rank: int | None = None) -> dict[str, Tensor]:
     }
     if importlib.util.find_spec("torchvision"):
         ways["torchvision"] = lambda: ga.torchvision_adapter.Corrupt(NOISE, rank=rank)(IMAGES)[1].as_subclass(Tensor)
+    if importlib.util.find_spec("kornia"):
+        ways["kornia"] = lambda: _by_kornia(rank)
     found = {}
     for name, way in ways.items():
         torch.manual_seed(0)
         found[name] = way().clone()
     found["keys"] = NOISE(IMAGES, keys=some_keys(4)).mask
     return found
+
+
+def _by_kornia(rank: int | None) -> Tensor:
+    adapter: Any = ga.kornia_adapter.Corrupt(NOISE, rank=rank)
+    adapter(IMAGES)
+    return torch.as_tensor(adapter.mask())
 
 
 def one_of_two(rank: int, folder: str) -> None:
