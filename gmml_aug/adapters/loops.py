@@ -6,6 +6,8 @@ soon as one object sees two views; so the mask comes back beside the images, whe
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -65,7 +67,10 @@ class TimmCorrupt:
     The loop hands ``targets`` on to the loss and to nothing else. So that is where the mask is: the targets that come back are the
     dict ``{"clean", "mask", "targets"}``, with the images as they came, (B, 1, *S) bool and whatever the data set said. With
     ``mask=False`` the targets come back untouched, for training on labels. timm switches its mixup off by setting
-    ``mixup_enabled = False``; it does the same here: images and targets are then returned as they came, with an empty mask.
+    ``mixup_enabled = False``; it does the same here: images and targets are then returned as they came, with an empty mask, and a
+    warning says once that a loss over that mask trains nothing.
+
+    ``TimmCorrupt.loss(masked_l1)`` is the loss as a module, which timm's ``train.py`` moves to its device.
 
     Args:
         corrupt: what happens to the images.
@@ -79,6 +84,22 @@ class TimmCorrupt:
         self.corrupt = check_corruption("TimmCorrupt", corrupt)
         self.mask = mask
         self.mixup_enabled = True
+        self._warned = False
+
+    @staticmethod
+    def loss(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
+        """A loss over what was touched, as a module that takes what timm's loop hands it.
+
+        Args:
+            function: of (restored, clean, mask), for example `gmml_models.masked_l1`; a module is moved to the device, too.
+
+        Returns:
+            A module of (output, targets), for targets as `TimmCorrupt` returns them.
+
+        Raises:
+            TypeError: ``function`` cannot be called; at the call, other targets.
+        """
+        return _Restoration(function)
 
     def __call__(
         self,
@@ -98,11 +119,39 @@ class TimmCorrupt:
         if self.mixup_enabled:
             done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
         else:
+            self._warn_of_empty_masks()
             done = Corrupted(images, torch.zeros_like(images[:, :1], dtype=torch.bool))
         return done.images, {"clean": images, "mask": done.mask, "targets": targets} if self.mask else targets
 
+    def _warn_of_empty_masks(self) -> None:
+        if self.mask and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "TimmCorrupt: mixup_enabled is False, so nothing is corrupted and the masks are empty: a loss over them is 0 and "
+                "trains nothing. Leave --mixup-off-epoch out where images are restored, or say mask=False for labels.",
+                stacklevel=3,
+            )
+
     def __repr__(self) -> str:
         return f"TimmCorrupt({self.corrupt!r}{'' if self.mask else ', mask=False'})"
+
+
+class _Restoration(nn.Module):
+    """What `TimmCorrupt.loss` returns."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        if not callable(function):
+            raise TypeError(f"TimmCorrupt.loss: {function!r} cannot be called. Give a function of (restored, clean, mask).")
+        self.function = function
+
+    def forward(self, output: Tensor, targets: dict[str, Any]) -> Tensor:
+        if not isinstance(targets, dict) or not {"clean", "mask"} <= targets.keys():
+            raise TypeError(
+                f"TimmCorrupt.loss: the targets are {type(targets).__name__}, not what TimmCorrupt returns. Give it in the place "
+                "of mixup_fn, with mask=True and without timm's prefetcher (--no-prefetcher)."
+            )
+        return self.function(output, targets["clean"], targets["mask"])
 
 
 def check_corruption(who: str, corrupt: object) -> Corruption:

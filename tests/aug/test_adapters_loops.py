@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import resource
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def test_timms_loop_calls_it_and_its_own_mixup_alike() -> None:
         assert found.shape == images.shape
         assert not torch.equal(found, images)
         mixup.mixup_enabled = False
-        assert torch.equal(mixup(images.clone(), labels)[0], images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert torch.equal(mixup(images.clone(), labels)[0], images)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -102,8 +105,10 @@ def test_timm_gets_the_mask_in_the_targets_for_its_loss() -> None:
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     mixup = ga.TimmCorrupt(NOISE)
 
-    def loss_fn(output: Tensor, target: dict[str, Tensor]) -> Tensor:
-        return ((output - target["clean"]).abs() * target["mask"]).sum() / target["mask"].sum().clamp(min=1)
+    def masked(output: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
+        return ((output - clean).abs() * mask).sum() / mask.sum().clamp(min=1)
+
+    loss_fn = ga.TimmCorrupt.loss(masked).to(device=torch.device("cpu"))  # as timm's script calls it
 
     for step in range(2):
         images, labels = random_images((4, 3, 16, 16), seed=step), torch.arange(4)
@@ -115,7 +120,9 @@ def test_timm_gets_the_mask_in_the_targets_for_its_loss() -> None:
         outside = ~targets["mask"].expand_as(images)
         assert torch.equal(corrupted[outside], kept[outside])
         optimiser.zero_grad()
-        loss_fn(model(corrupted), targets).backward()
+        loss = loss_fn(model(corrupted), targets)
+        assert torch.equal(loss, masked(model(corrupted), kept, targets["mask"]))
+        loss.backward()
         optimiser.step()
     assert ga.TimmCorrupt(NOISE, mask=False)(images, labels)[1] is labels
 
@@ -124,10 +131,29 @@ def test_timm_switches_it_off_as_it_does_its_mixup() -> None:
     images = random_images((4, 3, 16, 16))
     mixup = ga.TimmCorrupt(NOISE)
     mixup.mixup_enabled = False
-    found, targets = mixup(images, torch.arange(4))
+    with pytest.warns(UserWarning, match=r"masks are empty.*--mixup-off-epoch.*mask=False"):
+        found, targets = mixup(images, torch.arange(4))
+    again, _ = mixup(images, torch.arange(4))  # once is enough
+    assert again is images
     assert found is images
     assert targets["mask"].shape == (4, 1, 16, 16)
     assert not targets["mask"].any()
+
+
+def test_labels_need_no_warning_when_timm_switches_it_off() -> None:
+    images, labels = random_images((4, 3, 16, 16)), torch.arange(4)
+    mixup = ga.TimmCorrupt(NOISE, mask=False)
+    mixup.mixup_enabled = False
+    assert mixup(images, labels) == (images, labels)
+
+
+@pytest.mark.parametrize("targets", [torch.arange(4), {"targets": torch.arange(4)}])
+def test_a_loss_says_where_its_targets_should_come_from(targets: Any) -> None:
+    loss = ga.TimmCorrupt.loss(lambda restored, clean, mask: restored)
+    with pytest.raises(TypeError, match=r"TimmCorrupt\.loss: the targets are .*in the place of mixup_fn.*--no-prefetcher"):
+        loss(torch.zeros(4), targets)
+    with pytest.raises(TypeError, match=r"TimmCorrupt\.loss: None cannot be called"):
+        ga.TimmCorrupt.loss(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:")  # deprecated from torch 2.9 on

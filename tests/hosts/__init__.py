@@ -1,0 +1,1 @@
+"""Other people's test suites, with our adapters in the place of theirs."""
