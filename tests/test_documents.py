@@ -131,6 +131,8 @@ def test_every_adapter_has_its_block() -> None:
         "torchvision",
         "kornia",
         "timm",
+        "MONAI, nnU-Net, stable-pretraining",
+        "lerobot",
         "Lightning",
         "Hugging Face Trainer",
         "Several processes",
