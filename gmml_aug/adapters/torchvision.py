@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict, defaultdict
 from typing import Any, final
 
 import PIL.Image
@@ -20,6 +21,8 @@ from gmml_aug.chance import stream, to_uniform
 from gmml_aug.checks import FLOATS, check_integer, check_number
 from gmml_aug.corruption import Corruption
 from gmml_aug.plan import Plan
+
+Path = tuple[Any, ...]
 
 _WHO = "torchvision_adapter.Corrupt"
 _GATE = -1  # a corruption numbers its streams from 0
@@ -143,8 +146,8 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def forward(self, *inputs: Any) -> Any:
         """Corrupt the image of a sample; see the class for what comes back."""
         sample = inputs[0] if len(inputs) == 1 else inputs
-        found, spec = pytree.tree_flatten_with_path(sample)
-        paths, flat = [path for path, _ in found], [one for _, one in found]
+        flat, spec = pytree.tree_flatten(sample)
+        paths = _paths(sample)
         self.check_inputs(flat)
         chosen = self._choose(paths, flat)
         if self.mask:
@@ -168,7 +171,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         """The code that builds the corruption."""
         return repr(self.corrupt) + (f", p={self.p}" if self.p < 1.0 else "")
 
-    def _choose(self, paths: list[Any], flat: list[Any]) -> list[int]:
+    def _choose(self, paths: list[Path], flat: list[Any]) -> list[int]:
         """The places of the images among the leaves of a sample."""
         if self.image is not None:
             chosen = [number for number, path in enumerate(paths) if _is_called(path, self.image)]
@@ -201,7 +204,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             )
         return [first]
 
-    def _check_one(self, sample: Any, chosen: list[Any]) -> None:
+    def _check_one(self, sample: Any, chosen: list[Path]) -> None:
         """There is one mask: for one image, in a place where names are free."""
         if len(chosen) != 1:
             raise ValueError(
@@ -248,15 +251,23 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     _check_inputs, _get_params, _transform = check_inputs, make_params, transform
 
 
-def _name(key: Any) -> object:
-    """What a step of a path is called: a key, a place, the name of an attribute."""
-    return next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name))
+def _paths(tree: Any, path: Path = ()) -> list[Path]:
+    """The names on the way to every leaf, in torch's order; what lies in a node of somebody's own is called as the node."""
+    if type(tree) in (dict, OrderedDict, defaultdict):
+        parts = tree.items()
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        parts = zip(tree._fields, tree, strict=True)
+    elif type(tree) in (list, tuple):
+        parts = enumerate(tree)
+    else:
+        return [path] * len(pytree.tree_flatten(tree)[0])
+    return [found for name, part in parts for found in _paths(part, (*path, name))]
 
 
-def _is_called(path: Any, name: str | int) -> bool:
+def _is_called(path: Path, name: str | int) -> bool:
     """True where a field of this name is on the path; a place counts at the top only."""
-    return any(_name(key) == name for key in (path[:1] if isinstance(name, int) else path))
+    return name in (path[:1] if isinstance(name, int) else path)
 
 
-def _fields(paths: list[Any]) -> str:
-    return ", ".join(repr(_name(path[-1])) for path in paths if path) or "none"
+def _fields(paths: list[Path]) -> str:
+    return ", ".join(repr(path[-1]) for path in paths if path) or "none"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 import gmml_aug as ga
@@ -232,6 +234,32 @@ def test_no_tensor_is_taken_for_the_image_where_a_field_is_called_so() -> None:
     label, found, mask = Corrupt(NOISE, image=1)((torch.arange(4), image))
     assert torch.equal(label, torch.arange(4))
     assert torch.equal((found != image).any(1, keepdim=True), mask)
+
+
+Sample = namedtuple("Sample", ["label", "image"])
+
+
+class Node:
+    """Something that its owner has told torch how to flatten, without names."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_fields_are_named_in_any_structure_that_torch_knows(mask: bool) -> None:
+    if Node not in pytree.SUPPORTED_NODES:
+        pytree.register_pytree_node(Node, lambda node: (list(node.parts), None), lambda parts, _: Node(*parts))
+    image, label, node = random_images((3, 16, 16)), torch.arange(3), Node(torch.zeros(3), torch.zeros(3, 16, 16))
+    transform = Corrupt(NOISE, mask=mask)
+    done = transform(OrderedDict(node=node, image=image, label=label))
+    assert (done["image"] != image).any(0).sum().item() == 128
+    assert not any(part.any() for part in done["node"].parts)
+    found = transform(Sample(label, image))
+    assert found[0] is label
+    assert (found[1] != image).any(0).sum().item() == 128
+    nested = Corrupt(NOISE, mask=False)([node, {"more": (label, {"image": image})}])
+    assert (nested[1]["more"][1]["image"] != image).any(0).sum().item() == 128
 
 
 def test_p_leaves_images_alone_and_the_structure_of_a_sample_as_it_is() -> None:
