@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gmml_aug import call_checks, checks
 from gmml_aug.backends.base import Backend, Choice, choose
-from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Maps, Painted
+from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengths, Maps, Painted, Ratios
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
@@ -27,11 +27,6 @@ from gmml_aug.tensors import overlap
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-Ratios = Tensor | Sequence[float]
-Lengths = Tensor | Sequence[int] | Sequence[Sequence[int]]
-Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, forced
 
 
 class Corruption(ABC):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Ratios = Tensor | Sequence[float]
+Lengths = Tensor | Sequence[int] | Sequence[Sequence[int]]
+Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, forced
 
 
 class Maps(NamedTuple):
