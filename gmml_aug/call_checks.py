@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug import checks
-from gmml_aug.backends.call import Maps, Request
+from gmml_aug.backends.call import Batch, Maps, Request
 from gmml_aug.places.base import Place, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
@@ -210,6 +210,18 @@ def check_pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | No
             "bank it was sampled for as donors=."
         )
     return found
+
+
+def keep_apart(batch: Batch, program: Program) -> Batch:
+    """The batch, in which nothing is written to memory that is read."""
+    images, pool, out = batch.images, batch.donors, batch.out
+    if out is None:
+        return batch
+    if overlap(out, images):
+        batch = batch._replace(images=images.clone())
+    if pool is images:
+        return batch._replace(donors=batch.images)
+    return batch._replace(donors=pool.clone()) if program.reads_donors and overlap(out, pool) else batch
 
 
 def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:

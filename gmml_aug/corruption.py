@@ -23,7 +23,6 @@ from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
 from gmml_aug.plan import Plan
 from gmml_aug.program import Builder, Program, Scope
-from gmml_aug.tensors import overlap
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -156,7 +155,8 @@ class Corruption(ABC):
         donors, bank = call_checks.check_donors(images, None if own else given[0], self.program)
         batch = Batch(images, donors, maps, out, dtype or images.dtype)
         painter = self._painter(batch, backend)
-        return self._paint(painter, batch, self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance))
+        plan = self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance)
+        return painter.paint(self.program, call_checks.keep_apart(batch, self.program), plan)
 
     def sample(
         self,
@@ -234,7 +234,7 @@ class Corruption(ABC):
         maps = call_checks.check_maps(images, allowed, forced)
         pool = call_checks.check_pool(plan, program, images, None if own else donors)
         batch = Batch(images, pool, maps, out, images.dtype)
-        done = self._paint(self._painter(batch, backend), batch, plan)
+        done = self._painter(batch, backend).paint(program, call_checks.keep_apart(batch, program), plan)
         return Corrupted(done.images, done.mask)
 
     def _painter(self, batch: Batch, backend: Choice) -> Backend:
@@ -243,18 +243,6 @@ class Corruption(ABC):
             checks.check_out(batch.out, images)
         gradient = torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad)
         return choose(backend, self.program, images.shape, batch.dtype, images.device, gradient=gradient)
-
-    def _paint(self, painter: Backend, batch: Batch, plan: Plan) -> Painted:
-        """What a backend makes; it never writes to memory that it reads."""
-        images, pool, out = batch.images, batch.donors, batch.out
-        if out is not None:
-            if overlap(out, images):
-                batch = batch._replace(images=images.clone())
-            if pool is images:
-                batch = batch._replace(donors=batch.images)
-            elif self.program.reads_donors and overlap(out, pool):
-                batch = batch._replace(donors=pool.clone())
-        return painter.paint(self.program, batch, plan)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
         """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.
