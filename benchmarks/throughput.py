@@ -73,7 +73,7 @@ def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
     limits = [peer for peer in peers if peer.name in (COPY, CLONE, "gmml")]
     alone = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(bench_report.MAIN, limits, effort=effort)}
     rows = {row["peer"]: row for row in bench.measure(bench_report.MAIN, [*peers, RELEASE], effort=effort)}
-    least = {name: row["device_ms"]["minimum"] for name, row in rows.items() if not row["error"]}
+    least: dict[str, float] = {name: row["device_ms"]["minimum"] for name, row in rows.items() if not row["error"]}
     small, gmml = torch.randn(2, 3, 32, 32), ga.presets.gmml()
     call = alternate({"call": lambda: gmml(small)}, rounds=300)["call"]
     pixel = cost_per_pixel() if pixels else {}

@@ -11,12 +11,15 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, distributed
 
 from gmml_aug.checks import check_integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GATES, BOXES, FIRST_STEP = 0, 1, 2  # streams of a key: of gates, of boxes, of the first step and so on
 AHEAD = 4  # words of each step's stream that are hashed beforehand: as many as a fill draws for an image, as a rule
@@ -54,9 +57,9 @@ def mix_int(z: int) -> int:
 def keys(
     seed: int,
     epoch: int,
-    index: Tensor | Sequence[int],
+    index: Tensor | Sequence[int] | NDArray[Any],
     *,
-    visit: int | Tensor | Sequence[int] = 0,
+    visit: int | Tensor | Sequence[int] | NDArray[Any] = 0,
     device: torch.device | str | None = None,
 ) -> Tensor:
     """One key per image, from what names the image in a run: nothing else decides what happens to it.

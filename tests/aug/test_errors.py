@@ -149,10 +149,10 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "visits of floats": (lambda: ga.keys(0, 0, [1], visit=0.5), TypeError, r"keys: visit=0.5 is not an integer"),  # type: ignore[arg-type]
     "a ratio in a table": (lambda: ga.Boxes(ratio=torch.rand(2, 2)), TypeError, r"Boxes: ratio=\[.*\] is not a number"),  # type: ignore[arg-type]
     "a share of several": (
-        lambda: ga.InBoxes(HALF, ga.Zeros(), p=torch.rand(2)),
+        lambda: ga.InBoxes(HALF, ga.Zeros(), p=torch.rand(2)),  # type: ignore[arg-type]
         TypeError,
         r"InBoxes: p is Tensor torch.float32 of",
-    ),  # type: ignore[arg-type]
+    ),
     "a count of floats": (lambda: ga.Boxes(count=torch.rand(2)), TypeError, r"Boxes: count=.* is not an integer"),  # type: ignore[arg-type]
     "constant of three": (lambda: ga.Constant(value=torch.rand(3)), ValueError, r"Constant: value=.*3 entries.*colour=\(0"),  # type: ignore[arg-type]
     "keys of one number": (lambda: ga.keys(0, 0, torch.tensor(3)), ValueError, r"keys: .*\(\).*shape \(B,\)"),
