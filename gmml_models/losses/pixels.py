@@ -5,17 +5,27 @@ B images, C channels, S their spatial axes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gmml_models.losses.checks import same
+from gmml_models.patches import Target, check_target, normalise_patches
 
 Reduction = Literal["mean", "none", "sum"]
 
 
-def masked_l1(reconstruction: Tensor, clean: Tensor, mask: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def masked_l1(
+    reconstruction: Tensor,
+    clean: Tensor,
+    mask: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    target: Target = "pixels",
+    patch: int | Sequence[int] | None = None,
+) -> Tensor:
     """Absolute difference where the image was manipulated.
 
     Per image the mean over manipulated pixels and channels, then the mean over all images. An image whose mask is empty contributes
@@ -26,55 +36,101 @@ def masked_l1(reconstruction: Tensor, clean: Tensor, mask: Tensor, *, reduction:
         clean: what it should say.
         mask: True where the pixel was manipulated.
         reduction: over the images: "mean", "sum", or "none" for one number an image.
+        target: what the model is to say: "pixels", the clean image itself, or "normalised", the clean image with every patch
+            normalised by its own mean and standard deviation, see `gmml_models.patches.normalise_patches`. All pixels of the clean
+            patch count there, those outside the mask too.
+        patch: side of a patch, or one side an axis, for the normalised target; not used otherwise.
 
     Shapes:
         (B, C, *S) float, (B, C, *S) float, (B, 1, *S) bool -> () or (B,).
 
     Raises:
         TypeError: images that are not float, a mask that is not bool.
-        ValueError: shapes that do not fit, an empty batch, an unknown ``reduction``.
+        ValueError: shapes that do not fit, an empty batch, an unknown ``reduction`` or ``target``; a normalised target without a
+            ``patch``, or one that does not divide the images.
 
     Source:
         GMML 2.3, equation 1, which sums; the release averages over the manipulated elements of the whole batch. Averaging within
-        each image first is ours.
+        each image first is ours. The normalised target is MAE's (He et al., 2021, 3), which compares squares.
     """
-    return _reduce("masked_l1", _masked("masked_l1", reconstruction, clean, mask, squared=False), reduction)
+    wanted = _wanted("masked_l1", clean, target, patch)
+    return _reduce("masked_l1", _masked("masked_l1", reconstruction, wanted, mask, squared=False), reduction)
 
 
-def masked_l2(reconstruction: Tensor, clean: Tensor, mask: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def masked_l2(
+    reconstruction: Tensor,
+    clean: Tensor,
+    mask: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    target: Target = "pixels",
+    patch: int | Sequence[int] | None = None,
+) -> Tensor:
     """Squared difference where the image was manipulated; otherwise as `masked_l1`.
 
     Source:
         The code that the authors of MC-SSL published; the paper has `l1`.
     """
-    return _reduce("masked_l2", _masked("masked_l2", reconstruction, clean, mask, squared=True), reduction)
+    wanted = _wanted("masked_l2", clean, target, patch)
+    return _reduce("masked_l2", _masked("masked_l2", reconstruction, wanted, mask, squared=True), reduction)
 
 
-def l1(reconstruction: Tensor, clean: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def l1(
+    reconstruction: Tensor,
+    clean: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    target: Target = "pixels",
+    patch: int | Sequence[int] | None = None,
+) -> Tensor:
     """Absolute difference over the whole image: per image the mean, then the mean over the images.
+
+    Args:
+        reconstruction: what the model says.
+        clean: what it should say.
+        reduction: as `masked_l1`.
+        target: likewise.
+        patch: likewise.
 
     Shapes:
         (B, C, *S) float, (B, C, *S) float -> () or (B,).
 
     Raises:
         TypeError: images that are not float.
-        ValueError: shapes that differ, an empty batch, an unknown ``reduction``.
+        ValueError: shapes that differ, an empty batch, an unknown ``reduction`` or ``target``; ``patch`` as `masked_l1`.
 
     Source:
         MC-SSL 3.2.1, equation 1, which sums; the mean is ours.
     """
-    one, other = same("l1", reconstruction=reconstruction, clean=clean)
+    one, other = same("l1", reconstruction=reconstruction, clean=_wanted("l1", clean, target, patch))
     return _reduce("l1", (one - other).abs().flatten(1).mean(1), reduction)
 
 
-def l2(reconstruction: Tensor, clean: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def l2(
+    reconstruction: Tensor,
+    clean: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    target: Target = "pixels",
+    patch: int | Sequence[int] | None = None,
+) -> Tensor:
     """Squared difference over the whole image; otherwise as `l1`.
 
     Source:
         Ours, for comparison.
     """
-    one, other = same("l2", reconstruction=reconstruction, clean=clean)
+    one, other = same("l2", reconstruction=reconstruction, clean=_wanted("l2", clean, target, patch))
     return _reduce("l2", (one - other).square().flatten(1).mean(1), reduction)
+
+
+def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] | None) -> Tensor:
+    """What the model is to say."""
+    check_target(who, target)
+    if target == "pixels":
+        return clean
+    if patch is None:
+        raise ValueError(f"{who}: target='normalised' came without patch. Give its side, for example the model's patch_size.")
+    return normalise_patches(clean, patch)
 
 
 def _masked(who: str, reconstruction: Tensor, clean: Tensor, mask: Tensor, *, squared: bool) -> Tensor:

@@ -163,6 +163,75 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], error: type[Exceptio
         masked_l1(**{**given, **change})
 
 
+# --- normalised patches
+
+
+def normalised_slowly(images: Tensor, height: int, width: int) -> Tensor:
+    """One patch after the other, in float64."""
+    found = images.double().clone()
+    for image in range(len(images)):
+        for y in range(0, images.shape[2], height):
+            for x in range(0, images.shape[3], width):
+                patch = found[image, :, y : y + height, x : x + width]
+                found[image, :, y : y + height, x : x + width] = (patch - patch.mean()) / (patch.var() + 1e-6).sqrt()
+    return found
+
+
+@pytest.mark.parametrize(("loss", "power"), MASKED)
+def test_the_normalised_target_is_the_clean_image_patch_by_patch(loss: Callable[..., Tensor], power: int) -> None:
+    one, other, mask = noise(4, 3, 6, 5), 4.0 * noise(4, 3, 6, 5, seed=1) - 1.0, some_mask()
+    wanted = masked_slowly(one, normalised_slowly(other, 3, 5), mask, power)
+    each = loss(one, other, mask, reduction="none", target="normalised", patch=(3, 5))
+    torch.testing.assert_close(each.double(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+    plain = {1: l1, 2: l2}[power](one, other, target="normalised", patch=(3, 5))
+    torch.testing.assert_close(plain.double(), (one - normalised_slowly(other, 3, 5)).abs().pow(power).mean())
+
+
+@pytest.mark.parametrize(("loss", "_"), MASKED)
+def test_pixels_are_the_target_unless_something_else_is_said(loss: Callable[..., Tensor], _: int) -> None:
+    one, other, mask = noise(4, 3, 6, 5), noise(4, 3, 6, 5, seed=1), some_mask()
+    assert torch.equal(loss(one, other, mask), loss(one, other, mask, target="pixels", patch=3))
+
+
+@pytest.mark.parametrize(("loss", "_"), MASKED)
+def test_a_normalised_target_costs_nothing_under_an_empty_mask_and_stays_in_its_patches(
+    loss: Callable[..., Tensor], _: int
+) -> None:
+    one, other, mask = noise(4, 3, 6, 6).requires_grad_(), noise(4, 3, 6, 6, seed=1), torch.zeros(4, 1, 6, 6, dtype=torch.bool)
+    mask[1, :, :3, :3] = True
+    wanted = loss(one, other, mask, reduction="none", target="normalised", patch=3)
+    assert wanted[[0, 2, 3]].tolist() == [0.0, 0.0, 0.0]
+    spoilt = other.clone()
+    spoilt[:, :, 3:] = math.nan  # of other patches
+    out = loss(one, spoilt, mask, reduction="none", target="normalised", patch=3)
+    assert torch.equal(out, wanted)
+    out.sum().backward()
+    assert one.grad is not None
+    assert bool(one.grad.isfinite().all())
+    assert not one.grad[~mask.expand_as(one)].any()
+
+
+def test_gradients_through_a_normalised_target_are_those_of_finite_differences() -> None:
+    one, other, mask = noise(3, 2, 2, 3, dtype=torch.float64), noise(3, 2, 2, 3, seed=1, dtype=torch.float64), some_mask(3, 2, 3)
+    one.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: masked_l2(x, other, mask, target="normalised", patch=(2, 3)), one)
+    assert torch.autograd.gradcheck(lambda x: masked_l2(other, x, mask, target="normalised", patch=(2, 3)), one)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"target": "normalized", "patch": 3}, "target='normalized' is unknown. Allowed are 'pixels' and 'normalised'"),
+        ({"target": "normalised"}, "came without patch"),
+        ({"target": "normalised", "patch": 4}, "patch=4 does not divide images of 6 x 5"),
+    ],
+)
+def test_a_target_that_cannot_be_made_is_named(options: dict[str, Any], match: str) -> None:
+    for loss, some in ((masked_l1, (some_mask(),)), (masked_l2, (some_mask(),)), (l1, ()), (l2, ())):
+        with pytest.raises(ValueError, match=match):
+            loss(noise(4, 3, 6, 5), noise(4, 3, 6, 5, seed=1), *some, **options)
+
+
 # --- concepts
 
 
