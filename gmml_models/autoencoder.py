@@ -19,6 +19,7 @@ from gmml_models.card import model_card
 from gmml_models.decoders import build_decoder
 from gmml_models.encoders import build_encoder, describe_encoder, final_norm
 from gmml_models.errors import WrongKeysError
+from gmml_models.patches import Target, check_target, denormalise_patches, patch_statistics
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
 
@@ -58,6 +59,8 @@ class GMMLAutoencoder(nn.Module):
         mean: per channel, what the images were normalised by; a note for whoever loads the model, nothing is normalised here.
             ImageNet's for three channels and 0 otherwise by default.
         std: likewise; ImageNet's for three channels and 1 otherwise by default.
+        target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
+            `gmml_models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
         options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
 
     Shapes:
@@ -70,7 +73,7 @@ class GMMLAutoencoder(nn.Module):
 
     Source:
         GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 prints a sum, the text says "averaging": an
-        average here. The norm after it is the authors' release's, the paper is silent.
+        average here. The norm after it is the authors' release's, the paper is silent. The normalised target is MAE's.
     """
 
     def __init__(
@@ -84,9 +87,11 @@ class GMMLAutoencoder(nn.Module):
         in_chans: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: Target = "pixels",
         **options: Any,
     ) -> None:
         super().__init__()
+        check_target("GMMLAutoencoder", target)
         vit = build_encoder(encoder, img_size=img_size, patch_size=patch_size, in_chans=in_chans, **options)
         drops = not isinstance(vit.patch_drop, nn.Identity)
         if drops:
@@ -98,6 +103,7 @@ class GMMLAutoencoder(nn.Module):
         self.blocks = default_blocks(len(vit.blocks)) if blocks is None else self._check_blocks("blocks", blocks)
         self.decoder_name = decoder
         self.decoder = build_decoder(decoder, vit.embed_dim, self.patch_size, self.in_chans)
+        self.target: Target = target
         self.mean, self.std = geometry.statistics("GMMLAutoencoder", vit, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -132,6 +138,45 @@ class GMMLAutoencoder(nn.Module):
     def decode(self, encoded: Encoded) -> Tensor:
         """Images (B, C, H, W) from what ``encode(images)`` said: what a call with these images would return."""
         return self._decoded(encoded.features, encoded.grid)
+
+    @torch.no_grad()
+    def restore(self, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Restored images, in the values of the images whatever the ``target``; the model's mode is the caller's business.
+
+        With a normalised target the model does not say how bright and how rich in contrast a patch is. That comes from the clean
+        images where they are given, which is a help that no model of pixels has: do not compare the errors of the two. Without
+        them it comes from the pixels that were left alone, see `gmml_models.patches.patch_statistics`.
+
+        Args:
+            corrupted: (B, C, H, W), normalised, float.
+            clean: the images before the corruption, where they are known.
+            mask: (B, 1, H, W) bool, True where a pixel was manipulated; without it every pixel counts as seen.
+
+        Returns:
+            (B, C, H, W) float32.
+
+        Raises:
+            TypeError: as `gmml_models.patches.patch_statistics`.
+            ValueError: likewise, and images that do not fit the encoder.
+        """
+        return self.pixels(self(corrupted), corrupted if clean is None else clean, mask=mask if clean is None else None)
+
+    def pixels(self, decoded: Tensor, images: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """What the decoder said, float32, in the values of the images: as it is, or with a normalised target undone.
+
+        Args:
+            decoded: (B, C, H, W) from a call or from ``decode``.
+            images: (B, C, H, W), those whose patches say mean and standard deviation: the clean ones, or the corrupted ones.
+            mask: (B, 1, H, W) bool, True where ``images`` are not to be trusted.
+
+        Raises:
+            TypeError: as `gmml_models.patches.patch_statistics`.
+            ValueError: likewise.
+        """
+        if self.target == "pixels":
+            return decoded.float()
+        statistics = patch_statistics(images.float(), self.patch_size, seen=None if mask is None else ~mask)
+        return denormalise_patches(decoded.float(), statistics, self.patch_size)
 
     def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         fused = features[0]
@@ -168,6 +213,7 @@ class GMMLAutoencoder(nn.Module):
             **(about or {}),
             "decoder": self.decoder_name,
             "blocks": list(self.blocks),
+            **({} if self.target == "pixels" else {"target": self.target}),
             "parameters": {"encoder": layout.count(self.encoder), "decoder": layout.count(self.decoder)},
         }
         hub.write_folder(
@@ -244,6 +290,7 @@ class GMMLAutoencoder(nn.Module):
             decoder=ours["decoder"],
             mean=normalised.get("mean"),
             std=normalised.get("std"),
+            target=ours.get("target", "pixels"),
         )
         tensors = where.tensors(layout.DECODER, config)
         decoder = {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
@@ -284,6 +331,7 @@ class GMMLAutoencoder(nn.Module):
             "decoder": self.decoder_name,
             "mean": list(self.mean),
             "std": list(self.std),
+            "target": self.target,
         }
 
     def _check_blocks(self, what: str, blocks: Sequence[int], least: int = 1) -> tuple[int, ...]:

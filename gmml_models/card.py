@@ -51,6 +51,7 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Objective", ours.get("objective")),
                 ("Decoder", ours.get("decoder")),
                 ("Blocks fused for the decoder", ours.get("blocks")),
+                ("Target of the decoder", ours.get("target")),
                 ("Features", config.get("num_features")),
                 ("Input size (C, H, W)", model.get("input_size")),
                 ("Mean of the normalisation", model.get("mean")),

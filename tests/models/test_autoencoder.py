@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gmml_models.autoencoder import GMMLAutoencoder, default_blocks
 from gmml_models.decoders import DECODERS, build_decoder
 from gmml_models.encoders import SHORT_NAMES, build_encoder, describe_encoder
+from gmml_models.patches import normalise_patches
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 6, "num_heads": 2, "img_size": 16, "patch_size": 4}
 NAME = "vit_tiny_patch16_224"
@@ -437,7 +439,12 @@ def test_wrong_numbers_of_the_model_are_named() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"in_chans": 4, "decoder": "release", "blocks": (1, 6), "mean": [0.1] * 4, "std": [0.2] * 4}, {"img_size": (8, 16)}],
+    [
+        {},
+        {"in_chans": 4, "decoder": "release", "blocks": (1, 6), "mean": [0.1] * 4, "std": [0.2] * 4},
+        {"img_size": (8, 16)},
+        {"target": "normalised"},
+    ],
 )
 def test_the_config_rebuilds_the_model(options: dict[str, Any]) -> None:
     model = small(**options).eval()
@@ -446,6 +453,32 @@ def test_the_config_rebuilds_the_model(options: dict[str, Any]) -> None:
     again.load_state_dict(model.state_dict(), strict=True)
     x = images(2, model.in_chans, *model.img_size)
     assert torch.equal(again(x), model(x))
+
+
+def test_a_folder_tells_what_the_decoder_says(tmp_path: Path) -> None:
+    for target in ("pixels", "normalised"):
+        small(target=target).save_pretrained(tmp_path / target)
+        assert GMMLAutoencoder.from_pretrained(tmp_path / target).target == target
+    told = [json.loads((tmp_path / target / "config.json").read_text())["gmml"] for target in ("pixels", "normalised")]
+    assert "target" not in told[0]  # a folder of pixels is what it was before there was a choice
+    assert told[1]["target"] == "normalised"
+
+
+def test_restored_images_are_pixels_whatever_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, normalised = small(), small(target="normalised")
+    x = images(2, 3, *model.img_size) + 2.0
+    assert torch.equal(model.restore(x), model(x).float())
+    assert torch.equal(model.restore(x, clean=-x, mask=torch.ones_like(x[:, :1], dtype=torch.bool)), model(x).float())
+    patch = normalised.patch_size
+    monkeypatch.setattr(GMMLAutoencoder, "forward", lambda *_: normalise_patches(x, patch))
+    for given in ({"clean": x}, {}):  # without clean images those that are given are trusted
+        torch.testing.assert_close(normalised.restore(x, **given), x, rtol=1e-3, atol=1e-3)
+    mask = torch.zeros_like(x[:, :1], dtype=torch.bool)
+    mask[:, :, : patch[0] // 2] = True
+    spoilt = torch.where(mask, 50.0, x)
+    found = normalised.restore(spoilt, mask=mask)
+    assert torch.equal(found, normalised.restore(torch.where(mask, -9.0, x), mask=mask))  # what was manipulated has no say
+    assert (found - x).abs().mean() < (normalised.restore(spoilt) - x).abs().mean() / 2
 
 
 def test_the_defaults_of_mean_and_std_follow_the_channels() -> None:
