@@ -59,7 +59,16 @@ class Reconstruct(FigureCommand):
             f"gmml_models.figures.reconstructions(model, images, corrupt=corrupt, "
             f"keys=gmml_aug.keys({self.seed}, 0, range({len(clean)})), blocks={blocks})"
         )
-        sheet = reconstruction_sheet(clean, found, shown.names, fused=model.blocks, mean=model.mean, std=model.std, code=code)
+        sheet = reconstruction_sheet(
+            clean,
+            found,
+            shown.names,
+            fused=model.blocks,
+            mean=model.mean,
+            std=model.std,
+            code=code,
+            helped=model.target == "normalised",
+        )
         return self.finish(sheet, shown, f"Reconstructions by {len(blocks)} blocks")
 
     def _model(self) -> GMMLAutoencoder:

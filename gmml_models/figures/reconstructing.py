@@ -25,7 +25,8 @@ class Reconstructions(NamedTuple):
         corrupted: (B, C, H, W) what it saw.
         mask: (B, 1, H, W) bool, True where a pixel was corrupted.
         by_block: (L, B, C, H, W) float32, decoded from the features of one block each.
-        fused: (B, C, H, W) float32, decoded from the average of the model's own blocks, as in training: ``model(corrupted)``.
+        fused: (B, C, H, W) float32, decoded from the average of the model's own blocks, as in training: ``model(corrupted)``. A
+            normalised target is undone with mean and standard deviation of the clean patches, in ``by_block`` too.
         blocks: (L,) which blocks.
     """
 
@@ -89,7 +90,7 @@ def reconstructions(
 
         def decoded(*numbers: int) -> Tensor:
             parts = Encoded(None, encoded.patches, tuple(features[number] for number in numbers), encoded.grid)
-            return model.decode(parts).float()
+            return model.pixels(model.decode(parts), images)
 
         by_block = torch.stack([decoded(number) for number in chosen])
         return Reconstructions(corrupted, mask, by_block, decoded(*model.blocks), chosen)

@@ -26,6 +26,7 @@ def reconstruction_sheet(
     mean: Sequence[float],
     std: Sequence[float],
     code: str,
+    helped: bool = False,
 ) -> Sheet:
     """Clean, corrupted, and what the decoder makes of every block: a section for each corruption.
 
@@ -37,6 +38,7 @@ def reconstruction_sheet(
         mean: per channel, what the images were normalised by.
         std: likewise.
         code: what makes the same tensors.
+        helped: the decoder says normalised patches, and the clean image gave them their mean and deviation: say so.
     """
     edge = edge_of_many(max(clean.shape[2:]), len(clean) * len(found))
     originals = [fitted(picture, edge) for picture in to_pictures(clean, mean, std)]
@@ -58,7 +60,7 @@ def reconstruction_sheet(
     return Sheet(
         title="What every block restores",
         about=f"Patch tokens of single blocks, decoded; the decoder was trained on {together}, shown on the right. Numbers are the "
-        "mean absolute error over the corrupted pixels, in units of the normalised images.",
+        "mean absolute error over the corrupted pixels, in units of the normalised images." + (f" {HELPED}" if helped else ""),
         columns=["clean", "corrupted", *(f"block {block}" for block in blocks), "as trained"],
         rows=rows,
         legend=[Swatch(STEP_COLOURS[kind], _MEANING[kind]) for kind in found],
@@ -66,6 +68,8 @@ def reconstruction_sheet(
     )
 
 
+HELPED = "Brightness and contrast of every patch are those of the clean image: the decoder was trained without them."
+"""What stands under reconstructions of a decoder of normalised patches."""
 _MEANING = {"noise": "noise in the corrupted boxes", "alien": "content of another image there"}
 
 

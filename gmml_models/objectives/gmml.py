@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gmml_aug import Corruption, presets
 from gmml_models.autoencoder import GMMLAutoencoder
-from gmml_models.losses import l1, masked_l1
-from gmml_models.objectives.objective import Objective, build_autoencoder
+from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
+from gmml_models.patches import Target
 
 
 @final
@@ -28,6 +28,8 @@ class GMML(Objective):
         blocks: as for `GMMLAutoencoder`; the last one must be among them.
         mean: as for `GMMLAutoencoder`.
         std: as for `GMMLAutoencoder`.
+        target: as for `GMMLAutoencoder`.
+        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
@@ -47,12 +49,25 @@ class GMML(Objective):
         blocks: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: Target | None = None,
+        loss: Loss = "l1",
         **options: Any,
     ) -> None:
         autoencoder = build_autoencoder(
-            "GMML", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="paper", last=False, options=options
+            "GMML",
+            encoder,
+            blocks=blocks,
+            decoder=decoder,
+            mean=mean,
+            std=std,
+            target=target,
+            default="paper",
+            last=False,
+            options=options,
         )
-        super().__init__(autoencoder, presets.gmml(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        super().__init__(
+            autoencoder, presets.gmml(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt, loss
+        )
         self._check_depth()
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,7 +75,7 @@ class GMML(Objective):
         errors = []
         for numbers in self._sizes(views, keys):
             clean, corrupted, mask = self._batch(views, keys, numbers)
-            errors.append(masked_l1(self.autoencoder(corrupted), clean, mask, reduction="none"))
+            errors.append(self._error(self.autoencoder(corrupted), clean, mask))
         loss = torch.cat(errors).mean()
         return loss, {"reconstruction": loss.detach()}
 
@@ -84,12 +99,23 @@ class Autoencode(Objective):
         blocks: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: Target | None = None,
+        loss: Loss = "l1",
         **options: Any,
     ) -> None:
         autoencoder = build_autoencoder(
-            "Autoencode", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="paper", last=False, options=options
+            "Autoencode",
+            encoder,
+            blocks=blocks,
+            decoder=decoder,
+            mean=mean,
+            std=std,
+            target=target,
+            default="paper",
+            last=False,
+            options=options,
         )
-        super().__init__(autoencoder, None)
+        super().__init__(autoencoder, None, loss)
         self._check_depth()
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -97,6 +123,6 @@ class Autoencode(Objective):
         errors = []
         for numbers in self._sizes(views, keys):
             clean = self._batch(views, keys, numbers).clean
-            errors.append(l1(self.autoencoder(clean), clean, reduction="none"))
+            errors.append(self._error(self.autoencoder(clean), clean))
         loss = torch.cat(errors).mean()
         return loss, {"reconstruction": loss.detach()}

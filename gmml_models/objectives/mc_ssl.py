@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from gmml_aug import Corruption, presets
 from gmml_models.autoencoder import Encoded, GMMLAutoencoder
 from gmml_models.heads import ConceptHead
-from gmml_models.losses import ConceptLoss, l1, masked_l1
-from gmml_models.objectives.objective import Batch, Objective, build_autoencoder
+from gmml_models.losses import ConceptLoss
+from gmml_models.objectives.objective import Batch, Loss, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
+from gmml_models.patches import Target
 from gmml_models.ramp import cosine
 
 Terms = Literal["both", "reconstruction", "concepts"]
@@ -55,6 +56,8 @@ class MCSSL(Objective):
         bottleneck: width before its last layer.
         mean: as for `GMMLAutoencoder`.
         std: as for `GMMLAutoencoder`.
+        target: as for `GMMLAutoencoder`.
+        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
@@ -93,6 +96,8 @@ class MCSSL(Objective):
         bottleneck: int = 256,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: Target | None = None,
+        loss: Loss = "l1",
         **options: Any,
     ) -> None:
         if terms not in get_args(Terms):
@@ -106,11 +111,22 @@ class MCSSL(Objective):
                 f"MCSSL: freeze_last={freeze_last} is outside [0, 1]. Give a share of the run, for example 1 / epochs."
             )
         autoencoder = build_autoencoder(
-            "MCSSL", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="mc_ssl", last=True, options=options
+            "MCSSL",
+            encoder,
+            blocks=blocks,
+            decoder=decoder,
+            mean=mean,
+            std=std,
+            target=target,
+            default="mc_ssl",
+            last=True,
+            options=options,
         )
         if cls and not autoencoder.encoder.has_class_token:
             raise ValueError("MCSSL: cls=True, but the encoder has no class token. Leave it out, or give class_token=True.")
-        super().__init__(autoencoder, presets.mc_ssl(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        super().__init__(
+            autoencoder, presets.mc_ssl(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt, loss
+        )
         self.terms, self.cls, self.masked, self.freeze_last = terms, cls, masked, freeze_last
         self.head: ConceptHeads | None = None
         self.teacher: Teacher[ConceptHeads] | None = None
@@ -178,9 +194,7 @@ class MCSSL(Objective):
     def _errors(self, batch: Batch, encoded: Encoded) -> Tensor:
         """(V*B,) the reconstruction error of each image."""
         restored = self.autoencoder.decode(encoded)
-        if self.masked:
-            return masked_l1(restored, batch.clean, batch.mask, reduction="none")
-        return l1(restored, batch.clean, reduction="none")
+        return self._error(restored, batch.clean, batch.mask if self.masked else None)
 
     def _concepts(self, sizes: list[list[int]], encoded: list[Encoded], clean: Tensor) -> dict[str, Tensor]:
         """The losses of patch and class tokens, against the teacher's view of the clean images (V*B, C, H, W) of the first size."""

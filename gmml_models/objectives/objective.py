@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -18,7 +18,11 @@ from gmml_aug.checks import check_keys
 from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.encoders import build_encoder
 from gmml_models.geometry import check_images
+from gmml_models.losses import l1, l2, masked_l1, masked_l2
 from gmml_models.modes import evaluating
+from gmml_models.patches import Target
+
+Loss = Literal["l1", "l2"]
 
 
 class Reconstruction(NamedTuple):
@@ -27,7 +31,8 @@ class Reconstruction(NamedTuple):
     Attributes:
         corrupted: (B, C, H, W) what the autoencoder saw.
         mask: (B, 1, H, W) bool, True where a pixel was manipulated.
-        restored: (B, C, H, W) what it made of it, float32.
+        restored: (B, C, H, W) what it made of it, float32, in the values of the images: a normalised target is undone with the mean
+            and standard deviation of the clean patches, which are known here.
     """
 
     corrupted: Tensor
@@ -59,14 +64,19 @@ class Objective(nn.Module, ABC):
     Args:
         autoencoder: the student: what is trained.
         corrupt: what happens to the views; None: nothing.
+        loss: how the reconstruction is compared with the autoencoder's ``target``: ``"l1"``, absolute difference, or ``"l2"``,
+            squared difference.
 
     Attributes:
         autoencoder: as given.
         corrupt: as given.
+        loss: as given.
     """
 
-    def __init__(self, autoencoder: GMMLAutoencoder, corrupt: Corruption | None) -> None:
+    def __init__(self, autoencoder: GMMLAutoencoder, corrupt: Corruption | None, loss: Loss = "l1") -> None:
         super().__init__()
+        if loss not in get_args(Loss):
+            raise ValueError(f"{self._name}: loss={loss!r} is unknown. Allowed are {' and '.join(map(repr, get_args(Loss)))}.")
         if corrupt is not None and not isinstance(corrupt, Corruption):
             raise TypeError(
                 f"{self._name}: corrupt={corrupt!r} is no corruption. Give one of gmml_aug, for example presets.gmml(), or leave "
@@ -74,6 +84,7 @@ class Objective(nn.Module, ABC):
             )
         self.autoencoder = autoencoder
         self.corrupt = corrupt
+        self.loss: Loss = loss
 
     @abstractmethod
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -148,7 +159,7 @@ class Objective(nn.Module, ABC):
         _, corrupted, mask = self._batch([images], keys, [0])
         model = self.exported()
         with evaluating(model):
-            return Reconstruction(corrupted, mask, model(corrupted).float())
+            return Reconstruction(corrupted, mask, model.restore(corrupted, clean=images))
 
     @property
     def _name(self) -> str:
@@ -187,6 +198,19 @@ class Objective(nn.Module, ABC):
         done = [self.corrupt(views[number], keys=keys + number) for number in numbers]
         return Batch(clean, _join([one.images for one in done]), _join([one.mask for one in done]))
 
+    def _error(self, restored: Tensor, clean: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B,) the reconstruction error of each image, by the objective's loss and the autoencoder's target.
+
+        Args:
+            restored: (B, C, H, W) what the decoder says.
+            clean: (B, C, H, W).
+            mask: (B, 1, H, W) bool: there alone; over the whole image by default.
+        """
+        target, patch = self.autoencoder.target, self.autoencoder.patch_size
+        if mask is None:
+            return (l1 if self.loss == "l1" else l2)(restored, clean, reduction="none", target=target, patch=patch)
+        return (masked_l1 if self.loss == "l1" else masked_l2)(restored, clean, mask, reduction="none", target=target, patch=patch)
+
     def _check_depth(self) -> None:
         """Refuse an autoencoder whose loss leaves the last blocks of the encoder as chance made them."""
         depth, blocks = len(self.autoencoder.encoder.blocks), self.autoencoder.blocks
@@ -205,6 +229,7 @@ def build_autoencoder(
     decoder: str | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    target: Target | None,
     default: str,
     last: bool,
     options: dict[str, Any],
@@ -218,12 +243,13 @@ def build_autoencoder(
         decoder: likewise.
         mean: likewise.
         std: likewise.
+        target: likewise.
         default: the decoder of the objective.
         last: True if the objective decodes the last block alone where no ``blocks`` are given.
         options: of `GMMLAutoencoder`.
     """
     if isinstance(encoder, GMMLAutoencoder):
-        given = {"blocks": blocks, "decoder": decoder, "mean": mean, "std": std, **options}
+        given = {"blocks": blocks, "decoder": decoder, "mean": mean, "std": std, "target": target, **options}
         surplus = sorted(name for name, value in given.items() if value is not None)
         if surplus:
             raise ValueError(
@@ -234,7 +260,7 @@ def build_autoencoder(
     vit = build_encoder(encoder, **options)
     if blocks is None and last:
         blocks = (len(vit.blocks),)
-    return GMMLAutoencoder(vit, blocks=blocks, decoder=decoder or default, mean=mean, std=std)
+    return GMMLAutoencoder(vit, blocks=blocks, decoder=decoder or default, mean=mean, std=std, target=target or "pixels")
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:

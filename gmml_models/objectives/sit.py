@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from gmml_aug import Corruption, presets
 from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.heads import ContrastiveHead
-from gmml_models.losses import contrastive_loss, masked_l1
-from gmml_models.objectives.objective import Objective, build_autoencoder
+from gmml_models.losses import contrastive_loss
+from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
+from gmml_models.patches import Target
 from gmml_models.ramp import cosine
 
 
@@ -40,6 +41,8 @@ class SiT(Objective):
         out: width of the embedding.
         mean: as for `GMMLAutoencoder`.
         std: as for `GMMLAutoencoder`.
+        target: as for `GMMLAutoencoder`.
+        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
@@ -65,12 +68,23 @@ class SiT(Objective):
         out: int = 256,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        target: Target | None = None,
+        loss: Loss = "l1",
         **options: Any,
     ) -> None:
         autoencoder = build_autoencoder(
-            "SiT", encoder, blocks=blocks, decoder=decoder, mean=mean, std=std, default="release", last=True, options=options
+            "SiT",
+            encoder,
+            blocks=blocks,
+            decoder=decoder,
+            mean=mean,
+            std=std,
+            target=target,
+            default="release",
+            last=True,
+            options=options,
         )
-        super().__init__(autoencoder, presets.sit(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt)
+        super().__init__(autoencoder, presets.sit(values=(autoencoder.mean, autoencoder.std)) if corrupt is None else corrupt, loss)
         if not autoencoder.encoder.has_class_token:
             raise ValueError("SiT: the encoder has no class token to contrast. Give one with class_token=True, or use GMML.")
         for name, value, least in (("reconstruction_weight", reconstruction_weight, 0.0), ("temperature", temperature, 1e-6)):
@@ -94,7 +108,7 @@ class SiT(Objective):
             )
         clean, corrupted, mask = self._batch(views, keys, sizes[0])
         encoded = self.autoencoder.encode(corrupted)
-        reconstruction = masked_l1(self.autoencoder.decode(encoded), clean, mask)
+        reconstruction = self._error(self.autoencoder.decode(encoded), clean, mask).mean()
         student_1, student_2 = self.head(encoded.cls).chunk(2)
         with torch.no_grad():
             teacher_1, teacher_2 = self.teacher.head(self.teacher.autoencoder.encode(clean, ()).cls).chunk(2)

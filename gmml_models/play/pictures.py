@@ -89,10 +89,12 @@ def look(
 def _restored(reconstruction: Reconstruction, clean: Tensor, corrupted: Tensor, mask: Tensor, edge: int) -> Captioned:
     """What the model makes of the corrupted picture, with its error where something was touched; its own words if it cannot."""
     try:
-        restored = reconstruction(corrupted)
+        restored = reconstruction(corrupted, clean)
     except ValueError as error:  # a size that its patches do not divide
         return Captioned("reconstruction", Image.new("RGB", (edge, edge), _PAPER), str(error))
     words = f"error where touched {_error(restored, clean, mask)}, was {_error(corrupted, clean, mask)}" if mask.any() else ""
+    if reconstruction.model.target == "normalised":
+        words += f"{', ' if words else ''}brightness and contrast of patches from the clean picture"
     return Captioned("reconstruction", flat(stages.to_pictures(restored)[0], edge), words)
 
 

@@ -20,15 +20,21 @@ class Reconstruction:
     name: str
     model: GMMLAutoencoder
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, clean: Tensor | None = None) -> Tensor:
         """Restored images from corrupted ones: both (B, 3, H, W) float32, normalised by ImageNet's statistics.
+
+        Args:
+            images: the corrupted ones.
+            clean: likewise before the corruption; a model of normalised patches takes their mean and standard deviation from here.
 
         Raises:
             ValueError: a size that the model's patches do not divide.
         """
         ours, theirs = (_columns(*statistics) for statistics in ((MEAN, STD), (self.model.mean, self.model.std)))
         with torch.inference_mode():
-            restored: Tensor = self.model((images * ours[1] + ours[0] - theirs[0]) / theirs[1])
+            given, known = (None if one is None else (one * ours[1] + ours[0] - theirs[0]) / theirs[1] for one in (images, clean))
+            assert given is not None
+            restored = self.model.restore(given, clean=known)
         return (restored * theirs[1] + theirs[0] - ours[0]) / ours[1]
 
     @property

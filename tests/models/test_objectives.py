@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 import gmml_aug as ga
 import gmml_models as gm
 from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, SiT
+from gmml_models.patches import normalise_patches
 
 NAME = "vit_tiny_patch16_224"
 SMALL: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 8}
@@ -118,6 +119,46 @@ def test_gmml_is_the_masked_difference_of_every_view() -> None:
     torch.testing.assert_close(loss, torch.stack(each).mean())
     assert list(parts) == ["reconstruction"]
     assert torch.equal(parts["reconstruction"], loss.detach())
+
+
+@pytest.mark.parametrize(("loss", "power"), [("l1", 1), ("l2", 2)])
+@pytest.mark.parametrize("target", ["pixels", "normalised"])
+@pytest.mark.parametrize(
+    ("kind", "masked"), [("gmml", True), ("sit", True), ("mc_ssl", True), ("mc_ssl", False), ("control", False)]
+)
+def test_reconstructions_are_compared_with_the_target_by_the_loss(
+    kind: str, masked: bool, target: str, loss: str, power: int
+) -> None:
+    objective = small(kind, target=target, loss=loss, **({"masked": True} if kind == "mc_ssl" and masked else {}))
+    views = crops()
+    _, parts = objective(views, keys=some_keys())
+    each = []
+    for number, view in enumerate(views):
+        found, mask = (objective.autoencoder(view), None) if kind == "control" else restored(objective, view, number)
+        wanted = normalise_patches(view, 8) if target == "normalised" else view
+        where = torch.ones_like(view[:, :1]) if mask is None or not masked else mask.float()
+        difference = (found - wanted).abs().pow(power) * where
+        each.append((difference.sum((1, 2, 3)) / (3 * where.sum((1, 2, 3)))).mean())
+    torch.testing.assert_close(parts["reconstruction"], torch.stack(each).mean().detach())
+
+
+@pytest.mark.parametrize("kind", ["gmml", "sit", "mc_ssl", "control"])
+def test_a_normalised_target_is_shown_in_pixels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, images = small(kind, target="normalised"), photographs(8) + 1.0
+    said = normalise_patches(images, 8)
+    monkeypatch.setattr(type(objective.exported()), "forward", lambda *_: said)
+    found = objective.reconstruct(images, keys=some_keys())
+    torch.testing.assert_close(found.restored, images, rtol=1e-4, atol=1e-4)
+
+
+def test_a_target_or_loss_that_nobody_knows_is_named() -> None:
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=r"target='normalized' is unknown\. Allowed are 'pixels' and 'normalised'"):
+            small(kind, target="normalized")
+        with pytest.raises(ValueError, match=r"loss='huber' is unknown\. Allowed are 'l1' and 'l2'"):
+            small(kind, loss="huber")
+    with pytest.raises(ValueError, match="target came with an autoencoder that is built already"):
+        GMML(small().autoencoder, target="normalised")
 
 
 def test_the_control_sees_the_images_as_they_are_and_looks_at_all_of_them() -> None:

@@ -289,6 +289,21 @@ def test_the_reconstruction_is_shown_with_its_error(weights: Path) -> None:
     assert nothing.whole[-1].words == ""
 
 
+def test_a_model_of_normalised_patches_takes_their_statistics_from_the_clean_picture(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    gm.GMMLAutoencoder("vit_micro_patch8_64", depth=2, target="normalised", mean=(0.5, 0.4, 0.3)).save_pretrained(tmp_path / "it")
+    restore = reconstruction.load(str(tmp_path / "it"))
+    assert restore is not None
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    corrupted = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = restore(corrupted, images)
+    small, smaller = (torch.nn.functional.avg_pool2d(one.mean(1), 8) for one in (images, found))
+    plain = torch.nn.functional.avg_pool2d(restore(corrupted).mean(1), 8)
+    assert (smaller - small).abs().mean() < (plain - small).abs().mean()
+    shown = seen(replace(Knobs.of(OWN), fills=("alien",), ratio=(0.4, 0.4)).composition(), model=restore)
+    assert shown.whole[-1].words.endswith("brightness and contrast of patches from the clean picture")
+
+
 def test_a_size_that_the_model_does_not_take_leaves_the_other_pictures(weights: Path) -> None:
     shown = look(Knobs.of(OWN).composition(), some_pictures(size=60), 0, 16, reconstruction.load(str(weights)))
     assert "60 x 60 are not a whole number of patches of 8 x 8" in shown.whole[-1].words

@@ -12,6 +12,7 @@ from torch import Tensor
 import gmml_aug as ga
 import gmml_models as gm
 from gmml_models.figures import corruptions, reconstructions
+from gmml_models.patches import patch_statistics
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8}
 RGB = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -46,6 +47,20 @@ def test_the_average_is_what_the_model_returns(options: dict[str, Any]) -> None:
         assert torch.allclose(found.fused, model(found.corrupted), atol=1e-6)
     assert found.blocks == (1, 2, 3, 4)
     assert found.by_block.shape == (4, *clean.shape)
+
+
+def test_normalised_patches_are_shown_in_pixels_with_the_statistics_of_the_clean_ones() -> None:
+    model, clean = small(target="normalised"), images() * 2.0 + 3.0
+    found = reconstructions(model, clean, corrupt=corruptions()["noise"], keys=KEYS)
+    torch.testing.assert_close(found.fused, model.restore(found.corrupted, clean=clean))
+    wanted = patch_statistics(clean, 8)
+    with torch.no_grad():
+        said = model(found.corrupted)
+    back = (found.fused.unflatten(2, (4, 8)).unflatten(4, (4, 8)) - wanted.mean[:, :, :, None, :, None]) / wanted.std[
+        :, :, :, None, :, None
+    ]
+    torch.testing.assert_close(back.reshape(clean.shape), said, rtol=1e-3, atol=1e-3)
+    assert (found.by_block.mean() - 3.0).abs() < 0.5
 
 
 @pytest.mark.parametrize("options", MODELS)
