@@ -74,6 +74,8 @@ class TrainConfig(DataConfig):
     """At the start (GMML 3.1)."""
     weight_decay_end: float = 0.4
     """At the end of its cosine (GMML 3.1)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW: memory of the gradient, and of its square."""
     clip: float | None = 3.0
     """Largest norm of each parameter's gradient (the release's); None: no clipping."""
     drop_path: float = 0.1
@@ -123,6 +125,10 @@ class PretrainConfig(TrainConfig):
     """That of the method by default."""
     blocks: tuple[int, ...] | None = None
     """Blocks that the decoder sees the average of, counting from 1, ascending (GMML figure 7); those of the method by default."""
+    target: Literal["pixels", "normalised"] = "pixels"
+    """What the decoder learns to say: the pixels, or each patch normalised by its own mean and standard deviation (MAE's)."""
+    loss: Literal["l1", "l2"] = "l1"
+    """How the reconstruction is compared: absolute difference (GMML equation 1) or squared difference."""
     terms: Literal["both", "reconstruction", "concepts"] = "both"
     """mc_ssl: which losses (MC-SSL table 3)."""
     classes: int = 8192
@@ -294,5 +300,7 @@ def check(config: TrainConfig) -> None:
     for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "drop_path", "checkpoint_every"):
         if not 0 <= getattr(config, name) < float("inf"):
             raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number from 0. Give for example 0.")
+    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
+        raise UsageError(f"{who}: betas={config.betas}. Give two numbers from 0 and below 1, for example 0.9 0.999.")
     if config.clip is not None and not config.clip > 0:
         raise UsageError(f"{who}: clip={config.clip} is not above 0. Give for example 3.0, or None for no clipping.")

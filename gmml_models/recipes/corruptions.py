@@ -22,7 +22,8 @@ def corruption_from(words: str, values: Values) -> ga.Corruption:
     """The corruption that ``words`` name or write.
 
     Args:
-        words: ``gmml``, ``presets.gmml(zeros=0.5)`` or ``Chain([InBoxes(Boxes(ratio=0.3), Noise())])``.
+        words: ``gmml``, ``presets.gmml(zeros=0.5)`` with or without ``presets.``, or the code of a
+            composition, ``Chain([InBoxes(Boxes(ratio=0.3), Noise())])``.
         values: the value range of the images, given to what does not state its own.
 
     Raises:
@@ -45,6 +46,8 @@ def _build(node: ast.expr) -> Any:
             return getattr(ga.presets, name)()
         case ast.Call(func=ast.Name(id=name)) if name in _CALLABLE:
             return _CALLABLE[name](*map(_build, node.args), **_options(node))
+        case ast.Call(func=ast.Name(id=name)) if name in ga.presets.names():
+            return getattr(ga.presets, name)(*map(_build, node.args), **_options(node))
         case ast.Call(func=ast.Attribute(attr=name, value=ast.Name(id="presets"))) if name in ga.presets.names():
             return getattr(ga.presets, name)(*map(_build, node.args), **_options(node))
         case ast.List(elts=parts):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig, check, record
 from gmml_models.recipes.corruptions import corruption_from
 from gmml_models.recipes.data.feeds import Batch, ViewPlan, make_feed
@@ -114,6 +115,8 @@ def build_objective(config: PretrainConfig) -> Objective:
         "mean": config.mean,
         "std": config.std,
         "drop_path_rate": config.drop_path,
+        "target": config.target,
+        "loss": config.loss,
     }
     torch.manual_seed(config.seed)
     try:
@@ -190,7 +193,8 @@ def draw(objective: Objective, batch: Batch, held: Record, epochs: int) -> None:
         mean=model.mean,
         std=model.std,
         title=f"after {epochs} epoch{'s' * (epochs != 1)}",
-        about=f"{held.folder.name}: the same images and the same corruption each time",
+        about=f"{held.folder.name}: the same images and the same corruption each time"
+        + ("" if model.target == "pixels" else f". {HELPED}"),
         code="" if objective.corrupt is None else repr(objective.corrupt),
     )
     try:

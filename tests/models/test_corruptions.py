@@ -29,7 +29,10 @@ def test_code_with_options_and_nesting() -> None:
         values=VALUES,
     )
     assert corruption_from(words, VALUES) == wanted
-    assert corruption_from("presets.gmml(zeros=0.5)", VALUES) == ga.presets.gmml(zeros=0.5, values=VALUES)
+    for words in ("presets.gmml(zeros=0.5)", "gmml(zeros=0.5)"):
+        assert corruption_from(words, VALUES) == ga.presets.gmml(zeros=0.5, values=VALUES)
+    wanted = ga.presets.ablation(kind="replace", ratio=0.7, values=VALUES)
+    assert corruption_from('ablation(kind="replace", ratio=0.7)', VALUES) == wanted
 
 
 @pytest.mark.parametrize(

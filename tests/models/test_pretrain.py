@@ -69,6 +69,34 @@ def test_every_method_runs_from_a_data_set_in_python(tmp_path: Path, method: str
     assert all(torch.isfinite(tensor).all() for tensor in gm.from_pretrained(tmp_path / "run" / "weights").state_dict().values())
 
 
+@pytest.mark.parametrize("method", ["gmml", "sit", "mc_ssl", "autoencoder"])
+def test_a_normalised_target_travels_from_the_command_line_into_the_weights(folder: Path, tmp_path: Path, method: str) -> None:
+    out = tmp_path / "run"
+    words = ["--method", method, "--target", "normalised", "--loss", "l2", "--betas", "0.9", "0.95", "--epochs", "1"]
+    words += ["--classes", "32", "--head-width", "32", "--pictures-every", "1"]
+    if method != "autoencoder":
+        words += ["--corruption", 'ablation(kind="replace", ratio=0.7)']
+    assert command("pretrain", "--data", folder, "--out", out, *words, *TINY) == 0
+    assert gm.GMMLAutoencoder.from_pretrained(out / "weights").target == "normalised"
+    recipe = json.loads((out / "weights" / "config.json").read_text())["gmml"]["recipe"]
+    assert (recipe["target"], recipe["loss"], recipe["betas"]) == ("normalised", "l2", [0.9, 0.95])
+    assert (out / "pictures" / "epoch-00001.png").exists()
+
+
+@pytest.mark.parametrize("betas", [(0.9, 1.0), (-0.1, 0.9), (0.9,)])
+def test_betas_that_no_optimiser_takes_are_named(tmp_path: Path, betas: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match=r"betas=\(.*\). Give two numbers from 0 and below 1"):
+        pretrain(small(tmp_path / "run", betas=betas), dataset=Pictures())
+
+
+def test_the_betas_reach_the_optimiser(tmp_path: Path) -> None:
+    losses = []
+    for name, betas in (("default", {}), ("same", {"betas": (0.9, 0.999)}), ("other", {"betas": (0.5, 0.9)})):
+        config = small(tmp_path / name, epochs=2, checkpoint_every=0, **betas)
+        losses.append(pretrain(config, dataset=Pictures()).history[-1]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channel_counts(tmp_path: Path, channels: int) -> None:
     config = small(tmp_path / "run", in_chans=channels, epochs=1, checkpoint_every=0)

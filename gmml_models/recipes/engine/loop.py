@@ -63,7 +63,7 @@ class Training:
             job.model.compile()
 
         def optimiser(model: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.AdamW(parameter_groups(model, job.lr_scale), lr=0.0, betas=(0.9, 0.999), fused=fused)
+            return torch.optim.AdamW(parameter_groups(model, job.lr_scale), lr=0.0, betas=config.betas, fused=fused)
 
         self.model, self.optimizer, self.holding = distribute(self.accelerator, job.model, optimiser, fsdp=config.fsdp)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
