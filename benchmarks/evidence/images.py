@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
+from torch import Tensor
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.data.imageset import Source, Subset
+from gmml_models.recipes.data.imageset import Label, Source, Subset
 from gmml_models.recipes.data.map_sets import MapSource
 from gmml_models.recipes.data.sources import open_source
 
@@ -29,12 +33,16 @@ def open_images(name: str, folder: Path) -> Pair:
 
     ``PACK`` are the folders ``train`` and ``test`` of a pack, ``PACK/15`` has the first 15 training images of each class alone,
     ``PACK/held`` measures on every fifth training image of each class, which is then not learnt from: the test images are not
-    touched. ``PACK/15/held`` does both. ``mnist/N`` are the first N digits of MNIST's test file, in three equal channels.
+    touched. ``PACK/15/held`` does both. ``PACK+PACK`` are the images of several together, without labels, each part as its own name
+    says: ``PACK+PACK/held``. ``mnist/N`` are the first N digits of MNIST's test file, in three equal channels.
 
     Raises:
         UsageError: a pack is missing.
     """
     pack, _, part = name.partition("/")
+    if "+" in pack:
+        pairs = {one: open_images("/".join(filter(None, (one, part))), folder) for one in pack.split("+")}
+        return Pair(*(Together({one: pair[side] for one, pair in pairs.items()}) for side in (0, 1)))
     if pack == "mnist":
         return _digits(folder, int(part))
     if not (folder / pack / "train").is_dir():
@@ -50,6 +58,41 @@ def open_images(name: str, folder: Path) -> Pair:
         return Pair(Subset(train, sorted({*taken} - {*away})), Subset(train, away))
     test = open_source(FinetuneConfig(data=str(folder / pack), test_split="test"), purpose="test", classes=train.classes)
     return Pair(Subset(train, taken) if first else train, test)
+
+
+@final
+class Together(Source):
+    """The images of several sources, one behind the other, without labels.
+
+    Args:
+        sources: by name, of equally many channels.
+    """
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self.sources = list(sources.items())
+        super().__init__(channels=self.sources[0][1].channels)
+        self.ends = list(accumulate(len(source) for source in sources.values()))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def name(self, index: int) -> str:
+        """As in its own source, behind the name of that."""
+        (name, source), number = self._at(index)
+        return f"{name}/{source.name(number)}"
+
+    def labels(self) -> Sequence[Label]:
+        """None for every image."""
+        return [None] * len(self)
+
+    def item(self, index: int) -> tuple[Tensor, Label]:
+        """As in its own source, without the label."""
+        (_, source), number = self._at(index)
+        return source.item(number)[0], None
+
+    def _at(self, index: int) -> tuple[tuple[str, Source], int]:
+        which = bisect_right(self.ends, index)
+        return self.sources[which], index - (self.ends[which - 1] if which else 0)
 
 
 def _places(source: Source) -> list[int]:
