@@ -62,6 +62,7 @@ class Axis:
     options: Mapping[str, Mapping[str, Any]]
 
 
+_RATES: Mapping[str, Mapping[str, Any]] = {"2e-3": {"rate": 2e-3}, "4e-3": {"rate": 4e-3}, "1e-3": {"rate": 1e-3}}
 AXES = (
     Axis(
         name="corruption",
@@ -80,7 +81,9 @@ AXES = (
             "normalised-l1": {"target": "normalised", "loss": "l1"},
         },
     ),
-    Axis(name="rate", options={"2e-3": {"rate": 2e-3}, "4e-3": {"rate": 4e-3}, "1e-3": {"rate": 1e-3}}),
+    Axis(name="rate", options=_RATES),
+    Axis(name="batch", options={"64": {"batch_size": 64}, "32": {"batch_size": 32}, "16": {"batch_size": 16}}),
+    Axis(name="rate-again", options=_RATES),  # another batch may ask for another rate
     Axis(name="crop", options={"35": {"scale": (0.35, 1.0)}, "20": {"scale": (0.2, 1.0)}, "60": {"scale": (0.6, 1.0)}}),
     Axis(
         name="decay",
@@ -90,7 +93,6 @@ AXES = (
             "paper": {"weight_decay": 0.04, "weight_decay_end": 0.4},
         },
     ),
-    Axis(name="batch", options={"64": {"batch_size": 64}, "32": {"batch_size": 32}, "128": {"batch_size": 128}}),
     Axis(name="decoder", options={"paper": {"decoder": None}, "release": {"decoder": "release"}}),
     Axis(name="blocks", options={"fused": {"blocks": None}, "last": {"blocks": (6,)}, "last-two": {"blocks": (5, 6)}}),
     Axis(
