@@ -129,8 +129,4 @@ static inline u64 bits_in(i64 k, i64 first, i64 end) {
     for (i64 over_ = (box)->at[2] + (box)->size[2] - (width), s_ = 0, first = (box)->at[2], \
              end = over_ > 0 ? (width) : (box)->at[2] + (box)->size[2]; s_ < (over_ > 0 ? 2 : 1); s_++, first = 0, end = over_)
 
-static inline void set_bits(u64 *line, i64 first, i64 end) {
-    for (i64 k = first / 64; 64 * k < end; k++) line[k] |= bits_in(k, first, end);
-}
-
 #endif

@@ -134,9 +134,11 @@ static void mark_box(const Frame *frame, const i32 *row, const i64 *edges) {
         box.size[axis] = end - at;
     }
     if (volume(&box) == 0) return;
-    EACH_LINE(&box, picture->size, line)
-        if (line >= frame->first && line < frame->last)
-            EACH_SPAN(&box, frame->width, from, end) set_bits(frame->here + (line - frame->first) * frame->words, from, end);
+    EACH_SPAN(&box, frame->width, from, end)
+        for (i64 k = from / 64; 64 * k < end; k++) {
+            u64 bits = bits_in(k, from, end), *word = frame->here + k - frame->first * frame->words;
+            EACH_LINE(&box, picture->size, line) if (line >= frame->first && line < frame->last) word[line * frame->words] |= bits;
+        }
 }
 
 // Where a step works: its place, then the maps of the caller. 0: nowhere.
@@ -158,7 +160,7 @@ static int mark(const Frame *frame, i64 number) {
         const i32 *row = (const i32 *)call->given[2 * place] + image * rows * 2 * picture->dims;
         for (i64 r = 0; r < rows; r++) mark_box(frame, row + r * 2 * picture->dims, reading);
     }
-    for (i64 i = 0; i < lines; i++) {
+    for (i64 i = 0; i < lines && (reading[3] || (call->forced && first) || call->allowed); i++) {
         u64 *line = frame->here + i * frame->words;
         if (reading[3]) for (i64 k = 0; k < frame->words; k++) line[k] = ~line[k] & bits_in(k, 0, frame->width);
         if (call->forced && first) bits_of(call->forced + image * call->forced_apart + start + i * frame->width, frame->width, line, 0);

@@ -4,7 +4,7 @@
 
 #include "core.h"
 
-enum { BLOCK = 256, MOST_TAPS = 255 };  // pixels that are computed at a time; taps of a blur
+enum { BLOCK = 256, PAD = 16, MOST_TAPS = 255 };  // pixels that are computed at a time, and so many more; taps of a blur
 enum { BLOCK_BYTES = 64 };      // of a blur's sums that are made at a time
 enum { PIXEL = 1, CLAMP = 2 };  // flags of noise
 enum { OTHER = 1, MOVED = 2 };  // flags of TAKE
@@ -19,6 +19,8 @@ typedef struct {
     void *numbers;             // two a channel
     void *rows;                // memory of a blur
 } Frame;
+
+typedef struct { i64 line, first, count; } Run;  // pixels of a line
 
 // Visit the runs of set bits on the frame's lines: pixels first to end - 1 of a line.
 #define EACH_RUN(frame, line, first, end) \
@@ -37,12 +39,47 @@ static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
     return word ? smaller(64 * k + __builtin_ctzll(word), width) : width;
 }
 
-// A whole number of blocks of numbers of any size.
-static inline i64 padded(i64 count) { return (count + BLOCK_BYTES / 4 - 1) / (BLOCK_BYTES / 4) * (BLOCK_BYTES / 4); }
+// Up to a block of the pixels where a step works, in their order: their runs, and in `from` where to go on. 0: no more.
+static inline i64 gather(const Frame *frame, Run *from, Run *runs, i64 *filled) {
+    i64 found = 0;
+    for (*filled = 0; *filled < BLOCK && from->line < frame->last; ) {
+        const u64 *bits = frame->here + (from->line - frame->first) * frame->words;
+        i64 first = next_bit(bits, frame->width, from->first, 0);
+        if (first >= frame->width) {
+            from->line++, from->first = 0;
+            continue;
+        }
+        i64 end = smaller(next_bit(bits, frame->width, first, ~0ull), first + BLOCK - *filled);
+        runs[found++] = (Run){from->line, first, end - first};
+        *filled += end - first;
+        from->first = end;
+    }
+    return found;
+}
+
+// A copy of bytes that are often few.
+static inline void copy(void *to, const void *from, i64 bytes) {
+    u8 *t = to;
+    const u8 *f = from;
+#define COPY_ENDS(size) (memcpy(t, f, size), memcpy(t + bytes - (size), f + bytes - (size), size))
+    if (bytes > 128) memcpy(t, f, (size_t)bytes);
+    else if (bytes >= 64) memcpy(t, f, 32), memcpy(t + 32, f + 32, 32), t += bytes - 64, f += bytes - 64, memcpy(t, f, 32), memcpy(t + 32, f + 32, 32);
+    else if (bytes >= 32) COPY_ENDS(32);
+    else if (bytes >= 16) COPY_ENDS(16);
+    else if (bytes >= 8) COPY_ENDS(8);
+    else if (bytes >= 4) COPY_ENDS(4);
+    else if (bytes >= 1) t[0] = f[0], t[bytes / 2] = f[bytes / 2], t[bytes - 1] = f[bytes - 1];
+}
+
+// The next multiple of a power of two: loops without a rest.
+static inline i64 whole(i64 count, i64 of) { return (count + of - 1) & -of; }
+static inline i64 padded(i64 count) { return whole(count, PAD); }
 
 // Positions outside 0 to length - 1 folded back at the borders, which are not repeated.
 static inline i64 fold(i64 at, i64 length) {
     if (at >= 0 && at < length) return at;
+    i64 once = at < 0 ? -at : 2 * (length - 1) - at;
+    if (once >= 0 && once < length) return once;
     if (length == 1) return 0;
     i64 period = 2 * (length - 1);
     at %= period;

@@ -27,6 +27,25 @@ static void NAME(normalise)(const Frame *frame, const u8 *restrict bytes, T *res
     EACH(count, to[j] = STORE((float)bytes[j] * factor + shift));
 }
 
+// Numbers side by side, put where the runs are in a channel; and the other way round.
+static void NAME(scatter)(const Frame *frame, const Run *runs, i64 found, const T *from, T *channel) {
+    i64 unit = frame->beside;
+    for (i64 r = 0; r < found; from += runs[r++].count) {
+        T *to = channel + (runs[r].line * frame->width + runs[r].first) * unit;
+        if (unit == 1) copy(to, from, runs[r].count * (i64)sizeof(T));
+        else for (i64 i = 0; i < runs[r].count; i++) to[i * unit] = from[i];
+    }
+}
+
+static void NAME(collect)(const Frame *frame, const Run *runs, i64 found, const T *channel, T *to) {
+    i64 unit = frame->beside;
+    for (i64 r = 0; r < found; to += runs[r++].count) {
+        const T *from = channel + (runs[r].line * frame->width + runs[r].first) * unit;
+        if (unit == 1) copy(to, from, runs[r].count * (i64)sizeof(T));
+        else for (i64 i = 0; i < runs[r].count; i++) to[i] = from[i * unit];
+    }
+}
+
 static void NAME(begin)(const Frame *frame) {
     i64 channels = frame->picture->channels, count = (frame->last - frame->first) * frame->width;
     T *now = NAME(now)(frame);
@@ -113,7 +132,7 @@ static void NAME(take)(const Frame *frame, i64 number) {
             if (bytes) for (i64 c = 0; c < channels; c++) {
                 NAME(normalise)(frame, raw + c * frame->apart + at, now + c * frame->apart + to, c, next - x);
             } else for (i64 p = 0; p < channels / unit; p++) {
-                memcpy(now + p * frame->pixels + to, from + p * frame->pixels + at, (size_t)((next - x) * unit) * sizeof(T));
+                copy(now + p * frame->pixels + to, from + p * frame->pixels + at, (next - x) * unit * (i64)sizeof(T));
             }
         }
     }
@@ -123,7 +142,7 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     const Step *step = picture->step + number;
     i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL;
-    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK];
+    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK + PAD] = {0};
     const double *constants = picture->constants + step->constants;  // spread; shift and divisor a channel
     const float *normal = picture->normal;
     const T *table = picture->normal_typed;
@@ -131,32 +150,35 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     W *mean = frame->numbers, *deviation = mean + channels;
     T *now = NAME(now)(frame);
     if (kind == MATCHED) NAME(statistics)(frame, mean, deviation);
-    EACH_RUN(frame, line, first, end)
-        for (i64 x = first; x < end; x += BLOCK) {
-            i64 count = smaller(end - x, BLOCK), at = line * frame->width + x;
-            for (i64 c = 0; c < channels; c++) {
-                if (c == 0 || (!once && c % 4 == 0)) {
-                    u64 start = key + (u64)at + (u64)(c / 4 * frame->pixels);
-                    for (i64 i = 0; i < count; i++) words[i] = mix(start + (u64)i);
-                }
-                int bits = once ? 0 : (int)(16 * (c % 4));
-                T *to = now + c * frame->apart + at * frame->beside;
-                float shift = (float)constants[1 + c], divisor = (float)constants[1 + channels + c];
+    Run runs[BLOCK], next = {.line = frame->first};
+    T made[BLOCK + PAD];
+    for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
+        for (i64 c = 0; c < channels; c++) {
+            if (c == 0 || (!once && c % 4 == 0)) {
+                u64 start = key + (u64)(c / 4 * frame->pixels), *word = words;
+                for (i64 r = 0; r < found; word += runs[r++].count)  // a whole number of them: the next run overwrites what is too much
+                    for (i64 i = 0, at = runs[r].line * frame->width + runs[r].first; i < whole(runs[r].count, 8); i++)
+                        word[i] = mix(start + (u64)(at + i));
+            }
+            int bits = once ? 0 : (int)(16 * (c % 4));
+            i64 count = whole(filled, PAD);
+            float shift = (float)constants[1 + c], divisor = (float)constants[1 + channels + c];
 #define DRAWN_BITS ((words[i] >> bits) & 0xFFFF)
 #define INSIDE_RANGE(value) ((value) < bottom ? bottom : (value) > top ? top : (value))
-                if (kind == TABLE) {
-                    EACH(count, to[j] = table[DRAWN_BITS]);
-                } else if (kind == BYTES) {
-                    EACH(count, to[j] = (T)(DRAWN_BITS >> 8));
-                } else if (kind == UNIFORM) {
-                    EACH(count, to[j] = STORE((((float)(u32)DRAWN_BITS + 0.5f) * 0x1p-16f + shift) / divisor));
-                } else if (kind == NORMAL) {
-                    EACH(count, float value = (normal[DRAWN_BITS] * spread + shift) / divisor; to[j] = STORE(INSIDE_RANGE(value)));
-                } else {
-                    W away = deviation[c], middle = mean[c];
-                    EACH(count, W value = (W)normal[DRAWN_BITS] * away + middle; to[j] = STORE(INSIDE_RANGE(value)));
-                }
+#define EACH_MADE(body) for (i64 i = 0; i < count; i++) { body; }
+            if (kind == TABLE) {
+                EACH_MADE(made[i] = table[DRAWN_BITS])
+            } else if (kind == BYTES) {
+                EACH_MADE(made[i] = (T)(DRAWN_BITS >> 8))
+            } else if (kind == UNIFORM) {
+                EACH_MADE(made[i] = STORE((((float)(u32)DRAWN_BITS + 0.5f) * 0x1p-16f + shift) / divisor))
+            } else if (kind == NORMAL) {
+                EACH_MADE(float value = (normal[DRAWN_BITS] * spread + shift) / divisor; made[i] = STORE(INSIDE_RANGE(value)))
+            } else {
+                W away = deviation[c], middle = mean[c];
+                EACH_MADE(W value = (W)normal[DRAWN_BITS] * away + middle; made[i] = STORE(INSIDE_RANGE(value)))
             }
+            NAME(scatter)(frame, runs, found, made, now + c * frame->apart);
         }
 }
 
@@ -164,24 +186,22 @@ static void NAME(grey)(const Frame *frame, i64 number) {
     i64 channels = frame->picture->channels;
     const double *weight = frame->picture->constants + frame->picture->step[number].constants;
     const double *middle = weight + channels + 1, *factor = middle + channels;
-    T *now = NAME(now)(frame);
-    W grey[BLOCK];
-    EACH_RUN(frame, line, first, end)
-        for (i64 x = first; x < end; x += BLOCK) {
-            i64 count = smaller(end - x, BLOCK);
-            T *pixels = now + (line * frame->width + x) * frame->beside;
-            for (i64 c = 0; c < channels; c++) {
-                const T *from = pixels + c * frame->apart;
-                W share = (W)weight[c];
-                if (c == 0) EACH(count, grey[i] = LOAD(from[j]) * share);
-                else EACH(count, grey[i] += LOAD(from[j]) * share);
-            }
-            W shift = (W)weight[channels];
-            if (shift != 0) for (i64 i = 0; i < count; i++) grey[i] += shift;
-            for (i64 c = 0; c < channels; c++) {
-                T *to = pixels + c * frame->apart;
-                W centre = (W)middle[c], scaled = (W)factor[c];
-                EACH(count, to[j] = STORE((grey[i] - centre) * scaled));
-            }
+    T *now = NAME(now)(frame), some[BLOCK + PAD] = {0};
+    W grey[BLOCK + PAD], shift = (W)weight[channels];
+    Run runs[BLOCK], next = {.line = frame->first};
+    for (i64 filled, found; (found = gather(frame, &next, runs, &filled));) {
+        i64 count = whole(filled, PAD);
+        for (i64 c = 0; c < channels; c++) {
+            W share = (W)weight[c];
+            NAME(collect)(frame, runs, found, now + c * frame->apart, some);
+            if (c == 0) for (i64 i = 0; i < count; i++) grey[i] = LOAD(some[i]) * share;
+            else for (i64 i = 0; i < count; i++) grey[i] += LOAD(some[i]) * share;
         }
+        if (shift != 0) for (i64 i = 0; i < count; i++) grey[i] += shift;
+        for (i64 c = 0; c < channels; c++) {
+            W centre = (W)middle[c], scaled = (W)factor[c];
+            for (i64 i = 0; i < count; i++) some[i] = STORE((grey[i] - centre) * scaled);
+            NAME(scatter)(frame, runs, found, some, now + c * frame->apart);
+        }
+    }
 }

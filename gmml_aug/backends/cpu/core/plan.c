@@ -148,20 +148,30 @@ static void draw_blocks(const Place *place, Memory *memory, u64 key) {
 
 static i64 fresh_in_span(const u64 *own, const u64 *covered, i64 first, i64 end) {
     i64 found = 0;
-    for (i64 k = first / 64; 64 * k < end; k++)
-        found += __builtin_popcountll(bits_in(k, first, end) & ~own[k] & (covered ? ~covered[k] : ~0ull));
+    for (i64 k = first / 64; 64 * k < end; k++) found += __builtin_popcountll(bits_in(k, first, end) & ~(own[k] | covered[k]));
     return found;
 }
 
-// Pixels of a box that nothing has covered. With `wanted` above 0: how many pixels of the box have to be painted until so many are
-// covered, which it must hold.
-static i64 fresh_pixels(const Place *place, const Box *box, const u64 *own, const u64 *covered, i64 wanted) {
+// Pixels of a box that nothing has covered: word by word, for its lines have the same bits.
+static i64 fresh_pixels(const Place *place, const Box *box, const u64 *own, const u64 *covered) {
+    i64 words = words_of(place->size[2]), fresh = 0;
+    EACH_SPAN(box, place->size[2], first, end)
+        for (i64 k = first / 64; 64 * k < end; k++) {
+            u64 bits = bits_in(k, first, end);
+            const u64 *mine = own + k, *other = covered + k;
+            EACH_LINE(box, place->size, line) fresh += __builtin_popcountll(bits & ~(mine[line * words] | other[line * words]));
+        }
+    return fresh;
+}
+
+// How many pixels of a box have to be painted until so many are covered, which it must hold.
+static i64 painted_until(const Place *place, const Box *box, const u64 *own, const u64 *covered, i64 wanted) {
     i64 words = words_of(place->size[2]), found = 0, painted = 0;
     EACH_LINE(box, place->size, line) {
-        const u64 *mine = own + line * words, *other = covered ? covered + line * words : 0;
+        const u64 *mine = own + line * words, *other = covered + line * words;
         EACH_SPAN(box, place->size[2], first, end) {
             i64 here = fresh_in_span(mine, other, first, end);
-            if (wanted > 0 && found + here >= wanted) {
+            if (found + here >= wanted) {
                 for (i64 x = first;; x++) {
                     painted++;
                     if (fresh_in_span(mine, other, x, x + 1) && ++found == wanted) return painted;
@@ -171,17 +181,17 @@ static i64 fresh_pixels(const Place *place, const Box *box, const u64 *own, cons
             painted += end - first;
         }
     }
-    return found;
+    return painted;
 }
 
 static i64 add_box(const Place *place, const Box *box, u64 *bits) {
     i64 words = words_of(place->size[2]), fresh = 0;
-    EACH_LINE(box, place->size, line)
-        EACH_SPAN(box, place->size[2], first, end) {
-            for (i64 k = first / 64; 64 * k < end; k++) {
-                u64 *word = bits + line * words + k, more = bits_in(k, first, end) & ~*word;
-                fresh += __builtin_popcountll(more);
-                *word |= more;
+    EACH_SPAN(box, place->size[2], first, end)
+        for (i64 k = first / 64; 64 * k < end; k++) {
+            u64 wanted = bits_in(k, first, end), *word = bits + k;
+            EACH_LINE(box, place->size, line) {
+                fresh += __builtin_popcountll(wanted & ~word[line * words]);
+                word[line * words] |= wanted;
             }
         }
     return fresh;
@@ -226,7 +236,7 @@ static void settle(const Program *program, const Place *place, Memory *memory, u
     if (place->amounts > 1) drawn += scale(place->kind == BOXES && !place->covers ? low_half(first) : high_half(first), place->amounts);
     if (place->covers) {
         memory->rest[0] = drawn;
-        memory->covered[goals++] = 0;
+        memory->covered[goals++] = memory->own;  // nothing else
         if (drawn <= 0) return;
     }
     if (place->kind == CELLS) order_cells(place, memory, key);
@@ -243,14 +253,14 @@ static void settle(const Program *program, const Place *place, Memory *memory, u
         Box box = drawn_box(place, memory, key, k);
         i64 whole = volume(&box), end = whole, ends = 0;
         for (i64 g = 0; g < goals; g++) {
-            i64 fresh = fresh_pixels(place, &box, memory->own, memory->covered[g], 0);
+            i64 fresh = fresh_pixels(place, &box, memory->own, memory->covered[g]);
             if (fresh < memory->rest[g]) {
                 memory->rest[g] -= fresh;
                 continue;
             }
             ends = 1;
-            if (place->overshoot && !memory->covered[g] && k < boxes - 1) continue;
-            end = smaller(end, fresh_pixels(place, &box, memory->own, memory->covered[g], memory->rest[g]));
+            if (place->overshoot && place->covers && g == 0 && k < boxes - 1) continue;
+            end = smaller(end, painted_until(place, &box, memory->own, memory->covered[g], memory->rest[g]));
         }
         if (ends) {
             write_cut(program, place, box, end, row);
