@@ -6,6 +6,7 @@ typedef struct {
     i64 radius, low[3], high[3];  // the window around the mask
     i64 count;                    // numbers of a line of the window, and some more up to a whole number of blocks
     W *wide, *made, *lines, *slices;
+    T *raw;                       // a line as it is stored
 } NAME(Blur);
 
 // Sum rows symmetrically: the middle one times its tap, then the pairs around it; a block of sums stays in registers.
@@ -48,24 +49,36 @@ static int NAME(prepare)(const Frame *frame, i64 number, NAME(Blur) *blur) {
     blur->count = padded((high[2] - low[2]) * unit);
     blur->wide = frame->rows;
     blur->made = blur->wide + blur->count + 2 * radius * unit;
-    blur->lines = blur->made + blur->count;
+    blur->raw = (T *)(void *)(blur->made + blur->count);
+    blur->lines = blur->made + 2 * blur->count + 2 * radius * unit;
     blur->slices = blur->lines + smaller(2 * radius + 1, size[1]) * blur->count;
     return 1;
 }
 
-// One line of the window, filtered along itself.
+// One line of the window, filtered along itself: read where it is, or from a copy that goes on beyond the borders.
 static void NAME(along)(const Frame *frame, const NAME(Blur) *blur, const T *line, W *out) {
     i64 unit = frame->beside, radius = blur->radius, first = blur->low[2] - radius, end = blur->high[2] + radius;
-    i64 inside = larger(first, 0), outside = smaller(end, frame->width);
-    W *restrict seen = blur->wide - first * unit;
+    i64 inside = larger(first, 0), outside = smaller(end, frame->width), count = blur->count + 2 * radius * unit;
+    const T *seen = line + first * unit;
     const W *rows[MOST_TAPS];
-    for (i64 x = first; x < inside; x++)
-        for (i64 c = 0; c < unit; c++) seen[x * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
-    for (i64 x = inside * unit; x < outside * unit; x++) seen[x] = LOAD(line[x]);
-    for (i64 x = outside; x < end; x++)
-        for (i64 c = 0; c < unit; c++) seen[x * unit + c] = LOAD(line[fold(x, frame->width) * unit + c]);
-    for (i64 x = end * unit; x < first * unit + blur->count + 2 * radius * unit; x++) seen[x] = 0;
-    for (i64 t = 0; t <= 2 * radius; t++) rows[t] = blur->wide + t * unit;
+    if (first < 0 || first * unit + count > frame->width * unit) {
+        T *raw = blur->raw - first * unit;
+        for (i64 x = first; x < inside; x++)
+            for (i64 c = 0; c < unit; c++) raw[x * unit + c] = line[fold(x, frame->width) * unit + c];
+        copy(raw + inside * unit, line + inside * unit, (outside - inside) * unit * (i64)sizeof(T));
+        for (i64 x = outside; x < end; x++)
+            for (i64 c = 0; c < unit; c++) raw[x * unit + c] = line[fold(x, frame->width) * unit + c];
+        memset(raw + end * unit, 0, (size_t)(count - (end - first) * unit) * sizeof(T));
+        seen = blur->raw;
+    }
+    const W *wide = (const W *)(const void *)seen;
+    if (sizeof(T) < sizeof(W)) {
+        W *restrict widened = blur->wide;
+        const T *restrict from = seen;
+        for (i64 x = 0; x < count; x++) widened[x] = LOAD(from[x]);
+        wide = widened;
+    }
+    for (i64 t = 0; t <= 2 * radius; t++) rows[t] = wide + t * unit;
     NAME(weigh)(rows, blur->taps, radius, blur->count, out);
 }
 
@@ -85,11 +98,12 @@ static void NAME(around)(const W *ring, i64 y, i64 radius, i64 length, i64 apart
 static void NAME(put)(const Frame *frame, const NAME(Blur) *blur, i64 line, T *to) {
     const u64 *bits = frame->here + (line - frame->first) * frame->words;
     i64 unit = frame->beside;
-    for (i64 end, x = next_bit(bits, frame->width, 0, 0); x < frame->width; x = next_bit(bits, frame->width, end, 0)) {
+    const W *restrict made = blur->made;
+    T *restrict stored = blur->raw;
+    for (i64 x = 0, count = padded(blur->count); x < count; x++) stored[x] = STORE(made[x]);
+    for (i64 end, x = next_bit(bits, frame->width, blur->low[2], 0); x < frame->width; x = next_bit(bits, frame->width, end, 0)) {
         end = next_bit(bits, frame->width, x, ~0ull);
-        const W *restrict from = blur->made + (x - blur->low[2]) * unit;
-        T *restrict there = to + (line * frame->width + x) * unit;
-        for (i64 i = 0, count = (end - x) * unit; i < count; i++) there[i] = STORE(from[i]);
+        copy(to + (line * frame->width + x) * unit, stored + (x - blur->low[2]) * unit, (end - x) * unit * (i64)sizeof(T));
     }
 }
 
@@ -142,11 +156,13 @@ static void NAME(merge)(const Frame *frame, i64 number) {
     if (!NAME(prepare)(frame, number, &blur)) return;
     i64 unit = frame->beside;
     T *now = NAME(now)(frame), *aside = (T *)frame->call->aside + (now - (T *)frame->call->now);
-    for (i64 p = 0; p < frame->picture->channels / unit; p++)
-        EACH_RUN(frame, line, first, end) {
-            i64 at = p * frame->pixels + (line * frame->width + first) * unit;
-            memcpy(now + at, aside + at, (size_t)((end - first) * unit) * sizeof(T));
-        }
+    Run runs[BLOCK], next = {0};
+    for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
+        for (i64 p = 0; p < frame->picture->channels / unit; p++)
+            for (i64 r = 0; r < found; r++) {
+                i64 at = p * frame->pixels + (runs[r].line * frame->width + runs[r].first) * unit;
+                copy(now + at, aside + at, runs[r].count * unit * (i64)sizeof(T));
+            }
 }
 
 const Painters NAME(painters) = {

@@ -118,72 +118,90 @@ static void bytes_of(const u64 *line, i64 width, u8 *bytes, int or) {
     }
 }
 
-static void mark_box(const Frame *frame, const i32 *row, const i64 *edges) {
-    const Picture *picture = frame->picture;
-    Box box = {{0, 0, 0}, {1, 1, 1}};
+// A box of a place, as the reference reads it: all cells of its grid that it touches. 0: no pixels.
+static inline int read_box(const Picture *picture, const i32 *row, const i64 *edges, Box *box) {
+    i32 any = 0;
+    for (i64 k = 0; k < 2 * picture->dims; k++) any |= row[k];
+    if (!any) return 0;  // most rows of a plan
+    for (int axis = 0; axis < 3; axis++) box->at[axis] = 0, box->size[axis] = 1;
     for (i64 d = 0; d < picture->dims; d++) {
         i64 axis = 3 - picture->dims + d, edge = edges[axis], length = picture->size[axis];
         i64 at = row[d], end = at + row[picture->dims + d];
-        if (edge > 1) {  // as the reference: all cells that it touches
+        if (edge > 1) {
             i64 cells = (length + edge - 1) / edge, first = at / edge, last = (end + edge - 1) / edge;
             end = last > cells ? length + smaller((last - cells) * edge, first * edge) : smaller(last * edge, length);
             if (first == last) end = first * edge;
             at = first * edge;
         }
-        box.at[axis] = at;
-        box.size[axis] = end - at;
+        box->at[axis] = at;
+        box->size[axis] = end - at;
     }
-    if (volume(&box) == 0) return;
-    EACH_SPAN(&box, frame->width, from, end)
+    return volume(box) != 0;
+}
+
+static void mark_box(const Frame *frame, const Box *box, u64 *bitmap) {
+    EACH_SPAN(box, frame->width, from, end)
         for (i64 k = from / 64; 64 * k < end; k++) {
-            u64 bits = bits_in(k, from, end), *word = frame->here + k - frame->first * frame->words;
-            EACH_LINE(&box, picture->size, line) if (line >= frame->first && line < frame->last) word[line * frame->words] |= bits;
+            u64 bits = bits_in(k, from, end), *word = bitmap + k;
+            EACH_LINE(box, frame->picture->size, line)
+                if (line >= frame->first && line < frame->last) word[(line - frame->first) * frame->words] |= bits;
         }
 }
 
-// Where a step works: its place, then the maps of the caller. 0: nowhere.
-static int mark(const Frame *frame, i64 number) {
+// Do a step where it works: its place, then the maps of the caller.
+static void work(Frame *frame, i64 number, Painter *painter) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
     const u8 *active = call->active + frame->image * picture->steps;
-    i64 place = picture->step[number].place, rows = (i64)(intptr_t)call->given[2 * place + 1], lines = frame->last - frame->first;
+    const Step *step = picture->step + number;
+    i64 place = step->place, rows = (i64)(intptr_t)call->given[2 * place + 1], lines = frame->last - frame->first;
     const i64 *reading = picture->reading + 4 * place;
-    i64 start = frame->first * frame->width, image = frame->image;
-    int first = 1;
-    if (!active[number]) return 0;
-    for (i64 step = 0; step < number; step++) first = first && !active[step];
-    memset(frame->here, 0, (size_t)(lines * frame->words) * 8);
-    if (rows < 0) {
-        const u8 *bytes = (const u8 *)call->given[2 * place] + image * frame->pixels + start;
-        for (i64 i = 0; i < lines; i++) bits_of(bytes + i * frame->width, frame->width, frame->here + i * frame->words, 0);
-    } else {
-        const i32 *row = (const i32 *)call->given[2 * place] + image * rows * 2 * picture->dims;
-        for (i64 r = 0; r < rows; r++) mark_box(frame, row + r * 2 * picture->dims, reading);
+    i64 start = frame->first * frame->width, image = frame->image, count = lines * frame->words;
+    const i32 *row = (const i32 *)call->given[2 * place] + image * rows * 2 * picture->dims;
+    int forced = call->forced != 0, shaped = reading[3] || call->allowed;
+    for (i64 before = 0; before < number; before++) forced = forced && !active[before];
+    // what looks at no pixel that it paints can be painted box by box, whether they overlap or not
+    int alone = step->operation == ZEROS || step->operation == DRAWN || step->operation == TAKE ||
+                (step->operation == NOISE && step->kind != MATCHED);
+    if (rows >= 0 && !shaped && !forced && alone) {
+        for (i64 r = 0; r < rows; r++, row += 2 * picture->dims) {
+            if (!read_box(picture, row, reading, &frame->box)) continue;
+            painter(frame, number);
+            mark_box(frame, &frame->box, frame->touched);
+        }
+        return;
     }
-    for (i64 i = 0; i < lines && (reading[3] || (call->forced && first) || call->allowed); i++) {
+    frame->box.size[0] = 0;
+    memset(frame->here, 0, (size_t)count * 8);
+    for (i64 r = 0; r < rows; r++, row += 2 * picture->dims) {
+        Box box;
+        if (read_box(picture, row, reading, &box)) mark_box(frame, &box, frame->here);
+    }
+    for (i64 i = 0; i < lines && (rows < 0 || shaped || forced); i++) {
         u64 *line = frame->here + i * frame->words;
+        i64 at = start + i * frame->width;
+        if (rows < 0) bits_of((const u8 *)call->given[2 * place] + image * frame->pixels + at, frame->width, line, 0);
         if (reading[3]) for (i64 k = 0; k < frame->words; k++) line[k] = ~line[k] & bits_in(k, 0, frame->width);
-        if (call->forced && first) bits_of(call->forced + image * call->forced_apart + start + i * frame->width, frame->width, line, 0);
-        if (call->allowed) bits_of(call->allowed + image * call->allowed_apart + start + i * frame->width, frame->width, line, 1);
+        if (forced) bits_of(call->forced + image * call->forced_apart + at, frame->width, line, 0);
+        if (call->allowed) bits_of(call->allowed + image * call->allowed_apart + at, frame->width, line, 1);
     }
-    return 1;
+    painter(frame, number);
+    for (i64 k = 0; k < count; k++) frame->touched[k] |= frame->here[k];
 }
 
-static void paint(const Frame *frame) {
+static void paint(Frame *frame) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
     const Painters *painters = PAINTERS[picture->type];
-    i64 count = (frame->last - frame->first) * frame->words;
+    i64 lines = frame->last - frame->first;
     if (call->begins) painters->begin(frame);
-    memset(frame->touched, 0, (size_t)count * 8);
-    for (i64 step = call->first_step; step < call->last_step; step++) {
-        if (!mark(frame, step)) continue;
-        (call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation])(frame, step);
-        for (i64 k = 0; k < count; k++) frame->touched[k] |= frame->here[k];
-    }
+    memset(frame->touched, 0, (size_t)(lines * frame->words) * 8);
+    for (i64 step = call->first_step; step < call->last_step; step++)
+        if (call->active[frame->image * picture->steps + step])
+            work(frame, step, call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation]);
     if (call->phase == READ) return;
     u8 *mask = call->mask + frame->image * frame->pixels + frame->first * frame->width;
-    for (i64 i = 0; i < frame->last - frame->first; i++)
+    for (i64 i = 0; i < lines; i++)
         bytes_of(frame->touched + i * frame->words, frame->width, mask + i * frame->width, !call->begins);
 }
 
@@ -192,9 +210,9 @@ static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) 
     i64 bits = ((lines + bands - 1) / bands * words_of(width) * 8 + 63) / 64 * 64, reach = 0, bytes = 0;
     for (i64 s = 0; s < picture->steps; s++)
         if (picture->step[s].operation == BLUR) reach = larger(reach, picture->step[s].taps / 2);
-    i64 rows = 3 + smaller(2 * reach + 1, picture->size[1]);
+    i64 rows = 4 + smaller(2 * reach + 1, picture->size[1]);
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
-    i64 numbers = (16 * picture->channels + 63) / 64 * 64, blur = (rows * padded(width * unit) + 2 * reach * unit) * 8;
+    i64 numbers = (16 * picture->channels + 63) / 64 * 64, blur = (rows * padded(width * unit) + 4 * reach * unit) * 8;
     i64 sizes[4] = {bits, bits, numbers, reach ? blur : 0};
     void **parts[4] = {(void **)&frame->here, (void **)&frame->touched, &frame->numbers, &frame->rows};
     for (int k = 0; k < 4; bytes += sizes[k++])

@@ -18,17 +18,10 @@ typedef struct {
     u64 *here, *touched;       // bits of these lines: a step's, all steps'
     void *numbers;             // two a channel
     void *rows;                // memory of a blur
+    Box box;                   // where a step works, if it is not empty; else there is `here`
 } Frame;
 
 typedef struct { i64 line, first, count; } Run;  // pixels of a line
-
-// Visit the runs of set bits on the frame's lines: pixels first to end - 1 of a line.
-#define EACH_RUN(frame, line, first, end) \
-    for (i64 line = (frame)->first; line < (frame)->last; line++) \
-        for (i64 first = next_bit((frame)->here + (line - (frame)->first) * (frame)->words, (frame)->width, 0, 0), end; \
-             first < (frame)->width && \
-             (end = next_bit((frame)->here + (line - (frame)->first) * (frame)->words, (frame)->width, first, ~0ull), 1); \
-             first = next_bit((frame)->here + (line - (frame)->first) * (frame)->words, (frame)->width, end, 0))
 
 // The first pixel from `from` on whose bit is set (with `flip` all ones: is not set), or the width.
 static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
@@ -39,20 +32,32 @@ static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
     return word ? smaller(64 * k + __builtin_ctzll(word), width) : width;
 }
 
-// Up to a block of the pixels where a step works, in their order: their runs, and in `from` where to go on. 0: no more.
+// Up to a block of the pixels where a step works: their runs, and in `from` where to go on. 0: no more.
 static inline i64 gather(const Frame *frame, Run *from, Run *runs, i64 *filled) {
-    i64 found = 0;
-    for (*filled = 0; *filled < BLOCK && from->line < frame->last; ) {
-        const u64 *bits = frame->here + (from->line - frame->first) * frame->words;
-        i64 first = next_bit(bits, frame->width, from->first, 0);
-        if (first >= frame->width) {
-            from->line++, from->first = 0;
-            continue;
+    const Box *box = &frame->box;
+    i64 found = 0, width = frame->width, tall = frame->picture->size[1], count = 0, boxed = volume(box);
+    for (*filled = 0; *filled < BLOCK; *filled += count) {
+        i64 line = frame->first + from->line, first;
+        if (boxed) {  // `from` counts in the box: of all its lines the runs are the same
+            if (from->line >= box->size[0] * box->size[1]) break;
+            i64 u = box->at[0], v = box->at[1] + from->line;
+            if (box->size[0] > 1) u += from->line / box->size[1], v = box->at[1] + from->line % box->size[1];
+            line = (u < frame->picture->size[0] ? u : u - frame->picture->size[0]) * tall + (v < tall ? v : v - tall);
+            first = box->at[2] + from->first, count = box->size[2] - from->first;
+            if (first >= width) first -= width;
+            if (line < frame->first || line >= frame->last) count = 0;
+            count = smaller(smaller(count, width - first), BLOCK - *filled);
+            from->first += count;
+            if (count == 0 || from->first == box->size[2]) from->line++, from->first = 0;
+        } else {
+            if (line >= frame->last) break;
+            const u64 *bits = frame->here + from->line * frame->words;
+            first = next_bit(bits, width, from->first, 0);
+            count = smaller(next_bit(bits, width, first, ~0ull) - first, BLOCK - *filled);
+            from->first = first + count;
+            if (count == 0) from->line++, from->first = 0;
         }
-        i64 end = smaller(next_bit(bits, frame->width, first, ~0ull), first + BLOCK - *filled);
-        runs[found++] = (Run){from->line, first, end - first};
-        *filled += end - first;
-        from->first = end;
+        if (count) runs[found++] = (Run){line, first, count};
     }
     return found;
 }
@@ -63,7 +68,7 @@ static inline void copy(void *to, const void *from, i64 bytes) {
     const u8 *f = from;
 #define COPY_ENDS(size) (memcpy(t, f, size), memcpy(t + bytes - (size), f + bytes - (size), size))
     if (bytes > 128) memcpy(t, f, (size_t)bytes);
-    else if (bytes >= 64) memcpy(t, f, 32), memcpy(t + 32, f + 32, 32), t += bytes - 64, f += bytes - 64, memcpy(t, f, 32), memcpy(t + 32, f + 32, 32);
+    else if (bytes >= 64) COPY_ENDS(64);
     else if (bytes >= 32) COPY_ENDS(32);
     else if (bytes >= 16) COPY_ENDS(16);
     else if (bytes >= 8) COPY_ENDS(8);

@@ -98,10 +98,12 @@ static void NAME(colour)(const Frame *frame, i64 number) {
     for (i64 c = 0; c < channels; c++) {
         W wanted = step->operation == MEAN ? mean[c] : step->operation == DRAWN ? (W)drawn[frame->image * channels + c] : 0;
         T colour = STORE(wanted);
-        EACH_RUN(frame, line, first, end) {
-            T *to = now + c * frame->apart + (line * frame->width + first) * frame->beside;
-            EACH(end - first, to[j] = colour);
-        }
+        Run runs[BLOCK], next = {0};
+        for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
+            for (i64 r = 0; r < found; r++) {
+                T *to = now + c * frame->apart + (runs[r].line * frame->width + runs[r].first) * frame->beside;
+                EACH(runs[r].count, to[j] = colour);
+            }
     }
 }
 
@@ -122,8 +124,9 @@ static void NAME(take)(const Frame *frame, i64 number) {
         for (i64 d = 0; d < picture->dims; d++) moved[3 - picture->dims + d] = shift[d];
     }
     T *now = NAME(now)(frame);
-    EACH_RUN(frame, line, first, end) {
-        i64 source = line;
+    Run runs[BLOCK], next_run = {0};
+    for (i64 filled, found; (found = gather(frame, &next_run, runs, &filled));) for (i64 r = 0; r < found; r++) {
+        i64 line = runs[r].line, source = line, first = runs[r].first, end = first + runs[r].count;
         if (flags & MOVED) source = (line / tall + moved[0]) % picture->size[0] * tall + (line % tall + moved[1]) % tall;
         for (i64 x = first, next; x < end; x = next) {  // what crosses the border comes in two parts
             i64 there = x + moved[2] < width ? x + moved[2] : x + moved[2] - width;
@@ -142,7 +145,7 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     const Step *step = picture->step + number;
     i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL;
-    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK + PAD] = {0};
+    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK + PAD];
     const double *constants = picture->constants + step->constants;  // spread; shift and divisor a channel
     const float *normal = picture->normal;
     const T *table = picture->normal_typed;
@@ -150,12 +153,13 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     W *mean = frame->numbers, *deviation = mean + channels;
     T *now = NAME(now)(frame);
     if (kind == MATCHED) NAME(statistics)(frame, mean, deviation);
-    Run runs[BLOCK], next = {.line = frame->first};
+    Run runs[BLOCK], next = {0};
     T made[BLOCK + PAD];
     for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
         for (i64 c = 0; c < channels; c++) {
             if (c == 0 || (!once && c % 4 == 0)) {
                 u64 start = key + (u64)(c / 4 * frame->pixels), *word = words;
+                memset(words + filled, 0, PAD * sizeof(u64));
                 for (i64 r = 0; r < found; word += runs[r++].count)  // a whole number of them: the next run overwrites what is too much
                     for (i64 i = 0, at = runs[r].line * frame->width + runs[r].first; i < whole(runs[r].count, 8); i++)
                         word[i] = mix(start + (u64)(at + i));
@@ -188,7 +192,7 @@ static void NAME(grey)(const Frame *frame, i64 number) {
     const double *middle = weight + channels + 1, *factor = middle + channels;
     T *now = NAME(now)(frame), some[BLOCK + PAD] = {0};
     W grey[BLOCK + PAD], shift = (W)weight[channels];
-    Run runs[BLOCK], next = {.line = frame->first};
+    Run runs[BLOCK], next = {0};
     for (i64 filled, found; (found = gather(frame, &next, runs, &filled));) {
         i64 count = whole(filled, PAD);
         for (i64 c = 0; c < channels; c++) {
