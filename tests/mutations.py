@@ -51,8 +51,8 @@ MUTATIONS = [
     ),
     Mutation(
         "chance.py",
-        "low + scale(high_half(self.words(math.prod(shape))), high - low + 1)",
-        "low + scale(high_half(self.words(math.prod(shape))), high - low)",
+        "low + below(self.words(math.prod(shape)), high - low + 1)",
+        "low + below(self.words(math.prod(shape)), high - low)",
         FILLS,
     ),
     Mutation(
@@ -235,7 +235,7 @@ MUTATIONS = [
     Mutation("functional.py", "period = 2 * (length - 1)", "period = 2 * length", "tests/aug/test_blur.py"),
     Mutation("functional.py", "pair.masked_fill_(weight == 0, 0.0) if guarded else pair", "pair", "tests/aug/test_blur.py"),
     Mutation(
-        "functional.py", "chosen = share >= threshold - 1e-6", "chosen = share > threshold - 1e-6", "tests/aug/test_api.py -k patch"
+        "functional.py", "chosen = (count << _BITS) >= area", "chosen = (count << _BITS) > area", "tests/aug/test_api.py -k patch"
     ),
     Mutation(
         "functional.py",
@@ -277,7 +277,7 @@ MUTATIONS = [
         "if False:",
         "tests/aug/test_plan.py tests/aug/test_alien.py tests/aug/test_errors.py",
     ),
-    Mutation("corruption.py", "if call_checks.share_memory(out, images):", "if False:", "tests/aug/test_contract.py"),
+    Mutation("call_checks.py", "if overlap(out, images):", "if False:", "tests/aug/test_contract.py"),
     Mutation(
         "compose.py",
         "ends = [end / sum(weights) for end in accumulate(weights)]",
@@ -295,7 +295,13 @@ MUTATIONS = [
         "adapters/kornia.py", "(to_uniform(word) < self.p)", "(to_uniform(word) >= self.p)", "tests/aug/test_adapters_kornia.py"
     ),
     # the core
-    Mutation("backends/cpu/core/paint.c", "first = first && !active[step];", "first = 1;", "tests/aug/test_cpu_core.py", core=True),
+    Mutation(
+        "backends/cpu/core/paint.c",
+        "forced = forced && !active[before];",
+        "forced = forced;",
+        "tests/aug/test_cpu_core.py",
+        core=True,
+    ),
     Mutation("backends/cpu/core/plan.c", "high_half(mix(key))", "high_half(mix(key + 1))", "tests/aug/test_cpu_core.py", core=True),
 ]
 
