@@ -186,3 +186,21 @@ def test_kept_and_masked_patches_are_lists_of_equal_length() -> None:
     assert torch.equal(torch.cat([kept, masked], 1).sort().values, torch.arange(24).expand(5, 24))
     with pytest.raises(ValueError, match=r"images have \d+ to \d+ masked patches.*mae, simmim, tubes.*form='flat'"):
         ga.patch_mask(ga.presets.gmml()(random_images((5, 3, 24, 16)), keys=some_keys(5)).mask, 4, form="index")
+
+
+def test_boxes_that_cross_the_end_of_the_valid_part_continue_at_its_other_end() -> None:
+    corrupt = ga.InBoxes(ga.Boxes(ratio=0.6, side=(0.3, 0.6)), ga.Zeros())
+    lengths, keys = [(7, 30), (20, 11), (13, 17), (20, 30)], some_keys(4)
+    for backend in ("auto", "reference"):
+        mask = corrupt(random_images((4, 2, 20, 30)), keys=keys, lengths=lengths, backend=backend).mask  # type: ignore[arg-type]
+        for image, (height, width) in enumerate(lengths):
+            alone = corrupt(random_images((1, 2, height, width)), keys=keys[image : image + 1]).mask[0, 0]
+            assert torch.equal(mask[image, 0, :height, :width], alone)
+            assert int(mask[image].sum()) == int(alone.sum()) == round(0.6 * height * width)
+
+
+def test_shares_are_of_the_valid_part_of_each_image() -> None:
+    corrupt = ga.InBoxes(BOXES, ga.Zeros())
+    lengths, ratios = [30, 11, 20, 17], [0.1, 0.9, 0.5, 0.3]
+    mask = corrupt(random_images((4, 2, 20, 30)), keys=some_keys(4), lengths=lengths, ratios=ratios).mask
+    assert mask.flatten(1).sum(1).tolist() == [round(ratio * 20 * length) for ratio, length in zip(ratios, lengths, strict=True)]

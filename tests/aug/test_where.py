@@ -341,3 +341,17 @@ def test_what_cannot_be_is_named(name: str) -> None:
     call, kind, words = WRONG[name]
     with pytest.raises(kind, match=words):
         call()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_number_of_cells_says_nothing_about_which_they_are(backend: Any) -> None:
+    """They have words of chance of their own."""
+    place = ga.Cells(size=4, ratio=(0.2, 0.8))
+    corrupt = ga.InBoxes(place, ga.Zeros())
+    plan = corrupt.sample((4000, 1, 16, 16), keys=ga.keys(4, 0, range(4000)), backend=backend)
+    mask = corrupt.apply(torch.ones(4000, 1, 16, 16), plan, backend=backend).mask[:, 0, ::4, ::4].flatten(1).double()
+    count = mask.sum(1)
+    for number in count.unique():
+        shares = mask[count == number].mean(0)  # of each cell, among images with as many
+        images = int((count == number).sum())
+        assert float((shares - number / 16).abs().max()) < 5 * 0.5 / math.sqrt(images)
