@@ -192,7 +192,7 @@ def test_boxes_that_cross_the_end_of_the_valid_part_continue_at_its_other_end() 
     corrupt = ga.InBoxes(ga.Boxes(ratio=0.6, side=(0.3, 0.6)), ga.Zeros())
     lengths, keys = [(7, 30), (20, 11), (13, 17), (20, 30)], some_keys(4)
     for backend in ("auto", "reference"):
-        mask = corrupt(random_images((4, 2, 20, 30)), keys=keys, lengths=lengths, backend=backend).mask  # type: ignore[arg-type]
+        mask = corrupt(random_images((4, 2, 20, 30)), keys=keys, lengths=lengths, backend=backend).mask
         for image, (height, width) in enumerate(lengths):
             alone = corrupt(random_images((1, 2, height, width)), keys=keys[image : image + 1]).mask[0, 0]
             assert torch.equal(mask[image, 0, :height, :width], alone)
