@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from gmml_aug.ops import Tensors
 
+Resolved = tuple[tuple[tuple[int, ...], bool], ...]  # per place: edges of its grid, and whether the fill works outside
 _FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose plan it is; the last one is written
 
 
@@ -52,7 +53,7 @@ class Plan:
     donors: int
     bank: bool
     fingerprint: str = ""
-    resolved: tuple[tuple[tuple[int, ...], bool], ...] = ()
+    resolved: Resolved = ()
 
     def __len__(self) -> int:
         """Number of images."""

@@ -17,6 +17,7 @@ from gmml_aug.chance import Chance
 from gmml_aug.fields import settings
 from gmml_aug.ops import Operation, Tensors
 from gmml_aug.places.base import Place
+from gmml_aug.plan import Resolved
 from gmml_aug.values import Values
 
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
@@ -110,6 +111,11 @@ class Program:
         """Edges of the grid that the boxes of a place keep to, 1 where there is none: a budget may have cut the last one."""
         where = self.places[place]
         return (1,) * self.dims if where is None or self.budgets_at(place) else where.grid
+
+    @property
+    def resolved(self) -> Resolved:
+        """How every place is read: the edges of its grid, and whether its steps work outside; a plan may know better."""
+        return tuple((self.grid_at(n), where is not None and where.invert) for n, where in enumerate(self.places))
 
     def check_channels(self, channels: int) -> None:
         """Raise ValueError if the statistics given as ``values`` are for another number of channels."""

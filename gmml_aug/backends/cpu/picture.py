@@ -15,6 +15,7 @@ from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.chance import normal_table
 from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Take
+from gmml_aug.plan import Resolved
 from gmml_aug.program import Program
 from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, noise_statistics, pixel_statistics
 
@@ -41,12 +42,11 @@ class Picture:
         dtype: torch.dtype,
         from_bytes: bool,
         channels_last: bool,
-        resolved: tuple[tuple[tuple[int, ...], bool], ...],
+        resolved: Resolved,
     ) -> None:
         channels, *size = shape
-        like = torch.empty(
-            1, channels, *[1] * len(size), dtype=dtype, device="cpu"
-        )  # stands for the images where only their kind is asked for
+        # stands for the images where only their kind is asked for
+        like = torch.empty(1, channels, *[1] * len(size), dtype=dtype, device="cpu")
         constants: list[float] = []
         if from_bytes:
             for numbers in byte_scales(program.values, channels):
@@ -56,8 +56,7 @@ class Picture:
             fields = _fields(step.operation, like, program.values, constants)
             steps.append(layout.Step(place=step.place, **fields))
         reading: list[int] = []
-        for place, where in enumerate(program.places):
-            grid, invert = resolved[place] if resolved else (program.grid_at(place), where is not None and where.invert)
+        for grid, invert in resolved or program.resolved:
             reading += [*layout.three(grid, 1), invert]
         self._tables = {
             "step": layout.table(layout.Step, steps),

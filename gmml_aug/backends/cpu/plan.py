@@ -120,7 +120,7 @@ class _Prepared:
         self.boxes = [(place.rows, 2 * dims) for place in places]
         self.drawn = [drawn(step.operation, channels, dims) if _ours(step) else () for step in program.steps]
         self.asked = [number for number, step in enumerate(program.steps) if not _ours(step)]
-        self.resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
+        self.resolved = program.resolved
 
 
 def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool]) -> _Prepared | None:

@@ -42,8 +42,7 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
 def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], maps: Maps) -> Tensor:
     """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
     place = program.steps[number].place
-    where = program.places[place]
-    grid, invert = plan.resolved[place] if plan.resolved else (program.grid_at(place), where is not None and where.invert)
+    grid, invert = (plan.resolved or program.resolved)[place]
     boxes, active = plan.boxes[place], plan.active[:, number]
     alone = not invert and len(program.steps_at[place]) == 1 and boxes.dtype != torch.bool
     if alone:  # a mask of boxes without size is cheaper than the and of two masks

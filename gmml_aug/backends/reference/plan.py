@@ -18,7 +18,7 @@ from gmml_aug.functional import column
 from gmml_aug.ops import Tensors
 from gmml_aug.places.base import TINY, Place, along_shared, free_size
 from gmml_aug.places.boxes import Boxes
-from gmml_aug.plan import Plan
+from gmml_aug.plan import Plan, Resolved
 from gmml_aug.program import Filling, Program, counted
 from gmml_aug.tensors import followed
 
@@ -41,7 +41,7 @@ def finish(
     request: Request,
     active: Tensor,
     places: Tensors,
-    resolved: tuple[tuple[tuple[int, ...], bool], ...],
+    resolved: Resolved,
     streams: Sequence[tuple[Tensor, Tensor]],
 ) -> Plan:
     """The plan, with what the fills draw from their streams."""
@@ -79,12 +79,11 @@ def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tenso
     return torch.stack(columns, dim=1)
 
 
-def place_all(program: Program, request: Request, active: Tensor) -> tuple[Tensors, tuple[tuple[tuple[int, ...], bool], ...]]:
+def place_all(program: Program, request: Request, active: Tensor) -> tuple[Tensors, Resolved]:
     """Every place of a plan, and the grid and the inversion by which it is read."""
     size = request.shape[2:]
-    resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
     if request.lengths is None:
-        return place_boxes(program, request.keys, active, size, request.ratios), resolved
+        return place_boxes(program, request.keys, active, size, request.ratios), program.resolved
     return _in_valid_parts(program, request, active)
 
 
@@ -231,7 +230,7 @@ def _settle(
     return done
 
 
-def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple[Tensors, tuple[tuple[tuple[int, ...], bool], ...]]:
+def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple[Tensors, Resolved]:
     """Places of padded images: each image's are those of the image without its padding, whatever is beside it in the batch."""
     size, lengths = request.shape[2:], request.lengths
     assert lengths is not None

@@ -167,9 +167,7 @@ class _Call:
 
     def _read_by(self, place: int) -> tuple[tuple[int, ...], bool]:
         """The grid of a place, and whether its steps work outside of it."""
-        where = self.program.places[place]
-        found = self.plan.resolved[place] if self.plan.resolved else None
-        return found or (self.program.grid_at(place), where is not None and where.invert)
+        return (self.plan.resolved or self.program.resolved)[place]
 
     def _maps(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
         """Maps, strides between their images, and which of them there are."""

@@ -36,8 +36,7 @@ def plan(program: Program, request: Request) -> Plan:
     with torch.cuda.device(keys.device) if keys.is_cuda else nullcontext():
         active, streams = _open(program, keys, request.working)
         places = _place(program, keys, active, size)
-    resolved = tuple((program.grid_at(n), where is not None and where.invert) for n, where in enumerate(program.places))
-    return finish(program, request._replace(keys=keys), active, places, resolved, streams)
+    return finish(program, request._replace(keys=keys), active, places, program.resolved, streams)
 
 
 def knows(program: Program, size: Sequence[int]) -> bool:
