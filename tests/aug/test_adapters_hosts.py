@@ -10,6 +10,7 @@ import csv
 import importlib
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,9 +110,12 @@ def torchvision_inputs(make: Any) -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.slow
-def test_torchvisions_check_transform_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_check_transform_passes(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("torchvision")
-    monkeypatch.syspath_prepend(str(sources("vision", "test/test_transforms_v2.py") / "test"))
+    folder = sources("vision", "test/test_transforms_v2.py") / "test"
+    monkeypatch.syspath_prepend(str(folder))
+    for mark in sorted(set(re.findall(r"pytest\.mark\.(needs_\w+)", (folder / "common_utils.py").read_text()))):
+        pytestconfig.addinivalue_line("markers", f"{mark}: one of torchvision's own")  # unknown marks are refused here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         host, make = (importlib.import_module(name) for name in ("test_transforms_v2", "common_utils"))
