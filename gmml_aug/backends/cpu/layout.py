@@ -120,9 +120,13 @@ ALL, READ, MERGE = range(3)
 MOST_TAPS = 255
 
 
+_THREE: Final = i64 * 3
+_FEWER: Final = ((0, 0, 0), (1, 1, 1))
+
+
 def three(numbers: Sequence[int], missing: int) -> Any:
     """An entry for each of three axes, those that are missing in front."""
-    return (i64 * 3)(*[missing] * (3 - len(numbers)), *numbers)
+    return _THREE(*_FEWER[missing][len(numbers) :], *numbers)
 
 
 def table(kind: Any, entries: Sequence[Any]) -> Any:

@@ -25,11 +25,11 @@ TYPES: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16, tor
 _SOURCES: Final = {"zeros": layout.ZEROS, "drawn": layout.DRAWN, "mean": layout.MEAN}
 
 
-class Picture:
-    """A program for images of one kind.
+class Look:
+    """A program for images of one kind, whatever their size.
 
     Attributes:
-        address: of the struct.
+        struct: as the core reads it, without a size.
         drawn: per step the dtype, and the shape after the batch, of each tensor that it drew.
         asked: the steps whose fill makes its own pixels.
         blurs: the steps that read around their pixels.
@@ -38,15 +38,15 @@ class Picture:
     def __init__(
         self,
         program: Program,
-        shape: Sequence[int],
+        channels: int,
+        dims: int,
         dtype: torch.dtype,
         from_bytes: bool,
         channels_last: bool,
         resolved: Resolved,
     ) -> None:
-        channels, *size = shape
         # stands for the images where only their kind is asked for
-        like = torch.empty(1, channels, *[1] * len(size), dtype=dtype, device="cpu")
+        like = torch.empty(1, channels, *[1] * dims, dtype=dtype, device="cpu")
         constants: list[float] = []
         if from_bytes:
             for numbers in byte_scales(program.values, channels):
@@ -64,16 +64,44 @@ class Picture:
             "constants": layout.table(ctypes.c_double, constants),
         }
         self._normal = normal_table(), _typed_table(dtype)
-        self._struct = layout.Picture(
-            dims=len(size), channels=channels, size=layout.three(size, 1), interleaved=channels_last, type=TYPES.index(dtype),
+        self.struct = layout.Picture(
+            dims=dims, channels=channels, interleaved=channels_last, type=TYPES.index(dtype),
             from_bytes=from_bytes, steps=len(steps), places=len(program.places), normal=self._normal[0].data_ptr(),
             normal_typed=self._normal[1].data_ptr(), **{name: ctypes.addressof(one) for name, one in self._tables.items()},
         )  # fmt: skip
-        self.address = ctypes.addressof(self._struct)
-        self.drawn = tuple(drawn(step.operation, channels, len(size)) for step in program.steps)
+        self.drawn = tuple(drawn(step.operation, channels, dims) for step in program.steps)
         self.asked = tuple(n for n, step in enumerate(program.steps) if type(step.operation) not in OPERATIONS)
         self.blurs = tuple(n for n, step in enumerate(program.steps) if isinstance(step.operation, Convolve))
-        self.memory: dict[int, int] = {}  # bytes that a thread needs, by the number of bands
+
+
+_look = Kept(Look)
+
+
+class Picture:
+    """A program for images of one kind and size.
+
+    Attributes:
+        address: of the struct.
+        drawn: as in a look, and likewise ``asked`` and ``blurs``.
+        memory: bytes that a thread needs, by the number of bands.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        from_bytes: bool,
+        channels_last: bool,
+        resolved: Resolved,
+    ) -> None:
+        channels, *size = shape
+        self._look = look = _look(program, channels, len(size), dtype, from_bytes, channels_last, resolved)
+        self._struct = layout.Picture.from_buffer_copy(look.struct)
+        self._struct.size = layout.three(size, 1)
+        self.address = ctypes.addressof(self._struct)
+        self.drawn, self.asked, self.blurs = look.drawn, look.asked, look.blurs
+        self.memory: dict[int, int] = {}
 
 
 picture = Kept(Picture)

@@ -64,21 +64,19 @@ def plan(program: Program, request: Request) -> Plan:
     )
 
 
-class _Prepared:
-    """What the core plans a program from, for images of one shape.
+class _Laws:
+    """What the core plans a program from, whatever the size of the images.
 
     Attributes:
-        address: of the struct.
-        memory: bytes that a thread needs.
-        boxes: per place the shape after the batch.
+        struct: as the core reads it, without a size.
+        places: a struct each, without a size.
         drawn: per step the dtype, and the shape after the batch, of each tensor that it draws.
         asked: the steps whose fill is asked for its numbers.
+        budgets: each with the place of a step that it bounds.
         resolved: as in a plan.
     """
 
-    def __init__(self, program: Program, shape: Sequence[int], working: Sequence[bool]) -> None:
-        channels, *size = shape
-        dims = len(size)
+    def __init__(self, program: Program, channels: int, dims: int, working: Sequence[bool]) -> None:
         numbers: list[int] = []
         gates: list[layout.Gate] = []
         constants: list[float] = []
@@ -90,45 +88,75 @@ class _Prepared:
             draws.append(one)
             numbers += step.budgets
             gates += [layout.Gate(gate.draw, _float32(gate.low), _float32(gate.high)) for gate in step.gates]
-        word, places = 0, []
+        places = []
         for number, where in enumerate(program.places):
-            place = _place(where, size)
-            place.word, place.step_list, place.steps = word, len(numbers), len(program.steps_at[number])
+            place = _place(where, dims)
+            place.step_list, place.steps = len(numbers), len(program.steps_at[number])
             numbers += program.steps_at[number]
-            word += 0 if where is None else where.words(free_size(where, size))
             places.append(place)
-        limits = [0] * len(program.budgets)
-        for step in program.steps:
-            for budget in step.budgets:
-                pixels = math.prod(free_size(program.places[step.place], size))
-                limits[budget] = math.floor(program.budgets[budget] * pixels + TINY)
-        words = [place.size[0] * place.size[1] * -(-place.size[2] // 64) for place in places]
+        self.places = layout.table(layout.Place, places)
         self._tables = {
             "draws": layout.table(layout.Draws, draws),
-            "place": layout.table(layout.Place, places),
             "gate": layout.table(layout.Gate, gates),
             "numbers": layout.table(ctypes.c_int64, numbers),
-            "limits": layout.table(ctypes.c_int64, limits),
             "constants": layout.table(ctypes.c_double, constants),
         }
-        self._struct = layout.Program(
-            dims=dims, channels=channels, size=layout.three(size, 1), steps=len(draws), places=len(places), budgets=len(limits),
-            words=max(words), **{name: ctypes.addressof(one) for name, one in self._tables.items()},
+        self.struct = layout.Program(
+            dims=dims, channels=channels, steps=len(draws), places=len(places), budgets=len(program.budgets),
+            **{name: ctypes.addressof(one) for name, one in self._tables.items()},
         )  # fmt: skip
-        self.address = ctypes.addressof(self._struct)
-        self.memory = library().gmml_plan_memory(self.address)
-        self.boxes = [(place.rows, 2 * dims) for place in places]
         self.drawn = [drawn(step.operation, channels, dims) if _ours(step) else () for step in program.steps]
         self.asked = [number for number, step in enumerate(program.steps) if not _ours(step)]
+        self.budgets = [(budget, step.place) for step in program.steps for budget in step.budgets]
         self.resolved = program.resolved
+
+
+def _known_laws(program: Program, channels: int, dims: int, working: Sequence[bool]) -> _Laws | None:
+    """None where a place is not one of ours."""
+    known = all(where is None or type(where) in (Boxes, Cells, Blocks) for where in program.places)
+    known = known and not any(getattr(where, "whole", False) for where in program.places)
+    return _Laws(program, channels, dims, working) if known else None
+
+
+_laws = Kept(_known_laws)
+
+
+class _Prepared:
+    """What the core plans a program from, for images of one shape.
+
+    Attributes:
+        address: of the struct.
+        memory: bytes that a thread needs.
+        boxes: per place the shape after the batch.
+        drawn: as in laws, and likewise ``asked`` and ``resolved``.
+    """
+
+    def __init__(self, program: Program, size: Sequence[int], laws: _Laws) -> None:
+        self._laws, whole = laws, layout.three(size, 1)
+        self._places = type(laws.places).from_buffer_copy(laws.places)
+        word = words = 0
+        for where, place in zip(program.places, self._places, strict=False):
+            word += _fit(place, where, size, whole, word)
+            height, width, depth = place.size
+            words = max(words, height * width * -(-depth // 64))
+        limits = [0] * len(program.budgets)
+        for budget, place in laws.budgets:
+            limits[budget] = math.floor(program.budgets[budget] * math.prod(self._places[place].size) + TINY)
+        self._limits = layout.table(ctypes.c_int64, limits)
+        self._struct = one = layout.Program.from_buffer_copy(laws.struct)
+        one.size, one.words = whole, words
+        one.place, one.limits = ctypes.addressof(self._places), ctypes.addressof(self._limits)
+        self.address = ctypes.addressof(one)
+        self.memory = library().gmml_plan_memory(self.address)
+        self.boxes = [(place.rows, 2 * len(size)) for place in self._places[: len(program.places)]]
+        self.drawn, self.asked, self.resolved = laws.drawn, laws.asked, laws.resolved
 
 
 def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool]) -> _Prepared | None:
     """None where a place is not one of ours, or too large."""
-    size = shape[1:]
-    known = all(where is None or type(where) in (Boxes, Cells, Blocks) for where in program.places)
-    known = known and not any(getattr(where, "whole", False) for where in program.places)
-    return _Prepared(program, shape, working) if known and math.prod(size) < _LARGEST else None
+    channels, *size = shape
+    laws = _laws(program, channels, len(size), working)
+    return None if laws is None or math.prod(size) >= _LARGEST else _Prepared(program, size, laws)
 
 
 _prepare = Kept(_prepared)
@@ -159,31 +187,46 @@ def _law(step: Step, constants: list[float]) -> tuple[int, dict[str, Any]]:
     return layout.NOTHING, {}
 
 
-def _place(where: Place | None, size: Sequence[int]) -> layout.Place:
-    """The law of a place; its words and steps are still to be told."""
-    inner = free_size(where, size)
-    free = len(inner)
-    place = layout.Place(kind=layout.WHOLE, free=free, size=layout.three(inner, 1), step=layout.three([1] * free, 1), boxes=1)
-    place.axis = layout.three(range(free) if where is None else free_axes(where), 0)
+def _place(where: Place | None, dims: int) -> layout.Place:
+    """The law of a place, whatever the size; its words and steps are still to be told."""
+    free = list(range(dims)) if where is None else free_axes(where)
+    place = layout.Place(kind=layout.WHOLE, free=len(free), step=layout.three([1] * len(free), 1), boxes=1)
+    place.axis = layout.three(free, 0)
     if isinstance(where, Boxes):
         place.kind, place.step = layout.BOXES, layout.three(where.steps, 1)
-        sides = [where.sides(length, step) for length, step in zip(inner, where.steps, strict=True)]
-        place.least, place.values, place.corners = (layout.three(each, 1) for each in zip(*sides, strict=True))
         place.placement, place.overshoot = get_args(Placement).index(where.placement), where.overshoot
         place.boxes, place.covers = where.most, where.ratio is not None
-        place.least_amount, place.amounts = where.amount(inner)
     elif isinstance(where, Cells):
         place.kind, place.step = layout.CELLS, layout.three(where.steps, 1)
-        place.least_amount, place.amounts = where.amount(inner)
-        place.boxes = max(place.least_amount + place.amounts - 1, 1)
     elif isinstance(where, Blocks):
         place.kind, place.step = layout.BLOCKS, layout.three(where.steps, 1)
         low, high = where.ratio if isinstance(where.ratio, tuple) else (where.ratio, where.ratio)
         place.share, place.share_span = low, high - low
         place.stretch, place.stretch_span = math.log(where.aspect[0]), math.log(where.aspect[1] / where.aspect[0])
         place.boxes, place.least_amount = where.attempts, where.least
-    place.rows = place.boxes + place.covers + free - 1
     return place
+
+
+def _fit(place: layout.Place, where: Place | None, size: Sequence[int], whole: Any, word: int) -> int:
+    """Fit the law of a place to a size, which is also given as the core reads it, and to its first word of chance.
+
+    Returns:
+        The number of its words.
+    """
+    inner = size if place.free == len(size) else free_size(where, size)
+    place.size, place.word, words = whole if inner is size else layout.three(inner, 1), word, 0
+    if isinstance(where, Boxes):
+        sides = [where.sides(length, step) for length, step in zip(inner, place.step[3 - place.free :], strict=True)]
+        place.least, place.values, place.corners = (layout.three(each, 1) for each in zip(*sides, strict=True))
+        place.least_amount, place.amounts = where.amount(inner)
+        words = 1 + place.free * (place.boxes + place.covers)
+    elif isinstance(where, Cells):
+        place.least_amount, place.amounts = where.amount(inner)
+        place.boxes = max(place.least_amount + place.amounts - 1, 1)
+    if where is not None and not words:
+        words = where.words(inner)
+    place.rows = place.boxes + place.covers + place.free - 1
+    return words
 
 
 def _float32(number: float) -> float:
