@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import re
 import subprocess
@@ -175,6 +176,51 @@ def test_an_image_is_the_same_in_any_part_of_a_batch() -> None:
         some = tree.apply(images[part], plan[part], donors=images, backend="cpu")
         assert same_bits(some.images, whole.images[part])
         assert torch.equal(some.mask, whole.mask[part])
+
+
+HOLED = {
+    "mean": ga.Mean(),
+    "matched": ga.Noise(distribution="matched"),
+    "jitter": ga.Jitter(brightness=0.3, contrast=0.4),
+    "grey": ga.Grey(),
+    "noise": ga.Noise(),
+    "alien": ga.Alien(),
+    "shuffle": ga.Shuffle(),
+    "blur": ga.Blur(sigma=(0.5, 3.0), kernel=(3, 15)),
+    "constant": ga.Constant(value=(-1.0, 1.0)),
+}
+
+
+def with_holes(images: Tensor, hole: float) -> Tensor:
+    """All images but the second get holes: a pixel, a line of one channel, a whole channel."""
+    holed = images.clone()
+    holed[0, :, 3, 5] = holed[2, 1, 7] = holed[3, 0] = hole
+    return holed
+
+
+@pytest.mark.parametrize("hole", [math.nan, math.inf], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("fill", HOLED)
+def test_holes_follow_the_reference_s_rule(fill: str, dtype: torch.dtype, hole: float) -> None:
+    """NaN in statistics, blurs, colours and budgets: the same numbers are NaN, the others are as close as ever."""
+    boxes, keys = ga.Boxes(ratio=0.3, side=(0.1, 0.4)), some_keys(4)
+    images, bank = (random_images((4, 3, 20, 26), dtype, seed) for seed in (0, 1))
+    holed = with_holes(images, hole)
+    for values in ("unit", STATISTICS):
+        steps = [ga.InBoxes(boxes, one) for one in (HOLED[fill], ga.Alien(), ga.Blur())]
+        tree = ga.Chain(steps, budget=0.4, values=values)
+        for batch, donors in ((holed, None), (images, with_holes(bank, hole)), (holed, bank)):
+            compare(tree, batch, keys, donors)
+
+
+@pytest.mark.parametrize("fill", HOLED)
+def test_holes_of_others_move_no_bit_of_an_image(fill: str) -> None:
+    images, keys = random_images((4, 3, 40, 48)), some_keys(4)
+    tree = ga.Chain([ga.InBoxes(ga.Boxes(ratio=0.3), HOLED[fill]), ga.InBoxes(ga.Boxes(ratio=0.3), ga.Blur())])
+    bank = random_images(images.shape, seed=1)
+    plain, holed = (tree(batch, keys=keys, donors=bank, backend="cpu") for batch in (images, with_holes(images, math.nan)))
+    assert torch.equal(plain.mask, holed.mask)
+    assert same_bits(plain.images[1], holed.images[1])
 
 
 @pytest.mark.skipif(machine() != "x86_64", reason="one variant")

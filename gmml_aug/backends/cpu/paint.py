@@ -60,8 +60,6 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
     Raises:
         ValueError: a plan that does not fit the images.
     """
-    if averages(program) and batch.images.is_floating_point() and bool(batch.images.sum().isnan()):
-        return reference.paint(program, batch, plan)  # which leaves NaN out of averages
     done = torch.empty_like(batch.images, dtype=batch.dtype) if batch.out is None else batch.out
     call = _Call(program, batch, plan, done)
     first = 0
@@ -77,15 +75,6 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         return Painted(done, call.mask, call.clean)
     clean = None if call.clean is None else torch.empty_like(done).copy_(call.clean)
     return Painted(done.copy_(call.now), call.mask, clean)
-
-
-def _averages(program: Program) -> bool:
-    """True if a step asks for averages of images, in which the core has no rule for NaN."""
-    operations = [step.operation for step in program.steps]
-    return any(getattr(one, "source", "") == "mean" or getattr(one, "distribution", "") == "matched" for one in operations)
-
-
-averages = Kept(_averages)
 
 
 class _Call:

@@ -63,7 +63,8 @@ static void NAME(begin)(const Frame *frame) {
     }
 }
 
-// The mean of each channel of the clean image, and the standard deviation around it: both sums in an order of their own.
+// The mean of each channel of the clean image, and the standard deviation around it, of what is not NaN: both sums in an order of
+// their own.
 static void NAME(statistics)(const Frame *frame, W *mean, W *deviation) {
     enum { LANES = 16 };
     i64 channels = frame->picture->channels, pixels = frame->pixels;
@@ -82,8 +83,16 @@ static void NAME(statistics)(const Frame *frame, W *mean, W *deviation) {
                 sum += round ? (double)(away * away) : (double)away;
             }
             for (i64 k = 0; k < LANES; k++) sum += sums[k];
-            if (round) deviation[c] = (W)sqrt((double)((W)sum / (W)pixels));
-            else mean[c] = (W)sum / (W)pixels;
+            i64 seen = pixels;
+            if (sum != sum) {  // NaN is left out; the sum tells of it, so that others need no second look
+                sum = 0, seen = 0;
+                for (i64 i = 0; i < pixels; i++) {
+                    W away = LOAD(from[i * frame->beside]) - centre;
+                    if (away == away) sum += round ? (double)(away * away) : (double)away, seen++;
+                }
+            }
+            if (round) deviation[c] = (W)sqrt((double)((W)sum / (W)seen));
+            else mean[c] = (W)sum / (W)seen;
         }
     }
 }
