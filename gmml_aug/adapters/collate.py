@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -38,7 +39,8 @@ class CollateCorrupt:
         visit: for samplers that give an index more than once in an epoch (repeated augmentation, sampling with replacement): the
             field that holds which time it is, `gmml_aug.keys`' ``visit``; or True to count here: then chance follows also from the
             rank, the number of the batch since `set_epoch` and the place in it, whatever the number of workers, and an epoch
-            cannot be entered in its middle. By default the same index is corrupted alike throughout an epoch, donors aside.
+            cannot be entered in its middle. By default the same index is corrupted alike throughout an epoch, donors aside, so
+            that any process can repeat an image; a warning says so once where a batch holds an index twice. False: without one.
         image: the field that holds the image.
         fields: the names of the fields of samples that are tuples or lists; those of dicts and named tuples have names.
         collate: makes a batch of a list of samples, in the samples' structure.
@@ -59,7 +61,7 @@ class CollateCorrupt:
         *,
         seed: int = 0,
         index: str | None = None,
-        visit: str | bool = False,
+        visit: str | bool | None = None,
         image: str = "image",
         fields: Sequence[str] = ("image", "label"),
         collate: Callable[[list[Any]], Any] = default_collate,
@@ -79,6 +81,7 @@ class CollateCorrupt:
         self.index, self.visit, self.image, self.fields, self.collate = index, visit, image, tuple(fields), collate
         # shared memory: workers that live longer than an epoch are told of the next one; how often an epoch was set, and which
         self._epoch = torch.tensor([0, _UNSET]).share_memory_()
+        self._warned = False
         self._batches = (0, 0)  # when an epoch was set, and the batches that this process has made since
 
     def set_epoch(self, epoch: int) -> None:
@@ -126,7 +129,21 @@ class CollateCorrupt:
                 "CollateCorrupt: with index= every epoch would be corrupted alike. Call set_epoch(epoch) before each epoch."
             )
         visit: Any = batch[self.visit] if isinstance(self.visit, str) else self._places(times, len(clean)) if self.visit else 0
-        return keys(self.seed, epoch, batch[self.index], visit=visit, device=clean.device)
+        found = keys(self.seed, epoch, batch[self.index], visit=visit, device=clean.device)
+        if self.visit is None and not self._warned:
+            self._warn_of_repeats(found)
+        return found
+
+    def _warn_of_repeats(self, found: Tensor) -> None:
+        repeated = len(found) - len(found.unique())
+        if repeated:
+            self._warned = True
+            warnings.warn(
+                f"CollateCorrupt: {repeated} of {len(found)} images have an index that came before in their batch, and are "
+                "corrupted as it was, donors aside. Say visit=True to count visits, visit= a field that holds their number, or "
+                "visit=False if they are to be alike.",
+                stacklevel=4,
+            )
 
     def _places(self, times: int, count: int) -> Tensor:
         """(count,) int64: rank, number of the batch and place in it; a DataLoader gives each batch to the next worker in turn."""

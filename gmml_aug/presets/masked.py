@@ -15,11 +15,11 @@ from gmml_aug.places.grid import Blocks, Cells
 from gmml_aug.values import Values
 
 
-def mae(*, patch: int = 16, ratio: float = 0.75, fill: Fill | None = None, values: Values | None = None) -> Chain:
+def mae(*, patch: int | tuple[int, ...] = 16, ratio: float = 0.75, fill: Fill | None = None, values: Values | None = None) -> Chain:
     """Random patches: 75 % of them, the same number in every image.
 
     Args:
-        patch: edge of a patch in pixels.
+        patch: edge of a patch in pixels, one number or one an axis.
         ratio: share of the patches; of n patches ceil(ratio n) are masked.
         fill: what the masked patches hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.
@@ -30,11 +30,13 @@ def mae(*, patch: int = 16, ratio: float = 0.75, fill: Fill | None = None, value
     return Chain([InBoxes(Cells(size=patch, ratio=ratio), fill or Zeros())], values=values)
 
 
-def simmim(*, cell: int = 32, ratio: float = 0.6, fill: Fill | None = None, values: Values | None = None) -> Chain:
+def simmim(
+    *, cell: int | tuple[int, ...] = 32, ratio: float = 0.6, fill: Fill | None = None, values: Values | None = None
+) -> Chain:
     """Random cells larger than patches: 60 % of the cells of 32 pixels, the same number in every image.
 
     Args:
-        cell: edge of a cell in pixels, a multiple of the model's patch.
+        cell: edge of a cell in pixels, one number or one an axis, a multiple of the model's patch.
         ratio: share of the cells; of n cells ceil(ratio n) are masked.
         fill: what the masked cells hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.
@@ -45,11 +47,18 @@ def simmim(*, cell: int = 32, ratio: float = 0.6, fill: Fill | None = None, valu
     return Chain([InBoxes(Cells(size=cell, ratio=ratio), fill or Zeros())], values=values)
 
 
-def beit(*, patch: int = 16, ratio: float = 0.4, least: int = 16, fill: Fill | None = None, values: Values | None = None) -> Chain:
+def beit(
+    *,
+    patch: int | tuple[int, ...] = 16,
+    ratio: float = 0.4,
+    least: int = 16,
+    fill: Fill | None = None,
+    values: Values | None = None,
+) -> Chain:
     """Blocks of patches, until 40 % of them are masked, never more.
 
     Args:
-        patch: edge of a patch in pixels.
+        patch: edge of a patch in pixels, one number or one an axis.
         ratio: share of the patches at which the blocks end.
         least: patches of the smallest block.
         fill: what the masked patches hold; `Zeros` by default.
@@ -63,7 +72,7 @@ def beit(*, patch: int = 16, ratio: float = 0.4, least: int = 16, fill: Fill | N
 
 def ibot(
     *,
-    patch: int = 16,
+    patch: int | tuple[int, ...] = 16,
     ratio: float = 0.3,
     spread: float = 0.2,
     p: float = 0.5,
@@ -73,7 +82,7 @@ def ibot(
     """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
 
     Args:
-        patch: edge of a patch in pixels.
+        patch: edge of a patch in pixels, one number or one an axis.
         ratio: mean share of the patches at which the blocks end.
         spread: the share is uniform from ratio - spread to ratio + spread.
         p: share of the images that are masked.
@@ -93,7 +102,7 @@ def ibot(
 
 def dinov2(
     *,
-    patch: int = 16,
+    patch: int | tuple[int, ...] = 16,
     ratio: tuple[float, float] = (0.1, 0.5),
     p: float = 0.5,
     fill: Fill | None = None,
@@ -105,7 +114,7 @@ def dinov2(
     and the shares at the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
 
     Args:
-        patch: edge of a patch in pixels.
+        patch: edge of a patch in pixels, one number or one an axis.
         ratio: (low, high) share of the patches at which the blocks end.
         p: share of the images that are masked.
         fill: what the masked patches hold; `Zeros` by default.
@@ -139,11 +148,13 @@ def specaugment(
     return Chain([InBoxes(lines, fill or Zeros()), InBoxes(columns, fill or Zeros())], values=values)
 
 
-def tubes(*, patch: int = 16, ratio: float = 0.9, fill: Fill | None = None, values: Values | None = None) -> Chain:
+def tubes(
+    *, patch: int | tuple[int, ...] = 16, ratio: float = 0.9, fill: Fill | None = None, values: Values | None = None
+) -> Chain:
     """The same random patches in all frames of a clip (B, C, T, H, W): 90 % of them.
 
     Args:
-        patch: edge of a patch in pixels.
+        patch: edge of a patch in pixels, one number or one an axis.
         ratio: share of the patches; of n patches ceil(ratio n) are masked.
         fill: what the masked patches hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.

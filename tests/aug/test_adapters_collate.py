@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,21 @@ def test_visits_that_are_counted_do_not_depend_on_the_number_of_workers(workers:
         collate.set_epoch(0)
         each.append(collate([(torch.zeros(3, 16, 16), 7)])["mask"])
     assert not torch.equal(*each)
+
+
+def test_an_index_that_comes_again_is_told_once_where_nothing_is_said_of_visits() -> None:
+    samples = [(torch.zeros(3, 16, 16), index) for index in (7, 8, 7, 7)]
+    for visit in (None, False, True):
+        collate = ga.CollateCorrupt(NOISE, index="index", visit=visit, fields=("image", "index"))
+        collate.set_epoch(0)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            masks = [collate(batch)["mask"] for batch in (samples[:2], samples, samples)]
+        assert [("2 of 4 images have an index" in str(one.message), one.filename) for one in told] == [(True, __file__)] * (
+            visit is None
+        )
+        assert torch.equal(masks[1][0], masks[1][2]) == (visit is not True)
+        assert torch.equal(masks[1], masks[2]) == (visit is not True)
 
 
 def test_visits_that_cannot_be_told_are_refused() -> None:
