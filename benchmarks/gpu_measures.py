@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ import gmml_models as gm
 from gmml_aug.backends.base import backend_of
 from gmml_aug.backends.call import Batch, Maps
 from gmml_aug.values import normalise as normalise_bytes
+from gmml_models.device_clock import CudaStream, read
 
+HOST: Final = "host was the clock"  # in the record, of a time that is no device's
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -129,8 +131,7 @@ def graphs(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
             captured = call(corrupt)
         graph.replay()
         difference = _difference(captured, call(corrupt))
-        times, wall = take_time(graph.replay, device, rounds)
-        rows[name] = {"differs in": difference, "median": statistics.median(times), "wall": wall}
+        rows[name] = {"differs in": difference, **take_time(graph.replay, device, rounds).told}
     return rows
 
 
@@ -161,20 +162,35 @@ def training_share(name: str, case: Case, device: torch.device, rounds: int, *, 
     }
     row: dict[str, Any] = {"model": name, **case.named, "compiled": compiled}
     for label, contender in contenders.items():
-        times, wall = take_time(contender, device, rounds)
-        row[label] = {"median": statistics.median(times), "wall": wall}
+        row[label] = take_time(contender, device, rounds).told
     alone = row["the model alone"]["wall"]
     row["share"] = {label: 1.0 - alone / row[label]["wall"] for label in list(contenders)[1:]}
     return row
 
 
-def take_time(run: Callable[[], object], device: torch.device, rounds: int) -> tuple[list[float], float]:
-    """Milliseconds on the device, one by one, and on the wall on average."""
+class Taken(NamedTuple):
+    """Milliseconds of a call: on the device, one by one; on the wall on average; what the host took to hand it out."""
+
+    device: list[float]
+    wall: float
+    host: float
+    late: int  # readings that did not count, see `gmml_models.device_clock`
+    of_the_host: bool  # none counted
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For the record."""
+        row = {"minimum": min(self.device), "median": statistics.median(self.device), "wall": self.wall, "host": self.host}
+        return {**row, "late": self.late, **({HOST: True} if self.of_the_host else {})}
+
+
+def take_time(run: Callable[[], object], device: torch.device, rounds: int) -> Taken:
+    """Time a call that has been compiled."""
     if device.type != "cuda":
         begin = time.perf_counter()
         run()
         taken = (time.perf_counter() - begin) * 1e3
-        return [taken], taken
+        return Taken([taken], taken, taken, 0, of_the_host=False)
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -183,14 +199,8 @@ def take_time(run: Callable[[], object], device: torch.device, rounds: int) -> t
         run()
     torch.cuda.synchronize()
     wall = (time.perf_counter() - begin) * 1e3 / rounds
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]
-    for start, end in marks:
-        torch.cuda._sleep(2_000_000)  # about a millisecond, in which the host gets ahead: device time, not launches
-        start.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in marks], wall
+    found = read(run, CudaStream(), rounds)
+    return Taken(found.device, wall, found.host, found.late, found.of_the_host)
 
 
 def _gmml() -> ga.Chain:
@@ -216,9 +226,8 @@ def _measure(
     """Times of each, its peak beside what it makes, as a share of that, and its time in multiples of ``unit``."""
     row: dict[str, Any] = {}
     for name, run in contenders.items():
-        times, wall = take_time(run, device, rounds if "torch" not in name else min(rounds, 5))
-        extra = (_peak(run, device) - made) / made
-        row[name] = {"minimum": min(times), "median": statistics.median(times), "wall": wall, "extra memory": extra}
+        told = take_time(run, device, rounds if "torch" not in name else min(rounds, 5)).told
+        row[name] = {**told, "extra memory": (_peak(run, device) - made) / made}
     for name in contenders:
         row[name]["times " + unit] = row[name]["median"] / row[unit]["median"]
     return row

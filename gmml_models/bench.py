@@ -23,6 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gmml_models.device_clock import CudaStream, DeviceClock, Reading, Readings, read
+
 SCHEMA = 1
 COPY, CLONE = "dst.copy_(src)", "clone()"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
@@ -110,7 +112,8 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
         effort: how often.
 
     Returns:
-        A row for each peer, in their order, ready for JSON.
+        A row for each peer, in their order, ready for JSON. On CUDA ``late`` says how many readings of its device time did not
+        count, and ``host_was_the_clock`` that none did: then ``device_ms`` is the host's time.
     """
     effort = effort or Effort()
     batch, dims = case.batch(device), len(case.shape) - 2
@@ -127,21 +130,26 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
         except Exception as error:
             rows[peer.name]["error"] = _said(error)
     wall: dict[str, list[float]] = {name: [] for name in calls}
-    inside: dict[str, list[float]] = {name: [] for name in calls}
+    inside: dict[str, list[Reading]] = {name: [] for name in calls}
+    stream = CudaStream() if device == "cuda" else None
+    clocks = {} if stream is None else {name: DeviceClock(call, stream) for name, call in calls.items()}
     for _ in range(effort.rounds):
         for name, call in list(calls.items()):
             if not effort.call(len(wall[name]), sum(wall[name]) / 1e3):
                 continue
             try:
-                whole, own = _once(call, device)
+                whole = _once(call, device)
+                inside[name].append(clocks[name].read() if stream is not None else Reading(whole, whole, late=False))
             except Exception as error:  # some draws only fail now and then
                 rows[name]["error"] = _said(error)
                 del calls[name]
                 continue
             wall[name].append(whole)
-            inside[name].append(own)
     for name in calls:
-        rows[name] |= {"wall_ms": asdict(Times.of(wall[name])), "device_ms": asdict(Times.of(inside[name]))}
+        found = Readings.of(inside[name])
+        rows[name] |= {"wall_ms": asdict(Times.of(wall[name])), "device_ms": asdict(Times.of(found.device))}
+        if stream is not None:
+            rows[name] |= {"host_ms": found.host, "late": found.late, "host_was_the_clock": found.of_the_host}
     _relate(rows, case)
     return list(rows.values())
 
@@ -164,21 +172,15 @@ def _relate(rows: Mapping[str, dict[str, Any]], case: Case) -> None:
             row["extra_memory_in_batches"] = None if extra is None else extra / case.nbytes
 
 
-def _once(call: Call, device: str) -> tuple[float, float]:
-    """Wall time and device time of one call; what it returns is freed before the clock stops, as in a training loop."""
-    if device == "cpu":
-        began = time.perf_counter()
-        call()
-        taken = (time.perf_counter() - began) * 1e3
-        return taken, taken
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
+def _once(call: Call, device: str) -> float:
+    """Wall time of one call; what it returns is freed before the clock stops, as in a training loop."""
+    if device == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
-    start.record()
     call()
-    end.record()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - began) * 1e3, start.elapsed_time(end)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) * 1e3
 
 
 def peak_memory(call: Call, device: str) -> int | None:
@@ -227,7 +229,11 @@ def memory_bandwidth(device: str, *, nbytes: int = 1 << 28) -> float:
     """Bytes per second of a copy too large for the caches, reads and writes together: what shares refer to."""
     source = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    least = min(_once(lambda: target.copy_(source), device)[1] for _ in range(7))
+
+    def copy() -> object:
+        return target.copy_(source)
+
+    least = min(read(copy, CudaStream(), 7).device if device == "cuda" else [_once(copy, device) for _ in range(7)])
     return 2 * nbytes / least * 1e3
 
 
@@ -265,5 +271,7 @@ def about(device: str) -> dict[str, Any]:
         "system": platform.system(),
         "python": sys.version.split()[0],
         "versions": versions,
-        "device_time": "between two CUDA events" if device == "cuda" else "equal to wall time on a CPU",
+        "device_time": "between two CUDA events, behind a sleep that the host did not outlast"
+        if device == "cuda"
+        else "equal to wall time on a CPU",
     }

@@ -209,7 +209,8 @@ def _large(rows: Sequence[Mapping[str, Any]], cuda: bool) -> list[str]:
     for row in sorted(timed, key=lambda row: row["device_ms"]["minimum"]):
         own, wall = row["device_ms"], row["wall_ms"]
         cells = [f"**{row['peer']}**" if row["group"] in ("ours", "yours") else row["peer"], _cell(row["does"])]
-        cells += [_number(own["minimum"]), *([_number(wall["minimum"])] if cuda else []), _number(own["median"])]
+        least = _number(own["minimum"]) + (" (host)" if row.get("host_was_the_clock") else "")
+        cells += [least, *([_number(wall["minimum"])] if cuda else []), _number(own["median"])]
         cells += [_number(own["quartiles"]), f"{row['images_per_second']:,.0f}", _number(row["times_copy"])]
         cells += [_number(row["times_clone"]), f"{row['bandwidth_share']:.1%}"]
         cells.append("not seen" if row["peer"].startswith("albumentations") else _number(row["extra_memory_in_batches"]))

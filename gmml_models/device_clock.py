@@ -1,0 +1,177 @@
+"""How long a device takes for a call, and whether that was measured at all.
+
+Two events on a stream enclose what the device did between them, and what it waited for: where the host hands out work more slowly
+than the device does it, they measure the host. So a call is queued behind a sleep that outlasts the host's part, and afterwards
+the first event is asked whether the device has come to it already: then the host was late, and the reading does not count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+
+_TIMES = 3.0  # the host's part, for chance
+_SHORTEST, _LONGEST = 1.0, 200.0  # milliseconds of a sleep
+_PATIENCE = 3  # late readings in a row, until it is clear that the call itself waits for the device
+_CYCLES = 20_000_000  # of the sleep by which cycles are turned into time
+
+
+class Mark(Protocol):
+    """An event on a stream."""
+
+    def passed(self) -> bool:
+        """True once the device has come to it."""
+
+    def until(self, later: Mark) -> float:
+        """Milliseconds on the device to a later one; both have passed."""
+
+
+class Stream(Protocol):
+    """What the clock needs of a device."""
+
+    def now(self) -> float:
+        """Milliseconds on the host."""
+
+    def sleep(self, milliseconds: float) -> None:
+        """Let the device do nothing for so long, once it comes to it."""
+
+    def mark(self) -> Mark:
+        """An event behind all that was queued."""
+
+    def finish(self) -> None:
+        """Wait until the device has done all that was queued."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One call.
+
+    Attributes:
+        device: milliseconds between the events.
+        host: milliseconds in which the host handed out the work.
+        late: True if the device had nothing to do meanwhile: ``device`` is the host's time then.
+    """
+
+    device: float
+    host: float
+    late: bool
+
+
+class DeviceClock:
+    """The clock of one call, which runs three times to begin with.
+
+    Args:
+        run: the call; it should have been called before, so that everything is compiled.
+        stream: the device's current stream.
+    """
+
+    def __init__(self, run: Callable[[], object], stream: Stream) -> None:
+        self._run, self._stream = run, stream
+        hosts = []
+        for _ in range(3):
+            stream.finish()
+            begin = stream.now()
+            run()
+            hosts.append(stream.now() - begin)
+        self._sleep = min(max(_TIMES * max(hosts), _SHORTEST), _LONGEST)
+        self._late = 0  # readings in a row, from the first on
+
+    @property
+    def given_up(self) -> bool:
+        """True if no sleep outlasts the host: the call waits for the device itself."""
+        return self._late >= _PATIENCE
+
+    def read(self) -> Reading:
+        """Time one call; a late one makes the next sleep longer."""
+        stream = self._stream
+        stream.finish()  # the host waits where the queue is full
+        if not self.given_up:
+            stream.sleep(self._sleep)
+        start, begin = stream.mark(), stream.now()
+        self._run()
+        end, host = stream.mark(), stream.now() - begin
+        late = self.given_up or start.passed()
+        stream.finish()
+        if late:
+            self._late += self._late >= 0
+            self._sleep = min(2.0 * self._sleep, _LONGEST)
+        else:
+            self._late = -1
+        return Reading(start.until(end), host, late)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Some calls.
+
+    Attributes:
+        device: milliseconds of each that was not late; of all of them, if all were.
+        host: milliseconds of the fastest hand-out.
+        late: how many did not count.
+        of_the_host: True if none counted: ``device`` says how long the host took then.
+    """
+
+    device: list[float]
+    host: float
+    late: int
+    of_the_host: bool
+
+    @classmethod
+    def of(cls, found: Sequence[Reading]) -> Readings:
+        """Of at least one reading."""
+        counted = [one.device for one in found if not one.late]
+        late = len(found) - len(counted)
+        return cls(counted or [one.device for one in found], min(one.host for one in found), late, not counted)
+
+
+def read(run: Callable[[], object], stream: Stream, rounds: int) -> Readings:
+    """Time a call until so many readings count, three times as many at most."""
+    clock, found = DeviceClock(run, stream), list[Reading]()
+    while sum(not one.late for one in found) < rounds and len(found) < (rounds if clock.given_up else 3 * rounds):
+        found.append(clock.read())
+    return Readings.of(found)
+
+
+class _CudaMark:
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record()
+
+    def passed(self) -> bool:
+        return bool(self.event.query())
+
+    def until(self, later: Mark) -> float:
+        assert isinstance(later, _CudaMark)
+        return float(self.event.elapsed_time(later.event))
+
+
+class CudaStream:
+    """The current stream of the current CUDA device."""
+
+    def __init__(self) -> None:
+        torch.cuda._sleep(_CYCLES)  # wakes the device
+        start = self.mark()
+        torch.cuda._sleep(_CYCLES)
+        end = self.mark()
+        self.finish()
+        self._cycles: Final = _CYCLES / start.until(end)  # a millisecond
+
+    def now(self) -> float:
+        """Milliseconds on the host."""
+        return time.perf_counter() * 1e3
+
+    def sleep(self, milliseconds: float) -> None:
+        """Let the device do nothing for so long."""
+        torch.cuda._sleep(int(milliseconds * self._cycles))
+
+    def mark(self) -> Mark:
+        """An event behind all that was queued."""
+        return _CudaMark()
+
+    def finish(self) -> None:
+        """Wait until the device has done all that was queued."""
+        torch.cuda.synchronize()
