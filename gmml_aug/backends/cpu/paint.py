@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gmml_aug.backends.call import Batch, Painted
 from gmml_aug.backends.cpu import layout
-from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.backends.cpu.library import library, run, threads_for
 from gmml_aug.backends.cpu.picture import OPERATIONS, picture
+from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.pixels import ask
 from gmml_aug.functional import like

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug.backends.cpu import layout
-from gmml_aug.backends.cpu.kept import Kept
+from gmml_aug.backends.kept import Kept
 from gmml_aug.chance import normal_table
 from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Take

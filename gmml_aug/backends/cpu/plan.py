@@ -12,9 +12,9 @@ import torch
 
 from gmml_aug.backends.call import Request
 from gmml_aug.backends.cpu import layout
-from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.backends.cpu.library import library, run, threads_for
 from gmml_aug.backends.cpu.picture import OPERATIONS, drawn
+from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import plan as reference
 from gmml_aug.chance import FIRST_STEP, Chance
 from gmml_aug.ops import Colour, Convolve, Draw, Take
