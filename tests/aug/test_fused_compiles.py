@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -34,9 +37,8 @@ KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 class Compiled:
     """Stands for a module of kernels; what is launched is compiled instead, as the launcher would have it."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.sizes: list[tuple[str, int]] = []
+    def __init__(self, module: Any, made: list[tuple[str, Any]]) -> None:
+        self.module, self.made = module, made
 
     def __getattr__(self, name: str) -> Any:
         kernel = getattr(self.module, name)
@@ -56,20 +58,25 @@ class Launch:
         import triton  # type: ignore[import-untyped, unused-ignore]
         from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped, unused-ignore]
 
-        signature, fixed = {}, {}
+        signature: dict[str, str] = {}
+        fixed, hints = {}, {}
+        whole = [["tt.divisibility", 16]]  # what the launcher finds out about addresses and integers
         for parameter in self.kernel.params:
-            name = parameter.name
+            name, at = parameter.name, (parameter.num,)
             value = constants[name] if name in constants else given[parameter.num]
-            if parameter.is_constexpr:
-                signature[name], fixed[(parameter.num,)] = "constexpr", value
+            if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+                signature[name], fixed[at] = "constexpr", value
             elif isinstance(value, Tensor):
-                signature[name] = KINDS[value.dtype]
+                signature[name], hints[at] = KINDS[value.dtype], whole
             else:
                 signature[name] = "i64" if abs(value) >= 1 << 31 else "i32"
-        source = triton.compiler.ASTSource(self.kernel, signature, fixed, {})
+                if value % 16 == 0:
+                    hints[at] = whole
+        source = triton.compiler.ASTSource(self.kernel, signature, fixed, hints)
         options = {"enable_fp_fusion": enable_fp_fusion, "num_warps": num_warps}
         made = triton.compile(source, target=GPUTarget("cuda", HOPPER, 32), options=options)
-        self.owner.sizes.append((self.kernel.__name__, len(made.asm["cubin"])))
+        assert made.asm["cubin"]
+        self.owner.made.append((self.kernel.__name__, made))
 
 
 def paint(corrupt: ga.Corruption, images: Tensor, maps: Maps = NOWHERE, dtype: torch.dtype | None = None) -> None:
@@ -79,36 +86,35 @@ def paint(corrupt: ga.Corruption, images: Tensor, maps: Maps = NOWHERE, dtype: t
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
-    """What was compiled: names and sizes of the code."""
-    sizes: list[tuple[str, int]] = []
-    for name in ("kernels", "blur_kernels", "plan_kernels"):
-        compiled = Compiled(getattr(fused_steps, name)())
-        compiled.sizes = sizes
-        for module in (fused, fused_steps, fused_plan):
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What was compiled: names and kernels."""
+    made: list[tuple[str, Any]] = []
+    house = [module for name, module in sys.modules.items() if name.startswith("gmml_aug.backends.triton.")]
+    for name in ("kernels", "bit_kernels", "tile_kernels", "blur_kernels", "box_kernels", "plan_kernels"):
+        compiled = Compiled(getattr(fused_steps, name)(), made)
+        for module in house:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda compiled=compiled: compiled)
-    yield sizes
-    assert all(size > 0 for _, size in sizes)
+    return made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8], ids=str)
-def test_gmml(launches: list[tuple[str, int]], dtype: torch.dtype) -> None:
+def test_gmml(launches: list[tuple[str, Any]], dtype: torch.dtype) -> None:
     images = random_images((2, 3, 40, 33), dtype)
     corrupt = ga.presets.gmml(values=None if dtype == torch.uint8 else KNOWN, zeros=0.3)
     paint(corrupt, images)
-    assert {name for name, _ in launches} == {"axis_words", "paint_steps", "blur_axis"}
+    assert {name for name, _ in launches} == {"mark_boxes", "paint_steps", "blur_box"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_from_bytes(launches: list[tuple[str, int]], dtype: torch.dtype) -> None:
+def test_from_bytes(launches: list[tuple[str, Any]], dtype: torch.dtype) -> None:
     images = random_images((2, 3, 40, 33), torch.uint8)
     for corrupt in (ga.presets.gmml(values=KNOWN), ga.Chain([ga.Blur()], values="unit")):
         paint(corrupt, images, dtype=dtype)
     assert sum(name == "paint_steps" for name, _ in launches) == 2
 
 
-def test_all_other_fills_and_maps(launches: list[tuple[str, int]]) -> None:
+def test_all_other_fills_and_maps(launches: list[tuple[str, Any]]) -> None:
     fills = [ga.Noise(distribution="matched"), ga.Noise(distribution="uniform", per="pixel"), ga.Shuffle(), ga.Mean()]
     fills += [ga.Constant(value=(0.0, 1.0)), ga.Alien(same_place=False)]
     images = random_images((2, 3, 9, 8, 7))
@@ -119,11 +125,64 @@ def test_all_other_fills_and_maps(launches: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize("side", [224, 1024])
-def test_plans(launches: list[tuple[str, int]], side: int) -> None:
-    for corrupt in (ga.presets.gmml(), ga.presets.gmml_reference()):
+def test_plans(launches: list[tuple[str, Any]], side: int) -> None:
+    for corrupt in (ga.presets.gmml(), ga.presets.gmml_reference(), ga.presets.gmml(budget=0.5)):
         working = (True,) * len(corrupt.program.steps)
         fused_plan.plan(corrupt.program, Request(some_keys(2), (2, 3, side, side), working, 2, True))
-    assert {name for name, _ in launches} == {"draw_streams", "settle_boxes", "count_boxes"}
+    assert [name for name, _ in launches] == ["make_plan"] * 3
+
+
+def test_blurs_by_axes(launches: list[tuple[str, Any]]) -> None:
+    for place in (ga.Boxes(count=2, side=0.3), ga.Boxes(count=1, side=0.3, invert=True)):
+        paint(ga.Chain([ga.InBoxes(place, ga.Zeros()), ga.InBoxes(place, ga.Blur())]), random_images((2, 3, 40, 33)))
+    assert {name for name, _ in launches} == {"mark_boxes", "axis_words", "paint_steps", "blur_axis"}
+
+
+class Code(NamedTuple):
+    """What a kernel became: instructions, registers of a thread, and bytes of them that went to memory."""
+
+    instructions: int
+    registers: int
+    spilled: int
+
+
+def code_of(made: Any, folder: Path) -> Code:
+    """By the tools that come with Triton."""
+    import triton  # type: ignore[import-untyped, unused-ignore]
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    if not (tools / "nvdisasm").is_file():
+        pytest.skip("this Triton comes without nvdisasm")
+    file = folder / "kernel.cubin"
+    file.write_bytes(made.asm["cubin"])
+    usage = subprocess.run([tools / "cuobjdump", "-res-usage", file], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout + usage.stderr)
+    assert found
+    listing = subprocess.run([tools / "nvdisasm", "-c", file], capture_output=True, text=True, check=True).stdout
+    return Code(len(re.findall(r"(?m)^\s*/\*[0-9a-f]{4,}\*/\s+\S", listing)), int(found[1]), int(found[2]))
+
+
+MOST = {torch.float32: (600, 48), torch.bfloat16: (1010, 64)}  # instructions for 4 and 8 pixels of a thread, registers
+
+
+@pytest.mark.parametrize("dtype", MOST, ids=str)
+def test_what_the_painting_kernel_becomes(launches: list[tuple[str, Any]], tmp_path: Path, dtype: torch.dtype) -> None:
+    no_blur = ga.presets.gmml(values=KNOWN).parts[:3]
+    paint(ga.Chain(no_blur, values=KNOWN), torch.zeros(16, 3, 224, 224, dtype=dtype))
+    code = code_of(next(made for name, made in launches if name == "paint_steps"), tmp_path)
+    assert code.instructions <= MOST[dtype][0]
+    assert code.registers <= MOST[dtype][1]
+    assert code.spilled == 0
+
+
+@pytest.mark.slow
+def test_nothing_of_gmml_spills(launches: list[tuple[str, Any]], tmp_path: Path) -> None:
+    corrupt = ga.presets.gmml(values=KNOWN)
+    fused_plan.plan(corrupt.program, Request(some_keys(16), (16, 3, 224, 224), (True,) * 4, 16, True))
+    for dtype in (torch.float32, torch.bfloat16):
+        paint(corrupt, torch.zeros(16, 3, 224, 224, dtype=dtype))
+    for name, made in launches:
+        assert code_of(made, tmp_path).spilled == 0, name
 
 
 def test_kernels_are_chosen_by_themselves_on_cuda_alone() -> None:

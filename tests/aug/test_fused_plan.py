@@ -13,8 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gmml_aug as ga
+from gmml_aug.backends.call import Maps
+from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.backends.triton import lower as fused_steps
+from gmml_aug.backends.triton import marks as fused_marks
 from gmml_aug.backends.triton import plan as fused_plan
+from gmml_aug.backends.triton.layout import tiling
 from gmml_aug.chance import AHEAD
 from gmml_aug.places.boxes import Placement
 from gmml_aug.presets import masked as masking
@@ -37,7 +41,24 @@ def check(corrupt: ga.Corruption, shape: tuple[int, ...], where: torch.device, s
     assert plans_equal(found, wanted)
     assert [one.dtype for one in found.boxes] == [one.dtype for one in wanted.boxes]
     assert found.active.dtype == torch.bool
+    if taken:
+        check_bits(corrupt, found)
     return found
+
+
+def check_bits(corrupt: ga.Corruption, plan: ga.Plan) -> None:
+    """The bits that were made with the boxes, and those that are made of them afterwards, are the pixels of the steps."""
+    size, resolved = plan.shape[1:], plan.resolved or corrupt.program.resolved
+    tiled, column = tiling(size, fused_marks.ROWS), torch.arange(size[1], device=plan.keys.device)
+    again = fused_marks.marks_of(plan[:], resolved, size, tiled)  # of another plan, that no kernel made
+    for bits, flags in (fused_marks.marks_of(plan, resolved, size, tiled), again):
+        pixels = ((bits[..., column // 32] >> (column % 32).int()) & 1).bool()
+        tile = torch.arange(tiled.tiles, device=bits.device).repeat_interleave(fused_marks.ROWS)[: size[0]]
+        flagged = ((flags[:, :, tile][..., column // 32 // 32] >> (column // 32 % 32).int()) & 1).bool()
+        for number, step in enumerate(corrupt.program.steps):
+            wanted, works = step_mask(corrupt.program, plan, number, {}, Maps())[:, 0], plan.active[:, number, None, None]
+            assert torch.equal(pixels[:, step.place] & works, wanted)
+            assert not (wanted & ~flagged[:, step.place]).any()
 
 
 @pytest.mark.parametrize("size", [(40, 33), (1, 1), (3, 70)], ids=str)
@@ -80,6 +101,45 @@ def test_counts(
 
 
 @slowly
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    budget=st.floats(0.0, 1.0),
+    inner=st.none() | st.floats(0.0, 1.0),
+    ratio=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)),
+    side=st.tuples(st.floats(0.1, 0.3), st.floats(0.4, 1.0)),
+    overshoot=st.booleans(),
+    seed=st.integers(0, 1 << 20),
+)
+def test_budgets(
+    where: torch.device,
+    size: tuple[int, int],
+    budget: float,
+    inner: float | None,
+    ratio: Any,
+    side: Any,
+    overshoot: bool,
+    seed: int,
+) -> None:
+    share, some = ga.Boxes(ratio=ratio, side=side, overshoot=overshoot), ga.Boxes(count=(1, 3), side=side)
+    first = ga.Chain([ga.InBoxes(share, ga.Noise()), ga.InBoxes(some, ga.Zeros(), p=0.7)], budget=inner)
+    either = ga.InBoxes(share, ga.OneOf([ga.Grey(), ga.Alien()]))
+    check(ga.Chain([first, ga.InBoxes(some, ga.Grey()), either], budget=budget), (3, 3, *size), where, seed)
+
+
+def test_a_plan_that_was_written_to_has_its_boxes_read_again(where: torch.device) -> None:
+    corrupt, images, keys = (
+        ga.InBoxes(ga.Boxes(count=2, side=0.5), ga.Zeros()),
+        random_images((2, 1, 20, 40)).to(where),
+        some_keys(2),
+    )
+    plan = corrupt.sample(images.shape, keys=keys.to(where), backend="fused")
+    plan.boxes[0][:, 1] = 0
+    one, other = (corrupt.apply(images, plan, backend=backend) for backend in ("fused", "torch"))
+    assert torch.equal(one.mask, other.mask)
+    assert torch.equal(one.images, other.images)
+
+
+@slowly
 @given(data=st.data(), dims=st.integers(1, 3), seed=st.integers(0, 1 << 20))
 def test_any_tree_whether_the_kernels_know_it_or_not(where: torch.device, data: st.DataObject, dims: int, seed: int) -> None:
     size = data.draw(small_sizes(dims=dims, least=4))
@@ -89,14 +149,14 @@ def test_any_tree_whether_the_kernels_know_it_or_not(where: torch.device, data: 
 def test_what_the_kernels_do_not_know() -> None:
     gmml, size = ga.presets.gmml(), (224, 224)
     assert fused_plan.knows(gmml.program, size)
-    assert fused_plan.knows(gmml.program, (1024, 1024))
-    assert not fused_plan.knows(gmml.program, (1025, 1024))
+    assert fused_plan.knows(gmml.program, (3000, 1024))
+    assert not fused_plan.knows(gmml.program, (1024, 1025))
     bands = ga.InBoxes(ga.Boxes(count=1, shared=(0,)), ga.Noise())
-    for other in (ga.presets.gmml(budget=0.6), masking.mae(), ga.Noise(), bands):
+    for other in (ga.presets.gmml(budget=0.6), ga.Noise()):
+        assert fused_plan.knows(other.program, size)
+    for other in (masking.mae(), bands):
         assert not fused_plan.knows(other.program, size)
     assert not fused_plan.knows(ga.InBoxes(ga.Boxes(count=1, dims=3), ga.Noise()).program, (8, 8, 8))
-    grey = ga.Chain([ga.InBoxes(ga.Boxes(count=1), ga.Grey())], budget=0.5)
-    assert fused_plan.knows(grey.program, size)  # grey replaces nothing: the budget does not count it
 
 
 def test_more_words_than_are_hashed_beforehand(where: torch.device) -> None:
@@ -115,8 +175,8 @@ def test_many_images_and_a_bank(where: torch.device) -> None:
 
 def test_a_call_takes_them_by_itself(where: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    before = fused_plan._open
-    monkeypatch.setattr(fused_plan, "_open", lambda *given: made.append(1) or before(*given))  # type: ignore[func-returns-value]
+    before = fused_plan.keep
+    monkeypatch.setattr(fused_plan, "keep", lambda *given: made.append(1) or before(*given))  # type: ignore[func-returns-value]
     images, keys, corrupt = random_images((2, 3, 20, 21)).to(where), some_keys(2).to(where), ga.presets.gmml(values=KNOWN)
     found, wanted = (corrupt(images, keys=keys, backend=backend) for backend in ("fused", "torch"))
     assert made == [1]

@@ -1,4 +1,4 @@
-"""How images lie in memory, and how many tiles cover them, for the kernels of `fused`."""
+"""How images lie in memory, and how many tiles cover them, for the kernels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,27 @@ class Layout(NamedTuple):
     image: int
     channel: int
     pixel: int
+
+
+class Tiling(NamedTuple):
+    """An image as lines along its last axis, and these as words of 32 columns; a tile is a word of each of some lines.
+
+    Where there is one axis, a tile is some words of the only line: ``flat``.
+    """
+
+    lines: int
+    width: int
+    words: int  # of a line
+    tiles: int  # one above the other
+    flag_row: int  # words of flags for the tiles beside each other
+    flat: bool
+
+
+def tiling(size: Sequence[int], rows: int) -> Tiling:
+    """The tiles of ``rows`` words that cover an image."""
+    lines, width, flat = math.prod(size[:-1]), size[-1], len(size) == 1
+    words = -(-width // 32)
+    return Tiling(lines, width, words, -(-(words if flat else lines) // rows), 1 if flat else -(-words // 32), flat)
 
 
 def three(size: Sequence[int]) -> list[int]:

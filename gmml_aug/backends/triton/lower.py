@@ -6,94 +6,99 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from gmml_aug.backends.kept import Kept
 from gmml_aug.colours import average, deviation
 from gmml_aug.functional import luma_weights
-from gmml_aug.ops import Colour, Draw, Mix, Operation, Take
-from gmml_aug.values import UNIFORM, Values, known_statistics, noise_statistics, pixel_statistics
+from gmml_aug.ops import Colour, Draw, Mix, Take
+from gmml_aug.plan import Plan
+from gmml_aug.program import Program, Step
+from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, noise_statistics, pixel_statistics
 
 IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their own
 
 
-class Tables:
-    """What differs between images, a row for each thing that a step has to look up.
+class Lowered:
+    """Some steps in a row, for images of one kind: what `paint_steps` is compiled for, and what has to be looked up at a call.
 
     Attributes:
-        numbers: (B,) int64 each: streams of noise, donors, shifts.
-        colours: (B, C) float32 each.
-        constants: Python's, for a kernel to be compiled with; in a list of their own, since Triton 3.6 knows no tuples in tuples in
-            tuples.
+        options: kinds, places, switches, rows of the tables and constants of the steps; the constants in a list of their own, since
+            Triton 3.6 knows no tuples in tuples in tuples.
     """
 
-    def __init__(self) -> None:
-        self.numbers: list[Tensor] = []
-        self.colours: list[Tensor] = []
-        self.constants: list[float] = []
+    def __init__(self, program: Program, first: int, end: int, channels: int, dtype: torch.dtype, from_bytes: bool) -> None:
+        self._like = torch.empty(1, channels, 1, dtype=dtype, device="cpu")  # stands for images whose kind is asked for
+        self._dims = program.dims
+        self._numbers: list[tuple[int, int, int]] = []  # (B,) int64 each: a step, which of its tensors, and the column or -1
+        self._colours: list[tuple[int, str]] = []  # (B, C) float32 each: a step, and what of it
+        self._constants: list[float] = []
+        steps = [self._lower(number, program.steps[number], program.values) for number in range(first, end)]
+        scales, shifts = byte_scales(program.values, channels) if from_bytes else ((1.0,) * channels, (0.0,) * channels)
+        self.options: dict[str, Any] = {
+            "STEPS": tuple(steps) or (0,), "COUNT": len(steps), "CONSTANTS": tuple(self._constants) or (0.0,), "BEFORE": first,
+            "SCALES": scales, "SHIFTS": shifts,
+        }  # fmt: skip
 
-    def add(self, more: Sequence[Tensor]) -> int:
-        """Append rows of numbers; that of the first."""
-        self.numbers.extend(more)
-        return len(self.numbers) - len(more)
+    def tables(self, plan: Plan, clean: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """(rows, B) int64 and (rows, B, C) float32; the keys for one that nobody reads.
 
-    def keep(self, more: Sequence[float]) -> int:
+        Args:
+            plan: what was drawn.
+            clean: gives the clean images, normalised; only called where their statistics are asked for.
+        """
+        numbers: list[Tensor] = []
+        colours: list[Tensor] = []
+        for step, which, column in self._numbers:
+            drawn = plan.drawn[step][which]
+            numbers.append(drawn if column < 0 else drawn[:, column])
+        for step, what in self._colours:
+            if what == "deviation":  # around the mean, the row before
+                colours.append(deviation(clean(), colours[-1]))
+            else:
+                colours.append(plan.drawn[step][0] if what == "drawn" else average(clean()))
+        return torch.stack(numbers) if numbers else plan.keys, torch.stack(colours) if colours else plan.keys
+
+    def _lower(self, number: int, step: Step, values: Values) -> tuple[Any, ...]:
+        kinds, channels, operation, place = kernels(), self._like.shape[1], step.operation, step.place
+        row = len(self._numbers)
+        if isinstance(operation, Draw):
+            own = -1
+            if operation.distribution == "matched":
+                own = len(self._colours)
+                self._colours += [(number, "mean"), (number, "deviation")]
+            self._numbers.append((number, 0, -1))
+            kind, spread, *lines = _noise(operation, self._like, values)
+            clamps = values == "unit" and self._like.is_floating_point()
+            how = (operation.per == "pixel") + 2 * clamps
+            return (kinds.NOISE.value, place, how, row, kind, own, spread, *map(self._keep, lines))
+        if isinstance(operation, Mix):
+            centres, spreads = known_statistics(self._like, values) or ((0.0,) * channels, (1.0,) * channels)
+            weights = luma_weights(channels)
+            to_luma = [weight * spread for weight, spread in zip(weights, spreads, strict=True)]
+            middle = float(sum(weight * centre for weight, centre in zip(weights, centres, strict=True)))
+            back = [1.0 / spread for spread in spreads], [-centre / spread for centre, spread in zip(centres, spreads, strict=True)]
+            return (kinds.GREY.value, place, 0, -1, middle, *map(self._keep, (to_luma, *back)))
+        if isinstance(operation, Take):
+            self._numbers += [(number, 0, -1)] * operation.donor
+            self._numbers += [(number, int(operation.donor), axis) for axis in range(self._dims)] * operation.moved
+            return (kinds.TAKE.value, place, operation.donor + 2 * operation.moved, row)
+        assert isinstance(operation, Colour)
+        if operation.source == "zeros":
+            return (kinds.COLOUR.value, place, 0, -1)
+        self._colours.append((number, operation.source))
+        return (kinds.COLOUR.value, place, 0, len(self._colours) - 1)
+
+    def _keep(self, more: Sequence[float]) -> int:
         """Append constants; the number of the first."""
-        self.constants.extend(more)
-        return len(self.constants) - len(more)
-
-    def stacked(self, otherwise: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, B) and (rows, B, C); ``otherwise`` for a table that nobody reads."""
-        numbers = torch.stack(self.numbers) if self.numbers else otherwise
-        return numbers, torch.stack(self.colours) if self.colours else otherwise
+        self._constants.extend(more)
+        return len(self._constants) - len(more)
 
 
-def describe(
-    operation: Operation,
-    drawn: tuple[Tensor, ...],
-    place: tuple[int, int, bool],
-    values: Values,
-    made: Tensor,
-    clean: Callable[[], Tensor],
-    tables: Tables,
-) -> tuple[Any, ...]:
-    """What `paint_steps` is compiled for: kind, place, switches, rows of the tables, constants.
-
-    Args:
-        operation: one of `IN_A_RUN`.
-        drawn: what the plan has for it.
-        place: first word of its boxes, number of words, and whether it works outside of them.
-        values: the value range.
-        made: any tensor (B, C, *S) of the dtype that is made.
-        clean: gives the clean images, normalised; only called where their statistics are asked for.
-        tables: where rows are added.
-    """
-    kinds, channels = kernels(), made.shape[1]
-    if isinstance(operation, Draw):
-        own = -1
-        if operation.distribution == "matched":
-            mean = average(clean())
-            own = len(tables.colours)
-            tables.colours += [mean, deviation(clean(), mean)]
-        kind, spread, *lines = _noise(operation, made, values)
-        clamps = values == "unit" and made.is_floating_point()
-        how = (operation.per == "pixel") + 2 * clamps
-        return (kinds.NOISE.value, *place, how, tables.add(drawn), kind, own, spread, *map(tables.keep, lines))
-    if isinstance(operation, Mix):
-        mean_std = known_statistics(made, values) or ((0.0,) * channels, (1.0,) * channels)
-        return (kinds.GREY.value, *place, 0, -1, 0, -1, *map(tables.keep, (luma_weights(channels), *mean_std)))
-    if isinstance(operation, Take):
-        shift = drawn[1:] if operation.donor else drawn
-        moved = tuple(one for s in shift for one in s.unbind(1))
-        donor = int(operation.donor)
-        return (kinds.TAKE.value, *place, donor + 2 * bool(shift), tables.add((*drawn[:donor], *moved)))
-    assert isinstance(operation, Colour)
-    if operation.source == "zeros":
-        return (kinds.COLOUR.value, *place, 0, -1)
-    tables.colours.append(average(clean()) if operation.source == "mean" else drawn[0])
-    return (kinds.COLOUR.value, *place, 0, len(tables.colours) - 1)
+lower: Final = Kept(Lowered)
 
 
 def _noise(operation: Draw, images: Tensor, values: Values) -> tuple[int, float, tuple[float, ...], tuple[float, ...]]:
@@ -136,6 +141,20 @@ def kernels() -> Any:
     return kernels
 
 
+def bit_kernels() -> Any:
+    """The kernel that makes bits of boxes, likewise."""
+    from gmml_aug.backends.triton.kernels import bits as bit_kernels
+
+    return bit_kernels
+
+
+def tile_kernels() -> Any:
+    """The kernel that makes words for `Blur`, likewise."""
+    from gmml_aug.backends.triton.kernels import tiles as tile_kernels
+
+    return tile_kernels
+
+
 def blur_kernels() -> Any:
     """The kernel of `Blur`, likewise."""
     from gmml_aug.backends.triton.kernels import blur as blur_kernels
@@ -143,8 +162,15 @@ def blur_kernels() -> Any:
     return blur_kernels
 
 
+def box_kernels() -> Any:
+    """The kernel that blurs a box in place, likewise."""
+    from gmml_aug.backends.triton.kernels import blur_box as box_kernels
+
+    return box_kernels
+
+
 def plan_kernels() -> Any:
-    """Those that make plans."""
+    """The kernel that makes plans, likewise."""
     from gmml_aug.backends.triton.kernels import plan as plan_kernels
 
     return plan_kernels

@@ -1,7 +1,7 @@
-"""A plan by Triton kernels: one for the streams of all steps, one for each kind of boxes, instead of some hundred small ones.
+"""A plan by one Triton kernel, with the bits of its boxes, instead of some hundred small ones.
 
 The integers are those of the reference, every one. It takes compositions of `Boxes` on the two axes of images of up to
-1024 x 1024 pixels, without budgets; any other one is sampled by torch, and is the same plan too.
+1024 columns; any other one is sampled by torch, and is the same plan too.
 """
 
 from __future__ import annotations
@@ -9,99 +9,211 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from gmml_aug.backends.call import Request
+from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import plan as reference
-from gmml_aug.backends.reference.plan import finish
+from gmml_aug.backends.reference.plan import drawn_by
+from gmml_aug.backends.triton.layout import tiling
 from gmml_aug.backends.triton.lower import plan_kernels
-from gmml_aug.chance import AHEAD, FIRST_STEP, mix_int
+from gmml_aug.backends.triton.marks import ROWS, empty_marks, keep
+from gmml_aug.chance import FIRST_STEP, Chance, mix_int
+from gmml_aug.ops import Colour, Convolve, Draw, Mix, Take, Tensors
+from gmml_aug.places.base import TINY, Place
 from gmml_aug.places.boxes import Boxes, Placement
 from gmml_aug.plan import Plan
-from gmml_aug.program import Program
+from gmml_aug.program import Program, Step
 
-_IMAGES = 64  # in a program that hashes
-_MOST_WORDS = 32 << 10  # 32 columns each, that a program holds of its image
+_WIDEST = 1024  # columns that a program counts at a time
+_WORDS = 256  # of the lines of a box that it holds
 _MOST_STEPS = 32
+_OURS = "gmml_aug.fills."  # fills that draw by the law of their operation
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """All that chance decides: by kernels where they know all places of the program, else by the reference."""
+    """All that chance decides: by one kernel where it knows all places of the program, else by the reference."""
     size, keys = request.shape[2:], request.keys.contiguous()
     if request.ratios is not None or request.lengths is not None or not knows(program, size):
         return reference.plan(program, request)
     with torch.cuda.device(keys.device) if keys.is_cuda else nullcontext():
-        active, streams = _open(program, keys, request.working)
-        places = _place(program, keys, active, size)
-    return finish(program, request._replace(keys=keys), active, places, program.resolved, streams)
+        return _prepare(program, request.shape[1:], request.working, request.from_batch, keys.device).plan(request, keys)
 
 
 def knows(program: Program, size: Sequence[int]) -> bool:
-    """True if the kernels know all places of the program."""
-    budgeted = any(step.budgets for step in program.steps)
-    plain = all(isinstance(place, Boxes) and not place.shared and not place.whole for place in program.places)
-    if len(size) != 2 or budgeted or not plain or len(program.steps) > _MOST_STEPS:
-        return False
-    return math.prod(_tile(size)) <= _MOST_WORDS
+    """True if the kernel knows all places of the program."""
+    known = all(place is None or (isinstance(place, Boxes) and not place.shared and not place.whole) for place in program.places)
+    return known and len(size) == 2 and size[1] <= _WIDEST and len(program.steps) <= _MOST_STEPS
 
 
-def _open(program: Program, keys: Tensor, works: Sequence[bool]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    batch, count = len(keys), len(program.steps)
-    active = torch.empty(batch, count, dtype=torch.bool, device=keys.device)
-    streams = torch.empty(count, batch, dtype=torch.int64, device=keys.device)
-    ahead = torch.empty(count, batch, AHEAD, dtype=torch.int64, device=keys.device)
-    gates: list[tuple[int, float, float]] = []
-    steps = []
-    for number, (step, working) in enumerate(zip(program.steps, works, strict=True)):
-        steps.append((int(working), len(gates), len(step.gates), mix_int(FIRST_STEP + number + 1)))
-        gates.extend(step.gates)
-    plan_kernels().draw_streams[(-(-batch // _IMAGES),)](
-        keys, active.view(torch.uint8), streams, ahead, batch, STEPS=tuple(steps), GATES=tuple(map(tuple, gates)) or (0,),
-        COUNT=count, AHEAD=AHEAD, N=_IMAGES, enable_fp_fusion=False,
-    )  # fmt: skip
-    return active, list(zip(streams.unbind(0), ahead.unbind(0), strict=True))
+class Section(NamedTuple):
+    """Where a tensor that a step draws stands among the numbers, or the floats if it is ``real``."""
+
+    first: int
+    tail: tuple[int, ...]  # its shape after the batch
+    real: bool
+
+    def of(self, rows: Tensor) -> Tensor:
+        """(B, *tail) of a table of (rows, B)."""
+        if not self.tail:
+            return rows[self.first]
+        return rows[self.first : self.first + math.prod(self.tail)].view(rows.shape[1], *self.tail)
 
 
-def _place(program: Program, keys: Tensor, active: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Equal places are settled together, as in the reference."""
-    alike: dict[int, list[int]] = {}
-    places = [place for place in program.places if isinstance(place, Boxes)]  # all of them, says `knows`
-    offsets, offset = [], 0
-    for number, place in enumerate(places):
-        alike.setdefault(program.first_equal[number], []).append(number)
-        offsets.append(offset)
-        offset += place.words(size)
-    placed: dict[int, Tensor] = {}
-    for first, numbers in alike.items():
-        place = places[first]
-        rows = place.most + (place.ratio is not None) + 1
-        out = torch.empty(len(numbers), len(keys), rows, 4, dtype=torch.int32, device=keys.device)
-        masks = [sum(1 << step for step in program.steps_at[number]) for number in numbers]
-        options: dict[str, Any] = {
-            "OFFSETS": tuple(offsets[number] for number in numbers), "HERE": tuple(masks), "COUNT": len(numbers),
-            "STEPS": len(program.steps), "PLACEMENT": get_args(Placement).index(place.placement), "ALIGN": place.steps,
+class _Prepared:
+    """What the kernel plans a program from, for images of one shape on one device."""
+
+    def __init__(
+        self, program: Program, shape: Sequence[int], working: Sequence[bool], from_batch: bool, device: torch.device
+    ) -> None:
+        self.program = program
+        size = shape[1:]
+        self.tiling = tiling(size, ROWS)
+        gates: list[tuple[int, float, float]] = []
+        steps: list[tuple[Any, ...]] = []
+        self.sections: list[tuple[Section, ...]] = []  # per step, of each tensor that it draws
+        self.numbers = self.floats = 0
+        for number, (step, works) in enumerate(zip(program.steps, working, strict=True)):
+            stream = mix_int(FIRST_STEP + number + 1)
+            steps.append((int(works), len(gates), len(step.gates), stream, *self._law(step, shape[0])))
+            gates.extend(step.gates)
+        self.asked = [number for number, step in enumerate(steps) if step[4] is None]
+        rows, table, first_row, offset = [], [], 0, 0
+        budgets: list[int] = []
+        limits = [math.floor(share * math.prod(size) + TINY) for share in program.budgets]
+        for number, where in enumerate(program.places):
+            at = program.steps_at[number]
+            counting = program.budgets_at(number)
+            about = _about(where, size) | {
+                "offset": offset, "first_row": first_row, "steps": sum(1 << step for step in at), "budgets": len(budgets) // 3,
+                "budget_count": len(counting),
+            }  # fmt: skip
+            for name, cell in zip(("cell0", "cell1"), program.grid_at(number), strict=True):
+                about[name] = cell
+            table += [about[name] for name in plan_kernels().FIELDS]
+            for budget in counting:
+                budgets += [budget, sum(1 << step for step in at if budget in program.steps[step].budgets), limits[budget]]
+            rows.append(about["rows"])
+            first_row += about["rows"]
+            offset += 0 if where is None else where.words(size)
+        self.rows = rows
+        groups = _groups(program)
+        ends = [sum(map(len, groups[:n])) for n in range(len(groups) + 1)]
+        lists = (table, [*ends, *(place for group in groups for place in group)], budgets or [0])
+        sent = torch.tensor([number for one in lists for number in one], dtype=torch.int64, device="cpu")
+        if device.type == "cuda":
+            sent = sent.pin_memory()
+        self.tables = sent.to(device, non_blocking=True).split_with_sizes([len(one) for one in lists])
+        width = 1 << (self.tiling.words - 1).bit_length()
+        self.constants: dict[str, Any] = {
+            "STEPS": tuple((*step[:4], step[4] or 0, *step[5:]) for step in steps), "GATES": tuple(map(tuple, gates)) or (0,),
+            "COUNT": len(steps), "C": shape[0], "FROM_BATCH": from_batch, "BUDGETS": len(program.budgets), "GROUPS": len(groups),
+            "L": _WORDS // width, "W": width, "R": ROWS, "Z": _WORDS, "num_warps": 1, "enable_fp_fusion": False,
         }  # fmt: skip
-        kernel = plan_kernels().count_boxes
-        if place.ratio is not None:
-            kernel = plan_kernels().settle_boxes
-            lines, words = _tile(size)
-            options |= {"WHOLE": place.overshoot, "R": lines, "W": words, "num_warps": min(max(lines * words // 512, 1), 16)}
-        kernel[(len(numbers) * len(keys),)](
-            keys, active.view(torch.uint8), out, len(keys), len(program.steps), rows, *place.amount(size), *size,
-            *place.sides(size[0], place.steps[0]), *place.sides(size[1], place.steps[1]), **options,
-            N=_power(rows * (4 if place.ratio is not None else 1)), enable_fp_fusion=False,
+
+    def _law(self, step: Step, channels: int) -> tuple[Any, ...]:
+        """By which law a step draws (None: its fill is asked), its first rows among numbers and floats, and the numbers in it."""
+        kinds, operation = plan_kernels(), step.operation
+        number, real = self.numbers, self.floats
+        law: Any = None
+        sections: tuple[Section, ...] = ()
+        range_, integers = (0.0, 0.0), (0, 0)
+        one = Section(number, (), real=False)
+        if type(step.fill).__module__.startswith(_OURS):
+            if isinstance(operation, Draw):
+                law, sections = kinds.KEY, (one,)
+            elif isinstance(operation, Take):
+                law = (kinds.DONOR_SHIFT if operation.moved else kinds.DONOR) if operation.donor else kinds.SHIFT
+                sections = (one,) * operation.donor + (Section(number + operation.donor, (2,), real=False),) * operation.moved
+            elif isinstance(operation, Convolve):
+                (low, high), (least, most) = operation.sigma, operation.taps
+                law, sections = kinds.GAUSSIAN, (Section(real, (), real=True), one)
+                range_, integers = (low, high - low), (least, (most - least) // 2 + 1)
+            elif isinstance(operation, Colour) and operation.source == "drawn" and not operation.channels:
+                law, sections = kinds.COLOUR, (Section(real, (channels,), real=True),)
+                range_ = operation.low, operation.high - operation.low
+            elif isinstance(operation, Mix) or (isinstance(operation, Colour) and operation.source != "drawn"):
+                law = kinds.NOTHING
+        self.sections.append(sections)
+        self.numbers += sum(math.prod(one.tail) for one in sections if not one.real)
+        self.floats += sum(math.prod(one.tail) for one in sections if one.real)
+        return (None if law is None else law.value, number, real, *range_, *integers)
+
+    def plan(self, request: Request, keys: Tensor) -> Plan:
+        """One launch."""
+        program, batch, device, tiled = self.program, len(keys), keys.device, self.tiling
+        active = torch.empty(batch, len(program.steps), dtype=torch.bool, device=device)
+        boxes = torch.empty(sum(self.rows) * batch * 4, dtype=torch.int32, device=device)
+        numbers = torch.empty(max(self.numbers, 1), batch, dtype=torch.int64, device=device)
+        floats = torch.empty(max(self.floats, 1), batch, dtype=torch.float32, device=device) if self.floats else numbers
+        marks = empty_marks(batch, len(program.places), tiled, device)
+        taken = used = keys
+        if program.budgets:
+            shape = batch, len(program.budgets), tiled.lines, tiled.words
+            taken = torch.zeros(shape, dtype=torch.int32, device=device)
+            used = torch.zeros(batch, 2, len(program.budgets), dtype=torch.int32, device=device)
+        plan_kernels().make_plan[(batch, self.constants["GROUPS"])](
+            keys, active.view(torch.uint8), boxes, *marks, numbers, floats, taken, used, *self.tables, batch, request.donors,
+            tiled.lines, tiled.width, tiled.words, tiled.tiles, len(program.places), **self.constants,
         )  # fmt: skip
-        placed |= dict(zip(numbers, out.unbind(0), strict=True))
-    return tuple(placed[number] for number in range(len(program.places)))
+        each = boxes.split_with_sizes([rows * batch * 4 for rows in self.rows])
+        drawn: list[Tensors] = []
+        for sections in self.sections:
+            drawn.append(tuple([one.of(floats if one.real else numbers) for one in sections]))
+        for number in self.asked:
+            chance = Chance(keys, FIRST_STEP + number, request.shape, request.donors, request.from_batch)
+            drawn[number] = drawn_by(program.steps[number].fill, chance)
+        made = Plan(
+            keys=keys,
+            boxes=tuple([one.view(batch, rows, 4) for one, rows in zip(each, self.rows, strict=True)]),
+            active=active,
+            drawn=tuple(drawn),
+            steps=program.names,
+            shape=request.shape[1:],
+            donors=request.donors,
+            bank=not request.from_batch,
+            fingerprint=program.fingerprint,
+            resolved=program.resolved,
+        )
+        keep(made, marks)
+        return made
 
 
-def _tile(size: Sequence[int]) -> tuple[int, int]:
-    """Rows and words of 32 columns, both padded to a power of two."""
-    return _power(size[0]), _power(-(-size[1] // 32))
+def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool], from_batch: bool, device: torch.device) -> _Prepared:
+    return _Prepared(program, shape, working, from_batch, device)
 
 
-def _power(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+_prepare: Final = Kept[_Prepared](_prepared)
+
+
+def _about(where: Place | None, size: Sequence[int]) -> dict[str, int]:
+    """How a place draws, by the columns of the table; where it stands among the others is still to be told."""
+    if not isinstance(where, Boxes):  # one box, the image
+        about = {"low": 1, "span": 1, "most": 1, "covers": 0, "rows": 2, "placement": 1, "overshoot": 0, "invert": 0}
+        sides = [(length, 1, length, 1) for length in size]
+    else:
+        low, span = where.amount(size)
+        about = {
+            "low": low, "span": span, "most": where.most, "covers": int(where.ratio is not None),
+            "rows": where.most + (where.ratio is not None) + 1, "placement": get_args(Placement).index(where.placement),
+            "overshoot": int(where.overshoot), "invert": int(where.invert),
+        }  # fmt: skip
+        sides = [(*where.sides(length, step), step) for length, step in zip(size, where.steps, strict=True)]
+    for axis, numbers in enumerate(sides):
+        about |= {f"{name}{axis}": number for name, number in zip(("least", "values", "corners", "step"), numbers, strict=True)}
+    return about
+
+
+def _groups(program: Program) -> list[list[int]]:
+    """Places that budgets tie together, each group in its order."""
+    groups: list[tuple[set[int], list[int]]] = []
+    for place in range(len(program.places)):
+        budgets, places = set(program.budgets_at(place)), [place]
+        for group in [one for one in groups if one[0] & budgets]:
+            groups.remove(group)
+            budgets, places = budgets | group[0], sorted(places + group[1])
+        groups.append((budgets, places))
+    return [places for _, places in groups]

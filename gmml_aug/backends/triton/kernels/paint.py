@@ -1,10 +1,11 @@
 # mypy: ignore-errors
-# ruff: noqa: N803, SIM102, SIM108, RET505, RUF005
+# ruff: noqa: N803, N806, SIM102, SIM108, RET505, RUF005
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernels of `gmml_aug.backends.triton`, but for blur's; imported only when they are first used.
+"""The Triton kernel that paints; imported only when it is first used.
 
-The legend is that of `tiles`. Every value of a tuple that says what the steps are is known when a kernel is compiled, so a
-program pays for its own fills alone.
+The legend is that of `bits`. A program has a tile of R words as (R, 32 / E, E) pixels, E of them side by side in a thread: 16 bytes
+of a channel, which are read or left alone together. What the steps are is known when the kernel is compiled, so a program pays for
+its own fills alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import triton
 import triton.language as tl
 
 from gmml_aug import chance
-from gmml_aug.backends.triton.kernels.tiles import IMAGES, bounded, boxes_meet, in_boxes, pixels_at, tile_place
-from gmml_aug.backends.triton.kernels.tiles import axis_words as axis_words  # launched from here, like the others
+from gmml_aug.backends.triton.kernels.bits import INTERPRETED
+from gmml_aug.backends.triton.kernels.tiles import bounded
 
 _ONE, _TWO, _THREE = (tl.constexpr(shift) for shift in chance._SHIFTS)
 _KEEP_ONE, _KEEP_TWO, _KEEP_THREE = (tl.constexpr(keep) for keep in chance._KEEP)
@@ -86,7 +87,7 @@ def in_dtype(x, dtype: tl.constexpr):
 
 @triton.jit
 def _read(at, inside, c: tl.constexpr, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr):
-    """(R, W) numbers of a channel; bytes where floats are made are normalised: `values.normalise`."""
+    """Numbers of a channel; bytes where floats are made are normalised: `values.normalise`."""
     x = tl.load(at, mask=inside, other=0)
     if x.dtype == tl.uint8:
         if dtype != tl.uint8:
@@ -107,10 +108,10 @@ def _noise(
     now, here, start, colours, batch, pixels, image,
     STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Noise where ``here`` says so; ``start``: (R, W) int64, where the noise of each pixel begins."""
-    how: tl.constexpr = STEPS[n][4]
-    distribution: tl.constexpr = STEPS[n][6]
-    matched: tl.constexpr = STEPS[n][7]
+    """Noise where ``here`` says so; ``start``: int64, where the noise of each pixel begins."""
+    how: tl.constexpr = STEPS[n][2]
+    distribution: tl.constexpr = STEPS[n][4]
+    matched: tl.constexpr = STEPS[n][5]
     dtype: tl.constexpr = now[0].dtype
     word = mix(start)
     bits = word.to(tl.int32) & 0xFFFF
@@ -129,7 +130,7 @@ def _noise(
             at = colours + (matched * batch + image) * C + c
             draw = tl.fma(draw, tl.load(at + batch * C), tl.load(at))
         else:
-            draw = _scaled(draw, STEPS[n][8], CONSTANTS[STEPS[n][9] + c], CONSTANTS[STEPS[n][10] + c])
+            draw = _scaled(draw, STEPS[n][6], CONSTANTS[STEPS[n][7] + c], CONSTANTS[STEPS[n][8] + c])
         if how & 2:  # stays in 0 to 1
             draw = tl.minimum(tl.maximum(draw, 0.0), 1.0)
         made = in_dtype(draw, dtype)
@@ -140,115 +141,143 @@ def _noise(
 
 
 @triton.jit
+def _moved(pixel, numbers, moves: tl.constexpr, batch, image, depth, height, width, D: tl.constexpr):
+    """Where the content of each pixel comes from: a shift along every axis, modulo the image."""
+    column = pixel % width + tl.load(numbers + (moves + D - 1) * batch + image).to(tl.int32)
+    found = tl.where(column >= width, column - width, column)
+    if D > 1:
+        row = pixel // width
+        plane = row * 0
+        if D > 2:
+            plane = (row // height + tl.load(numbers + moves * batch + image).to(tl.int32)) % depth
+            row = row % height
+        row += tl.load(numbers + (moves + D - 2) * batch + image).to(tl.int32)
+        found += (plane * height + tl.where(row >= height, row - height, row)) * width
+    return found
+
+
+@triton.jit
 def _fill(
-    now, here, clean, donors, numbers, colours, batch, image, plane, rows, columns, pixel, inside, depth, height, width,
+    now, here, some, clean, donors, numbers, colours, batch, image, pixel, depth, height, width,
     clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel,
     STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr,
 ):  # fmt: skip
-    """The channels of the tile after a step."""
+    """The channels of the tile after a step that works ``here``; ``some``: the groups in which it does."""
     kind: tl.constexpr = STEPS[n][0]
-    how: tl.constexpr = STEPS[n][4]
-    row: tl.constexpr = STEPS[n][5]
+    how: tl.constexpr = STEPS[n][2]
+    row: tl.constexpr = STEPS[n][3]
     dtype: tl.constexpr = now[0].dtype
     new = ()
     if kind == COLOUR:
         for c in tl.static_range(C):
-            colour = tl.zeros((1, 1), dtype)
+            colour = tl.zeros((1, 1, 1), dtype)
             if row >= 0:
-                colour = in_dtype(tl.load(colours + (row * batch + image) * C + c + tl.zeros((1, 1), tl.int32)), dtype)
+                colour = in_dtype(tl.load(colours + (row * batch + image) * C + c + tl.zeros((1, 1, 1), tl.int32)), dtype)
             new = new + (tl.where(here, colour, now[c]),)
     if kind == TAKE:
         start, per_channel, per_pixel = clean + image.to(tl.int64) * clean_image, clean_channel, clean_pixel
         if how & 1:
             start = donors + tl.load(numbers + row * batch + image) * donor_image
             per_channel, per_pixel = donor_channel, donor_pixel
-        moves: tl.constexpr = row + how % 2  # the donor's number comes first
         place = pixel
-        if how & 2:
-            columns += tl.load(numbers + (moves + D - 1) * batch + image).to(tl.int32)
-            columns = tl.where(columns >= width, columns - width, columns)
-            if D > 1:
-                rows += tl.load(numbers + (moves + D - 2) * batch + image).to(tl.int32)
-                rows = tl.where(rows >= height, rows - height, rows)
-            if D > 2:
-                plane = (plane + tl.load(numbers + moves * batch + image).to(tl.int32)) % depth
-            place = pixels_at(plane, rows, columns, height, width)
-        for c in tl.static_range(C):  # all that is inside: a mask of single pixels would leave no wide loads
-            taken = _read(start + c * per_channel + place * per_pixel, inside, c, dtype, SCALES, SHIFTS)
+        if how & 2:  # the donor's number comes first
+            place = _moved(pixel, numbers, row + how % 2, batch, image, depth, height, width, D)
+        for c in tl.static_range(C):
+            taken = _read(start + c * per_channel + place * per_pixel, some, c, dtype, SCALES, SHIFTS)
             new = new + (tl.where(here, taken, now[c]),)
     if kind == NOISE:
         start = tl.load(numbers + row * batch + image) + pixel
         new = _noise(now, here, start, colours, batch, depth * height * width, image, STEPS, n, CONSTANTS, C)
-    if kind == GREY:
-        grey = tl.zeros_like(now[0]).to(tl.float32)
+    if kind == GREY:  # luma = sum of weight * (x * std + mean), and back, (luma - mean) / std: two chains of fma
+        grey = tl.zeros_like(now[0]).to(tl.float32) + STEPS[n][4]
         for c in tl.static_range(C):
-            grey += (now[c].to(tl.float32) * CONSTANTS[STEPS[n][10] + c] + CONSTANTS[STEPS[n][9] + c]) * CONSTANTS[STEPS[n][8] + c]
+            grey = tl.fma(now[c].to(tl.float32), CONSTANTS[STEPS[n][5] + c], grey)
         for c in tl.static_range(C):
-            made = in_dtype((grey - CONSTANTS[STEPS[n][9] + c]) * (1.0 / CONSTANTS[STEPS[n][10] + c]), dtype)
+            made = in_dtype(tl.fma(grey, CONSTANTS[STEPS[n][6] + c], CONSTANTS[STEPS[n][7] + c]), dtype)
             new = new + (tl.where(here, made, now[c]),)
     return new
 
 
 @triton.jit
 def paint_steps(
-    source, clean, donors, out, kept, touched, active, words, numbers, colours, allowed, forced,
-    batch, across, down, depth, height, width, longest, span, slots, all_steps, allowed_step, forced_step,
+    source, clean, donors, out, kept, touched, active, bits, flags, numbers, colours, allowed, forced,
+    first_image, first_tile, batch, lines, depth, height, width, words, tiles, flag_row, all_steps, allowed_step, forced_step,
     source_image, source_channel, source_pixel, clean_image, clean_channel, clean_pixel,
     donor_image, donor_channel, donor_pixel, out_image, out_channel, out_pixel,
-    STEPS: tl.constexpr, COUNT: tl.constexpr, BEFORE: tl.constexpr, A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr,
-    CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
-    W: tl.constexpr,
+    STEPS: tl.constexpr, COUNT: tl.constexpr, MARKED: tl.constexpr, MORE: tl.constexpr, BEFORE: tl.constexpr, PLACES: tl.constexpr,
+    A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, R: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """Some steps in a row, one read and one write of the images: as the reference paints; KEEP writes what was read, too."""
-    image = tl.program_id(1) + tl.program_id(2) * IMAGES
-    if image >= batch:
-        return
-    plane, below, beside = tile_place(across, down, D)
-    rows, columns = below * R + tl.arange(0, R), beside * W + tl.arange(0, W)
-    inside = (rows < height)[:, None] & (columns < width)[None, :]
-    pixel = pixels_at(plane, rows, columns, height, width)
+    """Some steps in a row, one read and one write of the images: as the reference paints; KEEP writes what was read, too.
+
+    MARKED are MORE steps that follow in a kernel of their own, (step, place) each: their pixels count as touched here already.
+    """
+    across, tile, image = tl.program_id(0), first_tile + tl.program_id(1), first_image + tl.program_id(2)
     wide = image.to(tl.int64)
-    now = ()
-    for c in tl.static_range(C):
-        at = source + wide * source_image + c * source_channel + pixel * source_pixel
-        now = now + (_read(at, inside, c, out.dtype.element_ty, SCALES, SHIFTS),)
+    if FLAT:
+        line, word, there = tl.arange(0, R) * 0, tile * R + tl.arange(0, R), tile * R + tl.arange(0, R) < words
+    else:
+        line, word = tile * R + tl.arange(0, R), tl.arange(0, R) * 0 + across
+        there = line < lines
+    shift = (tl.arange(0, 32 // E) * E)[None, :, None]
+    lane = shift + tl.arange(0, E)[None, None, :]
+    column = word[:, None, None] * 32 + (shift if EVEN else lane)  # where E divides the width, one bound for a group
+    inside = there[:, None, None] & (column < width)
+    pixel = (line * width + word * 32)[:, None, None] + lane
+    at = bits + (wide * PLACES * lines + line) * words + word
+    flag = flags + (image * PLACES * tiles + tile) * flag_row + across // 32
+    GROUP: tl.constexpr = (1 << E) - 1
     # which steps have anything to do here, and which of them are an image's first: bit n is step n; nothing waits for another
     fresh = (image >= 0).to(tl.int32)
     todo, firsts = image * 0, image * 0
+    works, taken, marked = (), tl.zeros((R,), tl.int32), tl.zeros((R,), tl.int32)
     for n in tl.static_range(BEFORE):  # steps before these, in kernels of their own
         fresh = fresh * (tl.load(active + image * all_steps + n) == 0).to(tl.int32)
     for n in tl.static_range(COUNT):
-        meets = image >= 0
-        if STEPS[n][3] == 0:
-            meets = boxes_meet(
-                words, image, slots, span, longest, plane, below, beside, STEPS[n][1], STEPS[n][1], D, STEPS[n][2], D
-            )
+        opened = (tl.load(active + image * all_steps + BEFORE + n) != 0).to(tl.int32)
+        meets = (tl.load(flag + STEPS[n][1] * tiles * flag_row) >> (across % 32)) & 1
         if F:
-            meets |= fresh != 0
-        works = tl.load(active + image * all_steps + BEFORE + n) != 0
-        todo |= (works & meets).to(tl.int32) << n
+            meets = meets | fresh
+        todo |= (opened & meets) << n
         firsts |= fresh << n
-        fresh = fresh * (works == 0).to(tl.int32)
-    mask = tl.zeros((R, W), tl.int32) != 0
+        fresh = fresh * (1 - opened)
+        own = tl.load(at + STEPS[n][1] * lines * words, mask=there & (opened != 0), other=0)
+        works = works + (own,)
+        marked |= own
+        if STEPS[n][0] != GREY:
+            taken |= own  # nothing of what was there is kept
+    for n in tl.static_range(MORE):
+        opened = tl.load(active + image * all_steps + MARKED[n][0]) != 0
+        marked |= tl.load(at + MARKED[n][1] * lines * words, mask=there & opened, other=0)
+    wanted = inside
+    if (KEEP | A | F) == 0:
+        wanted = inside & (((taken[:, None, None] >> shift) & GROUP) != GROUP)
+    now = ()
+    for c in tl.static_range(C):
+        start = source + wide * source_image + c * source_channel + pixel * source_pixel
+        now = now + (_read(start, wanted, c, out.dtype.element_ty, SCALES, SHIFTS),)
     marks = touched + wide * (depth * height * width) + pixel
-    if BEFORE > 0:
-        mask = tl.load(marks, mask=inside, other=0) != 0
     ends = wide * out_image + pixel * out_pixel
     if KEEP:
         for c in tl.static_range(C):
             tl.store(kept + ends + c * out_channel, now[c], mask=inside)
+    mask = (marked[:, None, None] >> lane) & 1
+    if A | F:
+        mask = mask * 0
+    if BEFORE > 0:
+        mask |= tl.load(marks, mask=inside, other=0).to(tl.int32)
     for n in tl.static_range(COUNT):
         if (todo >> n) & 1 != 0:
-            here = in_boxes(
-                words, image, slots, span, plane, rows, columns, height, width, STEPS[n][1], STEPS[n][2], STEPS[n][3], D, R, W
-            )
-            here = bounded(here, (firsts >> n) & 1, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
-            mask |= here
+            here = ((works[n][:, None, None] >> lane) & 1) != 0
+            some = inside & (((works[n][:, None, None] >> shift) & GROUP) != 0)
+            if A | F:
+                here = bounded(here, (firsts >> n) & 1, allowed, forced, allowed_step, forced_step, image, pixel, inside, A, F)
+                mask |= here.to(tl.int32)
+                some = inside
             now = _fill(
-                now, here, clean, donors, numbers, colours, batch, image, plane, rows, columns, pixel, inside, depth, height,
-                width, clean_image, clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS, n,
-                CONSTANTS, SCALES, SHIFTS, C, D,
+                now, here, some, clean, donors, numbers, colours, batch, image, pixel, depth, height, width, clean_image,
+                clean_channel, clean_pixel, donor_image, donor_channel, donor_pixel, STEPS, n, CONSTANTS, SCALES, SHIFTS, C, D,
             )  # fmt: skip
     for c in tl.static_range(C):
         tl.store(out + ends + c * out_channel, now[c], mask=inside)

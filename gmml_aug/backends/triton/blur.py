@@ -1,0 +1,135 @@
+"""A Gaussian blur by Triton kernels: in place where an image has one box, else a pass per axis over the tiles that need it."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from gmml_aug.backends.reference.coverage import WORD
+from gmml_aug.backends.triton.layout import across, strides, three, tile_of
+from gmml_aug.backends.triton.lower import blur_kernels, box_kernels, tile_kernels
+from gmml_aug.backends.triton.painting import PLAIN, Painting
+from gmml_aug.ops import Convolve
+from gmml_aug.places.boxes import Boxes
+
+_FAR = 6.07  # of sigma, as in the kernels
+# in place: rows and columns of a tile and its warps, programs for each multiprocessor, and the largest radius
+_BOX_TILE, _BOX_WARPS, _PROGRAMS, _FARTHEST = (8, 128), 4, 4, 28
+# by axes: rows, columns and warps of a tile, and bytes of float32 between the axes: the best of those tried on an H200
+_TILE, _WARPS = (8, 32), 1  # four up from 5 channels, or registers spill
+_SCRATCH = 128 << 20
+_WORDS = 64  # in a program that makes words of boxes
+
+
+def boxed(call: Painting, first: int) -> list[int]:
+    """The blurs from step ``first`` on that have one box an image, whole in it, and reach over one border at most."""
+    found: list[int] = []
+    plain = call.maps.allowed is None and call.maps.forced is None and len(call.size) == 2 and call.out.is_contiguous()
+    for step in call.program.steps[first:] if plain else ():
+        where, operation = call.program.places[step.place], step.operation
+        if not isinstance(operation, Convolve) or _radius(operation) >= min(_FARTHEST + 1, *call.size):
+            break
+        alone = isinstance(where, Boxes) and where.count == 1 and where.placement != "wrap" and not where.shared
+        if not alone or call.resolved[step.place][1] or call.program.budgets_at(step.place):
+            break
+        found.append(first + len(found))
+    return found
+
+
+def in_place(call: Painting, number: int) -> None:
+    """A blur that `boxed` names, by one launch; its pixels count as touched already."""
+    step, (sigma, kernel) = call.program.steps[number], call.plan.drawn[number]
+    assert isinstance(step.operation, Convolve)
+    boxes, (rows, columns) = call.plan.boxes[step.place].contiguous(), _BOX_TILE
+    ring, width, count = 2 * _radius(step.operation) + rows, call.size[1], call.batch * call.channels
+    programs = min(count, _PROGRAMS * _multiprocessors(call.out.device))
+    rings = torch.empty(programs, ring, (width + columns) // columns * columns, dtype=torch.float32, device=call.out.device)
+    box_kernels().blur_box[(programs,)](
+        call.out, boxes, sigma.contiguous(), kernel.contiguous(), call.active, rings, count, call.channels, boxes.shape[1],
+        *call.size, len(call.program.steps), number, *strides(call.out)[:2], RING=ring, VECTORS=width % 4 == 0, R=rows, W=columns,
+        num_warps=_BOX_WARPS, **PLAIN,
+    )  # fmt: skip
+
+
+def _radius(operation: Convolve) -> int:
+    """The largest that its taps have; those far from the middle weigh nothing."""
+    return min(operation.taps[1] // 2, int(_FAR * operation.sigma[1]))
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def by_axes(call: Painting, number: int, operation: Convolve) -> None:
+    """One pass per axis, each into a buffer of its own, for a line is read by its neighbours: some images at a time."""
+    call.begin()
+    tile = tile_of(_TILE, call.size)
+    longest, span = _spans(call, tile)
+    step, (sigma, kernel) = call.program.steps[number], call.plan.drawn[number]
+    if call.words is None:
+        call.words = _words(call, tile)
+    slots, words = call.words
+    slot, count, invert = slots[number], -(-call.plan.boxes[step.place].shape[1] // WORD), call.resolved[step.place][1]
+    everywhere, dims = invert or call.maps.forced is not None, len(call.size)
+    radius = operation.taps[1] // 2
+    maps, apart, given = call.given()
+    some = min(max(_SCRATCH // (4 * call.channels * call.pixels), 1), call.batch)
+    between = [torch.empty_like(call.out[:some], dtype=torch.float32) for _ in range(min(dims - 1, 2))]
+    before = call.out.clone() if dims == 1 else call.out
+    for first in range(0, call.batch, some):
+        source, source_first = before, 0
+        end = min(first + some, call.batch)
+        for axis, length in enumerate(call.size):
+            target, target_first = (call.out, 0) if axis == dims - 1 else (between[axis], first)
+            blur_kernels().blur_axis[_grid(call, tile, end - first)](
+                source, target, call.mask.view(torch.uint8), call.active, words, sigma.contiguous(), kernel.contiguous(),
+                *maps, first, end, *across(call.size, tile), *three(call.size), longest, span,
+                words.shape[1], len(call.program.steps), number, *apart, source_first, *strides(source), target_first,
+                *strides(target), slot=slot, wider=slot + count, count=count, axis=axis, everywhere=everywhere, invert=invert,
+                NEAR=radius < length, **given, C=call.channels, D=dims, R=tile[0], W=tile[1],
+                num_warps=_WARPS if call.channels <= 4 else 4, **PLAIN,
+            )  # fmt: skip
+            source, source_first = target, target_first
+
+
+def _words(call: Painting, tile: tuple[int, int]) -> tuple[dict[int, int], Tensor]:
+    """The first slot of each blur, and the words: of its boxes, and of what an earlier axis reads around them."""
+    dims, (longest, span) = len(call.size), _spans(call, tile)
+    slots: dict[int, int] = {}
+    jobs: list[tuple[int, ...]] = []
+    reaches: list[Tensor] = []  # (B,) taps of each blur
+    ends = list(accumulate((boxes.shape[1] for boxes in call.plan.boxes), initial=0))
+    for number, step in enumerate(call.program.steps):
+        if not isinstance(step.operation, Convolve):
+            continue
+        slots[number] = len(jobs)
+        for reach in [-1, len(reaches)][: 1 + (dims > 1)]:
+            for low in range(ends[step.place], ends[step.place + 1], WORD):
+                high = min(low + WORD, ends[step.place + 1])
+                jobs.append((len(jobs), low, high, *call.resolved[step.place][0], *tile, reach))
+        reaches.append(call.plan.drawn[number][1])
+    words = torch.empty(call.batch, len(jobs), dims, span, dtype=torch.int64, device=call.clean.device)
+    boxes, chunks = torch.cat(call.plan.boxes, 1), -(-span // _WORDS)
+    tile_kernels().axis_words[(call.batch * len(jobs) * dims * chunks,)](
+        boxes, words, torch.stack(reaches), call.batch, *call.size, *[1] * (3 - dims), longest, span, len(jobs),
+        boxes.shape[1], chunks, JOBS=tuple(jobs), COUNT=len(jobs), D=dims, N=_WORDS, num_warps=1, **PLAIN,
+    )  # fmt: skip
+    return slots, words
+
+
+def _spans(call: Painting, tile: tuple[int, int]) -> tuple[int, int]:
+    """The longest side, and the words along an axis: of coordinates, then of tiles."""
+    longest = max(call.size)
+    return longest, longest + max(across(call.size, tile))
+
+
+def _grid(call: Painting, tile: tuple[int, int], images: int) -> tuple[int, int, int]:
+    """Programs of a blur: tiles of an image, and images, along the axis that may have few and the one for the rest."""
+    beside, below = across(call.size, tile)
+    few = min(images, tile_kernels().IMAGES.value)
+    return math.prod(call.size[:-2]) * below * beside, few, -(-images // few)

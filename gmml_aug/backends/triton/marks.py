@@ -1,0 +1,61 @@
+"""Where the steps of a plan work, as bits on its device: made by the plan's kernel where that one planned, else from its boxes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmml_aug.backends.triton.layout import Tiling, three
+from gmml_aug.backends.triton.lower import bit_kernels
+from gmml_aug.plan import Plan, Resolved
+
+ROWS = 8  # words in a tile
+_LINES, _WORDS = 32, 32  # of a program that makes bits
+
+
+class Marks(NamedTuple):
+    """Bits and flags, see `kernels.bits`."""
+
+    bits: Tensor  # (B, places, lines, words) int32
+    flags: Tensor  # (B, places, tiles, flag words) int32
+
+
+# of plans that were made with their bits, and how often their boxes had been written to then
+_KEPT: weakref.WeakKeyDictionary[Plan, tuple[Marks, list[int]]] = weakref.WeakKeyDictionary()
+
+
+def empty_marks(batch: int, places: int, tiled: Tiling, device: torch.device) -> Marks:
+    """Memory for them."""
+    bits = torch.empty(batch, places, tiled.lines, tiled.words, dtype=torch.int32, device=device)
+    return Marks(bits, torch.empty(batch, places, tiled.tiles, tiled.flag_row, dtype=torch.int32, device=device))
+
+
+def keep(plan: Plan, marks: Marks) -> None:
+    """Remember the bits of a plan as long as it lives; one that is changed or taken apart has its boxes read again."""
+    if not any(boxes.is_inference() for boxes in plan.boxes):  # nobody counts what is written to those
+        _KEPT[plan] = marks, [boxes._version for boxes in plan.boxes]
+
+
+def marks_of(plan: Plan, resolved: Resolved, size: Sequence[int], tiled: Tiling) -> Marks:
+    """The bits of every place of a plan of boxes."""
+    kept = _KEPT.get(plan)
+    if kept is not None and kept[1] == [boxes._version for boxes in plan.boxes]:
+        return kept[0]
+    places, boxes = len(plan.boxes), torch.cat(plan.boxes, 1)
+    marks = empty_marks(len(plan), places, tiled, boxes.device)
+    ends = list(accumulate((one.shape[1] for one in plan.boxes), initial=0))
+    jobs = [(ends[n], ends[n + 1], int(invert), *reversed(grid)) for n, (grid, invert) in enumerate(resolved)]
+    lines, words = 1 if tiled.flat else _LINES, _WORDS
+    if not tiled.flat and tiled.words < _WORDS:
+        words = 1 << (tiled.words - 1).bit_length()
+    grid = (len(plan) * places, -(-tiled.lines // lines), -(-tiled.words // words))
+    bit_kernels().mark_boxes[grid](
+        boxes, *marks, boxes.shape[1], *three(size), tiled.lines, tiled.words, tiled.tiles, tiled.flag_row, JOBS=tuple(jobs),
+        COUNT=places, D=len(size), FLAT=tiled.flat, L=lines, W=words, R=ROWS, num_warps=1, enable_fp_fusion=False,
+    )  # fmt: skip
+    return marks
