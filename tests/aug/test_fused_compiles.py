@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gmml_aug as ga
 from gmml_aug.backends import base
@@ -136,6 +137,34 @@ def test_blurs_by_axes(launches: list[tuple[str, Any]]) -> None:
     for place in (ga.Boxes(count=2, side=0.3), ga.Boxes(count=1, side=0.3, invert=True)):
         paint(ga.Chain([ga.InBoxes(place, ga.Zeros()), ga.InBoxes(place, ga.Blur())]), random_images((2, 3, 40, 33)))
     assert {name for name, _ in launches} == {"mark_boxes", "axis_words", "paint_steps", "blur_axis"}
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of torch that would be a launch: all but those that only look at memory, or ask for some."""
+
+    LOOKS = ("view", "empty", "new_empty", "split", "select", "slice", "as_strided", "detach", "unbind", "expand", "alias", "is_")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.name().split("::")[1]
+        if not name.startswith(self.LOOKS):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_call_of_gmml_is_four_launches(launches: list[tuple[str, Any]]) -> None:
+    images, corrupt = torch.zeros(4, 3, 64, 64), ga.presets.gmml(values=KNOWN)
+    request = Request(some_keys(4), images.shape, (True,) * 4, 4, True)
+    for _ in range(2):  # the first time tables are made
+        launches.clear()
+        with Counted() as counted:
+            plan = fused_plan.plan(corrupt.program, request)
+            fused.paint(corrupt.program, Batch(images, images, NOWHERE, None, images.dtype), plan)
+    assert [name for name, _ in launches] == ["make_plan", "paint_steps", "blur_box"]
+    assert counted.names == ["stack"]
 
 
 class Code(NamedTuple):
