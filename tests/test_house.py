@@ -20,7 +20,7 @@ LAYERS = [
     ["colours"],
     ["ops", "places"],
     ["plan", "program"],
-    ["backends.call"],
+    ["backends.call", "backends.kept"],
     ["backends.reference"],
     ["backends.cpu", "backends.triton"],
     ["backends.base"],
