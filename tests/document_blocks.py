@@ -2,12 +2,16 @@
 
 Python blocks of a page run in order and in one namespace, ``gmml`` lines in this process, in a folder where names that pages use
 (``flowers``, ``photographs``) are small folders of pictures. Commands that train are given fewer epochs and a smaller model
-behind what is printed; nothing else is changed.
+behind what is printed; nothing else is changed, and the pages of docs/how-to are not changed at all. A ``text`` block is what the
+block above it prints, where ``...`` stands for anything.
 """
 
 from __future__ import annotations
 
+import contextlib
+import doctest
 import importlib.util
+import io
 import os
 import re
 import shlex
@@ -115,21 +119,28 @@ def missing(code: str) -> list[str]:
     return [name for name in named if importlib.util.find_spec(name) is None]
 
 
-def run_python(block: Block, names: dict[str, Any]) -> None:
-    """Run a block in a namespace; one with a ``__main__`` as a script of its own."""
+def run_python(block: Block, names: dict[str, Any]) -> str:
+    """Run a block in a namespace; one with a ``__main__`` as a script of its own. Returns what it printed."""
     if "__main__" in block.code:
         Path("script.py").write_text(block.code, encoding="utf-8")
-        run_script(Path("script.py"), {"OMP_NUM_THREADS": "1"}, "-W", "error")
-        return
-    with warnings.catch_warnings():
+        return run_script(Path("script.py"), {"OMP_NUM_THREADS": "1"}, "-W", "error")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings():
         if re.search(rf"^\s*(import|from) ({'|'.join(_WARNS)})", block.code, re.M):
             warnings.simplefilter("ignore")
         # the line numbers of the page, in tracebacks
         exec(compile("\n" * block.line + block.code, str(block.page), "exec", dont_inherit=True), names)
+    return printed.getvalue()
 
 
-def run_script(script: Path, environment: dict[str, str], *options: str) -> None:
-    """Run a file in an interpreter of its own, in the present folder."""
+def check_printed(block: Block, printed: str) -> None:
+    """Compare a ``text`` block with what the block above it printed."""
+    same = doctest.OutputChecker().check_output(block.code, printed.rstrip() + "\n", doctest.ELLIPSIS)
+    assert same, f"{block} says\n{block.code}\nbut this was printed:\n{printed}"
+
+
+def run_script(script: Path, environment: dict[str, str], *options: str) -> str:
+    """Run a file in an interpreter of its own, in the present folder. Returns what it printed."""
     run = subprocess.run(
         [sys.executable, *options, str(script)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -139,3 +150,4 @@ def run_script(script: Path, environment: dict[str, str], *options: str) -> None
         timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout

@@ -16,6 +16,7 @@ from tests.document_blocks import (
     ROOT,
     Block,
     blocks,
+    check_printed,
     commands,
     is_allowed,
     make_world,
@@ -29,6 +30,7 @@ from tests.models.hub_server import serving
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HUB = "docs/weights.md"  # its blocks speak to the Hub, whose client reads where it is when it is imported
+_TIMM = "docs/how-to/start-from-timm-weights.md"  # likewise
 
 _PUBLISHED = """
 import gmml_models as gm
@@ -79,7 +81,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/gallery.md": lambda: {"ga": __import__("gmml_aug"), "IMAGENET": _IMAGENET},
 }
 # Pages that begin where a run has ended.
-AFTER_A_RUN = ("docs/figures.md", "docs/security.md")
+AFTER_A_RUN = ("docs/figures.md", "docs/security.md", "docs/how-to/read-the-loss.md")
 
 
 def _name(page: Path) -> str:
@@ -87,7 +89,7 @@ def _name(page: Path) -> str:
 
 
 def _running(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.language in ("python", "sh") and not block.reason]
+    return [block for block in blocks(page) if block.language in ("python", "sh", "text") and not block.reason]
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +141,30 @@ def test_the_blocks_of_a_page_run(
     if _name(page) == _HUB:
         _run_against_a_hub(page, tmp_path / "home")
         return
-    if "recipes.PretrainConfig" in page.read_text(encoding="utf-8"):
+    if _name(page) == _TIMM:
+        _run_with_weights_of_timm(page, tmp_path / "home")
+        return
+    if "recipes.PretrainConfig" in page.read_text(encoding="utf-8") and page.parent.name != "how-to":
         from gmml_models import recipes
 
         made = recipes.PretrainConfig
         monkeypatch.setattr(recipes, "PretrainConfig", lambda **told: made(**{**told, **_small()}))
     names: dict[str, Any] = {"__name__": "page", **GIVEN.get(_name(page), dict)()}
-    left = []
+    left, printed = [], ""
     for block in _running(page):
-        if block.language == "python":
+        if block.language == "text":
+            if not left:
+                check_printed(block, printed)
+        elif block.language == "python":
             if absent := missing(block.code):
                 left += absent
             else:
-                run_python(block, names)
+                printed = run_python(block, names)
         else:
             for command in filter(lambda line: line.startswith("gmml "), commands(block)):
                 ran = call(capsys, *words(command))
                 assert ran.code == 0, f"{block}: {command}\n{ran.err or ran.out}"
+                printed = ran.out
     if left:
         pytest.skip(f"not installed: {', '.join(left)}; the other blocks ran")
 
@@ -172,10 +181,24 @@ def _run_against_a_hub(page: Path, home: Path) -> None:
         assert len(hub.asked("POST", "/commit/")) == 2  # what was there before, and what the page publishes
 
 
+def _run_with_weights_of_timm(page: Path, home: Path) -> None:
+    import timm
+    from safetensors.torch import save
+
+    *running, shown = _running(page)
+    name = "vit_tiny_patch16_224"
+    weights = save(timm.create_model(name).state_dict())
+    Path("page.py").write_text("\n".join(block.code for block in running), encoding="utf-8")
+    with serving(home) as hub:
+        hub.commit(str(timm.get_pretrained_cfg_value(name, "hf_hub_id")), "main", {"model.safetensors": weights})
+        check_printed(shown, run_script(Path("page.py"), hub.environment(OMP_NUM_THREADS="1")))
+        assert hub.asked("GET")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_block_is_run_or_says_why(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in ("python", "sh", "bibtex"), f"{block}: write python, sh or bibtex behind the fence"
+        assert block.language in ("python", "sh", "text", "bibtex"), f"{block}: write python, sh, text or bibtex behind the fence"
         if block.language != "sh" or block.reason:
             continue
         for command in commands(block):
@@ -194,5 +217,9 @@ def test_a_block_that_fails_is_noticed_and_a_reason_is_read() -> None:
         run_python(first, {})
     assert (first.line, first.reason, second.reason) == (3, "", "it takes a day")
     assert [line.split() for line in commands(second)] == [["gmml", "pretrain", "--x", "1"]]
+    adds, sums = blocks(ROOT / "README.md", "```python\nprint(1 + 1, 0.25)\n```\n\n```text\n2 0...\n```\n")
+    check_printed(sums, run_python(adds, {}))
+    with pytest.raises(AssertionError, match="but this was printed"):
+        check_printed(sums, "3 0.25\n")
     assert not is_allowed("rm -rf /")
     assert missing("import no_such_package_here\nimport torch") == ["no_such_package_here"]
