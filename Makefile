@@ -10,7 +10,7 @@ RUNS ?= runs/evidence
 ONLY ?=
 SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[ch]) gmml_aug/backends/cpu/build.py
 
-.PHONY: demo gallery docs test lint types tests slow bench evidence clean
+.PHONY: demo gallery docs test notebooks lint types tests slow bench evidence clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -40,6 +40,9 @@ evidence: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.m
 
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery
+
+notebooks: $(VENV)/.test  ## run docs/notebooks and write their outputs into them; the bench needs the extra bench
+	$(BIN)/python -m benchmarks.notebooks
 
 docs: $(VENV)/.test  ## build the pages into site/, strictly; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

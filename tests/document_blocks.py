@@ -31,7 +31,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 # Shell commands that are not run from the pages, and why.
 ALLOWED = {
     r"git clone <this repository> && cd gmml": "where the repository is, the reader knows",
-    r"pip install '?\"?(\.|gmml)(\[\w+\])?'?\"?": "installs; tests/test_packages.py does it into an empty environment",
+    r"pip install (\.|'\.\[[\w,]+\]')": "installs; tests/test_packages.py does it into an empty environment",
+    r"pip install jupyter|jupyter lab docs/notebooks": "serves until it is stopped; tests/test_notebooks.py runs the cells",
     r"make (demo( IMAGES=folder)?|test|slow|bench|docs|gallery|clean)": "sets up .venv; CI itself is `make test`",
     r"(make |python -m benchmarks\.)evidence .*": "hours; tests/models/test_evidence.py runs a row of it",
     r"(RESTORE=1 )?python train_corrupted\.py .*": "timm's own script; tests/aug/test_adapters_hosts.py runs it",
