@@ -10,7 +10,7 @@ RUNS ?= runs/evidence
 ONLY ?=
 SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[ch]) gmml_aug/backends/cpu/build.py
 
-.PHONY: demo gallery docs test notebooks lint types tests slow bench evidence clean
+.PHONY: demo gallery docs test notebooks lint types tests slow oldest bench evidence clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -30,6 +30,9 @@ tests: $(VENV)/.test
 
 slow: $(VENV)/.test  ## what is run by hand before a release
 	$(BIN)/python -m pytest -m slow
+
+oldest: $(VENV)/.test  ## the corruption library on the oldest torch that pyproject.toml allows; asks the package index
+	$(BIN)/python -m pytest -m "slow and network" tests/test_oldest_torch.py
 
 bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks.foundation
