@@ -6,11 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 DATA ?= data
-RUNS ?= runs/evidence
+RUNS ?= runs/claims
 ONLY ?=
 SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[ch]) gmml_aug/backends/cpu/build.py
 
-.PHONY: demo gallery docs test notebooks lint types tests slow oldest bench evidence clean
+.PHONY: demo gallery docs test notebooks lint types tests slow oldest bench claims clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -38,8 +38,8 @@ bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchma
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/gmml bench -o benchmarks/results/here.json
 
-evidence: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, RUNS=folder
-	$(BIN)/python -m benchmarks.evidence --data "$(DATA)" --runs "$(RUNS)" $(if $(ONLY),--only $(foreach row,$(ONLY),'$(row)'))
+claims: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, RUNS=folder
+	$(BIN)/python -m benchmarks.claims --data "$(DATA)" --runs "$(RUNS)" $(if $(ONLY),--only $(foreach row,$(ONLY),'$(row)'))
 
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery

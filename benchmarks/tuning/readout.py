@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.evidence.images import open_images
+from benchmarks.claims.images import open_images
 from benchmarks.tuning.grid import SETS
 from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.encoders import final_norm

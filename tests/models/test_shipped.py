@@ -50,7 +50,7 @@ def test_the_folder_is_small_and_says_what_it_is(name: str) -> None:
     assert ours["metrics"]
     for metric in ours["metrics"]:
         assert math.isfinite(metric["value"])
-        assert metric["command"].startswith("make evidence")
+        assert metric["command"].startswith("make claims")
         assert str(metric["value"]) in card
 
 

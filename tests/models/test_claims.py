@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.evidence import __main__ as command_line
-from benchmarks.evidence import parts, table, verdict
-from benchmarks.evidence.gpu_rows import GPU_GRID, GPU_TUNED
-from benchmarks.evidence.images import open_images
-from benchmarks.evidence.parts import Place, named
-from benchmarks.evidence.repeat import repeat
-from benchmarks.evidence.row import Claim, Row, beats, jobs
-from benchmarks.evidence.rows import GRID, IMAGES, ROWS, TUNED
-from benchmarks.evidence.run import Task, add, key, read, run, same, settings
+from benchmarks.claims import __main__ as command_line
+from benchmarks.claims import parts, table, verdict
+from benchmarks.claims.gpu_rows import GPU_GRID, GPU_TUNED
+from benchmarks.claims.images import open_images
+from benchmarks.claims.parts import Place, named
+from benchmarks.claims.repeat import repeat
+from benchmarks.claims.row import Claim, Row, beats, jobs
+from benchmarks.claims.rows import GRID, IMAGES, ROWS, TUNED
+from benchmarks.claims.run import Task, add, key, read, run, same, settings
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check
 from gmml_models.recipes.corruptions import corruption_from
@@ -43,7 +43,7 @@ TINY: dict[str, Any] = {
 }
 PLAIN: dict[str, Any] = {"auto_augment": None, "erasing": 0.0, "pool": "mean", "test_every": 1_000_000}
 SCRATCH = Row(name="tiny/scratch", what="scratch", stage=1, finetune=FinetuneConfig(**TINY, **PLAIN))
-BEGIN, END = "<!-- evidence: begin (drawn by make evidence) -->", "<!-- evidence: end -->"
+BEGIN, END = "<!-- claims: begin (drawn by make claims) -->", "<!-- claims: end -->"
 GMML = replace(SCRATCH, name="tiny/gmml", pretrain=PretrainConfig(**TINY, views=1, pictures_every=0))
 
 
@@ -183,7 +183,7 @@ def test_a_missing_pack_is_named(tmp_path: Path) -> None:
 def test_a_job_goes_on_where_it_was_stopped_is_done_once_and_gives_the_same_numbers_from_nothing(
     data: Path, tmp_path: Path
 ) -> None:
-    results, place, drawn = tmp_path / "evidence.json", Place(data=data, runs=tmp_path / "runs"), []
+    results, place, drawn = tmp_path / "claims.json", Place(data=data, runs=tmp_path / "runs"), []
     task = Task(jobs=[(GMML, 0)], place=place, results=results, tell=silent, after=lambda: drawn.append(1))
     measured = ("top1", "knn", "linear", "loss")
     assert not run(replace(task, place=replace(place, until=time.monotonic())))  # no time at all
@@ -212,7 +212,7 @@ def test_a_job_goes_on_where_it_was_stopped_is_done_once_and_gives_the_same_numb
 
 
 def test_a_row_from_scratch_has_the_features_of_an_untrained_encoder(data: Path, tmp_path: Path) -> None:
-    results = tmp_path / "evidence.json"
+    results = tmp_path / "claims.json"
     assert run(Task(jobs=[(SCRATCH, 0)], place=Place(data=data, runs=tmp_path / "runs"), results=results, tell=silent))
     found = read(results)["tiny/scratch seed 0"]
     assert found["loss"] is None
@@ -264,7 +264,7 @@ def test_one_seed_alone_gives_no_verdict() -> None:
 
 
 def test_a_job_of_which_a_part_was_measured_counts_and_is_done_again(data: Path, tmp_path: Path) -> None:
-    results = tmp_path / "evidence.json"
+    results = tmp_path / "claims.json"
     job = {**job_of(SCRATCH, 0, 20.0)["tiny/scratch seed 0"], "knn": None, "linear": None}
     assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}) == verdict.Numbers((20.0,))
     assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}, "knn") is None
@@ -289,7 +289,7 @@ def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) 
     table.write_into(page, {**job_of(rows[0], 0, 20.0), **job_of(rows[0], 1, 23.0)}, rows)
     text = page.read_text(encoding="utf-8")
     measured = "| `tiny/scratch` | scratch | 21.5 ± 2.1 | 5.0 ± 0.0 | 6.0 ± 0.0 | 0 1 | 2 min |"
-    assert f"{measured} `make evidence DATA=FOLDER ONLY=tiny/scratch` |" in text
+    assert f"{measured} `make claims DATA=FOLDER ONLY=tiny/scratch` |" in text
     assert "| `tiny/gmml` | scratch | not run |" in text
     assert "| better (table 2) | 81.2 | not run (`tiny/gmml`) against 21.5 ± 2.1 (`tiny/scratch`) |  | not run |" in text
     assert "- **Not run**, 1: better (`tiny/gmml`)." in text
@@ -326,7 +326,7 @@ def test_numbers_of_other_settings_do_not_count() -> None:
 
 
 def test_the_command_line_lists_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = str(tmp_path / "evidence.json")
+    results = str(tmp_path / "claims.json")
     assert command_line.main(["--list", "--results", results]) == 0
     said = capsys.readouterr().out
     assert "main/caltech-gmml seed 0" in said

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.evidence --data FOLDER``: every row that is not known yet, then the tables.
+"""``python -m benchmarks.claims --data FOLDER``: every row that is not known yet, then the tables.
 
 They stand in docs/reproducing.md, and a short one in the README. The same command goes on where it was stopped, and may run in
 several shells at once: they share the rows out. Exit codes: 0 all done, 2 nothing done, 3 stopped, and the same command goes on.
@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.evidence.parts import Place
-from benchmarks.evidence.repeat import repeat
-from benchmarks.evidence.row import Row, jobs
-from benchmarks.evidence.rows import ROWS
-from benchmarks.evidence.run import Task, add, estimate, key, read, run, whole
-from benchmarks.evidence.speed import speed
-from benchmarks.evidence.table import write_into, write_short
+from benchmarks.claims.parts import Place
+from benchmarks.claims.repeat import repeat
+from benchmarks.claims.row import Row, jobs
+from benchmarks.claims.rows import ROWS
+from benchmarks.claims.run import Task, add, estimate, key, read, run, whole
+from benchmarks.claims.speed import speed
+from benchmarks.claims.table import write_into, write_short
 from gmml_models.errors import UsageError
 from gmml_models.recipes.engine.progress import clock
 
-RESULTS = Path(__file__).parents[1] / "results" / "evidence.json"
+RESULTS = Path(__file__).parents[1] / "results" / "claims.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reproducing.md"
 README = Path(__file__).parents[2] / "README.md"
 STOPPED = 3
@@ -33,9 +33,9 @@ STOPPED = 3
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, list or draw; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the unpacked packs and the files of MNIST")
-    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of all runs, to go on in")
+    parser.add_argument("--runs", type=Path, default=Path("runs/claims"), help="folder of all runs, to go on in")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="names of rows, or patterns: 'kinds/*'; gpu/* needs to be named")
     parser.add_argument("--seeds", nargs="+", type=int, help="of those that the rows have")
     parser.add_argument("--minutes", type=float, help="then write a checkpoint and stop, with code 3")
@@ -100,7 +100,7 @@ def choose(patterns: list[str] | None, seeds: list[int] | None) -> list[tuple[Ro
     for pattern in patterns or ():
         if not fnmatch.filter([row.name for row in ROWS], pattern):
             groups = ", ".join(dict.fromkeys(f"{row.group}/*" for row in ROWS))
-            raise UsageError(f"evidence: no row is named {pattern!r}. There are {groups}; --list shows them all.")
+            raise UsageError(f"claims: no row is named {pattern!r}. There are {groups}; --list shows them all.")
     rows = [
         row
         for row in ROWS
@@ -108,7 +108,7 @@ def choose(patterns: list[str] | None, seeds: list[int] | None) -> list[tuple[Ro
     ]
     chosen = [(row, seed) for row, seed in jobs(rows) if seeds is None or seed in seeds]
     if not chosen:
-        raise UsageError(f"evidence: none of these rows has the seeds {seeds}. Leave --seeds out to see all of them in --list.")
+        raise UsageError(f"claims: none of these rows has the seeds {seeds}. Leave --seeds out to see all of them in --list.")
     return chosen
 
 

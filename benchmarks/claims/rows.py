@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from benchmarks.evidence.gpu_rows import gpu_rows
-from benchmarks.evidence.row import Claim, Row, beats, views_in_words
+from benchmarks.claims.gpu_rows import gpu_rows
+from benchmarks.claims.row import Claim, Row, beats, views_in_words
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 
 MAIN_EPOCHS, ABLATION_EPOCHS = (60, 40), (24, 20)

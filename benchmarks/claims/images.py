@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 
 def open_images(name: str, folder: Path) -> Pair:
-    """A data set of `benchmarks.evidence.rows`.
+    """A data set of `benchmarks.claims.rows`.
 
     ``PACK`` are the folders ``train`` and ``test`` of a pack, ``PACK/15`` has the first 15 training images of each class alone,
     ``PACK/held`` measures on every fifth training image of each class, which is then not learnt from: the test images are not
@@ -47,7 +47,7 @@ def open_images(name: str, folder: Path) -> Pair:
         return _digits(folder, int(part))
     if not (folder / pack / "train").is_dir():
         raise UsageError(
-            f"evidence: {folder} holds no {pack}/train. Unpack {pack}_*.tar there; the README beside the packs says where they "
+            f"claims: {folder} holds no {pack}/train. Unpack {pack}_*.tar there; the README beside the packs says where they "
             "come from. Rows of other data can be run without it, with --only."
         )
     train = open_source(FinetuneConfig(data=str(folder / pack), split="train"), purpose="train")
@@ -123,7 +123,7 @@ def _digits(folder: Path, count: int) -> Pair:
         images, labels = (gzip.decompress((folder / name).read_bytes()) for name in _DIGITS)
     except FileNotFoundError as error:
         raise UsageError(
-            f"evidence: {error.filename} is not there. Put {' and '.join(_DIGITS)} into {folder}: MNIST's test file."
+            f"claims: {error.filename} is not there. Put {' and '.join(_DIGITS)} into {folder}: MNIST's test file."
         ) from error
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
     classes = np.frombuffer(labels, np.uint8, offset=8)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence.images import open_images
-from benchmarks.evidence.rows import ROWS
-from benchmarks.evidence.run import machine
+from benchmarks.claims.images import open_images
+from benchmarks.claims.rows import ROWS
+from benchmarks.claims.run import machine
 from benchmarks.training import bare_step, recipe_step
 from gmml_models.recipes.config import PretrainConfig
 

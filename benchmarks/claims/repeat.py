@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.evidence.parts import StoppedError
-from benchmarks.evidence.run import Task, add, job, key, machine, read, same
+from benchmarks.claims.parts import StoppedError
+from benchmarks.claims.run import Task, add, job, key, machine, read, same
 from gmml_models.errors import UsageError
 
 MEASURES = ("top1", "top5", "knn", "linear", "loss")
@@ -21,12 +21,12 @@ def repeat(task: Task) -> bool:
         True if all were done, False if it was stopped and goes on.
 
     Raises:
-        UsageError: none of them is known, or as `benchmarks.evidence.run.run`.
+        UsageError: none of them is known, or as `benchmarks.claims.run.run`.
     """
     known = read(task.results)
     chosen = [(row, seed) for row, seed in task.jobs if same(row, known.get(key(row, seed)))]
     if not chosen:
-        raise UsageError("evidence: none of these rows has been measured with its present settings. Leave --again out first.")
+        raise UsageError("claims: none of these rows has been measured with its present settings. Leave --again out first.")
     aside = replace(task.place, runs=task.place.runs / "again", waits=True)
     for row, seed in chosen:
         name = key(row, seed)

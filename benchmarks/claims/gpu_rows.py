@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.evidence.row import Row, beats, views_in_words
+from benchmarks.claims.row import Row, beats, views_in_words
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 
 GPU_GRID = ((1e-3, True), (2e-3, True), (1e-3, False))

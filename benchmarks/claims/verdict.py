@@ -12,9 +12,9 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.evidence.row import Claim, Row
-from benchmarks.evidence.rows import ROWS
-from benchmarks.evidence.run import Results, key, same
+from benchmarks.claims.row import Claim, Row
+from benchmarks.claims.rows import ROWS
+from benchmarks.claims.run import Results, key, same
 
 
 @dataclass(frozen=True)

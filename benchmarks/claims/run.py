@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence.parts import Place, StoppedError, TakenError, finetuned, identity, named, pretrained, probed
-from benchmarks.evidence.row import Row
-from benchmarks.evidence.rows import IMAGES, SPEED
+from benchmarks.claims.parts import Place, StoppedError, TakenError, finetuned, identity, named, pretrained, probed
+from benchmarks.claims.row import Row
+from benchmarks.claims.rows import IMAGES, SPEED
 from gmml_models.bench import cpu_name
 from gmml_models.recipes.classify.table import versions
 from gmml_models.recipes.engine.record import write_aside
@@ -29,7 +29,7 @@ class Task:
     """Jobs, and who is told about them.
 
     Attributes:
-        jobs: from `benchmarks.evidence.row.jobs`, done in this order.
+        jobs: from `benchmarks.claims.row.jobs`, done in this order.
         place: where images and runs are.
         results: the JSON of all numbers; every job adds its own at its end.
         tell: is told how it stands.
@@ -138,7 +138,7 @@ def whole(row: Row, found: Mapping[str, Any] | None) -> bool:
 
 def command(row: Row) -> str:
     """What measures a row again."""
-    return f"make evidence DATA=FOLDER ONLY={row.name}"
+    return f"make claims DATA=FOLDER ONLY={row.name}"
 
 
 def machine() -> dict[str, Any]:
@@ -162,7 +162,7 @@ def add(results: Path, found: Results) -> None:
 
 
 def estimate(jobs: Sequence[tuple[Row, int]], results: Path) -> float:
-    """Seconds that jobs would take on one core, by the speeds noted in `benchmarks.evidence.rows`; shared parts count once."""
+    """Seconds that jobs would take on one core, by the speeds noted in `benchmarks.claims.rows`; shared parts count once."""
     known, parts = read(results), dict[str, float]()
     for row, seed in jobs:
         if whole(row, known.get(key(row, seed))):

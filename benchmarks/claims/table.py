@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.row import Claim, Row, beats
-from benchmarks.evidence.rows import CALTECH, FLOWERS, IMAGES, ROWS
-from benchmarks.evidence.run import Results, command, key, same
-from benchmarks.evidence.verdict import judge, numbers
+from benchmarks.claims.row import Claim, Row, beats
+from benchmarks.claims.rows import CALTECH, FLOWERS, IMAGES, ROWS
+from benchmarks.claims.run import Results, command, key, same
+from benchmarks.claims.verdict import judge, numbers
 from benchmarks.pages import put
 from gmml_models.recipes.engine.progress import clock
 
@@ -37,7 +37,7 @@ def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None
     Raises:
         UsageError: no page, or no markers in it.
     """
-    put(page, "evidence", "make evidence", draw(results, rows))
+    put(page, "claims", "make claims", draw(results, rows))
 
 
 def write_short(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
@@ -46,7 +46,7 @@ def write_short(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> Non
     Raises:
         UsageError: no page, or no markers in it.
     """
-    put(page, "evidence in short", "make evidence", draw_short(results, rows))
+    put(page, "claims in short", "make claims", draw_short(results, rows))
 
 
 def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
@@ -144,7 +144,7 @@ def _speed(one: dict[str, Any]) -> str:
     return (
         f"Speed of resident pretraining ({one['model']}, {one['batch_size']} images a step, {one['precision']}): "
         f"{one['recipe']:.0f} img/s, {one['share']:.1%} of the {one['step']:.0f} img/s of the same model's step on one "
-        f"fixed batch; `python -m benchmarks.evidence --data FOLDER --speed`, {_machine(one['machine'])}."
+        f"fixed batch; `python -m benchmarks.claims --data FOLDER --speed`, {_machine(one['machine'])}."
     )
 
 

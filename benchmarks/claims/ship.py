@@ -1,6 +1,6 @@
-"""A run of the evidence as a model of the zoo: its folder of weights, with what was measured of it written into its card.
+"""A run of the claims as a model of the zoo: its folder of weights, with what was measured of it written into its card.
 
-``python -m benchmarks.evidence.ship main/caltech-gmml --name gmml_vit_micro_patch8_64.caltech101 --runs FOLDER``
+``python -m benchmarks.claims.ship main/caltech-gmml --name gmml_vit_micro_patch8_64.caltech101 --runs FOLDER``
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 import gmml_models as gm
-from benchmarks.evidence.__main__ import RESULTS
-from benchmarks.evidence.parts import named
-from benchmarks.evidence.row import Row
-from benchmarks.evidence.rows import CALTECH, FLOWERS, ROWS
-from benchmarks.evidence.run import command, key, read
-from benchmarks.evidence.verdict import numbers
+from benchmarks.claims.__main__ import RESULTS
+from benchmarks.claims.parts import named
+from benchmarks.claims.row import Row
+from benchmarks.claims.rows import CALTECH, FLOWERS, ROWS
+from benchmarks.claims.run import command, key, read
+from benchmarks.claims.verdict import numbers
 from gmml_models.zoo import WEIGHTS
 
 LICENCE = "research use only"
@@ -48,17 +48,17 @@ _WORDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the folder; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.ship", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.claims.ship", description=__doc__)
     parser.add_argument("row", help="a row with a pretraining, whose numbers are in the results")
     parser.add_argument("--name", required=True, help="of the model: gmml_<encoder>.<data>")
-    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of all runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/claims"), help="folder of all runs")
     parser.add_argument("--seed", type=int, default=0, help="which of the runs")
     parser.add_argument("--half", action="store_true", help="in bfloat16, which takes half of the room")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="folder of the zoo")
     told = parser.parse_args(arguments)
     row = next((one for one in ROWS if one.name == told.row), None)
     if row is None or row.pretrain is None or row.pretrain.data not in DATA:
-        print(f"ship: {told.row!r} is no row with a pretraining on {', '.join(DATA)}. --list of benchmarks.evidence shows rows.")
+        print(f"ship: {told.row!r} is no row with a pretraining on {', '.join(DATA)}. --list of benchmarks.claims shows rows.")
         return 2
     source = told.runs / named(replace(row.pretrain, seed=told.seed)) / "weights"
     if not source.is_dir():

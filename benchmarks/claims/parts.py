@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.evidence.images import open_images
+from benchmarks.claims.images import open_images
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, TrainConfig, record
 from gmml_models.recipes.engine.job import Outcome
@@ -72,7 +72,7 @@ def named(config: TrainConfig, *, after: str = "") -> str:
     """The folder of a training: what it is in words, then a hash of all settings that are not at their defaults, then the seed.
 
     Args:
-        config: as `benchmarks.evidence.rows` declares it, with the seed of the job.
+        config: as `benchmarks.claims.rows` declares it, with the seed of the job.
         after: the folder of the pretraining in front of it.
     """
     said = identity(config)
@@ -194,5 +194,5 @@ def _finished(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     try:
         write_aside(folder / _RESULT, json.dumps(found, indent=2))
     except OSError as error:
-        raise UsageError(f"evidence: cannot write to {folder} ({error}). Make room, then give the same command again.") from error
+        raise UsageError(f"claims: cannot write to {folder} ({error}). Make room, then give the same command again.") from error
     return found
