@@ -8,6 +8,7 @@ IMAGES ?=
 DATA ?= data
 RUNS ?= runs/claims
 ONLY ?=
+SEEDS ?=
 SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[ch]) gmml_aug/backends/cpu/build.py
 
 .PHONY: demo gallery docs test notebooks lint types tests slow oldest bench claims clean
@@ -38,8 +39,8 @@ bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchma
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/gmml bench -o benchmarks/results/here.json
 
-claims: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, RUNS=folder
-	$(BIN)/python -m benchmarks.claims --data "$(DATA)" --runs "$(RUNS)" $(if $(ONLY),--only $(foreach row,$(ONLY),'$(row)'))
+claims: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, SEEDS, RUNS=folder
+	$(BIN)/python -m benchmarks.claims --data "$(DATA)" --runs "$(RUNS)" $(if $(ONLY),--only $(foreach row,$(ONLY),'$(row)')) $(if $(SEEDS),--seeds $(SEEDS))
 
 gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 	$(BIN)/python -m benchmarks.gallery

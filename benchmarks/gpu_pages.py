@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_measures import HOST
-from benchmarks.pages import SPEED_PAGES, put, short
+from benchmarks.pages import SPEED_PAGES, lines, put, short
 
 _MAIN = "256 x 3 x 224 x 224"
 _PLAIN = ["batch", "copy, ms", "apply but blur", "apply", "call", "call, ms", "host, ms", "extra memory", "torch's path"]
@@ -38,18 +38,18 @@ def tables(report: Mapping[str, Any], *, everything: bool) -> str:
     plain = [_plain(name, row) for name, row in rows.items() if "copy" in row]
     bytes_ = [_bytes(name, row) for name, row in rows.items() if "from_bytes, fused" in row]
     shares = [_step(name, row) for name, row in steps.items()]
-    lines = []
+    text = []
     for heads, found in ((_PLAIN, plain), (_BYTES, bytes_), (_STEPS, shares)):
-        lines += [*_table(heads, found), ""] if found else []
+        text += [*lines(heads, found, left=1), ""] if found else []
     if everything:
         waits = " and ".join(sorted({str(one) for one in report["silence"].values()}))
         graphs = ", ".join(f"{name} {one['median']:.2f} ms" for name, one in report["graphs"].items())
-        lines += [f"64 x 3 x 224 x 224 in bfloat16: a call {waits}; as a CUDA graph it gives the same, and takes: {graphs}.", ""]
+        text += [f"64 x 3 x 224 x 224 in bfloat16: a call {waits}; as a CUDA graph it gives the same, and takes: {graphs}.", ""]
     if any("~~" in cell for found in (plain, bytes_) for row in found for cell in row):
-        lines += [_NOTE, ""]
+        text += [_NOTE, ""]
     about = report["about"]
     where = f"{about['gpu']}, torch {about['torch']}, CUDA {about['cuda']}, {about['date']}"
-    return "\n".join([*lines, f"`gmml`; medians between two CUDA events, multiples of the copy in the same run; {where}."])
+    return "\n".join([*text, f"`gmml`; medians between two CUDA events, multiples of the copy in the same run; {where}."])
 
 
 def _plain(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -82,8 +82,3 @@ def _struck(figure: str, *measured: Mapping[str, Any]) -> str:
 def _step(name: str, row: Mapping[str, Any]) -> list[str]:
     shares = [f"{row['share'][way]:.1%}" for way in ("fused", "from bytes, fused", "torch")]
     return [name, str(row["batch"]), short(row["the model alone"]["wall"]), *shares]
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]

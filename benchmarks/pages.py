@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,18 @@ def put(page: Path, name: str, how: str, text: str) -> None:
     write_aside(page, f"{before}{begin}\n\n{text}\n\n{end}{after}".removesuffix("\n"))
 
 
+def lines(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int | None = None) -> list[str]:
+    """A table in Markdown.
+
+    Args:
+        head: names of the columns.
+        rows: their cells.
+        left: how many columns are text; those behind them are numbers, set to the right. None: all are text.
+    """
+    rule = ["---" if left is None or column < left else "---:" for column in range(len(head))]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (head, rule, *rows)]
+
+
 def put_speed(report: Mapping[str, Any], pages: Sequence[Path] = SPEED_PAGES) -> None:
     """The short table of everybody in README and docs, from the report of `benchmarks.throughput`."""
     for page in pages:
@@ -43,15 +55,15 @@ def speed(report: Mapping[str, Any]) -> str:
     """Markdown: what each contender does to the first batch of the report, quickest first, ours in bold; then where and when."""
     case = report["rows"][0]["case"]
     rows = [row for row in report["rows"] if row["case"] == case and "device_ms" in row]
-    lines = ["| contender | what it does | ms | copies | images a second |", "| --- | --- | ---: | ---: | ---: |"]
+    cells = []
     for row in sorted(rows, key=lambda row: float(row["device_ms"]["minimum"])):
         name = f"**{row['peer']}**" if row["group"] == "ours" else row["peer"]
-        least, copies = row["device_ms"]["minimum"], row["times_copy"]
-        lines.append(f"| {name} | {row['does']} | {short(least)} | {short(copies)} | {row['images_per_second']:,.0f} |")
+        numbers = [short(row["device_ms"]["minimum"]), short(row["times_copy"]), f"{row['images_per_second']:,.0f}"]
+        cells.append([name, row["does"], *numbers])
+    table = lines(["contender", "what it does", "ms", "copies", "images a second"], cells, left=2)
     machine = report["machine"]
-    return "\n".join(
-        [*lines, "", f"{case}, minima of one run, {machine['threads']} thread of a shared {machine['cpu']}, {machine['date']}."]
-    )
+    where = f"{machine['threads']} thread of a shared {machine['cpu']}, {machine['date']}"
+    return "\n".join([*table, "", f"{case}, minima of one run, {where}."])
 
 
 def short(number: float) -> str:

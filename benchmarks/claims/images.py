@@ -18,6 +18,9 @@ from gmml_models.recipes.data.imageset import Label, Source, Subset
 from gmml_models.recipes.data.map_sets import MapSource
 from gmml_models.recipes.data.sources import open_source
 
+CALTECH, FLOWERS = "caltech101_sub", "flowers102_part/15"
+WORDS = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 photographs of Flowers-102"}
+"""To learn from, in the words of a table."""
 _DIGITS = ("mnist_t10k-images-idx3-ubyte.gz", "mnist_t10k-labels-idx1-ubyte.gz")
 
 
@@ -105,19 +108,6 @@ def _places(source: Source) -> list[int]:
     return places
 
 
-class _Digits:
-    """A map data set of digits."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.targets = images, labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return np.repeat(self.images[index][:, :, None], 3, axis=2), int(self.targets[index])
-
-
 def _digits(folder: Path, count: int) -> Pair:
     try:
         images, labels = (gzip.decompress((folder / name).read_bytes()) for name in _DIGITS)
@@ -125,9 +115,6 @@ def _digits(folder: Path, count: int) -> Pair:
         raise UsageError(
             f"claims: {error.filename} is not there. Put {' and '.join(_DIGITS)} into {folder}: MNIST's test file."
         ) from error
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
-    classes = np.frombuffer(labels, np.uint8, offset=8)
-    first = _Digits(pixels[:count], classes[:count])
-    rest = _Digits(pixels[count:], classes[count:])
-    train, test = (MapSource(one, channels=3, labelled=True) for one in (first, rest))
-    return Pair(train, test)
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1).repeat(3, axis=3)
+    every = list(zip(pixels, map(int, labels[8:]), strict=True))
+    return Pair(*(MapSource(some, channels=3, labelled=True) for some in (every[:count], every[count:])))

@@ -11,17 +11,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 import gmml_models as gm
 from benchmarks.claims.__main__ import RESULTS
-from benchmarks.claims.parts import named
-from benchmarks.claims.row import Row
-from benchmarks.claims.rows import CALTECH, FLOWERS, ROWS
-from benchmarks.claims.run import command, key, read
-from benchmarks.claims.verdict import numbers
+from benchmarks.claims.images import CALTECH, FLOWERS
+from benchmarks.claims.rows import BY_NAME, Row
+from benchmarks.claims.run import command, key, known_jobs, named, read
+from benchmarks.claims.table import values
 from gmml_models.zoo import WEIGHTS
 
 LICENCE = "research use only"
@@ -56,13 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="in bfloat16, which takes half of the room")
     parser.add_argument("--to", type=Path, default=WEIGHTS, help="folder of the zoo")
     told = parser.parse_args(arguments)
-    row = next((one for one in ROWS if one.name == told.row), None)
+    row = BY_NAME.get(told.row)
     if row is None or row.pretrain is None or row.pretrain.data not in DATA:
         print(f"ship: {told.row!r} is no row with a pretraining on {', '.join(DATA)}. --list of benchmarks.claims shows rows.")
         return 2
     source = told.runs / named(replace(row.pretrain, seed=told.seed)) / "weights"
     if not source.is_dir():
-        print(f"ship: {source} is not there. Run the row first: {command(row)}.")
+        print(f"ship: {source} is not there. Run the row first: {command(row, [told.seed])}.")
         return 2
     model = gm.GMMLAutoencoder.from_pretrained(source)
     if told.half:
@@ -77,18 +77,18 @@ def about(row: Row, seed: int, name: str, source: Path) -> dict[str, Any]:
     assert row.pretrain is not None
     recorded = json.loads((source / "config.json").read_text(encoding="utf-8"))["gmml"]
     results = read(RESULTS)
-    own = results.get(key(row, seed))
-    metrics, tested = [], TESTED[row.pretrain.data]
+    own, metrics = results.get(key(row, seed)), []
+    others = f"{TESTED[row.pretrain.data]} other images of the same classes"
     for measure, words in _WORDS.items():
-        found = numbers(row, results, measure)
-        if found is not None and own is not None:
+        found = values(row, results, measure)
+        if found and own is not None:
             metrics.append(
                 {
-                    "name": f"{words}: {own[measure]:.1f}; mean of {len(found.values)} seeds",
-                    "value": round(found.mean, 1),
-                    "spread": None if found.spread is None else round(found.spread, 1),
-                    "measured_by": f"gmml, on {tested} other images of the same classes, {own['machine']['date']}",
-                    "command": command(row),
+                    "name": f"{words}: {own[measure]:.1f}; mean of {len(found)} seeds",
+                    "value": round(fmean(found), 1),
+                    "spread": round(stdev(found), 1) if len(found) > 1 else None,
+                    "measured_by": f"gmml, on {others}, {own['machine']['date']}",
+                    "command": command(row, [one["seed"] for one in known_jobs(row, results)]),
                 }
             )
     kept = {part: recorded[part] for part in ("objective", "recipe", "losses") if part in recorded}

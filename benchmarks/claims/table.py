@@ -1,136 +1,168 @@
-"""The tables of docs/reproducing.md, drawn from the JSON: nothing in them is written by hand."""
+"""The tables of docs/reproducing.md and the README, drawn from the JSON: nothing in them is written by hand."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
-from benchmarks.claims.row import Claim, Row, beats
-from benchmarks.claims.rows import CALTECH, FLOWERS, IMAGES, ROWS
-from benchmarks.claims.run import Results, command, key, same
-from benchmarks.claims.verdict import judge, numbers
-from benchmarks.pages import put
+from benchmarks.claims.images import WORDS
+from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row
+from benchmarks.claims.run import Results, command, known_jobs
+from benchmarks.claims.welch import LEVEL, MARGIN, SEEDS, Comparison, Verdict, compare, judge
+from benchmarks.pages import lines, put
 from gmml_models.recipes.engine.progress import clock
 
-_VERDICTS = {
-    "Held": ("held",),
-    "Did not hold": ("did not hold",),
-    "Undecided, the difference is no larger than chance makes it": ("undecided", "no difference seen", "one seed"),
-    "Asked without a claim, and a difference seen": ("higher", "lower"),
-    "Not run": ("not run",),
-}
-_SHORT_HEAD = (
-    "top-1 of the test images, percent",
-    "linear probe, untrained to pretrained",
-    "fine-tuned from scratch",
-    "pretrained by GMML",
-    "difference",
-    "verdict",
+RULE = (
+    f"A difference counts at p < {LEVEL} by Welch's t-test, over at least {SEEDS} seeds a side; equality counts where the 90 % "
+    f"interval of the difference lies within {MARGIN:g} points either way; one seed decides nothing"
 )
-_TITLES = {CALTECH: "Caltech-101", FLOWERS: "Flowers-102"}
+_DECIDES = ["difference, points", "p", "seeds", "verdict"]
+_VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "higher", "lower", "equal", "undecided", "not run")
 
 
-def write_into(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
+def write_into(page: Path, results: Results) -> None:
     """Draw the tables anew between the markers of a page.
 
     Raises:
         UsageError: no page, or no markers in it.
     """
-    put(page, "claims", "make claims", draw(results, rows))
+    put(page, "claims", "make claims", draw(results))
 
 
-def write_short(page: Path, results: Results, rows: Sequence[Row] = ROWS) -> None:
-    """Draw the main comparison, and how the claims fared, between the markers of a page.
+def write_short(page: Path, results: Results) -> None:
+    """Draw what pretraining gains, and how all claims fared, between the markers of a page.
 
     Raises:
         UsageError: no page, or no markers in it.
     """
-    put(page, "claims in short", "make claims", draw_short(results, rows))
+    put(page, "claims in short", "make claims", draw_short(results))
 
 
-def draw_short(results: Results, rows: Sequence[Row] = ROWS) -> str:
-    """Markdown: pretrained by GMML against from scratch, wherever both were run; all claims, counted by their verdicts."""
-    every = {row.name: row for row in rows}
-    counts, main = dict.fromkeys(_VERDICTS, 0), []
-    for row, claim in [(one, claim) for one in rows for claim in one.claims]:
-        difference, verdict = judge(row, claim, results, rows)
-        counts[_head(verdict)] += 1
-        scratch, tuned = every[claim.against], row.finetune
-        if claim == beats(scratch) and row.pretrain is not None and difference:
-            images = f"{IMAGES[tuned.data]:,} photographs of {_TITLES[tuned.data]}"
-            what = f"{images}, `{tuned.model}`, {row.pretrain.epochs} + {tuned.epochs} epochs"
-            known = [str(numbers(one, results, measure)) for measure in ("linear", "top1") for one in (scratch, row)]
-            main.append([what, " to ".join(known[:2]), *known[2:], difference, verdict])
-    told = "; ".join(f"{count} {head[0].lower()}{head[1:]}" for head, count in counts.items() if count)
-    return "\n".join([*_lines(_SHORT_HEAD, main), "", f"Of {sum(counts.values())} comparisons {told}."])
+def draw_short(results: Results, claims: Sequence[Claim] = CLAIMS) -> str:
+    """Markdown: the first two questions by every measure, as far as they were run; all claims, counted by their verdicts."""
+    every = judged(results, claims)
+    questions = list(dict.fromkeys(claim.question for claim in claims))[:2]
+    head = ["top-1 of the test images, percent", "measured by", "from scratch", "pretrained by GMML"]
+    rows = []
+    for one in every:
+        ours, theirs = BY_NAME[one.claim.ours], BY_NAME[one.claim.theirs]
+        if one.claim.question in questions and one.found is not None and ours.pretrain is not None:
+            what = f"{WORDS[ours.finetune.data]}: {ours.pretrain.epochs} + {ours.finetune.epochs} epochs"
+            what += f" against {theirs.finetune.epochs}"
+            rows.append([what, MEASURES[one.measure], number(one.theirs), number(one.ours), *cells(one.found), one.verdict])
+    return "\n".join([*lines([*head, *_DECIDES], rows), "", _counted(every)])
 
 
-def draw(results: Results, rows: Sequence[Row] = ROWS) -> str:
-    """Markdown: claims with their verdicts, all rows with their numbers, the machines they were measured on."""
-    asked = [(row, claim) for row in rows for claim in row.claims]
-    claims = [_claim(row, claim, results, rows) for row, claim in asked]
-    told = [(cells[-1], claim.words, row.name) for cells, (row, claim) in zip(claims, asked, strict=True)]
-    head = ["claim", "the paper's numbers", "ours", "difference", "verdict"]
-    numbers_head = ["row", "what", "fine-tuned", "k-NN", "linear probe", "seeds", "time", "command"]
-    lines = [
-        "### In short",
-        "",
-        *_in_short(told),
-        "",
-        "### Claims",
-        "",
-        *_lines(head, claims),
-        "",
-        "### Rows",
-        "",
-        *_lines(numbers_head, [_row(row, results) for row in rows]),
+def draw(results: Results, claims: Sequence[Claim] = CLAIMS, rows: Sequence[Row] = ROWS) -> str:
+    """Markdown: claims with their verdicts, question by question, all rows with their numbers, and the machines."""
+    every = judged(results, claims)
+    asked = list(dict.fromkeys(claim.question for claim in claims))
+    fared = [
+        [_counts([one for one in every if (one.claim.question, one.measure) == (ask, by)]) for by in MEASURES] for ask in asked
     ]
-    known = [results[key(row, seed)] for row in rows for seed in row.seeds if same(row, results.get(key(row, seed)))]
-    machines = list(dict.fromkeys(_machine(one["machine"]) for one in known))
-    again = [(name, one["again"]) for name, one in results.items() if "again" in one]
-    if machines:
-        lines += ["", "Measured on:", "", *(f"- {one}" for one in machines)]
-    for one in (results.get("speed cpu"), results.get("speed gpu")):
-        if one is not None:
-            lines += ["", _speed(one)]
+    short = lines(["question", *MEASURES.values()], [[ask, *counts] for ask, counts in zip(asked, fared, strict=True)])
+    text = [_counted(every), "", *short]
+    for question, some in groupby(every, lambda one: one.claim.question):
+        head = ["claim", "the paper's numbers", "measured by", "ours", *_DECIDES]
+        text += [
+            "",
+            f"### {question}",
+            "",
+            *lines(head, [_claim(one) for one in some if one.found or one.measure == one.claim.measures[0]]),
+        ]
+    head = ["row", "what", *MEASURES.values(), "seeds", "time", "command"]
+    text += ["", "### Rows", "", *lines(head, [_row(row, results) for row in rows])]
+    machines = dict.fromkeys(_machine(one["machine"]) for row in rows for one in known_jobs(row, results))
+    text += ["", "Measured on:", "", *(f"- {one}" for one in machines)] if machines else []
+    text += [line for one in ("speed cpu", "speed gpu") if one in results for line in ("", _speed(results[one]))]
+    again = {name: one["again"]["same"] for name, one in results.items() if "again" in one}
     if again:
-        equal = sum(bool(one["same"]) for _, one in again)
-        names = ", ".join(f"`{name}`" for name, _ in again)
-        lines += ["", f"Measured a second time from nothing: {names}. Every number was the same in {equal} of {len(again)}."]
-    return "\n".join(lines)
+        names = ", ".join(f"`{name}`" for name in again)
+        text += [
+            "",
+            f"Measured a second time from nothing: {names}. Every number was the same in {sum(again.values())} of {len(again)}.",
+        ]
+    return "\n".join(text)
 
 
-def _head(verdict: str) -> str:
-    """What a verdict is counted under."""
-    return next(head for head, verdicts in _VERDICTS.items() if verdict.startswith(verdicts))
+class Judged(NamedTuple):
+    """A claim by one of its measures: the numbers of both sides, what they come to, and what that says."""
+
+    claim: Claim
+    measure: str
+    ours: list[float]
+    theirs: list[float]
+    found: Comparison | None
+    verdict: Verdict
 
 
-def _in_short(told: Sequence[tuple[str, str, str]]) -> list[str]:
-    """The claims by their verdicts, each with its row."""
-    lines = []
-    for head in _VERDICTS:
-        some = [f"{words} (`{row}`)" for verdict, words, row in told if _head(verdict) == head]
-        if some:
-            lines.append(f"- **{head}**, {len(some)}: {'; '.join(some)}.")
-    return lines
+def judged(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Judged]:
+    """Every claim by each of its measures."""
+    every = []
+    for claim in claims:
+        for measure in claim.measures:
+            ours, theirs = (values(BY_NAME[name], results, measure) for name in (claim.ours, claim.theirs))
+            found = compare(ours, theirs)
+            every.append(Judged(claim, measure, ours, theirs, found, judge(claim.relation, found)))
+    return every
 
 
-def _claim(row: Row, claim: Claim, results: Results, rows: Sequence[Row]) -> list[str]:
-    other = next(one for one in rows if one.name == claim.against)
-    difference, verdict = judge(row, claim, results, rows)
-    pair = " against ".join(f"{numbers(one, results) or 'not run'} (`{one.name}`)" for one in (row, other))
-    return [f"{claim.words} ({claim.source})", claim.paper, pair, difference, verdict]
+def values(row: Row, results: Results, measure: str) -> list[float]:
+    """One number a seed that was run with the row's present settings, as far as it was measured."""
+    return [float(one[measure]) for one in known_jobs(row, results) if one[measure] is not None]
+
+
+def number(found: Sequence[float]) -> str:
+    """``12.3 ± 0.4``, mean and sample standard deviation; without the latter for one seed; "not run" for none."""
+    if not found:
+        return "not run"
+    return f"{fmean(found):.1f} ± {stdev(found):.1f}" if len(found) > 1 else f"{found[0]:.1f}"
+
+
+def cells(found: Comparison | None, *, narrow: bool = False) -> list[str]:
+    """The difference with its interval, p, and the seeds of both sides.
+
+    Args:
+        found: None where one side was not run.
+        narrow: the interval of 90 %, which decides equality, instead of that of 95 %.
+    """
+    if found is None:
+        return ["", "", ""]
+    interval = found.narrow if narrow else found.interval
+    told = f" [{interval[0]:+.1f}, {interval[1]:+.1f}]{' (90 %)' * narrow}" if interval else ""
+    p = "" if found.p is None else f"{found.p:.3f}" if found.p >= 0.001 else "< 0.001"
+    return [f"{found.difference:+.1f}{told}", p, "{} and {}".format(*found.seeds)]
+
+
+def _claim(one: Judged) -> list[str]:
+    """What is the same for all measures of a claim is said once."""
+    claim = one.claim
+    told = [f"{claim.words} ({claim.source}): `{claim.ours}` against `{claim.theirs}`", claim.paper]
+    numbers = f"{number(one.ours)} against {number(one.theirs)}"
+    said = told if one.measure == claim.measures[0] else ["", ""]
+    return [*said, MEASURES[one.measure], numbers, *cells(one.found, narrow=claim.relation == "="), one.verdict]
+
+
+def _counted(every: Sequence[Judged]) -> str:
+    claims = len({one.claim for one in every})
+    return f"{RULE}. Of {len(every)} comparisons ({claims} claims, by up to {len(MEASURES)} measures): {_counts(every)}."
+
+
+def _counts(some: Sequence[Judged]) -> str:
+    fared = Counter(one.verdict for one in some)
+    return ", ".join(f"{verdict} {fared[verdict]}" for verdict in _VERDICTS if fared[verdict])
 
 
 def _row(row: Row, results: Results) -> list[str]:
-    found = [results[key(row, seed)] for seed in row.seeds if same(row, results.get(key(row, seed)))]
-    name, ending = f"`{row.name}`", f"`{command(row)}`"
-    if not found:
-        return [name, row.what, "not run", "", "", "", "", ending]
-    cells = [str(numbers(row, results, measure) or "") for measure in ("top1", "knn", "linear")]
-    seeds = " ".join(str(one["seed"]) for one in found)
-    return [name, row.what, *cells, seeds, clock(sum(one["seconds"] for one in found)), ending]
+    found = known_jobs(row, results)
+    numbers = [number(values(row, results, measure)) for measure in MEASURES] if found else ["not run", "", ""]
+    seeds = [int(one["seed"]) for one in found]
+    time = clock(sum(one["seconds"] for one in found)) if found else ""
+    return [f"`{row.name}`", row.what, *numbers, " ".join(map(str, seeds)), time, f"`{command(row, seeds or row.seeds)}`"]
 
 
 def _machine(one: dict[str, object]) -> str:
@@ -146,8 +178,3 @@ def _speed(one: dict[str, Any]) -> str:
         f"{one['recipe']:.0f} img/s, {one['share']:.1%} of the {one['step']:.0f} img/s of the same model's step on one "
         f"fixed batch; `python -m benchmarks.claims --data FOLDER --speed`, {_machine(one['machine'])}."
     )
-
-
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    table = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]

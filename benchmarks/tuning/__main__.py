@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.claims.parts import Place, StoppedError
-from benchmarks.claims.run import add, machine, read
+from benchmarks.claims.run import Place, StoppedError, add, machine, read
 from benchmarks.tuning.grid import BASE, SEEDS, configure
 from benchmarks.tuning.readout import measure, score, thumbnails
 from benchmarks.tuning.search import Search, known, runner

@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.claims.parts import Place, identity, named, pretrained
-from benchmarks.claims.run import add, machine, read
+from benchmarks.claims.run import Place, add, identity, machine, named, pretrained, read
 from benchmarks.tuning.grid import AFTER, AXES, BASE, SEEDS, Axis, configure
 from benchmarks.tuning.readout import measure, score
 from gmml_models.autoencoder import GMMLAutoencoder

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import importlib.util
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,19 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import __main__ as command_line
-from benchmarks.claims import parts, table, verdict
-from benchmarks.claims.gpu_rows import GPU_GRID, GPU_TUNED
-from benchmarks.claims.images import open_images
-from benchmarks.claims.parts import Place, named
-from benchmarks.claims.repeat import repeat
-from benchmarks.claims.row import Claim, Row, beats, jobs
-from benchmarks.claims.rows import GRID, IMAGES, ROWS, TUNED
-from benchmarks.claims.run import Task, add, key, read, run, same, settings
+from benchmarks.claims import run as runner
+from benchmarks.claims import ship, table
+from benchmarks.claims.images import WORDS, open_images
+from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row, jobs
+from benchmarks.claims.run import Place, Results, add, key, known_jobs, named, read, run, settings, whole
+from benchmarks.claims.welch import SEEDS
+from benchmarks.training import speed
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check
 from gmml_models.recipes.corruptions import corruption_from
 from gmml_models.recipes.pretraining import build_objective
 from tests.models.data_files import write_classes
 
-BY_NAME = {row.name: row for row in ROWS}
 TINY: dict[str, Any] = {
     "data": "caltech101_sub",
     "model": "vit_micro_patch4_32",
@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
     "resident": True,
 }
 PLAIN: dict[str, Any] = {"auto_augment": None, "erasing": 0.0, "pool": "mean", "test_every": 1_000_000}
-SCRATCH = Row(name="tiny/scratch", what="scratch", stage=1, finetune=FinetuneConfig(**TINY, **PLAIN))
+SCRATCH = Row(name="tiny/scratch", what="scratch", finetune=FinetuneConfig(**TINY, **PLAIN))
 BEGIN, END = "<!-- claims: begin (drawn by make claims) -->", "<!-- claims: end -->"
 GMML = replace(SCRATCH, name="tiny/gmml", pretrain=PretrainConfig(**TINY, views=1, pictures_every=0))
 
@@ -71,10 +71,25 @@ def silent(words: str) -> None:
     """Nobody is told."""
 
 
-def job_of(row: Row, seed: int, top1: float) -> dict[str, dict[str, Any]]:
+def job_of(row: Row, seed: int, top1: float, **others: Any) -> Results:
     machine = dict.fromkeys(("cpu", "gpu", "system", "date", "python", "torch", "timm", "torchvision", "scikit-learn", "gmml"), "x")
-    numbers = {"top1": top1, "knn": 5.0, "linear": 6.0, "seconds": 60.0, "seed": seed}
+    numbers = {"top1": top1, "knn": 5.0, "linear": 6.0, "seconds": 60.0, "row": row.name, "seed": seed, **others}
     return {key(row, seed): {**numbers, "settings": settings(row), "machine": {**machine, "threads": 1}}}
+
+
+def jobs_of(row: Row, values: tuple[float, ...], **others: Any) -> Results:
+    return {name: job for seed, value in enumerate(values) for name, job in job_of(row, seed, value, **others).items()}
+
+
+def claim(ours: str, relation: Any, theirs: str) -> Claim:
+    return Claim(question="Is it?", ours=ours, relation=relation, theirs=theirs, words="better", source="table 2", paper="81.2")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small rows are among those that claims may name."""
+    for row in (SCRATCH, GMML):
+        monkeypatch.setitem(BY_NAME, row.name, row)
 
 
 def test_the_rows_can_be_run_and_their_claims_be_judged() -> None:
@@ -83,15 +98,44 @@ def test_the_rows_can_be_run_and_their_claims_be_judged() -> None:
         for config in (row.pretrain, row.finetune):
             if config is not None:
                 check(config)
-                assert config.data in IMAGES
         if row.pretrain is not None:
             corruption_from(row.pretrain.corruption or "gmml", ((0.5,) * 3, (0.2,) * 3))
             if row.name in ("kinds/none", "fusion/all", "mc_ssl/both"):
                 blocks = build_objective(row.pretrain).autoencoder.blocks
                 assert blocks == {"kinds/none": (3, 4, 5, 6), "mc_ssl/both": (6,)}.get(row.name, row.pretrain.blocks)
-        for claim in row.claims:
-            assert claim.against in BY_NAME
-            assert claim.source
+    assert len(CLAIMS) == len(set(CLAIMS))
+    for one in CLAIMS:
+        assert {one.ours, one.theirs} <= set(BY_NAME)
+        assert one.source
+        assert one.words
+        assert set(one.measures) <= set(MEASURES)
+        for row in (BY_NAME[one.ours], BY_NAME[one.theirs]):
+            assert len(row.seeds) >= SEEDS, row.name
+            assert row.finetune.data in WORDS
+
+
+def test_every_number_in_the_json_belongs_to_a_row_with_the_settings_it_has_now() -> None:
+    results = read(command_line.RESULTS)
+    assert len(results) >= 49
+    for name, job in results.items():
+        if not name.startswith("speed"):
+            row = BY_NAME[job["row"]]
+            assert name == key(row, job["seed"])
+            assert whole(row, job), name
+            assert f"ONLY={row.name}" in job["command"]
+            assert {"cpu", "gpu", "threads", "torch", "date"} <= set(job["machine"])
+
+
+def test_what_a_user_would_ask_first_comes_first() -> None:
+    asked = list(dict.fromkeys(one.question for one in CLAIMS))
+    words = ("scratch for as long", "same fine-tuning", "masks", "Which corruption", "How much", "blocks", "MC-SSL", "other images")
+    assert [word in question for word, question in zip(words, asked, strict=False)] == [True] * len(words)
+    first, second = CLAIMS[:2]
+    assert (first.ours, first.theirs, first.relation) == ("main/caltech-gmml", "main/caltech-scratch-long", ">")
+    ours = BY_NAME[first.ours]
+    assert ours.pretrain is not None
+    assert ours.pretrain.epochs + ours.finetune.epochs == BY_NAME[first.theirs].finetune.epochs
+    assert BY_NAME[second.ours].finetune.data == BY_NAME[second.theirs].finetune.data
 
 
 def test_all_rows_of_a_group_fine_tune_alike() -> None:
@@ -106,9 +150,9 @@ def test_rows_are_compared_in_the_same_numbers_unless_these_are_the_question() -
 
     for row in ROWS:
         assert len(formats(row)) == 1
-        for claim in row.claims:
-            asked = claim.words == "float32 instead of bfloat16"
-            assert (formats(row) == formats(BY_NAME[claim.against])) is not asked
+    for one in CLAIMS:
+        asked = one.words == "float32 instead of bfloat16"
+        assert (formats(BY_NAME[one.ours]) == formats(BY_NAME[one.theirs])) is not asked
 
 
 @pytest.mark.parametrize(("one", "other"), [("extent/0.7", "kinds/comb1"), ("fusion/upper-half", "masks/gmml")])
@@ -128,22 +172,23 @@ def test_every_other_row_has_a_folder_of_its_own() -> None:
     assert len({named(row.finetune, after=named(row.pretrain) if row.pretrain else "") for row in rows}) == len(rows)
 
 
-def test_the_first_seeds_of_all_ablations_come_before_most_repeats() -> None:
+def test_questions_are_run_in_order_and_in_each_the_first_seed_of_all_rows_first() -> None:
     order = [key(row, seed) for row, seed in jobs(ROWS)]
-    assert order.index("main/caltech-gmml seed 0") < order.index("kinds/comb1 seed 0") < order.index("main/caltech-gmml seed 1")
+    assert order.index("main/flowers-gmml seed 0") < order.index("main/caltech-scratch seed 1")
+    assert order.index("main/caltech-gmml seed 2") < order.index("masks/gmml seed 0")
+    assert order.index("masks/beit seed 0") < order.index("masks/gmml seed 1")
     assert len(order) == len(set(order)) == sum(len(row.seeds) for row in ROWS)
+    assert [seed for _, seed in jobs(ROWS[:2], (7, 9))] == [7, 7, 9, 9]
 
 
-@pytest.mark.parametrize(("prefix", "pairs", "tuned"), [("tune/", GRID, TUNED), ("gpu/tune-", GPU_GRID, GPU_TUNED)])
-def test_what_was_tuned_is_what_the_grid_chose(
-    prefix: str, pairs: tuple[tuple[float, bool], ...], tuned: Mapping[str, Any]
-) -> None:
+@pytest.mark.parametrize(("prefix", "tuned"), [("tune/", "control/scratch"), ("gpu/tune-", "gpu/scratch")])
+def test_what_was_tuned_is_what_the_grid_chose(prefix: str, tuned: str) -> None:
     results, rows = read(command_line.RESULTS), [one for one in ROWS if one.name.startswith(prefix)]
-    grid = {pair: verdict.numbers(row, results) for pair, row in zip(pairs, rows, strict=True)}
-    if None in grid.values():
-        pytest.skip("the grid was not run")
-    best = max(grid, key=lambda pair: grid[pair].mean)  # type: ignore[union-attr]  # none is None
-    assert best == (tuned["lr"], tuned["mixed"])
+    grid = {row.name: table.values(row, results, "top1") for row in rows}
+    assert len(grid) > 2
+    assert all(grid.values())
+    best, wanted = BY_NAME[max(grid, key=lambda name: grid[name][0])].finetune, BY_NAME[tuned].finetune
+    assert replace(best, data=wanted.data, epochs=wanted.epochs) == wanted
 
 
 @pytest.mark.parametrize(("page", "write"), [(command_line.PAGE, table.write_into), (command_line.README, table.write_short)])
@@ -180,40 +225,53 @@ def test_a_missing_pack_is_named(tmp_path: Path) -> None:
         open_images("mnist/20", tmp_path)
 
 
-def test_a_job_goes_on_where_it_was_stopped_is_done_once_and_gives_the_same_numbers_from_nothing(
+def test_a_job_resumes_where_it_was_stopped_is_done_once_and_gives_the_same_numbers_from_nothing(
     data: Path, tmp_path: Path
 ) -> None:
     results, place, drawn = tmp_path / "claims.json", Place(data=data, runs=tmp_path / "runs"), []
-    task = Task(jobs=[(GMML, 0)], place=place, results=results, tell=silent, after=lambda: drawn.append(1))
+    told: dict[str, Any] = {"tell": silent, "after": lambda: drawn.append(1)}
     measured = ("top1", "knn", "linear", "loss")
-    assert not run(replace(task, place=replace(place, until=time.monotonic())))  # no time at all
+    assert not run([(GMML, 0)], replace(place, until=time.monotonic()), results, **told)  # no time at all
     hasty = Hasty(data=data, runs=place.runs)
     for _ in range(9):  # eight steps of pretraining, then the first ones of fine-tuning
-        assert not run(replace(task, place=hasty))
-    told = [(path.name[:5], json.loads(path.joinpath("part.json").read_text())) for path in sorted(place.runs.glob("[a-z]*ep-*"))]
-    assert [(name, told.get("finished", False)) for name, told in told] == [("gmml-", True), ("tuned", False)]
+        assert not run([(GMML, 0)], hasty, results, **told)
+    noted = [(path.name[:5], json.loads(path.joinpath("part.json").read_text())) for path in sorted(place.runs.glob("[a-z]*ep-*"))]
+    assert [(name, found.get("finished", False)) for name, found in noted] == [("gmml-", True), ("tuned", False)]
     assert read(results) == {}
     next(place.runs.glob("tuned*/part.json")).write_text('{"seconds": 1000.0}')  # the calls before took long
-    assert run(task)
+    assert run([(GMML, 0)], place, results, **told)
     found, written = read(results)["tiny/gmml seed 0"], results.stat().st_mtime_ns
     assert found["loss"] > 0
     assert found["seconds"] > found["parts"]["finetune"]["seconds"] > 1000
-    assert same(GMML, found)
-    assert not same(replace(GMML, finetune=replace(GMML.finetune, lr=1e-3)), found)
-    assert run(task)
+    assert found["command"] == "make claims DATA=FOLDER ONLY=tiny/gmml SEEDS='0'"
+    assert whole(GMML, found)
+    assert not whole(replace(GMML, finetune=replace(GMML.finetune, lr=1e-3)), found)
+    assert run([(GMML, 0)], place, results, **told)
     assert (results.stat().st_mtime_ns, drawn) == (written, [1])
-    assert repeat(task)
+    assert run([(GMML, 0)], place, results, again=True, **told)
     again = read(results)["tiny/gmml seed 0"]
     assert again["again"]["same"]
     assert sorted(path.name for path in (place.runs / "again").glob("[a-z]*")) == sorted(
         part["folder"] for part in found["parts"].values()
     )
     assert [again["again"][one] for one in measured] == [found[one] for one in measured]
+    assert {name: one for name, one in again.items() if name != "again"} == found
+
+
+def test_numbers_that_differ_when_measured_again_are_noted(data: Path, tmp_path: Path) -> None:
+    results, place = tmp_path / "claims.json", Place(data=data, runs=tmp_path / "runs")
+    add(results, job_of(SCRATCH, 0, 99.0, top5=None, loss=None))
+    said: list[str] = []
+    assert run([(SCRATCH, 0)], place, results, again=True, tell=said.append)
+    again = read(results)["tiny/scratch seed 0"]
+    assert again["top1"] == 99.0
+    assert not again["again"]["same"]
+    assert "NOT the same" in said[-1]
 
 
 def test_a_row_from_scratch_has_the_features_of_an_untrained_encoder(data: Path, tmp_path: Path) -> None:
     results = tmp_path / "claims.json"
-    assert run(Task(jobs=[(SCRATCH, 0)], place=Place(data=data, runs=tmp_path / "runs"), results=results, tell=silent))
+    assert run([(SCRATCH, 0)], Place(data=data, runs=tmp_path / "runs"), results, tell=silent)
     found = read(results)["tiny/scratch seed 0"]
     assert found["loss"] is None
     assert list(found["parts"]) == ["finetune", "probe"]
@@ -225,104 +283,94 @@ def test_what_another_process_is_at_comes_later(data: Path, tmp_path: Path) -> N
     config = replace(SCRATCH.finetune, seed=0)
     with (tmp_path / f".{named(config)}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(parts.TakenError, match="scratch-caltech101_sub"):
-            parts.finetuned(config, place)
-
-
-@pytest.mark.parametrize(
-    ("expected", "ours", "theirs", "words"),
-    [
-        ("above", (30, 31, 32), (20, 21, 22), "held"),
-        ("above", (20, 21, 22), (30, 31, 32), "did not hold"),
-        ("below", (20, 21, 22), (30, 31, 32), "held"),
-        ("above", (20, 21, 22), (19, 20.9, 22), "undecided"),
-        ("equal", (20, 21, 22), (19, 20.9, 22), "held"),
-        ("equal", (20, 21, 22), (30, 31, 32), "did not hold"),
-        (None, (20, 21, 22), (30, 31, 32), "lower"),
-        ("above", (40,), (20, 21, 22), "held; one seed, ±2.8"),
-        ("above", (22.5,), (20, 21, 22), "undecided; one seed, ±2.8"),
-        ("above", (), (20, 21, 22), "not run"),
-    ],
-)
-def test_a_verdict_needs_more_than_the_spread(
-    expected: Any, ours: tuple[float, ...], theirs: tuple[float, ...], words: str
-) -> None:
-    claim = Claim(words="w", paper="p", source="s", against="tiny/scratch", expected=expected)
-    scratch = replace(SCRATCH, seeds=(0, 1, 2))
-    row = replace(GMML, seeds=tuple(range(max(len(ours), 1))), claims=(claim,))
-    results: dict[str, Any] = {}
-    for one, values in ((row, ours), (scratch, theirs)):
-        for seed, value in enumerate(values):
-            results |= job_of(one, seed, value)
-    assert verdict.judge(row, claim, results, (row, scratch))[1] == words
-
-
-def test_one_seed_alone_gives_no_verdict() -> None:
-    claim = Claim(words="w", paper="p", source="s", against="tiny/scratch", expected="above")
-    results = {**job_of(GMML, 0, 40.0), **job_of(SCRATCH, 0, 20.0)}
-    assert verdict.judge(GMML, claim, results, (GMML, SCRATCH)) == ("+20.0", "one seed, and no spread is known yet")
+        with pytest.raises(runner.TakenError, match="scratch-caltech101_sub"):
+            runner.finetuned(config, place)
 
 
 def test_a_job_of_which_a_part_was_measured_counts_and_is_done_again(data: Path, tmp_path: Path) -> None:
     results = tmp_path / "claims.json"
-    job = {**job_of(SCRATCH, 0, 20.0)["tiny/scratch seed 0"], "knn": None, "linear": None}
-    assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}) == verdict.Numbers((20.0,))
-    assert verdict.numbers(SCRATCH, {"tiny/scratch seed 0": job}, "knn") is None
-    add(results, {"tiny/scratch seed 0": job})
-    assert run(Task(jobs=[(SCRATCH, 0)], place=Place(data=data, runs=tmp_path / "runs"), results=results, tell=silent))
+    job = job_of(SCRATCH, 0, 20.0, knn=None, linear=None)
+    assert table.values(SCRATCH, job, "top1") == [20.0]
+    assert table.values(SCRATCH, job, "knn") == []
+    add(results, job)
+    assert run([(SCRATCH, 0)], Place(data=data, runs=tmp_path / "runs"), results, tell=silent)
     assert read(results)["tiny/scratch seed 0"]["knn"] is not None
 
 
-def test_the_spread_of_another_model_says_nothing() -> None:
-    other = replace(SCRATCH, name="other/scratch", seeds=(0, 1), finetune=replace(SCRATCH.finetune, model="vit_tiny_patch16_224"))
-    alike = replace(other, finetune=SCRATCH.finetune)
-    for row, wanted in ((other, None), (alike, pytest.approx(2**0.5))):
-        results = {**job_of(row, 0, 10.0), **job_of(row, 1, 12.0)}
-        assert verdict.single_spread(GMML, results, (GMML, SCRATCH, row)) == wanted
+def test_numbers_of_any_seed_count_and_those_of_other_settings_do_not() -> None:
+    found = {**job_of(GMML, 11, 42.0), **job_of(GMML, 9, 40.0)}
+    assert table.values(GMML, found, "top1") == [40.0, 42.0]  # by seed
+    assert known_jobs(replace(GMML, finetune=replace(GMML.finetune, epochs=9)), found) == []
+    assert known_jobs(GMML, {"speed cpu": {"recipe": 1.0}}) == []
 
 
-def test_the_table_has_mean_spread_command_and_what_was_not_run(tmp_path: Path) -> None:
-    claim = Claim(words="better", paper="81.2", source="table 2", against="tiny/scratch", expected="above")
-    rows = (replace(SCRATCH, seeds=(0, 1)), replace(GMML, claims=(claim,)))
+def test_a_claim_is_judged_by_each_measure_with_its_effect_interval_seeds_and_p(tiny: None) -> None:
+    results = {**jobs_of(GMML, (30.0, 31.0, 32.0), knn=7.0), **jobs_of(SCRATCH, (20.0, 21.0, 22.0))}
+    lines = table.draw(results, [claim("tiny/gmml", ">", "tiny/scratch")], [SCRATCH, GMML]).splitlines()
+    told = "| better (table 2): `tiny/gmml` against `tiny/scratch` | 81.2 | fine-tuning | 31.0 ± 1.0 against 21.0 ± 1.0 |"
+    assert f"{told} +10.0 [+7.7, +12.3] | < 0.001 | 3 and 3 | holds |" in lines
+    assert "|  |  | k-NN | 7.0 ± 0.0 against 5.0 ± 0.0 | +2.0 |  | 3 and 3 | undecided |" in lines
+    assert lines[0].startswith("A difference counts at p < 0.05 by Welch's t-test, over at least 3 seeds a side;")
+    assert lines[0].endswith("Of 3 comparisons (1 claims, by up to 3 measures): holds 1, undecided 2.")
+    assert "| Is it? | holds 1 | undecided 1 | undecided 1 |" in lines
+    equal = table.draw({**results, **jobs_of(GMML, (20.3, 21.0, 20.8))}, [claim("tiny/gmml", "=", "tiny/scratch")], [])
+    assert "(90 %)" in equal
+
+
+def test_one_seed_shows_its_difference_and_decides_nothing(tiny: None) -> None:
+    results = {**jobs_of(GMML, (90.0,)), **jobs_of(SCRATCH, (20.0, 21.0, 22.0))}
+    (first, *_) = table.judged(results, [claim("tiny/gmml", ">", "tiny/scratch")])
+    assert first.verdict == "undecided"
+    assert table.cells(first.found) == ["+69.0", "", "1 and 3"]
+
+
+def test_the_table_has_mean_spread_command_and_what_was_not_run(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "draw", partial(table.draw, claims=[claim("tiny/gmml", ">", "tiny/scratch")], rows=(SCRATCH, GMML)))
     page = tmp_path / "page.md"
     page.write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\nMore by hand.\n", encoding="utf-8")
-    table.write_into(page, {**job_of(rows[0], 0, 20.0), **job_of(rows[0], 1, 23.0)}, rows)
+    table.write_into(page, {**job_of(SCRATCH, 0, 20.0), **job_of(SCRATCH, 1, 23.0)})
     text = page.read_text(encoding="utf-8")
-    measured = "| `tiny/scratch` | scratch | 21.5 ± 2.1 | 5.0 ± 0.0 | 6.0 ± 0.0 | 0 1 | 2 min |"
-    assert f"{measured} `make claims DATA=FOLDER ONLY=tiny/scratch` |" in text
+    measured = "| `tiny/scratch` | scratch | 21.5 ± 2.1 | 6.0 ± 0.0 | 5.0 ± 0.0 | 0 1 | 2 min |"
+    assert f"{measured} `make claims DATA=FOLDER ONLY=tiny/scratch SEEDS='0 1'` |" in text
     assert "| `tiny/gmml` | scratch | not run |" in text
-    assert "| better (table 2) | 81.2 | not run (`tiny/gmml`) against 21.5 ± 2.1 (`tiny/scratch`) |  | not run |" in text
-    assert "- **Not run**, 1: better (`tiny/gmml`)." in text
+    assert "`tiny/scratch` | 81.2 | fine-tuning | not run against 21.5 ± 2.1 |  |  |  | not run |" in text
+    assert text.count("| not run |") == 2  # once a claim
     assert "old" not in text
     assert text.startswith("# By hand\n")
     assert text.endswith("More by hand.\n")
     page.write_text("# No markers\n", encoding="utf-8")
     with pytest.raises(UsageError, match="lacks the lines"):
-        table.write_into(page, {}, rows)
+        table.write_into(page, {})
 
 
-def test_the_short_table_has_the_main_claim_wherever_it_was_measured_and_counts_all() -> None:
-    told = Claim(words="better", paper="p", source="s", against="tiny/scratch", expected="above")
-    scratch, flowers = replace(SCRATCH, seeds=(0, 1)), replace(SCRATCH.finetune, data="flowers102_part/15")
-    first = replace(GMML, seeds=(0, 1), claims=(beats(SCRATCH), told))
-    second = replace(GMML, name="tiny/unknown", finetune=flowers, claims=(beats(SCRATCH),))
-    results: dict[str, Any] = {}
-    for row, values in ((scratch, (20.0, 21.0)), (first, (30.0, 31.0))):
-        for seed, value in enumerate(values):
-            results |= job_of(row, seed, value)
-    lines = table.draw_short(results, (scratch, first, second)).splitlines()
-    what = "1,515 photographs of Caltech-101, `vit_micro_patch4_32`, 2 + 2 epochs"
+def test_the_short_table_has_the_first_questions_as_far_as_they_were_run_and_counts_all(tiny: None) -> None:
+    claims = [claim("tiny/gmml", ">", "tiny/scratch"), claim("tiny/scratch", ">", "tiny/gmml"), claim("gpu/gmml", ">", "gpu/mae")]
+    results = {**jobs_of(SCRATCH, (20.0, 21.0, 22.0)), **jobs_of(GMML, (30.0, 31.0, 32.0))}
+    lines = table.draw_short(results, claims).splitlines()
+    what = "1,515 photographs of Caltech-101: 2 + 2 epochs against 2"
     assert lines[2:] == [
-        f"| {what} | 6.0 ± 0.0 to 6.0 ± 0.0 | 20.5 ± 0.7 | 30.5 ± 0.7 | +10.0 | held |",
+        f"| {what} | fine-tuning | 21.0 ± 1.0 | 31.0 ± 1.0 | +10.0 [+7.7, +12.3] | < 0.001 | 3 and 3 | holds |",
+        f"| {what} | linear probe | 6.0 ± 0.0 | 6.0 ± 0.0 | +0.0 |  | 3 and 3 | undecided |",
+        f"| {what} | k-NN | 5.0 ± 0.0 | 5.0 ± 0.0 | +0.0 |  | 3 and 3 | undecided |",
         "",
-        "Of 3 comparisons 2 held; 1 not run.",
+        f"{table.RULE}. Of 9 comparisons (3 claims, by up to 3 measures): holds 1, does not hold 1, undecided 4, not run 3.",
     ]
 
 
-def test_numbers_of_other_settings_do_not_count() -> None:
-    found = job_of(GMML, 0, 40.0)
-    assert verdict.numbers(GMML, found) is not None
-    assert verdict.numbers(replace(GMML, finetune=replace(GMML.finetune, epochs=9)), found) is None
+def test_a_card_has_what_was_measured_of_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = BY_NAME["main/caltech-gmml"]
+    assert ship.main(["main/caltech-gmml", "--name", "gmml_x.y", "--runs", str(tmp_path)]) == 2
+    assert "Run the row first: make claims DATA=FOLDER ONLY=main/caltech-gmml SEEDS='0'" in capsys.readouterr().out
+    assert ship.main(["main/caltech-scratch", "--name", "gmml_x.y"]) == 2
+    (tmp_path / "config.json").write_text('{"gmml": {"objective": "gmml", "files": {}}}', encoding="utf-8")
+    about = ship.about(row, 0, "gmml_x.y", tmp_path)
+    assert [metric["value"] for metric in about["metrics"]] == [18.8, 8.3, 13.3]
+    assert {metric["command"] for metric in about["metrics"]} == {"make claims DATA=FOLDER ONLY=main/caltech-gmml SEEDS='0 1 2'"}
+    assert about["data"]["images"] == 1515
 
 
 def test_the_command_line_lists_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,11 +379,35 @@ def test_the_command_line_lists_and_refuses(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "main/caltech-gmml seed 0" in said
     assert "gpu/gmml" not in said
-    assert command_line.main(["--list", "--results", results, "--only", "gpu/*"]) == 0
-    assert "gpu/gmml seed 2" in capsys.readouterr().out
-    for words, told in ((["--only", "nothing/*"], "no row is named"), (["--only", "kinds/*", "--seeds", "7"], "seeds [7]")):
-        assert command_line.main([*words, "--results", results]) == 2
-        assert told in capsys.readouterr().err
+    assert command_line.main(["--list", "--results", results, "--only", "gpu/*", "--seeds", "2", "7"]) == 0
+    assert "gpu/gmml seed 7" in capsys.readouterr().out
+    assert command_line.main(["--list", "--only", "masks/mae", "--seeds", "0", "1"]) == 0
+    known, other, _ = capsys.readouterr().out.splitlines()
+    assert "13.56 %" in known
+    assert "~ 14 min" in other
+    assert command_line.main(["--only", "nothing/*", "--results", results]) == 2
+    assert "no row is named" in capsys.readouterr().err
     assert command_line.main(["--again", "--only", "kinds/zeros", "--results", results]) == 2
     assert "Leave --again out" in capsys.readouterr().err
-    assert not json.loads(Path(results).read_text()) if Path(results).exists() else True
+    assert not Path(results).exists()
+
+
+def test_where_scipy_is_missing_rows_run_and_the_tables_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    page = tmp_path / "page.md"
+    assert command_line.main(["--table", "--page", str(page), "--readme", str(page), "--results", str(tmp_path / "none.json")]) == 0
+    assert not page.exists()
+
+
+def test_speed_is_measured_in_blocks_in_turn(data: Path, tmp_path: Path) -> None:
+    assert GMML.pretrain is not None
+    found = speed(
+        replace(GMML.pretrain, model="vit_micro_patch8_64", img_size=None, patch_size=None),
+        open_images("caltech101_sub", data).train,
+        rounds=1,
+        steps=1,
+    )
+    assert found["recipe"] > 0
+    assert found["share"] == pytest.approx(found["recipe"] / found["step"])
+    assert (found["precision"], found["rounds"], found["steps"]) == ("fp32", 1, 1)
+    json.dumps(found)

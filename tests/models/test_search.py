@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.claims.images import open_images
-from benchmarks.claims.parts import identity, named
+from benchmarks.claims.run import identity, named
 from benchmarks.tuning.grid import AFTER, AXES, BASE, SEEDS, configure
 from benchmarks.tuning.readout import PROBED, places, score, scores, vectors
 from benchmarks.tuning.search import Search
