@@ -35,8 +35,7 @@ slow: $(VENV)/.test  ## what is run by hand before a release
 oldest: $(VENV)/.test  ## the corruption library on the oldest torch that pyproject.toml allows; asks the package index
 	$(BIN)/python -m pytest -m "slow and network" tests/test_oldest_torch.py
 
-bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results
-	$(BIN)/python -m benchmarks.foundation
+bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results/here.json; benchmarks.throughput has everything
 	$(BIN)/gmml bench -o benchmarks/results/here.json
 
 claims: $(VENV)/.test  ## measure the papers' claims again: docs/reproducing.md; DATA=folder of the packs, ONLY=row, SEEDS, RUNS=folder

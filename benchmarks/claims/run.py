@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from benchmarks.claims.images import open_images
 from benchmarks.claims.rows import MEASURES, Row
@@ -215,6 +214,8 @@ def probed(config: FinetuneConfig, place: Place, before: str = "") -> dict[str, 
     text = f"{before} {config.model} {config.seed} {config.data} {config.pool}"
 
     def work(folder: Path) -> dict[str, Any]:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn, which trainings do without
+
         place.minutes_left()
         began, weights = time.monotonic(), place.runs / before / "weights"
         if not before:

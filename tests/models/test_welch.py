@@ -62,7 +62,7 @@ def test_one_seed_or_two_a_side_decide_nothing(ours: list[float], theirs: list[f
     if min(found.seeds) < SEEDS:
         assert judge(relation, found) == "undecided"
     if min(found.seeds) < 2:
-        assert found.p is found.interval is found.narrow is None
+        assert (found.p, found.interval, found.narrow) == (None, None, None)
 
 
 @given(PERCENT, SIDE, RELATION)
