@@ -14,11 +14,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import geometry, hub, layout
-from gmml_models.card import model_card
+from gmml_models import geometry, layout
 from gmml_models.decoders import build_decoder
 from gmml_models.encoders import build_encoder, describe_encoder, final_norm
 from gmml_models.errors import WrongKeysError
+from gmml_models.hub.folder import push_folder, write_folder
+from gmml_models.hub.model_card import model_card
 from gmml_models.patches import Target, check_target, denormalise_patches, patch_statistics
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
@@ -216,7 +217,7 @@ class GMMLAutoencoder(nn.Module):
             **({} if self.target == "pixels" else {"target": self.target}),
             "parameters": {"encoder": layout.count(self.encoder), "decoder": layout.count(self.decoder)},
         }
-        hub.write_folder(
+        write_folder(
             folder,
             tensors={
                 layout.ENCODER: self.encoder.state_dict(),
@@ -237,10 +238,11 @@ class GMMLAutoencoder(nn.Module):
         token: str | bool | None = None,
         message: str | None = None,
     ) -> str:
-        """Put the model on the Hub as one commit; the commit's address. Arguments as `save_pretrained` and `hub.push_folder`."""
+        """Put the model on the Hub as one commit; the commit's address. Arguments as `save_pretrained` and
+        `gmml_models.hub.folder.push_folder`."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, about=about, license=license)
-            return hub.push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
+            return push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
 
     @classmethod
     def from_pretrained(

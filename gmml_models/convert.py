@@ -78,10 +78,10 @@ def convert_checkpoint(
         WrongKeysError: keys are missing or surplus, or of another geometry; the message lists them.
         ValueError: an option that does not fit.
     """
-    from gmml_models.card import model_card
     from gmml_models.checkpoint_reader import read_checkpoint
-    from gmml_models.hub import write_folder
-    from gmml_models.tensor_file import sha256_of
+    from gmml_models.hub.folder import write_folder
+    from gmml_models.hub.model_card import model_card
+    from gmml_models.hub.safetensors_check import sha256_of
 
     path, folder = Path(path), Path(folder)
     if folder.exists() and not folder.is_dir():

@@ -53,7 +53,7 @@ class Convert:
         return 0
 
     def _tell(self, folder: Path) -> None:
-        from gmml_models.hub import read_config
+        from gmml_models.hub.folder import read_config
 
         config = read_config(folder)
         ours, about = config["gmml"], config["pretrained_cfg"]

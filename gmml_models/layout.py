@@ -19,9 +19,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import hub
 from gmml_models.encoders import build_encoder, describe_encoder
 from gmml_models.errors import WrongKeysError
+from gmml_models.hub.folder import CONFIG, commit_of, expected_sha256, fetch, read_config, read_tensors
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
 
@@ -52,12 +52,12 @@ class Source:
 
     def pinned(self) -> Source:
         """The same source at the commit that it is at now, so that all its files belong together."""
-        commit = hub.commit_of(hub.fetch(self.name, hub.CONFIG, **self._options()))
+        commit = commit_of(fetch(self.name, CONFIG, **self._options()))
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
 
     def config(self) -> dict[str, Any]:
         """The folder's config.json."""
-        return hub.read_config(self.name, **self._options())
+        return read_config(self.name, **self._options())
 
     def tensors(self, filename: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tensors of one file, after its hash was checked."""
@@ -65,15 +65,15 @@ class Source:
         given = {ENCODER: self.sha256} if isinstance(self.sha256, str) else dict(self.sha256 or {})
         expected = given.get(filename)
         kind = "the pin that was given" if expected else "the folder's own record, which shows damage but not exchange"
-        expected = expected or hub.expected_sha256(config, filename)
+        expected = expected or expected_sha256(config, filename)
         _log.info(
             "%s of %s: sha256 %s", filename, self.name, f"checked against {kind}" if expected else "not recorded, not checked"
         )
-        return hub.read_tensors(path, sha256=expected)
+        return read_tensors(path, sha256=expected)
 
     def file(self, filename: str) -> Path:
         """One file of the folder, on this machine."""
-        return hub.fetch(self.name, filename, **self._options())
+        return fetch(self.name, filename, **self._options())
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -29,7 +29,7 @@ TOKEN = "hf_" + "t" * 34
 
 _CLIENT = """
 import json, sys
-from gmml_models import hub
+from gmml_models.hub import folder as hub
 name, args, options = json.loads(sys.argv[1])
 try:
     value, error = getattr(hub, name)(*args, **options), None
@@ -108,7 +108,7 @@ class Hub:
     def start(self, name: str, *args: object, env: dict[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
         """Start ``hub.name(*args, **options)`` in a fresh interpreter."""
         call = json.dumps([name, [str(arg) for arg in args], options], default=str)
-        command = [sys.executable, "-W", "error:::gmml_models.hub", "-c", _CLIENT, call]
+        command = [sys.executable, "-W", "error:::gmml_models.hub.folder", "-c", _CLIENT, call]
         return subprocess.Popen(
             command, env=self.environment(**(env or {})), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.home
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from gmml_models.card import model_card
+from gmml_models.hub.model_card import model_card
 
 FILES = {"model.safetensors": {"sha256": "a" * 64, "size": 123456}, "decoder.safetensors": {"sha256": "b" * 64, "size": 789}}
 CONFIG: dict[str, Any] = {

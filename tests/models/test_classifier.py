@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import gmml_models as gm
-from gmml_models import hub, layout
-from gmml_models.card import model_card
+from gmml_models import layout
 from gmml_models.errors import NotThereError, WrongBytesError, WrongKeysError
+from gmml_models.hub import folder as hub
+from gmml_models.hub.model_card import model_card
 from gmml_models.recipes.classify.features import Pool, features, pooled
 from gmml_models.recipes.data.batches import Batch
 

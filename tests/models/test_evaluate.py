@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 import gmml_models as gm
-from gmml_models import hub
 from gmml_models.errors import UsageError
 from gmml_models.evaluate_command import Evaluate
+from gmml_models.hub import folder as hub
 from gmml_models.recipes.classify import table
 from gmml_models.recipes.classify.knn import knn
 from gmml_models.recipes.classify.metrics import MULTI_LABEL, measure

@@ -21,7 +21,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmml_models import errors, hub
+from gmml_models import errors
+from gmml_models.hub import folder as hub
 from tests.models.hub_server import ROOT, TOKEN, Answer, Fault, Hub, dead_port, finished, serving
 
 REPO, MODEL, DECODER = "someone/vit", "model.safetensors", "decoder.safetensors"
@@ -315,7 +316,7 @@ _WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from gmml_models import hub
+from gmml_models.hub import folder as hub
 torch.set_num_threads(1)
 folder, moments, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(5)
 
@@ -396,7 +397,7 @@ _FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from gmml_models import hub
+from gmml_models.hub import folder as hub
 folder = Path(sys.argv[1])
 before = {path.name: path.read_bytes() for path in folder.iterdir()}
 files = {"model.safetensors": {"w": torch.ones(30_000)}, "decoder.safetensors": {"w": torch.ones(60_000)}}

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 import gmml_models as gm
-from gmml_models import hub, layout
-from gmml_models.card import model_card
+from gmml_models import layout
 from gmml_models.errors import NotThereError, UnreadableFileError, WrongBytesError, WrongKeysError
+from gmml_models.hub import folder as hub
+from gmml_models.hub.model_card import model_card
 
 ABOUT = {
     "objective": "gmml",

@@ -9,10 +9,11 @@ from typing import Any, Self, final
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import geometry, hub, layout
+from gmml_models import geometry, layout
 from gmml_models.encoders import build_encoder
 from gmml_models.errors import WrongKeysError
-from gmml_models.recipes.classify.classifier_card import classifier_card
+from gmml_models.hub.classifier_card import classifier_card
+from gmml_models.hub.folder import write_folder
 from gmml_models.recipes.classify.features import Pool, check_pool, pooled
 from gmml_models.zoo import located
 
@@ -118,7 +119,7 @@ class Classifier(nn.Module):
             },
             "parameters": {"encoder": layout.count(self.encoder), "head": layout.count(self.head)},
         }
-        hub.write_folder(
+        write_folder(
             folder,
             tensors={
                 layout.ENCODER: self.encoder.state_dict(),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gmml_models import errors
-from gmml_models.tensor_file import (
+from gmml_models.hub.safetensors_check import (
     SHA256,
     check_header,
     check_sha256,

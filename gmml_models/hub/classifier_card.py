@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gmml_models.card import model_card
+from gmml_models.hub.model_card import model_card
 
 _LISTED = 20
 
@@ -13,7 +13,7 @@ _LISTED = 20
 def classifier_card(config: Mapping[str, Any]) -> str:
     """The text of ``README.md`` of a folder that holds an encoder and the head of a classifier.
 
-    That of `gmml_models.card.model_card`, but for what it says of features alone.
+    That of `gmml_models.hub.model_card.model_card`, but for what it says of features alone.
 
     Args:
         config: as ``config.json``.
