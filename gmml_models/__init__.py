@@ -9,21 +9,21 @@ from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_aug import __version__
-    from gmml_models.autoencoder import Encoded, GMMLAutoencoder
     from gmml_models.convert import convert_checkpoint
-    from gmml_models.encoders import build_encoder
-    from gmml_models.heads import ConceptHead, ContrastiveHead
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
+    from gmml_models.models.autoencoder import Encoded, GMMLAutoencoder
+    from gmml_models.models.classifier import Classifier
+    from gmml_models.models.encoders import build_encoder
+    from gmml_models.models.heads import ConceptHead, ContrastiveHead
+    from gmml_models.models.registry import create_model, from_pretrained, list_models
     from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, Reconstruction, SiT
-    from gmml_models.recipes.classify.classifier import Classifier
-    from gmml_models.zoo import create_model, from_pretrained, list_models
 
 _WHERE = {
     "gmml_aug": ["__version__"],
-    "gmml_models.autoencoder": ["Encoded", "GMMLAutoencoder"],
+    "gmml_models.models.autoencoder": ["Encoded", "GMMLAutoencoder"],
     "gmml_models.convert": ["convert_checkpoint"],
-    "gmml_models.encoders": ["build_encoder"],
-    "gmml_models.heads": ["ConceptHead", "ContrastiveHead"],
+    "gmml_models.models.encoders": ["build_encoder"],
+    "gmml_models.models.heads": ["ConceptHead", "ContrastiveHead"],
     "gmml_models.losses": [
         "ConceptLoss",
         "concept_loss",
@@ -34,9 +34,9 @@ _WHERE = {
         "masked_l2",
         "multi_label_loss",
     ],
-    "gmml_models.recipes.classify.classifier": ["Classifier"],
+    "gmml_models.models.classifier": ["Classifier"],
     "gmml_models.objectives": ["GMML", "MCSSL", "Autoencode", "Objective", "Reconstruction", "SiT"],
-    "gmml_models.zoo": ["create_model", "from_pretrained", "list_models"],
+    "gmml_models.models.registry": ["create_model", "from_pretrained", "list_models"],
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -38,7 +38,7 @@ class Translated(NamedTuple):
 
     Attributes:
         encoder: timm's names, no prefix.
-        decoder: ``decoder.*`` as in `gmml_models.decoders`, and ``heads.*``: all else that was trained, under its own names.
+        decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*``: all else that was trained, under its own names.
         config: as ``config.json``, without the source.
     """
 
@@ -117,7 +117,7 @@ def translate(
     """A checkpoint, as `read_checkpoint` gives it, in our names; the options and errors are those of `convert_checkpoint`."""
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    from gmml_models.layout import make_config
+    from gmml_models.models.pretrained import make_config
 
     kind = _kind(checkpoint, kind)
     if kind == "gmml" and teacher:
@@ -196,7 +196,7 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], heads: Any) -> Any:
     """A timm model without memory, of the geometry that the shapes tell; its keys and shapes are those of the tensors."""
     import timm
 
-    from gmml_models.encoders import build_encoder
+    from gmml_models.models.encoders import build_encoder
 
     wanted = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2}
     lacking = [key for key, dims in wanted.items() if key not in tensors or tensors[key].ndim != dims or not tensors[key].numel()]
@@ -235,7 +235,7 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], heads: Any) -> Any:
 
 def _decoder(kind: str, tensors: Mapping[str, Tensor], encoder: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The decoder in our names, and what fits none of ours: MC-SSL's release has two layers with GELU, our two have ReLU."""
-    from gmml_models.decoders import build_decoder
+    from gmml_models.models.decoders import build_decoder
 
     renamed = {_DECODER.get(key, f"head_recons.{key}"): tensor for key, tensor in tensors.items()}
     with torch.device("meta"):
@@ -266,7 +266,7 @@ def _check(what: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _blocks(args: Mapping[str, Any], depth: int) -> list[int]:
     """The blocks that the decoder reads: as the file's arguments say, or the usual ones."""
-    from gmml_models.autoencoder import default_blocks
+    from gmml_models.models.autoencoder import default_blocks
 
     said = args.get("recons_blocks")
     if isinstance(said, str) and re.fullmatch(r"\d{1,3}(-\d{1,3})*", said):

@@ -115,7 +115,7 @@ class FigureCommand:
         Raises:
             UsageError: such a size does not exist, no image can be read, or there are none.
         """
-        from gmml_models.geometry import img_size, in_chans, patch_size
+        from gmml_models.models.geometry import img_size, in_chans, patch_size
 
         if in_chans(vit) not in (1, 3):
             raise UsageError(f"{self.who}: {self.weights} takes images of {in_chans(vit)} channels, and photographs have 1 or 3.")
@@ -159,6 +159,6 @@ def spread(depth: int, most: int = 6) -> tuple[int, ...]:
 
 def statistics_of(start: Start, vit: VisionTransformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std that the images of `open_weights` were normalised by, or the usual ones where its folder does not say."""
-    from gmml_models.geometry import statistics
+    from gmml_models.models.geometry import statistics
 
     return statistics("figures", vit, start.mean, start.std)

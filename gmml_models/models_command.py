@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gmml_models.zoo import Entry
+    from gmml_models.models.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Models:
         """Print what is there."""
         from fnmatch import fnmatch
 
-        from gmml_models.zoo import registry
+        from gmml_models.models.registry import registry
 
         entries = [entry for name, entry in sorted(registry().items()) if fnmatch(name, self.pattern)]
         if not entries:

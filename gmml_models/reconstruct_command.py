@@ -12,7 +12,7 @@ from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figure_command import FigureCommand, spread
 
 if TYPE_CHECKING:
-    from gmml_models.autoencoder import GMMLAutoencoder
+    from gmml_models.models.autoencoder import GMMLAutoencoder
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Reconstruct(FigureCommand):
         return self.finish(sheet, shown, f"Reconstructions by {len(blocks)} blocks")
 
     def _model(self) -> GMMLAutoencoder:
-        from gmml_models.autoencoder import GMMLAutoencoder
-        from gmml_models.zoo import located
+        from gmml_models.models.autoencoder import GMMLAutoencoder
+        from gmml_models.models.registry import located
 
         source = located(self.folder())
         try:

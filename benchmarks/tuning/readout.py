@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from benchmarks.claims.images import open_images
 from benchmarks.tuning.grid import SETS
-from gmml_models.autoencoder import GMMLAutoencoder
-from gmml_models.encoders import final_norm
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.encoders import final_norm
 from gmml_models.recipes.classify.augmentation import centre_of
 from gmml_models.recipes.classify.knn import knn
 from gmml_models.recipes.classify.probe import linear_probe

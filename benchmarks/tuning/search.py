@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.claims.run import Place, add, identity, machine, named, pretrained, read
 from benchmarks.tuning.grid import AFTER, AXES, BASE, SEEDS, Axis, configure
 from benchmarks.tuning.readout import measure, score
-from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.models.autoencoder import GMMLAutoencoder
 
 Settings = Mapping[str, Any]
 

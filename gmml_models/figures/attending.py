@@ -14,8 +14,8 @@ from timm.models import vision_transformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models.geometry import check_blocks, check_images
-from gmml_models.modes import evaluating
+from gmml_models.models.encoders import evaluating
+from gmml_models.models.geometry import check_blocks, check_images
 
 _LAYER: Any = vision_transformer.Attention  # type: ignore[attr-defined]  # where all versions of timm have it
 Query = Literal["cls", "mean"] | tuple[int, int]

@@ -14,10 +14,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmml_models.encoders import all_tokens
-from gmml_models.geometry import check_images
-from gmml_models.heads import ConceptHead
-from gmml_models.modes import evaluating
+from gmml_models.models.encoders import all_tokens, evaluating
+from gmml_models.models.geometry import check_images
+from gmml_models.models.heads import ConceptHead
 
 Array = np.ndarray[Any, Any]
 _STARTS = 10  # of k-means, the best of which is taken

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmml_models.losses.checks import same
-from gmml_models.patches import Target, check_target, normalise_patches
+from gmml_models.models.patches import Target, check_target, normalise_patches
 
 Reduction = Literal["mean", "none", "sum"]
 
@@ -37,8 +37,8 @@ def masked_l1(
         mask: True where the pixel was manipulated.
         reduction: over the images: "mean", "sum", or "none" for one number an image.
         target: what the model is to say: "pixels", the clean image itself, or "normalised", the clean image with every patch
-            normalised by its own mean and standard deviation, see `gmml_models.patches.normalise_patches`. All pixels of the clean
-            patch count there, those outside the mask too.
+            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. All pixels of the
+            clean patch count there, those outside the mask too.
         patch: side of a patch, or one side an axis, for the normalised target; not used otherwise.
 
     Shapes:

@@ -10,9 +10,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from gmml_aug import Corruption, presets
-from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.patches import Target
 from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
-from gmml_models.patches import Target
 
 
 @final

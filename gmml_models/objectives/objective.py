@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from gmml_aug import Corruption
 from gmml_aug.checks import check_keys
-from gmml_models.autoencoder import GMMLAutoencoder
-from gmml_models.encoders import build_encoder
-from gmml_models.geometry import check_images
 from gmml_models.losses import l1, l2, masked_l1, masked_l2
-from gmml_models.modes import evaluating
-from gmml_models.patches import Target
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.encoders import build_encoder, evaluating
+from gmml_models.models.geometry import check_images
+from gmml_models.models.patches import Target
 
 Loss = Literal["l1", "l2"]
 

@@ -11,12 +11,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_aug import Corruption, presets
-from gmml_models.autoencoder import GMMLAutoencoder
-from gmml_models.heads import ContrastiveHead
 from gmml_models.losses import contrastive_loss
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.heads import ContrastiveHead
+from gmml_models.models.patches import Target
 from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
-from gmml_models.patches import Target
 from gmml_models.ramp import cosine
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from gmml_models.autoencoder import GMMLAutoencoder
+from gmml_models.models.autoencoder import GMMLAutoencoder
 
 Head = TypeVar("Head", bound=nn.Module)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.registry import create_model, registry
 from gmml_models.stages import MEAN, STD
-from gmml_models.zoo import create_model, registry
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gmml_models.errors import UsageError
-from gmml_models.heads import ConceptHead
-from gmml_models.layout import fill
+from gmml_models.models.heads import ConceptHead
+from gmml_models.models.pretrained import fill
 from gmml_models.recipes.engine import checkpoint
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.models.classifier import Classifier
+from gmml_models.models.pooling import Features, check_pool, features
 from gmml_models.recipes.classify.augmentation import centre_of
-from gmml_models.recipes.classify.classifier import Classifier
-from gmml_models.recipes.classify.features import Features, check_pool, features
 from gmml_models.recipes.classify.knn import knn
 from gmml_models.recipes.classify.labelled import Labelled, open_labelled, open_test
 from gmml_models.recipes.classify.metrics import measure, score

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.models.classifier import Classifier
 from gmml_models.recipes.classify.augmentation import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.classify.classifier import Classifier
 from gmml_models.recipes.classify.labelled import Labelled, open_labelled
 from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
 from gmml_models.recipes.classify.tuning import Tuning, layer_scales

@@ -31,7 +31,7 @@ from gmml_models.recipes.pictures import reconstructions, save_sheet
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gmml_models.autoencoder import GMMLAutoencoder
+    from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.objectives import Objective
 
 

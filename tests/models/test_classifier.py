@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import gmml_models as gm
-from gmml_models import layout
 from gmml_models.errors import NotThereError, WrongBytesError, WrongKeysError
 from gmml_models.hub import folder as hub
 from gmml_models.hub.model_card import model_card
-from gmml_models.recipes.classify.features import Pool, features, pooled
+from gmml_models.models import pretrained
+from gmml_models.models.pooling import Pool, features, pooled
 from gmml_models.recipes.data.batches import Batch
 
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}
@@ -148,18 +148,18 @@ class TestTravel:
         by_timm: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
         assert torch.equal(by_timm.forward_features(given), wanted)
         assert torch.equal(gm.from_pretrained(tmp_path).forward_features(given), wanted)
-        assert set(load_file(tmp_path / layout.DECODER)) == {"heads.classifier.0.weight", "heads.classifier.0.bias"}
+        assert set(load_file(tmp_path / pretrained.DECODER)) == {"heads.classifier.0.weight", "heads.classifier.0.bias"}
 
     def test_other_tensors_beside_the_head_are_left_alone(self, tmp_path: Path) -> None:
         model = a_classifier()
         model.save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
         beside = {
-            **load_file(tmp_path / layout.DECODER),
+            **load_file(tmp_path / pretrained.DECODER),
             "heads.concepts.0.weight": torch.zeros(3),
             "decoder.0.bias": torch.zeros(2),
         }
-        tensors = {layout.ENCODER: load_file(tmp_path / layout.ENCODER), layout.DECODER: beside}
+        tensors = {pretrained.ENCODER: load_file(tmp_path / pretrained.ENCODER), pretrained.DECODER: beside}
         hub.write_folder(tmp_path, tensors=tensors, config=config, card=model_card)
         given = images()
         assert torch.equal(gm.Classifier.from_pretrained(tmp_path)(given), model(given))
@@ -245,9 +245,9 @@ class TestWhatIsRefused:
         a_classifier().save_pretrained(tmp_path)
         with pytest.raises(WrongBytesError):
             gm.Classifier.from_pretrained(tmp_path, sha256="0" * 64)
-        data = bytearray((tmp_path / layout.DECODER).read_bytes())
+        data = bytearray((tmp_path / pretrained.DECODER).read_bytes())
         data[-1] ^= 1
-        (tmp_path / layout.DECODER).write_bytes(data)
+        (tmp_path / pretrained.DECODER).write_bytes(data)
         with pytest.raises(WrongBytesError):
             gm.Classifier.from_pretrained(tmp_path)
 
@@ -265,7 +265,7 @@ class TestWhatIsRefused:
         a_classifier().save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
         config["gmml"]["classifier"].update(change)
-        tensors = {name: load_file(tmp_path / name) for name in (layout.ENCODER, layout.DECODER)}
+        tensors = {name: load_file(tmp_path / name) for name in (pretrained.ENCODER, pretrained.DECODER)}
         hub.write_folder(tmp_path, tensors=tensors, config=config, card=model_card)
         with pytest.raises(WrongKeysError, match=r"(?i)" + message):
             gm.Classifier.from_pretrained(tmp_path)

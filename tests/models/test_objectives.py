@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gmml_aug as ga
 import gmml_models as gm
+from gmml_models.models.patches import normalise_patches
 from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, SiT
-from gmml_models.patches import normalise_patches
 
 NAME = "vit_tiny_patch16_224"
 SMALL: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 8}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmml_models.losses import masked_l2
-from gmml_models.patches import EPS, PatchStatistics, denormalise_patches, normalise_patches, patch_statistics
+from gmml_models.models.patches import EPS, PatchStatistics, denormalise_patches, normalise_patches, patch_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 import gmml_models as gm
-from gmml_models import layout
 from gmml_models.errors import NotThereError, UnreadableFileError, WrongBytesError, WrongKeysError
 from gmml_models.hub import folder as hub
 from gmml_models.hub.model_card import model_card
+from gmml_models.models import pretrained
 
 ABOUT = {
     "objective": "gmml",
@@ -103,11 +103,11 @@ def test_a_vit_of_timm_becomes_the_encoder_and_is_saved_as_one(tmp_path: Path, n
 
 
 def test_bfloat16_weights_are_read_as_float32(folder: Path) -> None:
-    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / layout.ENCODER).items()}
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / pretrained.ENCODER).items()}
     config = json.loads((folder / "config.json").read_text())
     hub.write_folder(
         folder,
-        tensors={layout.ENCODER: tensors, layout.DECODER: load_file(folder / layout.DECODER)},
+        tensors={pretrained.ENCODER: tensors, pretrained.DECODER: load_file(folder / pretrained.DECODER)},
         config=config,
         card=model_card,
     )
@@ -118,7 +118,7 @@ def test_bfloat16_weights_are_read_as_float32(folder: Path) -> None:
 
 class TestWhatIsRefused:
     def test_one_flipped_bit(self, folder: Path) -> None:
-        path = folder / layout.ENCODER
+        path = folder / pretrained.ENCODER
         raw = bytearray(path.read_bytes())
         raw[-5] ^= 1
         path.write_bytes(raw)
@@ -127,12 +127,12 @@ class TestWhatIsRefused:
                 load(folder)
 
     def test_other_weights_than_the_pinned_ones(self, folder: Path, tmp_path: Path) -> None:
-        pin = hub.expected_sha256(json.loads((folder / "config.json").read_text()), layout.ENCODER)
+        pin = hub.expected_sha256(json.loads((folder / "config.json").read_text()), pretrained.ENCODER)
         assert pin is not None
         gm.from_pretrained(folder, sha256=pin)
         a_model(seed=1).save_pretrained(tmp_path / "exchanged")
         gm.from_pretrained(tmp_path / "exchanged")  # whole in itself: only the pin notices
-        for pins in (pin, {layout.ENCODER: pin}):
+        for pins in (pin, {pretrained.ENCODER: pin}):
             with pytest.raises(WrongBytesError, match=pin[:16]):
                 gm.from_pretrained(tmp_path / "exchanged", sha256=pins)
             with pytest.raises(WrongBytesError, match=pin[:16]):
@@ -141,14 +141,16 @@ class TestWhatIsRefused:
     def test_which_check_ran_is_said(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, logger="gmml_models"):
             gm.from_pretrained(folder)
-            gm.from_pretrained(folder, sha256=hub.expected_sha256(json.loads((folder / "config.json").read_text()), layout.ENCODER))
+            gm.from_pretrained(
+                folder, sha256=hub.expected_sha256(json.loads((folder / "config.json").read_text()), pretrained.ENCODER)
+            )
         own, pinned = caplog.messages
         assert "own record" in own
         assert "the pin that was given" in pinned
 
     @pytest.mark.parametrize("change", ["missing", "surplus", "shape"])
     def test_tensors_that_do_not_fit_are_listed(self, folder: Path, change: str) -> None:
-        tensors = load_file(folder / layout.ENCODER)
+        tensors = load_file(folder / pretrained.ENCODER)
         if change == "missing":
             del tensors["blocks.1.norm1.weight"]
         elif change == "surplus":
@@ -156,19 +158,19 @@ class TestWhatIsRefused:
         else:
             tensors["blocks.1.norm1.weight"] = torch.zeros(3)
         config = json.loads((folder / "config.json").read_text())
-        hub.write_folder(folder, tensors={layout.ENCODER: tensors}, config=config, card="")
+        hub.write_folder(folder, tensors={pretrained.ENCODER: tensors}, config=config, card="")
         with pytest.raises(WrongKeysError, match=r"blocks\.\d\.norm1\.weight"):
             gm.from_pretrained(folder)
 
     def test_a_folder_without_a_decoder(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
-        hub.write_folder(folder, tensors={layout.ENCODER: load_file(folder / layout.ENCODER)}, config=config, card="")
+        hub.write_folder(folder, tensors={pretrained.ENCODER: load_file(folder / pretrained.ENCODER)}, config=config, card="")
         gm.from_pretrained(folder)
-        with pytest.raises(NotThereError, match=layout.DECODER):
+        with pytest.raises(NotThereError, match=pretrained.DECODER):
             gm.GMMLAutoencoder.from_pretrained(folder)
 
     def test_a_folder_of_somebody_else(self, tmp_path: Path) -> None:
-        save_file({"weight": torch.zeros(3)}, tmp_path / layout.ENCODER)
+        save_file({"weight": torch.zeros(3)}, tmp_path / pretrained.ENCODER)
         with pytest.raises(NotThereError, match=r"config\.json"):
             gm.from_pretrained(tmp_path)
         (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')

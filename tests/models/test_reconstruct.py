@@ -12,7 +12,7 @@ from torch import Tensor
 import gmml_aug as ga
 import gmml_models as gm
 from gmml_models.figures import corruptions, reconstructions
-from gmml_models.patches import patch_statistics
+from gmml_models.models.patches import patch_statistics
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8}
 RGB = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gmml_models.encoders import build_encoder
+from gmml_models.models.encoders import build_encoder
 from gmml_models.ramp import cosine
 from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_groups
 from gmml_models.recipes.engine.schedules import Schedule

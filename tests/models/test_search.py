@@ -123,7 +123,7 @@ def test_packs_together_are_their_images_without_labels(packs: Path) -> None:
 
 
 def test_features_of_the_last_block_are_those_of_an_evaluation(packs: Path) -> None:
-    from gmml_models.recipes.classify.features import pooled
+    from gmml_models.models.pooling import pooled
 
     model = build_objective(configure(BASE, 0)).autoencoder.eval()
     found, labels = vectors(model, open_images("one/held", packs).train)

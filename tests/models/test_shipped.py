@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gmml_aug as ga
 import gmml_models as gm
-from gmml_models.zoo import WEIGHTS, registry
+from gmml_models.models.registry import WEIGHTS, registry
 
 NAMES = sorted(folder.name for folder in WEIGHTS.glob("*/"))
 FILES = {"README.md", "config.json", "decoder.safetensors", "model.safetensors"}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import gmml_aug as ga
-from gmml_models.autoencoder import GMMLAutoencoder
 from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss
+from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.objectives import MCSSL, SiT
 from gmml_models.objectives.mc_ssl import ConceptHeads
 from gmml_models.objectives.teacher import Teacher

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import gmml_models as gm
-from gmml_models import zoo
 from gmml_models.cli import main
 from gmml_models.errors import NotThereError, WrongBytesError
+from gmml_models.models import registry
 
 NAME = "gmml_vit_micro_patch8_64.nothing"
 
@@ -24,7 +24,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "metrics": [{"name": "k-NN", "value": 12.5, "spread": 0.5, "measured_by": "a test"}],
     }
     gm.GMMLAutoencoder("vit_micro_patch8_64", depth=2).save_pretrained(tmp_path / NAME, about=about, license="cc0-1.0")
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_an_unknown_name_says_what_there_is(bundled: Path) -> None:
 
 
 def test_an_empty_registry_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     assert gm.list_models() == []
     with pytest.raises(NotThereError, match="The registry is empty so far"):
         gm.create_model(NAME, pretrained=True)

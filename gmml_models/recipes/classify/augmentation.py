@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from gmml_models.recipes.classify.classifier import Classifier
+    from gmml_models.models.classifier import Classifier
 
 _CROP = (0.08, 1.0)
 _SMOOTHING, _MIXUP, _CUTMIX, _ERASING = 0.1, 0.8, 1.0, 0.25
@@ -168,7 +168,7 @@ def view_plan(config: FinetuneConfig, model: Classifier, how: Strength) -> ViewP
 
 
 def centre_of(size: tuple[int, int]) -> float:
-    """The share of the shorter side that a centre crop shows: what `gmml_models.layout` records as ``crop_pct``.
+    """The share of the shorter side that a centre crop shows: what `gmml_models.models.pretrained` records as ``crop_pct``.
 
     Source:
         DeiT crops 224 of 256, 0.875; 0.9, and all of the image below 160 pixels, are ours.

@@ -9,7 +9,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from gmml_models.recipes.classify.classifier import Classifier
+from gmml_models.models.classifier import Classifier
 
 _WARM = 10  # steps, of the rise of the decay
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmml_models import layout
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.recipes.classify.features import Pool
-from gmml_models.zoo import located
+from gmml_models.models import pretrained
+from gmml_models.models.pooling import Pool
+from gmml_models.models.registry import located
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -58,7 +58,7 @@ def open_weights(
     Raises:
         UsageError: weights that are not there or cannot be read, another patch size, an ``img_size`` that patches do not divide.
     """
-    from gmml_models.zoo import from_pretrained
+    from gmml_models.models.registry import from_pretrained
 
     try:
         config = read_config(name)
@@ -97,7 +97,7 @@ def open_weights(
         tuple(plain["std"]) if kept and "std" in plain else None,
         pool if encoder.has_class_token else "mean",
         None if objective is None else str(objective),
-        ours.get("files", {}).get(layout.ENCODER, {}).get("sha256"),
+        ours.get("files", {}).get(pretrained.ENCODER, {}).get("sha256"),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from gmml_models.encoders import all_tokens
+from gmml_models.models.encoders import all_tokens
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

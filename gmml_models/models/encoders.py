@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -272,3 +274,15 @@ def _has(module: nn.Module | None, name: str) -> bool:
 def _plain(size: tuple[int, int]) -> int | list[int]:
     height, width = (int(side) for side in size)
     return height if height == width else [height, width]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module and all its parts into evaluation mode; afterwards each part has its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -9,13 +9,13 @@ from typing import Any, Self, final
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import geometry, layout
-from gmml_models.encoders import build_encoder
 from gmml_models.errors import WrongKeysError
 from gmml_models.hub.classifier_card import classifier_card
 from gmml_models.hub.folder import write_folder
-from gmml_models.recipes.classify.features import Pool, check_pool, pooled
-from gmml_models.zoo import located
+from gmml_models.models import geometry, pretrained
+from gmml_models.models.encoders import build_encoder
+from gmml_models.models.pooling import Pool, check_pool, pooled
+from gmml_models.models.registry import located
 
 _HEAD = "heads.classifier."
 _HIDDEN = 2048
@@ -26,10 +26,10 @@ class Classifier(nn.Module):
     """Images in, one score a class out: logits, before softmax or sigmoid.
 
     Args:
-        encoder: a name (ours in `gmml_models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
+        encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
         classes: their names, or how many there are.
-        pool: what the head sees; see `gmml_models.recipes.classify.features.pooled`.
+        pool: what the head sees; see `gmml_models.models.pooling.pooled`.
         multi_label: an image may have several of the classes, or none.
         hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
             default.
@@ -47,8 +47,8 @@ class Classifier(nn.Module):
     Raises:
         TypeError: ``encoder``, ``classes`` or an option of a wrong type; at the call, images that are not float.
         ValueError: fewer than two classes (one with ``multi_label``), equal names, a pooling that the encoder cannot give, or what
-            `gmml_models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches do
-            not divide.
+            `gmml_models.models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches
+            do not divide.
 
     Source:
         A linear head: DeiT, as GMML 3.1 and MC-SSL 4.3 follow it. The hidden layer of 2048 with GELU: MC-SSL 4.2. The start of the
@@ -117,15 +117,15 @@ class Classifier(nn.Module):
                 "multi_label": self.multi_label,
                 "hidden": self.hidden,
             },
-            "parameters": {"encoder": layout.count(self.encoder), "head": layout.count(self.head)},
+            "parameters": {"encoder": pretrained.count(self.encoder), "head": pretrained.count(self.head)},
         }
         write_folder(
             folder,
             tensors={
-                layout.ENCODER: self.encoder.state_dict(),
-                layout.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
+                pretrained.ENCODER: self.encoder.state_dict(),
+                pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
             },
-            config=layout.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+            config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
             card=classifier_card,
         )
 
@@ -171,7 +171,7 @@ class Classifier(nn.Module):
                 f"Classifier: {source} holds no classifier. Train one with gmml finetune --weights {source}, or load its encoder "
                 "with gmml_models.from_pretrained."
             )
-        encoder = layout.load_encoder(where, config)
+        encoder = pretrained.load_encoder(where, config)
         try:
             model = cls(
                 encoder,
@@ -187,9 +187,9 @@ class Classifier(nn.Module):
                 f"Classifier: the config of {source} describes no classifier of ours ({error}). Take the config.json that belongs "
                 "to these weights."
             ) from error
-        tensors = where.tensors(layout.DECODER, config)
+        tensors = where.tensors(pretrained.DECODER, config)
         head = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
-        layout.fill(model.head, head, f"{_HEAD}* in {layout.DECODER} of {source}")
+        pretrained.fill(model.head, head, f"{_HEAD}* in {pretrained.DECODER} of {source}")
         return model.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

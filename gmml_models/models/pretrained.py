@@ -19,9 +19,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models.encoders import build_encoder, describe_encoder
 from gmml_models.errors import WrongKeysError
 from gmml_models.hub.folder import CONFIG, commit_of, expected_sha256, fetch, read_config, read_tensors
+from gmml_models.models.encoders import build_encoder, describe_encoder
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
 

@@ -14,13 +14,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models import geometry, layout
-from gmml_models.decoders import build_decoder
-from gmml_models.encoders import build_encoder, describe_encoder, final_norm
 from gmml_models.errors import WrongKeysError
 from gmml_models.hub.folder import push_folder, write_folder
 from gmml_models.hub.model_card import model_card
-from gmml_models.patches import Target, check_target, denormalise_patches, patch_statistics
+from gmml_models.models import geometry, pretrained
+from gmml_models.models.decoders import build_decoder
+from gmml_models.models.encoders import build_encoder, describe_encoder, final_norm
+from gmml_models.models.patches import Target, check_target, denormalise_patches, patch_statistics
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
 
@@ -49,11 +49,11 @@ class GMMLAutoencoder(nn.Module):
     images, two dimensions.
 
     Args:
-        encoder: a name (ours in `gmml_models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
+        encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
         blocks: which blocks are averaged, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
             of the depth. Blocks behind the last of them are not run in ``forward``, and get no gradient from it.
-        decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.decoders`.
+        decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.models.decoders`.
         img_size: side of the images, or (height, width); of the name by default.
         patch_size: side of a patch, or (height, width); of the name by default.
         in_chans: channels of the images; of the name by default.
@@ -61,7 +61,7 @@ class GMMLAutoencoder(nn.Module):
             ImageNet's for three channels and 0 otherwise by default.
         std: likewise; ImageNet's for three channels and 1 otherwise by default.
         target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
-            `gmml_models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
+            `gmml_models.models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
         options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
 
     Shapes:
@@ -146,7 +146,7 @@ class GMMLAutoencoder(nn.Module):
 
         With a normalised target the model does not say how bright and how rich in contrast a patch is. That comes from the clean
         images where they are given, which is a help that no model of pixels has: do not compare the errors of the two. Without
-        them it comes from the pixels that were left alone, see `gmml_models.patches.patch_statistics`.
+        them it comes from the pixels that were left alone, see `gmml_models.models.patches.patch_statistics`.
 
         Args:
             corrupted: (B, C, H, W), normalised, float.
@@ -157,7 +157,7 @@ class GMMLAutoencoder(nn.Module):
             (B, C, H, W) float32.
 
         Raises:
-            TypeError: as `gmml_models.patches.patch_statistics`.
+            TypeError: as `gmml_models.models.patches.patch_statistics`.
             ValueError: likewise, and images that do not fit the encoder.
         """
         return self.pixels(self(corrupted), corrupted if clean is None else clean, mask=mask if clean is None else None)
@@ -171,7 +171,7 @@ class GMMLAutoencoder(nn.Module):
             mask: (B, 1, H, W) bool, True where ``images`` are not to be trusted.
 
         Raises:
-            TypeError: as `gmml_models.patches.patch_statistics`.
+            TypeError: as `gmml_models.models.patches.patch_statistics`.
             ValueError: likewise.
         """
         if self.target == "pixels":
@@ -215,15 +215,15 @@ class GMMLAutoencoder(nn.Module):
             "decoder": self.decoder_name,
             "blocks": list(self.blocks),
             **({} if self.target == "pixels" else {"target": self.target}),
-            "parameters": {"encoder": layout.count(self.encoder), "decoder": layout.count(self.decoder)},
+            "parameters": {"encoder": pretrained.count(self.encoder), "decoder": pretrained.count(self.decoder)},
         }
         write_folder(
             folder,
             tensors={
-                layout.ENCODER: self.encoder.state_dict(),
-                layout.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
+                pretrained.ENCODER: self.encoder.state_dict(),
+                pretrained.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
             },
-            config=layout.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+            config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
             card=model_card,
         )
 
@@ -238,8 +238,10 @@ class GMMLAutoencoder(nn.Module):
         token: str | bool | None = None,
         message: str | None = None,
     ) -> str:
-        """Put the model on the Hub as one commit; the commit's address. Arguments as `save_pretrained` and
-        `gmml_models.hub.folder.push_folder`."""
+        """Put the model on the Hub as one commit; the commit's address.
+
+        Arguments as `save_pretrained` and `gmml_models.hub.folder.push_folder`.
+        """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, about=about, license=license)
             return push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
@@ -270,7 +272,7 @@ class GMMLAutoencoder(nn.Module):
         Raises:
             WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
         """
-        where = layout.Source(
+        where = pretrained.Source(
             name=source,
             revision=revision,
             sha256=sha256,
@@ -285,7 +287,7 @@ class GMMLAutoencoder(nn.Module):
             raise WrongKeysError(
                 f"GMMLAutoencoder: {source} holds an encoder without a decoder of ours. Load it with gmml_models.from_pretrained."
             )
-        encoder = layout.load_encoder(where, config)
+        encoder = pretrained.load_encoder(where, config)
         model = cls(
             encoder,
             blocks=ours.get("blocks"),
@@ -294,9 +296,9 @@ class GMMLAutoencoder(nn.Module):
             std=normalised.get("std"),
             target=ours.get("target", "pixels"),
         )
-        tensors = where.tensors(layout.DECODER, config)
+        tensors = where.tensors(pretrained.DECODER, config)
         decoder = {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
-        layout.fill(model.decoder, decoder, f"{layout.DECODER} of {source}")
+        pretrained.fill(model.decoder, decoder, f"{pretrained.DECODER} of {source}")
         return model.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -323,7 +325,7 @@ class GMMLAutoencoder(nn.Module):
         """What rebuilds this model, in types that JSON has: ``GMMLAutoencoder(**model.config)``. Weights are not in it.
 
         Raises:
-            ValueError: the encoder cannot be described; see `gmml_models.encoders.describe_encoder`.
+            ValueError: the encoder cannot be described; see `gmml_models.models.encoders.describe_encoder`.
         """
         architecture, arguments = describe_encoder(self.encoder)
         return {

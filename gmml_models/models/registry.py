@@ -20,10 +20,10 @@ from gmml_models.errors import NotThereError
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-    from gmml_models.autoencoder import GMMLAutoencoder
-    from gmml_models.layout import Source
+    from gmml_models.models.autoencoder import GMMLAutoencoder
+    from gmml_models.models.pretrained import Source
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 _PREFIX = "gmml_"
 
 
@@ -89,9 +89,9 @@ def located(
         source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
         revision: instead of the registry's.
         sha256: instead of the registry's.
-        options: of `gmml_models.layout.Source`.
+        options: of `gmml_models.models.pretrained.Source`.
     """
-    from gmml_models.layout import Source
+    from gmml_models.models.pretrained import Source
 
     entry = registry().get(str(source))
     if entry is not None:
@@ -129,7 +129,7 @@ def from_pretrained(
     """
     import timm
 
-    from gmml_models.layout import ENCODER, load_encoder
+    from gmml_models.models.pretrained import ENCODER, load_encoder
 
     where = located(
         source,
@@ -161,7 +161,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
         NotThereError: no such weights; the message lists those there are.
         ValueError: the name does not begin with ``gmml_``, or options came with ``pretrained``.
     """
-    from gmml_models.autoencoder import GMMLAutoencoder
+    from gmml_models.models.autoencoder import GMMLAutoencoder
 
     if not name.startswith(_PREFIX):
         raise ValueError(f"create_model: {name!r} does not begin with {_PREFIX!r}. For an encoder alone use timm.create_model.")

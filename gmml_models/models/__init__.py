@@ -1,0 +1,1 @@
+"""What is learnt: vision transformers by name, decoders and heads on them, and weights that were learnt before."""
