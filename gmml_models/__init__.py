@@ -9,7 +9,7 @@ from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_aug import __version__
-    from gmml_models.convert import convert_checkpoint
+    from gmml_models.convert.releases import convert_checkpoint
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
     from gmml_models.models.autoencoder import Encoded, GMMLAutoencoder
     from gmml_models.models.classifier import Classifier
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "gmml_aug": ["__version__"],
     "gmml_models.models.autoencoder": ["Encoded", "GMMLAutoencoder"],
-    "gmml_models.convert": ["convert_checkpoint"],
+    "gmml_models.convert.releases": ["convert_checkpoint"],
     "gmml_models.models.encoders": ["build_encoder"],
     "gmml_models.models.heads": ["ConceptHead", "ContrastiveHead"],
     "gmml_models.losses": [

@@ -35,7 +35,7 @@ class Convert:
 
     def run(self) -> int:
         """Read, translate, write, tell."""
-        from gmml_models.convert import convert_checkpoint
+        from gmml_models.convert.releases import convert_checkpoint
 
         try:
             folder = convert_checkpoint(

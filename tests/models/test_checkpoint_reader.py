@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmml_models.checkpoint_reader import read_checkpoint
-from gmml_models.convert import translate
+from gmml_models.convert.releases import translate
+from gmml_models.convert.torch_checkpoint import read_checkpoint
 from gmml_models.errors import NotThereError, UnreadableFileError, WeightsError
 
 from . import hostile
@@ -31,8 +31,8 @@ _WORKER = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from gmml_models.checkpoint_reader import read_checkpoint
-from gmml_models.convert import translate
+from gmml_models.convert.torch_checkpoint import read_checkpoint
+from gmml_models.convert.releases import translate
 from gmml_models.errors import WeightsError
 from tests.models.hostile import network
 torch.set_num_threads(1)

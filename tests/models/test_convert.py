@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmml_models.checkpoint_reader import read_checkpoint
 from gmml_models.cli import main
-from gmml_models.convert import convert_checkpoint, translate
+from gmml_models.convert.releases import convert_checkpoint, translate
+from gmml_models.convert.torch_checkpoint import read_checkpoint
 from gmml_models.errors import NotThereError, UnreadableFileError, WrongKeysError
 from gmml_models.models.autoencoder import GMMLAutoencoder
 

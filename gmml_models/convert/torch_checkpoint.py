@@ -21,8 +21,8 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
+from gmml_models.convert.pickle_steps import Name, Namespace, Number, RefusedError, Steps, Storage, Strided, only
 from gmml_models.errors import NotThereError, UnreadableFileError
-from gmml_models.pickle_steps import Name, Namespace, Number, RefusedError, Steps, Storage, Strided, only
 
 _PICKLE = 8 << 20  # a ViT-L with its teacher and optimiser needs 0.4 MB
 _VALUES, _DEPTH, _ENTRIES, _AXES = 200_000, 64, 100_000, 8

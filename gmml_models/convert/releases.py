@@ -78,7 +78,7 @@ def convert_checkpoint(
         WrongKeysError: keys are missing or surplus, or of another geometry; the message lists them.
         ValueError: an option that does not fit.
     """
-    from gmml_models.checkpoint_reader import read_checkpoint
+    from gmml_models.convert.torch_checkpoint import read_checkpoint
     from gmml_models.hub.folder import write_folder
     from gmml_models.hub.model_card import model_card
     from gmml_models.hub.safetensors_check import sha256_of
