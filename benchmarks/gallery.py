@@ -23,7 +23,7 @@ from torch import Tensor
 import gmml_aug as ga
 from gmml_aug.presets import masked as masking
 from gmml_models import stages
-from gmml_models.photographs import bundled, read_square
+from gmml_models.data.image_files import bundled, read_square
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

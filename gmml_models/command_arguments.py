@@ -12,7 +12,7 @@ from gmml_models.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from gmml_models.photographs import Reading
+    from gmml_models.data.image_files import Reading
     from gmml_models.sheet import Sheet
 
 ENDINGS = (".png", ".pdf")
@@ -59,7 +59,7 @@ def bundled_photographs(who: str, why: str) -> Sequence[Path]:
     Raises:
         UsageError: scikit-image is not installed.
     """
-    from gmml_models.photographs import bundled
+    from gmml_models.data.image_files import bundled
 
     found = bundled()
     if not found:
@@ -98,7 +98,7 @@ def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: P
     Raises:
         UsageError: not one could be read.
     """
-    from gmml_models.photographs import read_photographs
+    from gmml_models.data.image_files import read_photographs
 
     reading = read_photographs(paths, size, most, without=output)
     for skipped in reading.skipped:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from gmml_aug import Corruption, Plan
-    from gmml_models.photographs import Reading
+    from gmml_models.data.image_files import Reading
     from gmml_models.sheet import Sheet
     from gmml_models.stages import Stage
 

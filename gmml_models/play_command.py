@@ -44,7 +44,7 @@ class Play:
         if find_spec("gradio") is None:
             raise UsageError('gmml play: the page needs gradio, which is not installed. Install it with pip install "gmml[play]".')
         self._check_address()
-        from gmml_models.photographs import bundled
+        from gmml_models.data.image_files import bundled
 
         found = bundled()
         if len(found) < 2:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gmml_models.recipes.config import StatsConfig
 
 if TYPE_CHECKING:
-    from gmml_models.recipes.data.stats import ChannelStats
+    from gmml_models.data.channel_stats import ChannelStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class Stats(StatsConfig):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        from gmml_models.recipes.data.sources import open_source
-        from gmml_models.recipes.data.stats import channel_stats
+        from gmml_models.data.channel_stats import channel_stats
+        from gmml_models.data.sources import open_source
 
         source = open_source(self)
         console = Console(stderr=True)

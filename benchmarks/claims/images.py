@@ -12,11 +12,11 @@ from typing import NamedTuple, final
 import numpy as np
 from torch import Tensor
 
+from gmml_models.data.dataset import Label, Source, Subset
+from gmml_models.data.map_dataset import MapSource
+from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.data.imageset import Label, Source, Subset
-from gmml_models.recipes.data.map_sets import MapSource
-from gmml_models.recipes.data.sources import open_source
 
 CALTECH, FLOWERS = "caltech101_sub", "flowers102_part/15"
 WORDS = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 photographs of Flowers-102"}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor
 
-    from gmml_models.recipes.data.batches import Batch
+    from gmml_models.data.sampling import Batch
 
 Pool = Literal["token", "mean", "both"]
 POOLS: tuple[Pool, ...] = ("token", "mean", "both")
@@ -81,7 +81,7 @@ def features(
 
     Args:
         encoder: as `pooled`.
-        batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.recipes.data.batches.Batch`.
+        batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.data.sampling.Batch`.
         pool: as `pooled`.
         device: where the encoder is; that of its parameters by default.
 

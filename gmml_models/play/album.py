@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gmml_models.photographs import read_square, reason_of
+from gmml_models.data.image_files import read_square, reason_of
 
 
 @dataclass(frozen=True)

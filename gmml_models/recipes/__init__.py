@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
+    from gmml_models.data.channel_stats import channel_stats
     from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, StatsConfig
-    from gmml_models.recipes.data.stats import channel_stats
     from gmml_models.recipes.evaluation import evaluate
     from gmml_models.recipes.finetuning import finetune
     from gmml_models.recipes.pretraining import pretrain

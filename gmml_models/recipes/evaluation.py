@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gmml_models.data.loaders import in_order
+from gmml_models.data.sources import Source, few_shot
+from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.models.classifier import Classifier
 from gmml_models.models.pooling import Features, check_pool, features
@@ -22,9 +25,6 @@ from gmml_models.recipes.classify.probe import linear_probe
 from gmml_models.recipes.classify.table import Row, row, write_table
 from gmml_models.recipes.classify.weights import Start, open_weights
 from gmml_models.recipes.config import EvaluateConfig
-from gmml_models.recipes.data.feeds import in_order
-from gmml_models.recipes.data.sources import Source, few_shot
-from gmml_models.recipes.data.views import ViewPlan
 from gmml_models.recipes.extras import check_installed
 from gmml_models.recipes.written import command_of
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gmml_models.recipes.data.feeds import Batch
+    from gmml_models.data.loaders import Batch
 
 _WHO = "gmml evaluate"
 _TEMPERATURE = 0.07

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gmml_models.data.loaders import Batch, in_order, make_feed
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.models.classifier import Classifier
 from gmml_models.recipes.classify.augmentation import Mixing, loss_of, strength, training_transform, view_plan
@@ -28,7 +29,6 @@ from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_
 from gmml_models.recipes.classify.tuning import Tuning, layer_scales
 from gmml_models.recipes.classify.weights import channels_of, open_weights
 from gmml_models.recipes.config import FinetuneConfig, check, record
-from gmml_models.recipes.data.feeds import Batch, in_order, make_feed
 from gmml_models.recipes.engine import checkpoint
 from gmml_models.recipes.engine.carrying import carry_out
 from gmml_models.recipes.engine.job import Job, Outcome

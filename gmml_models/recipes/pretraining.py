@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gmml_models.data.loaders import Batch, ViewPlan, make_feed
+from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig, check, record
 from gmml_models.recipes.corruptions import corruption_from
-from gmml_models.recipes.data.feeds import Batch, ViewPlan, make_feed
-from gmml_models.recipes.data.sources import open_source
 from gmml_models.recipes.engine import checkpoint
 from gmml_models.recipes.engine.carrying import carry_out
 from gmml_models.recipes.engine.job import Job, Outcome

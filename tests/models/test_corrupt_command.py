@@ -18,8 +18,9 @@ from PIL import Image
 
 import gmml_aug
 import gmml_models
-from gmml_models import corrupt_command, photographs, sheet, stages
+from gmml_models import corrupt_command, sheet, stages
 from gmml_models.corrupt_command import Corrupt
+from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from tests.models.command_line import Ran, Run, call, write_photographs
 
@@ -53,7 +54,7 @@ def halves(left: Any, right: Any, mode: str = "RGB", size: tuple[int, int] = (40
 
 def colours(path: Path) -> tuple[Rgb, Rgb]:
     """What is read from a file, near the middle of its left and right border."""
-    square = photographs.read_square(path, SIZE)
+    square = image_files.read_square(path, SIZE)
     assert (square.mode, square.size) == ("RGB", (SIZE, SIZE))
     pixels = np.asarray(square)
     left, right = (tuple(int(value) for value in pixels[SIZE // 2, column]) for column in (3, -4))
@@ -148,13 +149,13 @@ def test_the_middle_square_is_taken(tmp_path: Path) -> None:
     image = Image.new("RGB", (300, 100), RED)
     image.paste(GREEN, (100, 0, 200, 100))
     image.save(tmp_path / "wide.png")
-    assert (np.asarray(photographs.read_square(tmp_path / "wide.png", SIZE)) == GREEN).all()
+    assert (np.asarray(image_files.read_square(tmp_path / "wide.png", SIZE)) == GREEN).all()
 
 
 def test_a_picture_of_the_right_size_is_not_resampled(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "exact.png")
-    assert np.array_equal(np.asarray(photographs.read_square(tmp_path / "exact.png", SIZE)), pixels)
+    assert np.array_equal(np.asarray(image_files.read_square(tmp_path / "exact.png", SIZE)), pixels)
     back = stages.to_pictures(stages.normalise(stages.to_batch([Image.fromarray(pixels)])))
     assert np.array_equal(np.asarray(back[0]), pixels)
 
@@ -169,7 +170,7 @@ def test_folders_give_what_is_directly_inside_by_name(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", ".hidden.png", "deeper/c.png"):
         halves(RED, BLUE).save(tmp_path / name)
     (tmp_path / "README.txt").write_text("no image, and nobody said so")
-    reading = photographs.read_photographs([tmp_path], SIZE, 9)
+    reading = image_files.read_photographs([tmp_path], SIZE, 9)
     assert [photograph.path.name for photograph in reading.photographs] == ["a.JPG", "b.png"]
     assert not reading.skipped
     assert reading.left == 0
@@ -179,13 +180,13 @@ def test_folders_of_folders_are_searched(tmp_path: Path) -> None:
     for name in ("z/b.png", "y/x/a.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         halves(RED, BLUE).save(tmp_path / name)
-    reading = photographs.read_photographs([tmp_path], SIZE, 9)
+    reading = image_files.read_photographs([tmp_path], SIZE, 9)
     assert [photograph.path.name for photograph in reading.photographs] == ["a.png", "b.png"]
 
 
 def test_damaged_files_do_not_use_up_the_batch(photos: Path) -> None:
     (photos / "a.png").write_bytes(b"damaged")
-    reading = photographs.read_photographs([photos], SIZE, 2)
+    reading = image_files.read_photographs([photos], SIZE, 2)
     assert [photograph.path.name for photograph in reading.photographs] == ["photo0.png", "photo1.png"]
     assert [skipped.path.name for skipped in reading.skipped] == ["a.png"]
     assert reading.left == 1
@@ -193,10 +194,10 @@ def test_damaged_files_do_not_use_up_the_batch(photos: Path) -> None:
 
 def test_the_bundled_photographs_are_real_and_in_colour() -> None:
     pytest.importorskip("skimage")
-    found = photographs.bundled()
+    found = image_files.bundled()
     assert len(found) >= 4
     for path in found:
-        pixels = np.asarray(photographs.read_square(path, SIZE)).astype(int)
+        pixels = np.asarray(image_files.read_square(path, SIZE)).astype(int)
         assert np.ptp(pixels, axis=2).mean() > 5
 
 
@@ -434,7 +435,7 @@ def test_the_demo_takes_images_of_ones_own(run: Run, photos: Path, tmp_path: Pat
 
 
 def test_the_demo_says_what_it_lacks(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photographs, "bundled", tuple)
+    monkeypatch.setattr(image_files, "bundled", tuple)
     ran = run("--demo", "-o", tmp_path / "demo.png")
     assert ran.code == 2
     assert 'pip install "gmml[demo]"' in ran.err

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from gmml_aug import keys
+from gmml_models.data.sampling import Batch, Share, order_of_epoch
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.data.batches import Batch, Share, order_of_epoch
 from gmml_models.recipes.engine.job import Job, Outcome
 from gmml_models.recipes.engine.loop import train
 from gmml_models.recipes.engine.processes import make_accelerator

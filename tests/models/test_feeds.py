@@ -19,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 import gmml_aug
+from gmml_models.data.dataset import Source
+from gmml_models.data.loader import Cutter, Decoding, WorkerFeed
+from gmml_models.data.loaders import Batch, Feed, ViewPlan, in_order, make_feed
+from gmml_models.data.resident_loader import ResidentFeed, fits, free_memory, size_kept
+from gmml_models.data.sampling import Share, order_of_epoch, spread
+from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
-from gmml_models.recipes.data.batches import Share, order_of_epoch, spread
-from gmml_models.recipes.data.feeds import Batch, Feed, ViewPlan, in_order, make_feed
-from gmml_models.recipes.data.imageset import Source
-from gmml_models.recipes.data.resident import ResidentFeed, fits, free_memory, size_kept
-from gmml_models.recipes.data.sources import open_source
-from gmml_models.recipes.data.workers import Cutter, Decoding, WorkerFeed
 from tests.models.data_files import pixels, truncate, write_classes, write_flat, write_labels, write_tar
 
 PLAN = ViewPlan(size=(16, 16), local_size=(8, 8), local_views=1, jitter_p=0.5, blur_p=0.5)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 import gmml_models as gm
-from gmml_models import photographs, sheet
+from gmml_models import sheet
 from gmml_models.canvas import Canvas
+from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import tiles
 from gmml_models.recipes.concept_head import open_concept_head
@@ -110,7 +111,7 @@ def test_without_images_those_of_scikit_image_are_taken_and_the_file_has_the_com
     monkeypatch.chdir(tmp_path)
     assert "of 5 images" in run(command, "--weights", weights).out
     assert [path.name for path in tmp_path.iterdir()] == [f"{command}.png"]
-    monkeypatch.setattr(photographs, "bundled", tuple)
+    monkeypatch.setattr(image_files, "bundled", tuple)
     ran = run(command, "--weights", weights)
     assert ran.code == 2
     assert 'pip install "gmml[demo]"' in ran.err

@@ -21,7 +21,8 @@ import gmml_aug
 import gmml_models as gm
 from gmml_aug import Alien, Boxes, Cells, Chain, Grey, InBoxes, Noise, OneOf, Zeros
 from gmml_aug.places.boxes import Placement
-from gmml_models import cli, photographs, play_command, stages
+from gmml_models import cli, play_command, stages
+from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.play import board, reconstruction, space
 from gmml_models.play.album import Album
@@ -435,6 +436,6 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match=r'gradio, which is not installed. .*pip install "gmml\[play\]"'):
         Play().run()
     monkeypatch.setattr(play_command, "find_spec", lambda name: object())
-    monkeypatch.setattr(photographs, "bundled", tuple)
+    monkeypatch.setattr(image_files, "bundled", tuple)
     with pytest.raises(UsageError, match=r'scikit-image, which is not installed. .*pip install "gmml\[play\]"'):
         Play().run()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gmml_models.data.channel_stats import ChannelStats, channel_stats
+from gmml_models.data.dataset import Source
+from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.data.imageset import Source
-from gmml_models.recipes.data.sources import open_source
-from gmml_models.recipes.data.stats import ChannelStats, channel_stats
 from gmml_models.stats_command import Stats
 from tests.models.data_files import truncate, write_classes, write_flat
 

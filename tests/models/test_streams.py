@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 import gmml_aug
+from gmml_models.data.channel_stats import channel_stats
+from gmml_models.data.loaders import Feed, ViewPlan, make_feed
+from gmml_models.data.sources import open_source
+from gmml_models.data.streams import StreamSource, shuffled
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
-from gmml_models.recipes.data.feeds import Feed, ViewPlan, make_feed
-from gmml_models.recipes.data.sources import open_source
-from gmml_models.recipes.data.stats import channel_stats
-from gmml_models.recipes.data.streams import StreamSource, shuffled
 from tests.models.data_files import pixels, png, write_classes, write_shard
 from tests.models.test_feeds import flat, joined, same
 

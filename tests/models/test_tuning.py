@@ -18,11 +18,11 @@ from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossE
 from torch import Tensor
 
 import gmml_models as gm
+from gmml_models.data.transforms import seeded
 from gmml_models.errors import UsageError
 from gmml_models.recipes.classify.augmentation import Mixing, Strength, centre_of, loss_of, strength, training_transform, view_plan
 from gmml_models.recipes.classify.tuning import Tuning, layer_scales
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
-from gmml_models.recipes.data.views import seeded
 from gmml_models.recipes.written import command_of
 
 SMALL: dict[str, Any] = {"depth": 3, "img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2}

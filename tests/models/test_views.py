@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 import gmml_aug
+from gmml_models.data.colours import Finish, blur, change_colours
+from gmml_models.data.crops import cut_batch, cut_one, squash
+from gmml_models.data.image_files import bundled
+from gmml_models.data.transforms import Crops, Looks, ViewPlan, centre_crops, draw_crops, draw_looks, seeded
 from gmml_models.errors import UsageError
-from gmml_models.photographs import bundled
-from gmml_models.recipes.data.cut import cut_batch, cut_one, squash
-from gmml_models.recipes.data.looks import Finish, blur, change_colours
-from gmml_models.recipes.data.views import Crops, Looks, ViewPlan, centre_crops, draw_crops, draw_looks, seeded
 
 PLAN = ViewPlan(size=(32, 32), local_size=(12, 16), local_views=2, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 COUNT = 20_000

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch.nn import functional as F
 
+from gmml_models.data.transforms import ViewPlan, seeded
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.data.views import ViewPlan, seeded
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gmml_models.data.sources import Source, few_shot, open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
-from gmml_models.recipes.data.sources import Source, few_shot, open_source
 
 
 class Labelled(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmml_models.data.dataset import Label, Source
+from gmml_models.data.decode import decode
 from gmml_models.errors import UsageError
-from gmml_models.recipes.data.decode import decode
-from gmml_models.recipes.data.imageset import Label, Source
 
 IMAGE_KEYS: Final = ("image", "img", "images", "picture", "pixel_values", "jpg", "jpeg", "png", "webp")
 LABEL_KEYS: Final = ("label", "labels", "target", "class", "fine_label", "cls")

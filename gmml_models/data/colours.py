@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmml_models.recipes.data.views import ViewPlan, draw_looks
-from gmml_models.recipes.transfer import send
+from gmml_models.data.sampling import send
+from gmml_models.data.transforms import ViewPlan, draw_looks
 
 if TYPE_CHECKING:
-    from gmml_models.recipes.data.views import Looks
+    from gmml_models.data.transforms import Looks
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 

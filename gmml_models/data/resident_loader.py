@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import keys as make_keys
+from gmml_models.data.colours import Finish
+from gmml_models.data.crops import cut_batch, squash
+from gmml_models.data.dataset import Label, Source, each, nothing_readable
+from gmml_models.data.loader import in_steps
+from gmml_models.data.sampling import Batch, Progress, Share, order_of_epoch, send, spread
+from gmml_models.data.transforms import Crops, Numbers, ViewPlan, centre_crops, draw_crops
 from gmml_models.errors import UsageError
-from gmml_models.recipes.data.batches import Batch, Progress, Share, order_of_epoch, spread
-from gmml_models.recipes.data.cut import cut_batch, squash
-from gmml_models.recipes.data.imageset import Label, Source, each, nothing_readable
-from gmml_models.recipes.data.looks import Finish
-from gmml_models.recipes.data.views import Crops, Numbers, ViewPlan, centre_crops, draw_crops
-from gmml_models.recipes.data.workers import in_steps
-from gmml_models.recipes.transfer import send
 
 _LARGER = 1.15  # images than views, so that a crop of all of it still has something to choose from
 _GENTLE, _MOST = 0.25, 0.9  # of the free memory: what is taken unasked, and at all

@@ -11,10 +11,10 @@ from typing import Any, Literal, final
 
 from torch import Tensor
 
+from gmml_models.data.dataset import Label, Source
+from gmml_models.data.decode import decode
+from gmml_models.data.labels_csv import read_labels
 from gmml_models.errors import UsageError
-from gmml_models.recipes.data.decode import decode
-from gmml_models.recipes.data.imageset import Label, Source
-from gmml_models.recipes.data.labels_csv import read_labels
 
 Purpose = Literal["pretrain", "train", "test"]
 TRAIN_SPLITS = ("train", "training")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import stream
+from gmml_models.data.image_files import reason_of
+from gmml_models.data.sampling import Progress
 from gmml_models.errors import UsageError
-from gmml_models.photographs import reason_of
-from gmml_models.recipes.data.batches import Progress
 
 Label = int | Tensor | None
 Made = TypeVar("Made")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gmml_models.data.loader import WorkerFeed, every_image
+from gmml_models.data.resident_loader import ResidentFeed, fits, size_kept
+from gmml_models.data.sampling import Batch, Feed, Progress, Share
+from gmml_models.data.streams import StreamFeed, StreamSource
+from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError
-from gmml_models.recipes.data.batches import Batch, Feed, Progress, Share
-from gmml_models.recipes.data.resident import ResidentFeed, fits, size_kept
-from gmml_models.recipes.data.streams import StreamFeed, StreamSource
-from gmml_models.recipes.data.views import ViewPlan
-from gmml_models.recipes.data.workers import WorkerFeed, every_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from gmml_models.recipes.data.imageset import Source
+    from gmml_models.data.dataset import Source
 
 __all__ = ["Batch", "Feed", "Progress", "Share", "ViewPlan", "in_order", "make_feed"]
 

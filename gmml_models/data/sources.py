@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from gmml_models.data.dataset import Label, Source, Subset, check_readable, few_shot
+from gmml_models.data.folders import Purpose, open_files
+from gmml_models.data.map_dataset import MapSource
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import DataConfig, EvaluateConfig, FinetuneConfig
-from gmml_models.recipes.data.files import Purpose, open_files
-from gmml_models.recipes.data.imageset import Label, Source, Subset, check_readable, few_shot
-from gmml_models.recipes.data.map_sets import MapSource
 
 if TYPE_CHECKING:
-    from gmml_models.recipes.data.streams import StreamSource
+    from gmml_models.data.streams import StreamSource
 
 __all__ = ["Label", "Purpose", "Source", "Subset", "few_shot", "open_source"]
 _NAMED = ("torch", "hfds", "hfids", "wds")
@@ -140,24 +140,27 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | Str
             csv=None if csv is None else Path(csv).expanduser(),
             multi_label=getattr(config, "multi_label", None),
         )
-    from gmml_models.recipes.data import named
+    from gmml_models.data import datasets_by_name
 
-    opener = {"torch": named.open_torch, "hfds": named.open_hub, "hfids": named.open_hub_stream, "wds": named.open_shards}.get(
-        kind.lower()
-    )
+    opener = {
+        "torch": datasets_by_name.open_torch,
+        "hfds": datasets_by_name.open_hub,
+        "hfids": datasets_by_name.open_hub_stream,
+        "wds": datasets_by_name.open_shards,
+    }.get(kind.lower())
     if opener is None:
         raise UsageError(f"gmml: {data}: tfds is not read here. Give hfds/..., wds/..., torch/..., a folder or a tar.")
     found = opener(rest, split, purpose, config)
-    return _from_python(found, config, need) if opener in (named.open_torch, named.open_hub) else found
+    return _from_python(found, config, need) if opener in (datasets_by_name.open_torch, datasets_by_name.open_hub) else found
 
 
 def _from_python(dataset: Any, config: DataConfig, need: bool) -> Source | StreamSource:
     if isinstance(dataset, Source):
         return dataset
-    from gmml_models.recipes.data import named
+    from gmml_models.data import datasets_by_name
 
     return (
-        named.stream_of(dataset, config)
-        if named.is_stream(dataset)
+        datasets_by_name.stream_of(dataset, config)
+        if datasets_by_name.is_stream(dataset)
         else MapSource(dataset, channels=config.in_chans, labelled=need)
     )

@@ -20,13 +20,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import mix_int
+from gmml_models.data.decode import decode
+from gmml_models.data.image_files import reason_of
+from gmml_models.data.loader import Cutter, Fetched, Receiver, Transform, collect, in_steps, loader
+from gmml_models.data.map_dataset import IMAGE_KEYS, split_item
+from gmml_models.data.sampling import Batch, Share
+from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError
-from gmml_models.photographs import reason_of
-from gmml_models.recipes.data.batches import Batch, Share
-from gmml_models.recipes.data.decode import decode
-from gmml_models.recipes.data.map_sets import IMAGE_KEYS, split_item
-from gmml_models.recipes.data.views import ViewPlan
-from gmml_models.recipes.data.workers import Cutter, Fetched, Receiver, Transform, collect, in_steps, loader
 
 _BUFFER = 512  # images among which the next one is chosen
 _TRIED = 1000  # broken images in a row, after which nothing more is hoped for

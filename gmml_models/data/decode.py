@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gmml_models.photographs import formats_of_pillow, to_rgb
+from gmml_models.data.image_files import formats_of_pillow, to_rgb
 
 _MODES = {1: "L", 3: "RGB"}
 

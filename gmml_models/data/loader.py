@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gmml_aug.chance import keys as make_keys
+from gmml_models.data.colours import Finish
+from gmml_models.data.crops import cut_one
+from gmml_models.data.dataset import Label, Source
+from gmml_models.data.decode import to_picture
+from gmml_models.data.sampling import Batch, Share, order_of_epoch, send, spread
+from gmml_models.data.transforms import Numbers, ViewPlan, centre_crops, draw_crops, seeded
 from gmml_models.errors import UsageError
-from gmml_models.recipes.data.batches import Batch, Share, order_of_epoch, spread
-from gmml_models.recipes.data.cut import cut_one
-from gmml_models.recipes.data.decode import to_picture
-from gmml_models.recipes.data.imageset import Label, Source
-from gmml_models.recipes.data.looks import Finish
-from gmml_models.recipes.data.views import Numbers, ViewPlan, centre_crops, draw_crops, seeded
-from gmml_models.recipes.transfer import send
 
 Transform = Callable[[Image.Image], Tensor]
 

@@ -10,9 +10,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gmml_models.recipes.data.batches import Progress
-from gmml_models.recipes.data.imageset import Label, Source, each, nothing_readable
-from gmml_models.recipes.data.streams import StreamSource
+from gmml_models.data.dataset import Label, Source, each, nothing_readable
+from gmml_models.data.sampling import Progress
+from gmml_models.data.streams import StreamSource
 
 _LEVELS = torch.arange(256, dtype=torch.float64) / 255
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gmml_models.recipes.data.views import Crops
+from gmml_models.data.transforms import Crops
 
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
