@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from gmml_models.data.config import DataConfig
 from gmml_models.data.folders import TEST_SPLITS, TRAIN_SPLITS, Purpose
 from gmml_models.data.map_dataset import image_and_label_keys
 from gmml_models.data.streams import Iterated, Shards, StreamSource
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import DataConfig
 
 
 def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfig) -> Any:

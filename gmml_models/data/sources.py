@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from gmml_models.data.config import DataConfig
 from gmml_models.data.dataset import Label, Source, Subset, check_readable, few_shot
 from gmml_models.data.folders import Purpose, open_files
 from gmml_models.data.map_dataset import MapSource
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import DataConfig, EvaluateConfig, FinetuneConfig
 
 if TYPE_CHECKING:
     from gmml_models.data.streams import StreamSource
@@ -21,9 +21,9 @@ _NAMED = ("torch", "hfds", "hfids", "wds")
 
 @overload
 def open_source(
-    config: FinetuneConfig | EvaluateConfig,
+    config: DataConfig,
     *,
-    purpose: Purpose,
+    purpose: Literal["train", "test"],
     dataset: Any = None,
     classes: Sequence[str] | None = None,
     labelled: bool | None = None,
@@ -66,7 +66,7 @@ def open_source(
         purpose: "pretrain", "train" or "test".
         dataset: a data set in Python instead of ``config.data``: with a length and images by number, or a stream.
         classes: those of the training images; labels are numbered, and labels in a CSV ordered, as they are.
-        labelled: labels are needed; by default for the configs of fine-tuning and evaluation.
+        labelled: labels are needed; by default to train and to test, not to pretrain.
 
     Returns:
         a `Source`; a `StreamSource` for streams.
@@ -74,7 +74,7 @@ def open_source(
     Raises:
         UsageError: nothing there, nothing in it, nothing readable, or labels that are missing or do not fit.
     """
-    need = isinstance(config, FinetuneConfig | EvaluateConfig) if labelled is None else labelled
+    need = purpose != "pretrain" if labelled is None else labelled
     if dataset is None and not _data(config, purpose):
         raise UsageError("gmml: no data was given. Give --data FOLDER, or in Python dataset=.")
     where = _data(config, purpose) or "the data set"

@@ -1,109 +1,18 @@
-"""What a run is told, in frozen dataclasses: code, command line and the run's own record read the same fields.
+"""What a recipe is told, in frozen dataclasses: code, command line and the run's own record read the same fields.
 
-Nothing heavy is imported here. A field whose metadata says ``free`` changes how fast or how visibly a run goes, not its result:
-such fields may differ when a run is resumed.
+Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from gmml_models.errors import UsageError
+from gmml_models.data.config import FREE, DataConfig
+from gmml_models.train.config import TrainConfig
 
 Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
-Precision = Literal["auto", "bf16", "fp32"]
-_FREE: dict[str, Any] = {"free": True}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, and how they are read."""
-
-    data: str = ""
-    """A folder or tar of images (class folders give labels, a labels.csv several), or a name of timm's: wds/..., hfds/..."""
-    data_root: str | None = None
-    """Folder of the files of a torch/... data set, or cache of a hfds/... one."""
-    split: str | None = None
-    """Sub-folder or split; by default what `data` itself is, or for training its train split."""
-    stream_images: int | None = None
-    """Images in an epoch of a stream (wds/..., hfids/...) that does not say how many it has."""
-    in_chans: int = 3
-    """Channels: 1 grey, 3 colour; others from a data set in Python."""
-    mean: tuple[float, ...] | None = None
-    """Per channel, for pixels in [0, 1]; ImageNet's by default, or those of the weights (see gmml stats)."""
-    std: tuple[float, ...] | None = None
-    """Per channel, likewise."""
-    resident: bool | None = field(default=None, metadata=_FREE)
-    """Keep all images as uint8 on the device and augment there; by default on a GPU, where the data set is small enough."""
-    resident_size: int | None = None
-    """Side at which images are kept there; by default 1.15 times the input."""
-    workers: int = field(default=2, metadata=_FREE)
-    """Processes that decode, where the data is not resident."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig):
-    """What every training has: model, optimiser, engine, record."""
-
-    kind: ClassVar[str] = "train"
-
-    out: Path = Path("runs/run")
-    """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
-    model: str = "vit_small_patch16_224"
-    """Encoder: ours (vit_micro_patch8_64, ...) or a timm vision transformer."""
-    img_size: int | None = None
-    """Side of the input; that of the model by default."""
-    patch_size: int | None = None
-    """Side of a patch; that of the model by default."""
-    epochs: int = 800
-    """Times that every image is seen."""
-    batch_size: int = 256
-    """Images a step, over all processes and accumulated parts."""
-    accumulate: int = 1
-    """Parts that a step is cut into, to save memory."""
-    lr: float = 5e-4
-    """Learning rate at 256 images a step (GMML 3.1); it grows with batch_size / 256."""
-    min_lr: float = 1e-6
-    """Where the cosine ends."""
-    warmup_epochs: float = 10.0
-    """Epochs over which the learning rate rises from zero."""
-    weight_decay: float = 0.04
-    """At the start (GMML 3.1)."""
-    weight_decay_end: float = 0.4
-    """At the end of its cosine (GMML 3.1)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW: memory of the gradient, and of its square."""
-    clip: float | None = 3.0
-    """Largest norm of each parameter's gradient (the release's); None: no clipping."""
-    drop_path: float = 0.1
-    """Share of residual branches left out in training, rising with depth (the release's)."""
-    seed: int = 0
-    """All chance of the run follows from it."""
-    precision: Precision = "auto"
-    """auto: bf16 on a GPU, else fp32."""
-    cpu: bool = False
-    """Stay on the CPU even where a GPU is at hand."""
-    compile: bool = False
-    """torch.compile the networks; pays on a GPU."""
-    fsdp: bool = False
-    """Shard parameters and optimiser over the processes (FSDP 2)."""
-    grad_checkpointing: bool = False
-    """Compute activations twice instead of keeping them."""
-    checkpoint_every: int = field(default=0, metadata=_FREE)
-    """Steps between checkpoints; 0: one about every five minutes, and at the end."""
-    keep: int = field(default=1, metadata=_FREE)
-    """How many of the newest checkpoints stay."""
-    stop_after: float | None = field(default=None, metadata=_FREE)
-    """Minutes after which the run writes a checkpoint and stops; the same command goes on."""
-    dry_run: bool = field(default=False, metadata=_FREE)
-    """Print parameters, memory, steps and an estimate of the time; train nothing."""
-
-    def __post_init__(self) -> None:
-        """A folder may be given as text."""
-        object.__setattr__(self, "out", Path(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +70,7 @@ class PretrainConfig(TrainConfig):
     """Chance of a Gaussian blur of the whole view (the release's)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Of the crops."""
-    pictures_every: int = field(default=10, metadata=_FREE)
+    pictures_every: int = field(default=10, metadata=FREE)
     """Epochs between sheets of reconstructions; 0: none."""
 
 
@@ -222,7 +131,7 @@ class FinetuneConfig(TrainConfig):
     """Chance of a mirrored crop."""
     ema: float = 0.0
     """Decay of an average of the weights, which is then what is measured; 0: none."""
-    test_every: int = field(default=1, metadata=_FREE)
+    test_every: int = field(default=1, metadata=FREE)
     """Epochs between measurements; 0: none, and no test images are needed."""
 
 
@@ -268,39 +177,3 @@ class StatsConfig(DataConfig):
 
     json: bool = False
     """Print JSON alone."""
-
-
-def record(config: DataConfig) -> dict[str, Any]:
-    """A config in types that JSON has."""
-    return json.loads(json.dumps(asdict(config), default=str))  # type: ignore[no-any-return]  # a dict in, a dict out
-
-
-def differences(config: DataConfig, recorded: dict[str, Any]) -> list[str]:
-    """What differs between a config and the record of a run, as ``name: then -> now``, but for what is free to differ."""
-    now = record(config)
-    fixed = [one.name for one in fields(config) if not one.metadata.get("free") and one.name != "out"]
-    return [f"{name}: {recorded.get(name)!r} -> {now[name]!r}" for name in fixed if recorded.get(name, now[name]) != now[name]]
-
-
-def check(config: TrainConfig) -> None:
-    """Refuse what no run could be made of.
-
-    Raises:
-        UsageError: naming the field, what came and what is allowed.
-    """
-    who = "gmml"
-    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 1)):
-        if getattr(config, name) < least:
-            raise UsageError(f"{who}: {name}={getattr(config, name)} is below {least}. Give a whole number from {least}.")
-    if config.batch_size % config.accumulate:
-        raise UsageError(
-            f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "
-            "all parts of a step weigh the same."
-        )
-    for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "drop_path", "checkpoint_every"):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number from 0. Give for example 0.")
-    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
-        raise UsageError(f"{who}: betas={config.betas}. Give two numbers from 0 and below 1, for example 0.9 0.999.")
-    if config.clip is not None and not config.clip > 0:
-        raise UsageError(f"{who}: clip={config.clip} is not above 0. Give for example 3.0, or None for no clipping.")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, in_order, make_feed
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.models.classifier import Classifier
@@ -28,7 +29,7 @@ from gmml_models.recipes.classify.labelled import Labelled, open_labelled
 from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
 from gmml_models.recipes.classify.tuning import Tuning, layer_scales
 from gmml_models.recipes.classify.weights import channels_of, open_weights
-from gmml_models.recipes.config import FinetuneConfig, check, record
+from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.engine import checkpoint
 from gmml_models.recipes.engine.carrying import carry_out
 from gmml_models.recipes.engine.job import Job, Outcome
@@ -37,6 +38,7 @@ from gmml_models.recipes.engine.progress import clock, teller
 from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.extras import check_installed
 from gmml_models.recipes.written import command_of
+from gmml_models.train.config import check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figures.sheets import HELPED
-from gmml_models.recipes.config import PretrainConfig, check, record
+from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.corruptions import corruption_from
 from gmml_models.recipes.engine import checkpoint
 from gmml_models.recipes.engine.carrying import carry_out
@@ -27,6 +28,7 @@ from gmml_models.recipes.engine.processes import make_accelerator
 from gmml_models.recipes.engine.progress import clock, teller
 from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.pictures import reconstructions, save_sheet
+from gmml_models.train.config import check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from gmml_models.recipes.config import DataConfig
+from gmml_models.data.config import DataConfig
 
 _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 

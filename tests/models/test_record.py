@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from gmml_models.data.config import differences, record
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, check, differences, record
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.recipes.engine.progress import clock
 from gmml_models.recipes.engine.record import Record, read_rows
+from gmml_models.train.config import check
 
 
 def config(folder: Path, **changes: object) -> PretrainConfig:

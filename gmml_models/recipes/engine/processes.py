@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import TrainConfig
+from gmml_models.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from gmml_models.data.config import differences, record
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import TrainConfig, differences, record
+from gmml_models.train.config import TrainConfig
 
 _CONFIG, _DONE = "config.json", "finished.json"
 
