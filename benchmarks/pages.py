@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine.record import write_aside
+from gmml_models.train.run_folder import write_aside
 
 _ROOT = Path(__file__).resolve().parents[1]
 SPEED_PAGES = (_ROOT / "README.md", _ROOT / "docs" / "performance.md")

@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gmml_models.distributed import sum_over_ranks
 from gmml_models.losses.checks import check_temperature, same
-from gmml_models.ranks import sum_over_ranks
 
 
 def concept_loss(

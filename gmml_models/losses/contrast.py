@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gmml_models.distributed import gather, rank
 from gmml_models.losses.checks import check_temperature, same
-from gmml_models.ranks import gather, rank
 
 
 def contrastive_loss(

@@ -18,7 +18,7 @@ from gmml_models.models.heads import ConceptHead
 from gmml_models.models.patches import Target
 from gmml_models.objectives.objective import Batch, Loss, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
-from gmml_models.ramp import cosine
+from gmml_models.schedule import cosine
 
 Terms = Literal["both", "reconstruction", "concepts"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gmml_models.errors import UsageError
 from gmml_models.models.heads import ConceptHead
 from gmml_models.models.pretrained import fill
-from gmml_models.recipes.engine import checkpoint
+from gmml_models.train import checkpoint
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

@@ -30,15 +30,15 @@ from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_
 from gmml_models.recipes.classify.tuning import Tuning, layer_scales
 from gmml_models.recipes.classify.weights import channels_of, open_weights
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.engine import checkpoint
-from gmml_models.recipes.engine.carrying import carry_out
-from gmml_models.recipes.engine.job import Job, Outcome
-from gmml_models.recipes.engine.processes import make_accelerator
-from gmml_models.recipes.engine.progress import clock, teller
-from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.extras import check_installed
 from gmml_models.recipes.written import command_of
+from gmml_models.train import checkpoint
+from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check
+from gmml_models.train.job import Job, Outcome
+from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.progress import clock, teller
+from gmml_models.train.run_folder import Record
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,14 +21,14 @@ from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.corruptions import corruption_from
-from gmml_models.recipes.engine import checkpoint
-from gmml_models.recipes.engine.carrying import carry_out
-from gmml_models.recipes.engine.job import Job, Outcome
-from gmml_models.recipes.engine.processes import make_accelerator
-from gmml_models.recipes.engine.progress import clock, teller
-from gmml_models.recipes.engine.record import Record
 from gmml_models.recipes.pictures import reconstructions, save_sheet
+from gmml_models.train import checkpoint
+from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check
+from gmml_models.train.job import Job, Outcome
+from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.progress import clock, teller
+from gmml_models.train.run_folder import Record
 
 if TYPE_CHECKING:
     from torch import Tensor

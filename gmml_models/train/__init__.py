@@ -1,1 +1,1 @@
-"""The loop: devices, steps, checkpoints, what a person sees."""
+"""One loop for all trainings, and what it stands on: processes, optimiser, checkpoints, the folder of a run."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine import checkpoint
+from gmml_models.train import checkpoint
 
 
 def trained(seed: int, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:

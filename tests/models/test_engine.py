@@ -19,10 +19,10 @@ from gmml_aug import keys
 from gmml_models.data.sampling import Batch, Share, order_of_epoch
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.engine.job import Job, Outcome
-from gmml_models.recipes.engine.loop import train
-from gmml_models.recipes.engine.processes import make_accelerator
-from gmml_models.recipes.engine.record import Record
+from gmml_models.train.job import Job, Outcome
+from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.run_folder import Record
+from gmml_models.train.trainer import train
 from tests.models.runs import Pictures, finish, rows, small, start
 
 

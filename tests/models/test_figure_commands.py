@@ -277,7 +277,7 @@ def test_bars_are_the_teachers_probabilities(run: Run, learnt: Path, photos: Pat
     found = open_concept_head(str(learnt / "weights"), encoder, who="test")
     config = small(learnt, method="mc_ssl", classes=16, head_width=16, epochs=1, pictures_every=0)
     objective: Any = build_objective(config)
-    from gmml_models.recipes.engine import checkpoint
+    from gmml_models.train import checkpoint
 
     newest = checkpoint.newest(learnt / "checkpoints")
     assert newest is not None

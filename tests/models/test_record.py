@@ -11,9 +11,9 @@ import pytest
 from gmml_models.data.config import differences, record
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
-from gmml_models.recipes.engine.progress import clock
-from gmml_models.recipes.engine.record import Record, read_rows
 from gmml_models.train.config import check
+from gmml_models.train.progress import clock
+from gmml_models.train.run_folder import Record, read_rows
 
 
 def config(folder: Path, **changes: object) -> PretrainConfig:

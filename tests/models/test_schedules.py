@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gmml_models.models.encoders import build_encoder
-from gmml_models.ramp import cosine
-from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_groups
-from gmml_models.recipes.engine.schedules import Schedule
+from gmml_models.schedule import Schedule, cosine
+from gmml_models.train.optim import clip_gradients, parameter_groups
 
 
 def schedule(**changes: float) -> Schedule:

@@ -15,7 +15,7 @@ import numpy as np
 
 import gmml_aug
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine.record import write_aside
+from gmml_models.train.run_folder import write_aside
 
 _PACKAGES = ("torch", "timm", "torchvision", "torchmetrics", "scikit-learn", "numpy")
 

@@ -8,9 +8,9 @@ from itertools import islice
 
 import torch
 
-from gmml_models.recipes.engine.job import Job, Outcome
-from gmml_models.recipes.engine.loop import Training
-from gmml_models.recipes.engine.progress import clock
+from gmml_models.train.job import Job, Outcome
+from gmml_models.train.progress import clock
+from gmml_models.train.trainer import Training
 
 
 def rehearse(job: Job, steps: int = 3) -> Outcome:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gmml_models.data.loaders import Batch, Feed
 from gmml_models.data.sampling import Shared
-from gmml_models.recipes.engine.record import Record
 from gmml_models.train.config import TrainConfig
+from gmml_models.train.run_folder import Record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gmml_models.recipes.engine.job import Job, Outcome
-from gmml_models.recipes.engine.loop import train
-from gmml_models.recipes.engine.rehearsal import rehearse
+from gmml_models.train.dry_run import rehearse
+from gmml_models.train.job import Job, Outcome
+from gmml_models.train.trainer import train
 
 
 def carry_out(job: Job, *, export: Callable[[Outcome], None], summary: Callable[[Outcome], str]) -> Outcome:

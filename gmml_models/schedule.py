@@ -1,11 +1,16 @@
-"""Learning rate, weight decay and momentum as pure functions of the step: nothing to save, nothing to restore."""
+"""How rates, weight decay and a teacher's momentum change over a run, as pure functions of the step: nothing to save."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
-from gmml_models.ramp import cosine
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """From ``start`` to ``end`` along half a cosine; ``progress`` is cut to [0, 1]."""
+    done = min(max(progress, 0.0), 1.0)
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 @final

@@ -20,12 +20,12 @@ from gmml_aug.chance import mix_int
 from gmml_models.data.loaders import Batch
 from gmml_models.data.sampling import Shared, send
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine import checkpoint
-from gmml_models.recipes.engine.job import Begun, Job, Outcome
-from gmml_models.recipes.engine.optimiser import clip_gradients, parameter_groups
-from gmml_models.recipes.engine.processes import distribute
-from gmml_models.recipes.engine.progress import Progress
-from gmml_models.recipes.engine.schedules import Schedule
+from gmml_models.schedule import Schedule
+from gmml_models.train import checkpoint
+from gmml_models.train.job import Begun, Job, Outcome
+from gmml_models.train.optim import clip_gradients, parameter_groups
+from gmml_models.train.parallel import distribute
+from gmml_models.train.progress import Progress
 
 _HOPELESS = 100  # steps in a row that were not finite
 _LOG_EVERY = 10  # steps between rows of steps.csv
