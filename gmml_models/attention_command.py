@@ -12,7 +12,7 @@ from gmml_models.figure_command import FigureCommand, spread, statistics_of
 
 if TYPE_CHECKING:
     from gmml_models.figures.attending import Query
-    from gmml_models.recipes.classify.weights import Start
+    from gmml_models.recipes.start_weights import Start
 
 _BY = {"cls": "the class token", "mean": "the mean patch"}
 
@@ -36,7 +36,7 @@ class AttentionMaps(FigureCommand):
         device = self.on()
         from gmml_models.figures.attending import attention
         from gmml_models.figures.sheets import attention_sheet
-        from gmml_models.recipes.classify.weights import open_weights
+        from gmml_models.recipes.start_weights import open_weights
 
         folder = self.folder()
         start = open_weights(folder, who=self.who)
@@ -63,7 +63,7 @@ class AttentionMaps(FigureCommand):
             return self.patch
         if self.query != "auto":
             return self.query
-        from gmml_models.recipes.classify.weights import read_config
+        from gmml_models.recipes.start_weights import read_config
 
         ours = read_config(folder)["gmml"]
         recipe = ours.get("recipe") or {}

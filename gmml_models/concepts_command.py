@@ -27,7 +27,7 @@ class Concepts(FigureCommand):
     def run(self) -> int:
         """Read, cluster, draw; the exit code is 1 if files had to be skipped."""
         self.check()
-        from gmml_models.recipes.extras import check_installed
+        from gmml_models.errors import check_installed
 
         check_installed(self.who, sklearn="scikit-learn")
         if max(self.clusters, default=0) > 8:
@@ -35,8 +35,8 @@ class Concepts(FigureCommand):
         device = self.on()
         from gmml_models.figures.clustering import concept_probabilities, concepts
         from gmml_models.figures.sheets import concepts_sheet
-        from gmml_models.recipes.classify.weights import open_weights
         from gmml_models.recipes.concept_head import open_concept_head
+        from gmml_models.recipes.start_weights import open_weights
 
         folder = self.folder()
         start = open_weights(folder, who=self.who)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class UsageError(Exception):
     """Bad arguments, nothing to work on, or nowhere to write: the message is for the user, and nothing was done."""
@@ -33,6 +35,21 @@ class UnreadableFileError(WeightsError):
 
 class WrongKeysError(WeightsError):
     """A well-formed file holds other tensors than the model: missing or surplus keys, or other shapes."""
+
+
+def check_installed(who: str, **packages: str) -> None:
+    """Refuse to begin where a package is missing that is needed at the end.
+
+    Args:
+        who: the command that speaks.
+        packages: module name -> what it is called where it is installed from.
+
+    Raises:
+        UsageError: naming what is missing.
+    """
+    missing = [name for module, name in packages.items() if find_spec(module) is None]
+    if missing:
+        raise UsageError(f"{who} needs {' and '.join(missing)}. Install them: pip install 'gmml[train]'.")
 
 
 def from_hub(error: Exception, what: str) -> Exception:

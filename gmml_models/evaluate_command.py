@@ -13,7 +13,7 @@ class Evaluate(EvaluateConfig):
 
     def run(self) -> int:
         """Measure, print and write the table."""
-        from gmml_models.recipes.classify.table import terminal
+        from gmml_models.evaluate.report import terminal
         from gmml_models.recipes.evaluation import evaluate
 
         config = EvaluateConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluateConfig)})

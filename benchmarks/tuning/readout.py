@@ -14,11 +14,11 @@ from benchmarks.tuning.grid import SETS
 from gmml_models.data.dataset import Source
 from gmml_models.data.loaders import in_order
 from gmml_models.data.transforms import ViewPlan
+from gmml_models.evaluate.knn import knn
+from gmml_models.evaluate.linear_probe import linear_probe
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.encoders import final_norm
-from gmml_models.recipes.classify.augmentation import centre_of
-from gmml_models.recipes.classify.knn import knn
-from gmml_models.recipes.classify.probe import linear_probe
+from gmml_models.recipes.finetune_augment import centre_of
 
 PROBED = ("block 4", "block 5", "block 6", "fused")
 """Where the linear probe looks; neighbours look everywhere."""

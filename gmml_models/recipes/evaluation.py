@@ -14,19 +14,19 @@ import torch
 from gmml_models.data.loaders import in_order
 from gmml_models.data.sources import Source, few_shot
 from gmml_models.data.transforms import ViewPlan
-from gmml_models.errors import UsageError, WeightsError
+from gmml_models.errors import UsageError, WeightsError, check_installed
+from gmml_models.evaluate.features import Features, features
+from gmml_models.evaluate.knn import knn
+from gmml_models.evaluate.linear_probe import linear_probe
+from gmml_models.evaluate.metrics import measure, score
+from gmml_models.evaluate.report import Row, row, write_table
 from gmml_models.models.classifier import Classifier
-from gmml_models.models.pooling import Features, check_pool, features
-from gmml_models.recipes.classify.augmentation import centre_of
-from gmml_models.recipes.classify.knn import knn
-from gmml_models.recipes.classify.labelled import Labelled, open_labelled, open_test
-from gmml_models.recipes.classify.metrics import measure, score
-from gmml_models.recipes.classify.probe import linear_probe
-from gmml_models.recipes.classify.table import Row, row, write_table
-from gmml_models.recipes.classify.weights import Start, open_weights
+from gmml_models.models.pooling import check_pool
+from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
-from gmml_models.recipes.extras import check_installed
-from gmml_models.recipes.written import command_of
+from gmml_models.recipes.finetune_augment import centre_of
+from gmml_models.recipes.labelled_data import Labelled, open_labelled, open_test
+from gmml_models.recipes.start_weights import Start, open_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,8 @@ _TEMPERATURE = 0.07
 def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Row]:
     """Measure weights, and write ``table.md`` and ``table.json`` into ``config.out``.
 
-    - "knn": `gmml_models.recipes.classify.knn.knn` by cosine, weighted at temperature 0.07, and plain.
-    - "linear": `gmml_models.recipes.classify.probe.linear_probe`.
+    - "knn": `gmml_models.evaluate.knn.knn` by cosine, weighted at temperature 0.07, and plain.
+    - "linear": `gmml_models.evaluate.linear_probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
 
     Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard

@@ -22,16 +22,15 @@ from torch import nn
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, in_order, make_feed
-from gmml_models.errors import UsageError, WeightsError
+from gmml_models.errors import UsageError, WeightsError, check_installed
+from gmml_models.evaluate.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
 from gmml_models.models.classifier import Classifier
-from gmml_models.recipes.classify.augmentation import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.classify.labelled import Labelled, open_labelled
-from gmml_models.recipes.classify.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
-from gmml_models.recipes.classify.tuning import Tuning, layer_scales
-from gmml_models.recipes.classify.weights import channels_of, open_weights
+from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import FinetuneConfig
-from gmml_models.recipes.extras import check_installed
-from gmml_models.recipes.written import command_of
+from gmml_models.recipes.ema import Tuning, layer_scales
+from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
+from gmml_models.recipes.labelled_data import Labelled, open_labelled
+from gmml_models.recipes.start_weights import channels_of, open_weights
 from gmml_models.train import checkpoint
 from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check
@@ -230,7 +229,7 @@ def export(config: FinetuneConfig, images: Labelled, outcome: Outcome) -> None:
 
 
 def measures(outcome: Outcome) -> list[dict[str, float]]:
-    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.recipes.classify.metrics.Metrics`."""
+    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.evaluate.metrics.Metrics`."""
     rows = []
     for row in outcome.history:
         found = {name: float(row[name]) for name in (*MULTI_CLASS, *MULTI_LABEL) if row.get(name)}

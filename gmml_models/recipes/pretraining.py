@@ -20,7 +20,7 @@ from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.corruptions import corruption_from
+from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pictures import reconstructions, save_sheet
 from gmml_models.train import checkpoint
 from gmml_models.train.carrying import carry_out

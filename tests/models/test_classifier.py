@@ -15,10 +15,11 @@ from torch import Tensor, nn
 import gmml_models as gm
 from gmml_models.data.sampling import Batch
 from gmml_models.errors import NotThereError, WrongBytesError, WrongKeysError
+from gmml_models.evaluate.features import features
 from gmml_models.hub import folder as hub
 from gmml_models.hub.model_card import model_card
 from gmml_models.models import pretrained
-from gmml_models.models.pooling import Pool, features, pooled
+from gmml_models.models.pooling import Pool, pooled
 
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}
 

@@ -6,7 +6,7 @@ import pytest
 
 import gmml_aug as ga
 from gmml_models.errors import UsageError
-from gmml_models.recipes.corruptions import corruption_from
+from gmml_models.recipes.parse_corruption import corruption_from
 
 VALUES = ((0.5,), (0.25,))
 

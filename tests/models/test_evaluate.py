@@ -16,15 +16,15 @@ from PIL import Image
 
 import gmml_models as gm
 from gmml_models.errors import UsageError
+from gmml_models.evaluate import report
+from gmml_models.evaluate.knn import knn
+from gmml_models.evaluate.metrics import MULTI_LABEL, measure
 from gmml_models.evaluate_command import Evaluate
 from gmml_models.hub import folder as hub
-from gmml_models.recipes.classify import table
-from gmml_models.recipes.classify.knn import knn
-from gmml_models.recipes.classify.metrics import MULTI_LABEL, measure
+from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune
-from gmml_models.recipes.written import command_of
 
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}
 
@@ -177,7 +177,7 @@ class TestTable:
 
 
 def test_what_could_not_be_measured_is_null_in_json(tmp_path: Path) -> None:
-    table.write_table(tmp_path, [table.row("any", [{"mAP": math.nan, "OP": 5.0}] * 2, (0, 1), "gmml evaluate")], {}, who="test")
+    report.write_table(tmp_path, [report.row("any", [{"mAP": math.nan, "OP": 5.0}] * 2, (0, 1), "gmml evaluate")], {}, who="test")
 
     def refuse(word: str) -> None:
         raise AssertionError(word)
@@ -199,7 +199,7 @@ def test_the_command_prints_what_the_table_says(
 
 
 def test_a_package_that_is_missing_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmml_models.recipes.extras.find_spec", lambda name: None if name == "sklearn" else True)
+    monkeypatch.setattr("gmml_models.errors.find_spec", lambda name: None if name == "sklearn" else True)
     with pytest.raises(UsageError, match=r"needs scikit-learn\. Install them: pip install 'gmml\[train\]'"):
         evaluate(EvaluateConfig())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 
-from gmml_models.recipes.classify.metrics import MULTI_LABEL, Metrics, main_measure, measure
+from gmml_models.evaluate.metrics import MULTI_LABEL, Metrics, main_measure, measure
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

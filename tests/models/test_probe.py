@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmml_models.recipes.classify.knn import knn
-from gmml_models.recipes.classify.metrics import measure
-from gmml_models.recipes.classify.probe import _parts, linear_probe
+from gmml_models.evaluate.knn import knn
+from gmml_models.evaluate.linear_probe import _parts, linear_probe
+from gmml_models.evaluate.metrics import measure
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -71,7 +71,7 @@ class TestNeighbours:
     def test_many_test_images_are_taken_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         train, labels, test = noise(31, 6), torch.arange(31) % 4, noise(50, 6, seed=1)
         whole = knn(train, labels, test)
-        monkeypatch.setattr("gmml_models.recipes.classify.knn._AT_ONCE", 100)
+        monkeypatch.setattr("gmml_models.evaluate.knn._AT_ONCE", 100)
         assert torch.allclose(knn(train, labels, test), whole, atol=1e-6)
 
     @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from benchmarks.claims.run import identity, named
 from benchmarks.tuning.grid import AFTER, AXES, BASE, SEEDS, configure
 from benchmarks.tuning.readout import PROBED, places, score, scores, vectors
 from benchmarks.tuning.search import Search
-from gmml_models.recipes.corruptions import corruption_from
+from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pretraining import build_objective
 from gmml_models.train.config import check
 

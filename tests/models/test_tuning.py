@@ -20,10 +20,10 @@ from torch import Tensor
 import gmml_models as gm
 from gmml_models.data.transforms import seeded
 from gmml_models.errors import UsageError
-from gmml_models.recipes.classify.augmentation import Mixing, Strength, centre_of, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.classify.tuning import Tuning, layer_scales
+from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
-from gmml_models.recipes.written import command_of
+from gmml_models.recipes.ema import Tuning, layer_scales
+from gmml_models.recipes.finetune_augment import Mixing, Strength, centre_of, loss_of, strength, training_transform, view_plan
 
 SMALL: dict[str, Any] = {"depth": 3, "img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2}
 

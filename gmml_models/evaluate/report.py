@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         measure: the way, for example "20-NN, weighted".
-        values: mean over the runs by name, in percent; see `gmml_models.recipes.classify.metrics.Metrics`.
+        values: mean over the runs by name, in percent; see `gmml_models.evaluate.metrics.Metrics`.
         spread: sample standard deviation over the runs by name; empty with one run.
         runs: how many.
         seeds: of the runs; empty where no seed changes anything.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from gmml_models.recipes.classify.metrics import main_measure, measure
+from gmml_models.evaluate.metrics import main_measure, measure
 
 if TYPE_CHECKING:
     from torch import Tensor

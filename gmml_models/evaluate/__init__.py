@@ -1,0 +1,1 @@
+"""What features are worth: neighbours, a linear probe, measures, and the table of them."""

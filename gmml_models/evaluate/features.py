@@ -1,0 +1,62 @@
+"""The features of a whole data set: what probes and neighbours see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from gmml_models.models.pooling import Pool, pooled
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor
+
+    from gmml_models.data.sampling import Batch
+
+
+class Features(NamedTuple):
+    """Vectors of a data set, in its order.
+
+    Attributes:
+        vectors: (images, d) or (images, 2 d) float32, on the CPU.
+        labels: (images,) int64 classes or (images, c) float32 of 0 and 1, on the CPU; None without labels.
+        numbers: (images,) int64, their numbers in the data set.
+    """
+
+    vectors: Tensor
+    labels: Tensor | None
+    numbers: Tensor
+
+
+def features(
+    encoder: VisionTransformer, batches: Iterable[Batch], pool: Pool = "token", *, device: torch.device | str | None = None
+) -> Features:
+    """The vectors of all images, in evaluation mode and without gradients; the encoder's mode is as it was afterwards.
+
+    Args:
+        encoder: as `pooled`.
+        batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.data.sampling.Batch`.
+        pool: as `pooled`.
+        device: where the encoder is; that of its parameters by default.
+
+    Raises:
+        ValueError: no batch, or as `pooled`.
+    """
+    where = torch.device(device) if device is not None else next(encoder.parameters()).device
+    was_training, vectors, labels, numbers = encoder.training, [], [], []
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                vectors.append(pooled(encoder, batch.views[0].to(where), pool).float().cpu())
+                numbers.append(batch.index)
+                if batch.labels is not None:
+                    labels.append(batch.labels.cpu())
+    finally:
+        encoder.train(was_training)
+    if not vectors:
+        raise ValueError("features: no images came. Give one batch or more.")
+    # clones outside the inference mode: its tensors could not be used where gradients are
+    return Features(torch.cat(vectors).clone(), torch.cat(labels).clone() if labels else None, torch.cat(numbers))

@@ -1,1 +1,0 @@
-"""Classifiers: heads, fine-tuning, features, measures."""
