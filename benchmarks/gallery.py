@@ -22,15 +22,15 @@ from torch import Tensor
 
 import gmml_aug as ga
 from gmml_aug.presets import masked as masking
-from gmml_models import stages
 from gmml_models.data.image_files import bundled, read_square
+from gmml_models.figures import corruption_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs"
 PUBLIC_DOMAIN = ("astronaut", "chelsea", "coffee", "rocket")
-IMAGENET = (stages.MEAN, stages.STD)
+IMAGENET = (corruption_steps.MEAN, corruption_steps.STD)
 _SIZE = 192  # whole patches of 16, whole cells of 32
 _SEED, _DPI, _QUALITY = 144, 112, 78
 
@@ -158,12 +158,12 @@ def batch_of(kind: Batch) -> Tensor:
     if kind == "spectrograms":
         return torch.stack([_spectrogram(number) for number in range(4)])
     found = [read_square(path, _SIZE) for path in bundled() if path.stem in PUBLIC_DOMAIN]
-    pictures = stages.to_batch(found)
+    pictures = corruption_steps.to_batch(found)
     if kind == "clip":  # 16 frames, in which the camera pans over the second photograph
-        wide = stages.to_batch([found[1].resize((_SIZE + 60, _SIZE + 60))])[0]
+        wide = corruption_steps.to_batch([found[1].resize((_SIZE + 60, _SIZE + 60))])[0]
         frames = [wide[:, 30 : 30 + _SIZE, 4 * t : 4 * t + _SIZE] for t in range(16)]
-        return stages.normalise(torch.stack(frames)).transpose(0, 1)[None]
-    return pictures if kind == "bytes" else stages.normalise(pictures)
+        return corruption_steps.normalise(torch.stack(frames)).transpose(0, 1)[None]
+    return pictures if kind == "bytes" else corruption_steps.normalise(pictures)
 
 
 def draw(shown: Shown) -> tuple[Tensor, Figure]:

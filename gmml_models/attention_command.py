@@ -11,7 +11,7 @@ from gmml_models.errors import UsageError
 from gmml_models.figure_command import FigureCommand, spread, statistics_of
 
 if TYPE_CHECKING:
-    from gmml_models.figures.attending import Query
+    from gmml_models.figures.attention_maps import Query
     from gmml_models.recipes.start_weights import Start
 
 _BY = {"cls": "the class token", "mean": "the mean patch"}
@@ -34,7 +34,7 @@ class AttentionMaps(FigureCommand):
         """Read, look, draw; the exit code is 1 if files had to be skipped."""
         self.check()
         device = self.on()
-        from gmml_models.figures.attending import attention
+        from gmml_models.figures.attention_maps import attention
         from gmml_models.figures.sheets import attention_sheet
         from gmml_models.recipes.start_weights import open_weights
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from gmml_models.data.image_files import Reading
-    from gmml_models.sheet import Sheet
+    from gmml_models.figures.contact_sheet import Sheet
 
 ENDINGS = (".png", ".pdf")
 

@@ -33,7 +33,7 @@ class Concepts(FigureCommand):
         if max(self.clusters, default=0) > 8:
             raise UsageError(f"{self.who}: --clusters {self.clusters} are more than the 8 colours that can be told apart.")
         device = self.on()
-        from gmml_models.figures.clustering import concept_probabilities, concepts
+        from gmml_models.figures.patch_clusters import concept_probabilities, concepts
         from gmml_models.figures.sheets import concepts_sheet
         from gmml_models.recipes.concept_head import open_concept_head
         from gmml_models.recipes.start_weights import open_weights

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from gmml_aug import Corruption, Plan
     from gmml_models.data.image_files import Reading
-    from gmml_models.sheet import Sheet
-    from gmml_models.stages import Stage
+    from gmml_models.figures.contact_sheet import Sheet
+    from gmml_models.figures.corruption_steps import Stage
 
 _WHO = "gmml corrupt"
 _DEMO = Path("demo.png")
@@ -90,7 +90,7 @@ class Corrupt:
         import torch
 
         import gmml_aug
-        from gmml_models import stages
+        from gmml_models.figures import corruption_steps
 
         device = device_of(_WHO, self.device)
         reading = read_images(_WHO, paths, self.size, self.batch, output, ", or --demo for photographs that come with scikit-image")
@@ -102,17 +102,19 @@ class Corrupt:
 
         seed = self.seed if self.seed is not None else _DEMO_SEED if self.demo and not self.images else secrets.randbelow(_SEEDS)
         options = {"alone": "skip"} if count == 1 and foreign else {}
-        corrupt: Corruption = build(values=(stages.MEAN, stages.STD), **options)
-        batch = stages.normalise(stages.to_batch([photograph.picture for photograph in reading.photographs]).to(device))
+        corrupt: Corruption = build(values=(corruption_steps.MEAN, corruption_steps.STD), **options)
+        batch = corruption_steps.normalise(
+            corruption_steps.to_batch([photograph.picture for photograph in reading.photographs]).to(device)
+        )
         try:
             plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(seed, 0, range(count), device=device))
         except ValueError as error:  # images smaller than a cell of the preset
             raise UsageError(f"gmml corrupt: {error} Give a larger --size.") from error
-        alone = stages.stages(corrupt, batch, plan, min(count, self.columns))
+        alone = corruption_steps.stages(corrupt, batch, plan, min(count, self.columns))
         written = write_sheet(_WHO, self._sheet(corrupt, batch, plan, alone, reading, seed), output)
 
-        parts = ", ".join(f"{stage.name} {stages.mean(stage.shares)}" for stage in alone)
-        together = stages.mean(stages.shares(corrupt.apply(batch, plan).mask))
+        parts = ", ".join(f"{stage.name} {corruption_steps.mean(stage.shares)}" for stage in alone)
+        together = corruption_steps.mean(corruption_steps.shares(corrupt.apply(batch, plan).mask))
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{self.preset} on one batch of {several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
         if reading.left:
@@ -153,8 +155,8 @@ class Corrupt:
     def _sheet(
         self, corrupt: Corruption, batch: torch.Tensor, plan: Plan, alone: Sequence[Stage], reading: Reading, seed: int
     ) -> Sheet:
-        from gmml_models import stages
-        from gmml_models.sheet import Sheet, edge_of
+        from gmml_models.figures import corruption_steps
+        from gmml_models.figures.contact_sheet import Sheet, edge_of
 
         count = len(reading.photographs)
         shown = min(count, self.columns)
@@ -166,8 +168,8 @@ class Corrupt:
             about=f"{ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
             "Every step is shown alone, at the places where it works in the whole.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
-            rows=stages.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
-            legend=stages.legend(corrupt, plan, alone),
+            rows=corruption_steps.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
+            legend=corruption_steps.legend(corrupt, plan, alone),
             code=f"images, mask = gmml_aug.presets.{self.preset}({options})"
             f"(batch, keys=gmml_aug.keys({seed}, 0, range({count}){on}))",
         )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor
 
+    from gmml_models.figures.contact_sheet import Sheet
     from gmml_models.recipes.start_weights import Start
-    from gmml_models.sheet import Sheet
 
 _MOST_IMAGES, _LARGEST = 64, 1024
 

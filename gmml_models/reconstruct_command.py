@@ -35,7 +35,7 @@ class Reconstruct(FigureCommand):
             raise UsageError(f"{self.who}: --ratio {self.ratio} is no share. Allowed are numbers above 0, up to 1.")
         device = self.on()
         import gmml_aug
-        from gmml_models.figures.reconstructing import corruptions, reconstructions
+        from gmml_models.figures.reconstruction import corruptions, reconstructions
         from gmml_models.figures.sheets import reconstruction_sheet
 
         model = self._model().to(device)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
-    from gmml_models.figures.attending import Attention, attention
-    from gmml_models.figures.clustering import concept_probabilities, concepts
-    from gmml_models.figures.reconstructing import Reconstructions, corruptions, reconstructions
+    from gmml_models.figures.attention_maps import Attention, attention
+    from gmml_models.figures.patch_clusters import concept_probabilities, concepts
+    from gmml_models.figures.reconstruction import Reconstructions, corruptions, reconstructions
 
 _WHERE = {
-    "Attention": ".attending",
-    "Reconstructions": ".reconstructing",
-    "attention": ".attending",
-    "concept_probabilities": ".clustering",
-    "concepts": ".clustering",
-    "corruptions": ".reconstructing",
-    "reconstructions": ".reconstructing",
+    "Attention": ".attention_maps",
+    "Reconstructions": ".reconstruction",
+    "attention": ".attention_maps",
+    "concept_probabilities": ".patch_clusters",
+    "concepts": ".patch_clusters",
+    "corruptions": ".reconstruction",
+    "reconstructions": ".reconstruction",
 }
 
 __all__ = ["Attention", "Reconstructions", "attention", "concept_probabilities", "concepts", "corruptions", "reconstructions"]

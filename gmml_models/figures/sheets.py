@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from gmml_models.figures.attending import Attention
-from gmml_models.figures.reconstructing import Reconstructions
+from gmml_models.figures.attention_maps import Attention
+from gmml_models.figures.contact_sheet import Row, Sheet, Swatch, Tile
+from gmml_models.figures.corruption_steps import STEP_COLOURS
+from gmml_models.figures.reconstruction import Reconstructions
 from gmml_models.figures.tiles import CLUSTERS, bars_tile, cluster_tile, edge_of_many, fitted, heat_tile, scale_tile, to_pictures
-from gmml_models.sheet import Row, Sheet, Swatch, Tile
-from gmml_models.stages import STEP_COLOURS
 
 _BARS = 24
 _MATRIX = 0.995  # the share of a matrix that its colours reach: a few entries of the diagonal would leave the rest dark

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from gmml_models.canvas import INK, LINE, PAPER
-from gmml_models.sheet import edge_of
+from gmml_models.figures.canvas import INK, LINE, PAPER
+from gmml_models.figures.contact_sheet import edge_of
 
 # Okabe and Ito's colours, which colour-blind people tell apart too; yellow and blue are those of MC-SSL's figures 5 to 9
 CLUSTERS = ("#F0E442", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -28,7 +28,7 @@ from gmml_aug import (
 )
 from gmml_aug.places.boxes import Placement
 from gmml_models.corrupt_command import ABOUT
-from gmml_models.stages import MEAN, STD
+from gmml_models.figures.corruption_steps import MEAN, STD
 
 OWN = "your own"
 PRESETS = tuple(ABOUT)  # all but those for clips

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gmml_aug import Alien, Corruption, Plan, keys, patch_mask
-from gmml_models import stages
+from gmml_models.figures import corruption_steps
+from gmml_models.figures.contact_sheet import Swatch, edge_of, faint, flat
 from gmml_models.play.reconstruction import Reconstruction
-from gmml_models.sheet import Swatch, edge_of, faint, flat
 
 _MARK, _PAPER = "#454541", "#FBFBF9"  # what was touched, and what lies between patches
 _ROOM = 28  # pixels of a patch on the page that numbers need
@@ -57,12 +57,12 @@ def look(
         TypeError: the key is no integer.
         ValueError: what the library says of pictures and composition that do not go together.
     """
-    batch = stages.normalise(stages.to_batch([picture for _, picture in pictures]))
+    batch = corruption_steps.normalise(corruption_steps.to_batch([picture for _, picture in pictures]))
     first, plan = batch[:1], corrupt.sample(batch.shape, keys=keys(key, 0, range(len(batch))))[:1]
-    alone = stages.stages(corrupt, first, plan, 1, donors=batch)
+    alone = corruption_steps.stages(corrupt, first, plan, 1, donors=batch)
     done = corrupt.apply(first, plan, donors=batch)
     edge = edge_of(batch.shape[-1])
-    rows = stages.rows(corrupt, first, plan, alone, 1, edge, donors=batch)
+    rows = corruption_steps.rows(corrupt, first, plan, alone, 1, edge, donors=batch)
     clean, every, kinds = rows[0].tiles[0].picture, rows[-2].tiles[0], rows[-1].tiles[0].picture
     share = patch_mask(done.mask, patch)[0]
     many = int((share > 0.5).sum())
@@ -83,7 +83,7 @@ def look(
         donor = _donor(corrupt, plan, number)
         if donor is not None:
             steps.append(Captioned(f"picture {donor + 1}", flat(pictures[donor][1], edge), f"{pictures[donor][0]}, its donor"))
-    return Look(tuple(whole), tuple(steps), tuple(stages.legend(corrupt, plan, alone)))
+    return Look(tuple(whole), tuple(steps), tuple(corruption_steps.legend(corrupt, plan, alone)))
 
 
 def _restored(reconstruction: Reconstruction, clean: Tensor, corrupted: Tensor, mask: Tensor, edge: int) -> Captioned:
@@ -95,12 +95,12 @@ def _restored(reconstruction: Reconstruction, clean: Tensor, corrupted: Tensor, 
     words = f"error where touched {_error(restored, clean, mask)}, was {_error(corrupted, clean, mask)}" if mask.any() else ""
     if reconstruction.model.target == "normalised":
         words += f"{', ' if words else ''}brightness and contrast of patches from the clean picture"
-    return Captioned("reconstruction", flat(stages.to_pictures(restored)[0], edge), words)
+    return Captioned("reconstruction", flat(corruption_steps.to_pictures(restored)[0], edge), words)
 
 
 def _error(images: Tensor, clean: Tensor, mask: Tensor) -> str:
     """Mean absolute difference in levels of 255 where the mask is True, of the pictures that are shown."""
-    shown, true = (stages.to_batch(stages.to_pictures(part)).float() for part in (images, clean))
+    shown, true = (corruption_steps.to_batch(corruption_steps.to_pictures(part)).float() for part in (images, clean))
     return f"{float((shown - true).abs()[mask.expand_as(true)].mean()):.1f}"
 
 

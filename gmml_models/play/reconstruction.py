@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.figures.corruption_steps import MEAN, STD
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.registry import create_model, registry
-from gmml_models.stages import MEAN, STD
 
 
 @dataclass(frozen=True)

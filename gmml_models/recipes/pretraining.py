@@ -18,10 +18,10 @@ from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
+from gmml_models.figures.run_sheet import reconstructions, save_sheet
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.parse_corruption import corruption_from
-from gmml_models.recipes.pictures import reconstructions, save_sheet
 from gmml_models.train import checkpoint
 from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check

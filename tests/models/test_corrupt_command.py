@@ -18,10 +18,11 @@ from PIL import Image
 
 import gmml_aug
 import gmml_models
-from gmml_models import corrupt_command, sheet, stages
+from gmml_models import corrupt_command
 from gmml_models.corrupt_command import Corrupt
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
+from gmml_models.figures import contact_sheet, corruption_steps
 from tests.models.command_line import Ran, Run, call, write_photographs
 
 SIZE = 32
@@ -156,7 +157,7 @@ def test_a_picture_of_the_right_size_is_not_resampled(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "exact.png")
     assert np.array_equal(np.asarray(image_files.read_square(tmp_path / "exact.png", SIZE)), pixels)
-    back = stages.to_pictures(stages.normalise(stages.to_batch([Image.fromarray(pixels)])))
+    back = corruption_steps.to_pictures(corruption_steps.normalise(corruption_steps.to_batch([Image.fromarray(pixels)])))
     assert np.array_equal(np.asarray(back[0]), pixels)
 
 
@@ -220,7 +221,7 @@ def test_a_folder_becomes_a_sheet(run: Run, photos: Path, tmp_path: Path) -> Non
 def test_the_three_lines_for_a_training_loop_run(run: Run, photos: Path, tmp_path: Path) -> None:
     ran = run(photos, "-o", tmp_path / "sheet.png")
     lines = [line.strip() for line in ran.out.splitlines()[-3:]]
-    names: dict[str, Any] = {"mean": stages.MEAN, "std": stages.STD, "batch": torch.randn(4, 3, SIZE, SIZE)}
+    names: dict[str, Any] = {"mean": corruption_steps.MEAN, "std": corruption_steps.STD, "batch": torch.randn(4, 3, SIZE, SIZE)}
     exec("\n".join(lines), names)
     assert names["images"].shape == (4, 3, SIZE, SIZE)
     assert names["mask"].dtype == torch.bool
@@ -447,21 +448,21 @@ def test_the_demo_says_what_it_lacks(run: Run, tmp_path: Path, monkeypatch: pyte
 @pytest.fixture
 def batch() -> torch.Tensor:
     pixels = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return stages.normalise(pixels)
+    return corruption_steps.normalise(pixels)
 
 
 @pytest.mark.parametrize("name", sorted(set(gmml_aug.presets.names()) - {"tubes"}))  # a clip has no sheet
 def test_a_stage_is_one_step_alone(batch: torch.Tensor, name: str) -> None:
-    corrupt = getattr(gmml_aug.presets, name)(values=(stages.MEAN, stages.STD))
+    corrupt = getattr(gmml_aug.presets, name)(values=(corruption_steps.MEAN, corruption_steps.STD))
     plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(2, 0, range(4)))
-    found = stages.stages(corrupt, batch, plan, 4)
+    found = corruption_steps.stages(corrupt, batch, plan, 4)
     union = torch.zeros_like(found[0].mask)
     for stage in found:
         assert torch.equal(torch.where(stage.mask, batch, stage.images), batch)
         union |= stage.mask
     assert torch.equal(union, corrupt.apply(batch, plan).mask)
-    shown = [row.name for row in stages.rows(corrupt, batch, plan, found, 4, 160)]
-    assert shown == ["clean", *stages.step_names(corrupt), "all", "mask"]
+    shown = [row.name for row in corruption_steps.rows(corrupt, batch, plan, found, 4, 160)]
+    assert shown == ["clean", *corruption_steps.step_names(corrupt), "all", "mask"]
 
 
 def test_the_mask_is_drawn_in_the_colour_of_the_last_step(batch: torch.Tensor) -> None:
@@ -472,26 +473,26 @@ def test_the_mask_is_drawn_in_the_colour_of_the_last_step(batch: torch.Tensor) -
         ]
     )
     plan = corrupt.sample(batch.shape, keys=gmml_aug.keys(2, 0, range(4)))
-    alone = stages.stages(corrupt, batch, plan, 4)
-    pixels = np.asarray(stages.rows(corrupt, batch, plan, alone, 4, 64)[-1].tiles[0].picture)
+    alone = corruption_steps.stages(corrupt, batch, plan, 4)
+    pixels = np.asarray(corruption_steps.rows(corrupt, batch, plan, alone, 4, 64)[-1].tiles[0].picture)
     kinds = corrupt.kinds(plan)[0, 0].numpy()
     for number, stage in enumerate(alone, start=1):
         colour = [int(stage.colour[at : at + 2], 16) for at in (1, 3, 5)]
         assert np.array_equal((pixels == colour).all(axis=2), kinds == number)
     assert (pixels[kinds == 0] >= 200).all()
-    words = [entry.words for entry in stages.legend(corrupt, plan, alone)]
+    words = [entry.words for entry in corruption_steps.legend(corrupt, plan, alone)]
     assert words[1] == "zeros  30.0 %"
 
 
 def test_steps_of_one_name_are_numbered() -> None:
     corrupt = gmml_aug.Chain([gmml_aug.Noise(), gmml_aug.Grey(), gmml_aug.Noise()])
-    assert stages.step_names(corrupt) == ["noise 1", "grey", "noise 2"]
+    assert corruption_steps.step_names(corrupt) == ["noise 1", "grey", "noise 2"]
 
 
 def test_an_outline_keeps_inside_its_mask() -> None:
     mask = Image.new("L", (40, 40))
     mask.paste(255, (10, 12, 40, 30))  # reaches the right border
-    drawn = np.asarray(sheet.outlined(Image.new("RGB", (40, 40), WHITE), mask, "#FF0000", width=2))
+    drawn = np.asarray(contact_sheet.outlined(Image.new("RGB", (40, 40), WHITE), mask, "#FF0000", width=2))
     red = (drawn == RED).all(axis=2)
     inside = np.zeros((40, 40), dtype=bool)
     inside[12:30, 10:40] = True
@@ -502,10 +503,14 @@ def test_an_outline_keeps_inside_its_mask() -> None:
 def test_every_picture_stands_on_the_sheet_as_it_is() -> None:
     colour = iter(range(10, 250, 10))
     rows = [
-        sheet.Row(name, "1.0 %", [sheet.Tile(Image.new("RGB", (160, 160), (next(colour), 0, 0)), caption) for _ in range(3)])
+        contact_sheet.Row(
+            name, "1.0 %", [contact_sheet.Tile(Image.new("RGB", (160, 160), (next(colour), 0, 0)), caption) for _ in range(3)]
+        )
         for name, caption in (("one", ""), ("two", "below"))
     ]
-    drawn = np.asarray(sheet.Sheet("title", "about it", ["a", "b", "c"], rows, [sheet.Swatch("#00FF00", "words")], "code()").draw())
+    drawn = np.asarray(
+        contact_sheet.Sheet("title", "about it", ["a", "b", "c"], rows, [contact_sheet.Swatch("#00FF00", "words")], "code()").draw()
+    )
     lefts, tops = set(), set()
     for row in rows:
         for tile in row.tiles:
@@ -519,7 +524,7 @@ def test_every_picture_stands_on_the_sheet_as_it_is() -> None:
 
 @pytest.mark.parametrize(("size", "edge"), [(16, 160), (32, 160), (96, 192), (160, 160), (224, 224), (320, 320), (1024, 320)])
 def test_pictures_are_shown_at_a_size_that_can_be_seen(size: int, edge: int) -> None:
-    assert sheet.edge_of(size) == edge
+    assert contact_sheet.edge_of(size) == edge
 
 
 # ---------------------------------------------------------------- the command line

@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 
 import gmml_models as gm
-from gmml_models import sheet
-from gmml_models.canvas import Canvas
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
-from gmml_models.figures import tiles
+from gmml_models.figures import contact_sheet, tiles
+from gmml_models.figures.canvas import Canvas
 from gmml_models.recipes.concept_head import open_concept_head
 from gmml_models.recipes.pretraining import build_objective, pretrain
 from gmml_models.reconstruct_command import Reconstruct
@@ -255,13 +254,13 @@ def test_the_class_token_looks_where_something_trained_it(
     pool: dict[str, Any] = {} if class_token else {"class_token": False, "global_pool": ""}
     gm.GMMLAutoencoder("vit_tiny_patch16_224", **SMALL, **pool).save_pretrained(tmp_path / "weights", about=about)
     said: list[str] = []
-    draw = sheet.Sheet.draw
+    draw = contact_sheet.Sheet.draw
 
-    def listen(self: sheet.Sheet, scale: int = 1) -> Image.Image:
+    def listen(self: contact_sheet.Sheet, scale: int = 1) -> Image.Image:
         said.append(self.about)
         return draw(self, scale)
 
-    monkeypatch.setattr(sheet.Sheet, "draw", listen)
+    monkeypatch.setattr(contact_sheet.Sheet, "draw", listen)
     assert run("attention", photos, "--weights", tmp_path / "weights", "-o", tmp_path / "figure.png").code == 0
     assert f"how much the {wanted} takes" in said[0]
 
@@ -326,11 +325,14 @@ def test_a_drawing_is_the_same_at_any_scale() -> None:
 
 
 def test_a_row_may_have_fewer_pictures_and_columns_their_own_width() -> None:
-    def tile(colour: str, width: int) -> sheet.Tile:
-        return sheet.Tile(Image.new("RGB", (width, 100), colour), "")
+    def tile(colour: str, width: int) -> contact_sheet.Tile:
+        return contact_sheet.Tile(Image.new("RGB", (width, 100), colour), "")
 
-    rows = [sheet.Row("one", "", [tile("#FF0000", 100), tile("#00FF00", 250)]), sheet.Row("two", "", [tile("#0000FF", 100)])]
-    drawn = np.asarray(sheet.Sheet("title", "about", ["a", "b"], rows, [], "code()").draw())
+    rows = [
+        contact_sheet.Row("one", "", [tile("#FF0000", 100), tile("#00FF00", 250)]),
+        contact_sheet.Row("two", "", [tile("#0000FF", 100)]),
+    ]
+    drawn = np.asarray(contact_sheet.Sheet("title", "about", ["a", "b"], rows, [], "code()").draw())
     for colour, left, width in (((255, 0, 0), 196, 100), ((0, 255, 0), 310, 250), ((0, 0, 255), 196, 100)):
         _, columns = np.nonzero((drawn == colour).all(2))
         assert (columns.min(), columns.max() + 1 - columns.min(), len(columns)) == (left, width, 100 * width)

@@ -21,9 +21,10 @@ import gmml_aug
 import gmml_models as gm
 from gmml_aug import Alien, Boxes, Cells, Chain, Grey, InBoxes, Noise, OneOf, Zeros
 from gmml_aug.places.boxes import Placement
-from gmml_models import cli, play_command, stages
+from gmml_models import cli, play_command
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
+from gmml_models.figures import corruption_steps
 from gmml_models.play import board, reconstruction, space
 from gmml_models.play.album import Album
 from gmml_models.play.knobs import FILLS, OWN, PRESETS, VALUES, Knobs, code
@@ -107,10 +108,10 @@ def test_whatever_is_turned_is_built_and_written_as_code_or_refused_in_the_libra
 @pytest.mark.parametrize("preset", [*PRESETS, OWN])
 def test_the_code_does_with_the_batch_what_is_shown(preset: str) -> None:
     corrupt = Knobs.of(preset).composition()
-    batch = stages.normalise(stages.to_batch([picture for _, picture in some_pictures(size=160)]))
+    batch = corruption_steps.normalise(corruption_steps.to_batch([picture for _, picture in some_pictures(size=160)]))
     done = executed(code(corrupt, 5), batch)
     shown = look(corrupt, some_pictures(size=160), 5, 16)
-    (first, *_) = stages.to_pictures(done["images"])
+    (first, *_) = corruption_steps.to_pictures(done["images"])
     assert np.array_equal(np.asarray(named(shown, "corrupted").picture), np.asarray(first))
 
 
@@ -273,7 +274,7 @@ def test_the_model_gets_the_corrupted_picture_as_it_was_trained_on(weights: Path
     mean, std = (torch.tensor(part)[:, None, None] for part in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
     with torch.inference_mode():
         expected = gm.GMMLAutoencoder.from_pretrained(weights)((unit - mean) / std) * std + mean
-    ours, spread = (torch.tensor(part)[:, None, None] for part in (stages.MEAN, stages.STD))
+    ours, spread = (torch.tensor(part)[:, None, None] for part in (corruption_steps.MEAN, corruption_steps.STD))
     torch.testing.assert_close(restore((unit - ours) / spread) * spread + ours, expected, rtol=1e-4, atol=1e-5)
 
 

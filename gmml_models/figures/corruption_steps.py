@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_aug import Alien, Blur, Corruption, Plan
+from gmml_models.figures.contact_sheet import Row, Swatch, Tile, faint, flat, outlined
 from gmml_models.figures.tiles import to_pictures as normalised_to_pictures
-from gmml_models.sheet import Row, Swatch, Tile, faint, flat, outlined
 
 # ImageNet's, for three channels
 MEAN = (0.485, 0.456, 0.406)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
+from gmml_models.figures.contact_sheet import Row, Sheet, Tile, edge_of, flat, save
 from gmml_models.figures.tiles import to_pictures
-from gmml_models.sheet import Row, Sheet, Tile, edge_of, flat, save
 
 if TYPE_CHECKING:
     from gmml_models.objectives import Reconstruction
