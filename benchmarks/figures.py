@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmml_models.bench import CLONE, COPY
+from gmml_models.bench.timing import CLONE, COPY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -27,9 +27,9 @@ import gmml_aug as ga
 from benchmarks.pages import put_speed
 from benchmarks.release_rule import corrupt_in_a_loop
 from benchmarks.timing import alternate
-from gmml_models import bench, bench_report
-from gmml_models.bench import CLONE, COPY, Call, Case, Effort, Peer
-from gmml_models.bench_peers import PEERS, present
+from gmml_models.bench.peers import PEERS, present
+from gmml_models.bench.report import FULL, MAIN, QUICK, QUICK_CUDA, SIZES, apart, markdown, run, to_json
+from gmml_models.bench.timing import CLONE, COPY, Call, Case, Effort, Peer, allocator, measure
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "performance"
@@ -71,8 +71,8 @@ def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
     peers += [_into("gmml", ga.presets.gmml), _into(TEN, _ten_boxes)]
     # limits first: others leave memory behind, which clone() then finds
     limits = [peer for peer in peers if peer.name in (COPY, CLONE, "gmml")]
-    alone = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(bench_report.MAIN, limits, effort=effort)}
-    rows = {row["peer"]: row for row in bench.measure(bench_report.MAIN, [*peers, RELEASE], effort=effort)}
+    alone = {row["peer"]: row["device_ms"]["minimum"] for row in measure(MAIN, limits, effort=effort)}
+    rows = {row["peer"]: row for row in measure(MAIN, [*peers, RELEASE], effort=effort)}
     least: dict[str, float] = {name: row["device_ms"]["minimum"] for name, row in rows.items() if not row["error"]}
     small, gmml = torch.randn(2, 3, 32, 32), ga.presets.gmml()
     call = alternate({"call": lambda: gmml(small)}, rounds=300)["call"]
@@ -99,7 +99,7 @@ def ratios(effort: Effort, *, pixels: bool = True) -> dict[str, Any]:
         "from bytes to float32 / normalising": (_in_passes(effort), "at most", 2.0, 1.5),
     }
     return {
-        "allocator": bench.allocator(),
+        "allocator": allocator(),
         "ratios": {
             name: {"measured": value if math.isfinite(value) else None, "target": target, "floor": floor, "goal": goal}
             for name, (value, target, floor, goal) in found.items()
@@ -128,7 +128,7 @@ def _into(name: str, build: Callable[[], ga.Corruption]) -> Peer:
 
 def _in_copies(dtype: torch.dtype, effort: Effort) -> float:
     """`gmml` into a buffer in another dtype, in copies of its own."""
-    images = torch.randint(0, 256, bench_report.MAIN.shape).to(dtype)
+    images = torch.randint(0, 256, MAIN.shape).to(dtype)
     out, gmml = torch.empty_like(images), ga.presets.gmml()
     times = alternate({"copy": lambda: out.copy_(images), "gmml": lambda: gmml(images, out=out)}, rounds=effort.rounds)
     return times["gmml"].minimum / times["copy"].minimum
@@ -136,7 +136,7 @@ def _in_copies(dtype: torch.dtype, effort: Effort) -> float:
 
 def _in_passes(effort: Effort) -> float:
     """`from_bytes` to float32, in passes that normalise the same batch into a buffer."""
-    images = torch.randint(0, 256, bench_report.MAIN.shape, dtype=torch.uint8)
+    images = torch.randint(0, 256, MAIN.shape, dtype=torch.uint8)
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in STATISTICS)
     out, gmml = torch.empty(images.shape), ga.presets.gmml(values=STATISTICS)
     scale, shift = 1 / (255 * std), -mean / std
@@ -153,7 +153,7 @@ def _in_passes(effort: Effort) -> float:
 
 def two_threads(effort: Effort) -> float:
     """How much faster two threads are than one, `gmml` into a buffer; they need two quiet cores."""
-    images = torch.randn(bench_report.MAIN.shape)
+    images = torch.randn(MAIN.shape)
     out, gmml, before = torch.empty_like(images), ga.presets.gmml(), torch.get_num_threads()
 
     def on(threads: int) -> Call:
@@ -176,7 +176,7 @@ def cost_per_pixel(*, memory: float = 2.0, rounds: int = 3) -> dict[str, dict[st
     Batches of 64 k pixels at least. Every batch is a part of one buffer, so that they can be run in turn; those that would need
     more than ``memory`` GB with their output are left out.
     """
-    shapes = [(batch, 3, size, size) for size in bench_report.SIZES for batch in (1, 4, 16, 64, 256, 1024)]
+    shapes = [(batch, 3, size, size) for size in SIZES for batch in (1, 4, 16, 64, 256, 1024)]
     shapes = [shape for shape in shapes if math.prod(shape) * 4 * 3 <= memory * 1e9 and math.prod(shape) >= 3 * (64 << 10)]
     buffer = torch.randn(max(map(math.prod, shapes)))
     target = torch.empty_like(buffer)
@@ -218,7 +218,7 @@ def stages(case: Case, device: str = "cpu", effort: Effort | None = None) -> dic
     plan = Peer("sample", "", lambda images: lambda: gmml.sample(images.shape, device=images.device), "ours")
     whole = Peer("whole", "", lambda images: lambda: gmml(images), "ours")
     peers = [plan, whole, only(), *(only(number) for number in range(len(names)))]
-    least = {row["peer"]: row["device_ms"]["minimum"] for row in bench.measure(case, peers, device=device, effort=effort)}
+    least = {row["peer"]: row["device_ms"]["minimum"] for row in measure(case, peers, device=device, effort=effort)}
     nothing = least["nothing"]
     parts = {"plan": least["sample"], "copy": nothing, **{name: max(0.0, least[name] - nothing) for name in names}}
     rest = max(0.0, least["whole"] - sum(parts.values()))  # what they cost only together
@@ -258,19 +258,19 @@ def main() -> None:
         return
 
     cuda = asked.device == "cuda"
-    parts = bench_report.apart(stages, bench_report.MAIN, asked.device, Effort(seconds=1.5))
+    parts = apart(stages, MAIN, asked.device, Effort(seconds=1.5))
     more: dict[str, Any] = {"stages_ms": parts}
     text: list[str] = []
     if not cuda:
-        own = bench_report.apart(ratios, Effort(rounds=asked.rounds, seconds=4.0))
+        own = apart(ratios, Effort(rounds=asked.rounds, seconds=4.0))
         kept = with_pages_kept(asked.rounds) if sys.platform == "linux" else None
         more |= {"ratios": own, "ratios_pages_kept": kept}
         text = [*ratio_lines(own, kept), ""]
         print("\n".join(text))
     peers, absent = present([*PEERS, LONG if cuda else RELEASE])
-    quick = bench_report.QUICK_CUDA if cuda else bench_report.QUICK
-    report = bench_report.run(
-        bench_report.FULL if asked.full else quick,
+    quick = QUICK_CUDA if cuda else QUICK
+    report = run(
+        FULL if asked.full else quick,
         peers,
         absent=absent,
         device=asked.device,
@@ -280,7 +280,7 @@ def main() -> None:
     )
     report |= more
     name = "throughput-cuda" if cuda else "throughput"
-    written, tables = bench_report.to_json(report), bench_report.markdown(report)
+    written, tables = to_json(report), markdown(report)
     asked.to.mkdir(parents=True, exist_ok=True)
     (asked.to / f"{name}.json").write_text(written, encoding="utf-8")
     (asked.to / f"{name}.md").write_text("\n".join([*text, tables]), encoding="utf-8")

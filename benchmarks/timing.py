@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from gmml_models.bench import Times, cpu_name
+from gmml_models.bench.timing import Times, cpu_name
 
 
 def alternate(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 15) -> dict[str, Times]:

@@ -45,21 +45,21 @@ class Bench:
             raise UsageError(f"gmml bench: the folder of --output {self.output} does not exist. Make it first.")
         import torch
 
-        from gmml_models import bench_report
-        from gmml_models.bench import Effort
-        from gmml_models.bench_peers import own_peer, present
+        from gmml_models.bench.peers import own_peer, present
+        from gmml_models.bench.report import FULL, QUICK, choose, markdown, read_case, run, to_json
+        from gmml_models.bench.timing import Effort
 
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("gmml bench: --device cuda, but torch sees no GPU here. Leave it out for the CPU.")
         device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
-        cases = [bench_report.read_case(written, self.dtype) for written in self.shape]
+        cases = [read_case(written, self.dtype) for written in self.shape]
         peers, absent = present()
-        peers = bench_report.choose([*peers, *map(own_peer, self.peer)], self.only)
+        peers = choose([*peers, *map(own_peer, self.peer)], self.only)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            report = bench_report.run(
-                cases or (bench_report.FULL if self.full else bench_report.QUICK),
+            report = run(
+                cases or (FULL if self.full else QUICK),
                 peers,
                 absent=absent,
                 device=device,
@@ -73,9 +73,9 @@ class Bench:
             raise UsageError(
                 f"gmml bench: {', '.join(report['cut'])} would need more than {self.memory:g} GB. Give a larger --memory."
             )
-        print(bench_report.markdown(report))
+        print(markdown(report))
         if self.output is not None:
-            self.output.write_text(bench_report.to_json(report), encoding="utf-8")
+            self.output.write_text(to_json(report), encoding="utf-8")
         failed = [row for row in report["rows"] if row["group"] == "yours" and row["error"]]
         for row in failed:
             print(f"gmml bench: {row['peer']} on {row['case']} failed: {row['error']}", file=sys.stderr)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import figures, gpu_pages, gpu_session, pages, throughput
-from gmml_models import bench, bench_report
-from gmml_models.bench import CLONE, COPY, Case, Effort, Peer, Times
+from gmml_models.bench.peers import PEERS, own_peer, present
+from gmml_models.bench.report import FULL, markdown, run
+from gmml_models.bench.report import QUICK as QUICK_CASES
+from gmml_models.bench.timing import CLONE, COPY, DTYPES, Call, Case, Effort, Peer, Times, measure
 from gmml_models.bench_command import Bench
-from gmml_models.bench_peers import PEERS, own_peer, present
 from gmml_models.errors import UsageError
 
 TINY = "2x3x24x32"
@@ -42,7 +43,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _theirs(images: Tensor) -> bench.Call:
+def _theirs(images: Tensor) -> Call:
     return images.abs
 
 
@@ -98,14 +99,14 @@ def test_a_contender_that_fails_is_told_and_the_rest_is_measured(mine: Path, cap
 def test_one_that_fails_later_is_told_too() -> None:
     calls = iter(range(100))
 
-    def sometimes(images: Tensor) -> bench.Call:
+    def sometimes(images: Tensor) -> Call:
         def call() -> None:
             if next(calls) > 2:
                 raise ValueError("tired")
 
         return call
 
-    rows = bench.measure(Case((1, 1, 4, 4)), [*LIMITS, Peer("sometimes", "", sometimes)], effort=QUICK)
+    rows = measure(Case((1, 1, 4, 4)), [*LIMITS, Peer("sometimes", "", sometimes)], effort=QUICK)
     assert [row["error"] for row in rows] == [None, None, "ValueError: tired"]
     assert "device_ms" not in rows[-1]
 
@@ -141,10 +142,10 @@ def test_the_threads_are_given_back(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 3, 64, 64), (2, 1, 32, 64), (2, 1, 16, 16, 16)])
-@pytest.mark.parametrize("dtype", bench.DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_ours_run_on_every_kind_of_batch(shape: tuple[int, ...], dtype: str) -> None:
     ours = [peer for peer in PEERS if peer.group in ("limit", "ours")]
-    rows = bench.measure(Case(shape, dtype), ours, effort=QUICK)
+    rows = measure(Case(shape, dtype), ours, effort=QUICK)
     failed = {row["peer"] for row in rows if row["error"]}
     assert failed <= ({"Alien", "noise and alien, 3-D"} if shape[0] == 1 else set())  # no other image to take from
     assert len(rows) > 3
@@ -159,18 +160,16 @@ def test_what_is_not_installed_is_absent() -> None:
 @pytest.mark.filterwarnings("ignore")  # theirs
 def test_the_peers_that_a_project_depends_on_run() -> None:
     theirs = [peer for peer in PEERS if peer.package in ("timm", "torchvision", "kornia")]
-    rows = bench.measure(Case((2, 3, 32, 32)), theirs, effort=QUICK)
+    rows = measure(Case((2, 3, 32, 32)), theirs, effort=QUICK)
     assert len(rows) == 9
     assert [row["error"] for row in rows] == [None] * 9
 
 
 def test_the_tables_name_what_was_cut_and_who_is_absent() -> None:
     large = Case((4096, 3, 1024, 1024))
-    report = bench_report.run(
-        [Case((1, 1, 8, 8)), Case((2, 1, 8)), large], LIMITS, absent={"x": "y is not installed"}, effort=QUICK
-    )
+    report = run([Case((1, 1, 8, 8)), Case((2, 1, 8)), large], LIMITS, absent={"x": "y is not installed"}, effort=QUICK)
     assert report["cut"] == [large.name]
-    text = bench_report.markdown(report)
+    text = markdown(report)
     for words in (
         "Multiples of the copy",
         "Absent: x (y is not installed).",
@@ -181,10 +180,10 @@ def test_the_tables_name_what_was_cut_and_who_is_absent() -> None:
 
 
 def test_the_grids_hold_what_is_promised() -> None:
-    assert set(bench_report.QUICK) <= set(bench_report.FULL)
-    assert {case.dtype for case in bench_report.QUICK} == {case.dtype for case in bench_report.FULL} == set(bench.DTYPES)
-    assert {case.shape[-1] for case in bench_report.FULL} >= {32, 96, 224, 512, 1024}
-    assert {case.shape[0] for case in bench_report.FULL} >= {1, 4096}
+    assert set(QUICK_CASES) <= set(FULL)
+    assert {case.dtype for case in QUICK_CASES} == {case.dtype for case in FULL} == set(DTYPES)
+    assert {case.shape[-1] for case in FULL} >= {32, 96, 224, 512, 1024}
+    assert {case.shape[0] for case in FULL} >= {1, 4096}
 
 
 def test_times_are_those_of_statistics() -> None:
@@ -204,7 +203,7 @@ def test_an_own_peer_without_words_is_said_to_have_none() -> None:
 def test_the_stages_sum_to_the_whole_and_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     cases = [Case((2, 3, 224, 224))]
-    report = bench_report.run(cases, LIMITS, absent={}, effort=QUICK)
+    report = run(cases, LIMITS, absent={}, effort=QUICK)
     report["stages_ms"] = parts = throughput.stages(Case((2, 3, 32, 32)), effort=QUICK)
     assert list(parts) == ["plan", "copy", "Noise", "Alien", "Grey", "Blur", "together", "measured whole"]
     assert all(value >= 0 for value in parts.values())
@@ -222,9 +221,9 @@ def test_a_ratio_that_could_not_be_taken_is_a_dash() -> None:
 
 
 def test_the_release_s_rule_says_what_it_cannot_do() -> None:
-    rows = bench.measure(Case((2, 3, 16, 16), "uint8"), [throughput.RELEASE], effort=QUICK)
+    rows = measure(Case((2, 3, 16, 16), "uint8"), [throughput.RELEASE], effort=QUICK)
     assert "bytes cannot hold" in rows[0]["error"]
-    assert bench.measure(Case((2, 3, 16, 16)), [throughput.RELEASE], effort=QUICK)[0]["error"] is None
+    assert measure(Case((2, 3, 16, 16)), [throughput.RELEASE], effort=QUICK)[0]["error"] is None
 
 
 def test_readme_and_docs_show_what_was_measured(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_readme_and_docs_show_what_a_gpu_measured(tmp_path: Path) -> None:
 
 def test_a_contender_that_takes_long_is_measured_on_the_first_batch_alone() -> None:
     cases, copy = [Case((2, 3, 16, 16)), Case((3, 3, 16, 16))], next(peer for peer in PEERS if peer.name == COPY)
-    report = bench_report.run(cases, [copy, throughput.LONG], absent={}, effort=QUICK)
+    report = run(cases, [copy, throughput.LONG], absent={}, effort=QUICK)
     assert [(row["case"], row["peer"]) for row in report["rows"]] == [
         (cases[0].name, COPY), (cases[0].name, throughput.LOOP), (cases[1].name, COPY),
     ]  # fmt: skip

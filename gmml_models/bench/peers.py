@@ -20,7 +20,7 @@ from torch import Tensor
 
 import gmml_aug as ga
 from gmml_aug.presets import masked as masking
-from gmml_models.bench import CLONE, COPY, Call, Peer
+from gmml_models.bench.timing import CLONE, COPY, Call, Peer
 from gmml_models.errors import UsageError
 
 _SCALE, _SIDE, _TAPS, _SIGMA = (0.02, 0.35), (0.05, 0.25), 9, (0.1, 1.1)  # those of gmml; 9 is the mean of its taps

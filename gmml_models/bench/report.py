@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from gmml_models.bench import CLONE, COPY, DTYPES, SCHEMA, Case, Effort, Peer, about, measure, memory_bandwidth, row_of
-from gmml_models.bench_peers import PEERS, own_peer
+from gmml_models.bench.peers import PEERS, own_peer
+from gmml_models.bench.timing import CLONE, COPY, DTYPES, SCHEMA, Case, Effort, Peer, about, measure, memory_bandwidth, row_of
 from gmml_models.errors import UsageError
 
 MAIN = Case((64, 3, 224, 224))
