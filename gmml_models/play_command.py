@@ -71,7 +71,7 @@ class Play:
 
     def _serve(self, found: tuple[Path, ...]) -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from gmml_models.play.album import Album
+        from gmml_models.play.image_picker import Album
         from gmml_models.play.page import CSS, build, theme
         from gmml_models.play.reconstruction import load
 

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from gmml_models.corrupt_command import ABOUT
-from gmml_models.play import board
-from gmml_models.play.album import Album
-from gmml_models.play.knobs import FILLS, OWN, PRESETS, Knobs, code
+from gmml_models.play import html
+from gmml_models.play.controls import FILLS, OWN, PRESETS, Knobs, code
+from gmml_models.play.image_picker import Album
 from gmml_models.play.pictures import look
 from gmml_models.play.reconstruction import Reconstruction
 
@@ -22,7 +22,7 @@ _PLACEMENTS = ("wrap", "inside", "origin")
 _ABOUT = {**ABOUT, OWN: "Every fill in boxes of its own, one after the other"}
 _SYSTEM = ("system-ui", "sans-serif")
 CSS = (
-    board.CSS
+    html.CSS
     + """
 .gradio-container { max-width: 1240px !important; margin: 0 auto; }
 .gmml-head h1 { font-size: 22px; font-weight: 600; margin: 0; } .gmml-head p { margin: 2px 0 0; font-size: 14px; }
@@ -110,9 +110,9 @@ def build(album: Album, reconstruction: Reconstruction | None) -> gr.Blocks:
                 if seed is None:
                     raise ValueError("gmml play: the key is empty. Give a whole number, or press the button for a new one.")
                 shown = look(corrupt, album.batch(number, own, pixels), seed, patch_size, reconstruction)
-                return board.board(shown), _said(board.note(knobs.idle(), name)), code(corrupt, seed)
+                return html.board(shown), _said(html.note(knobs.idle(), name)), code(corrupt, seed)
             except (ValueError, TypeError) as error:
-                return gr.skip(), _said(board.wrong(error)), gr.skip()
+                return gr.skip(), _said(html.wrong(error)), gr.skip()
 
         said = [upload, chosen, size, patch, key, preset, *turned]
         asked = {

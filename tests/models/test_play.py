@@ -25,9 +25,9 @@ from gmml_models import cli, play_command
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import corruption_steps
-from gmml_models.play import board, reconstruction, space
-from gmml_models.play.album import Album
-from gmml_models.play.knobs import FILLS, OWN, PRESETS, VALUES, Knobs, code
+from gmml_models.play import html, reconstruction, space
+from gmml_models.play.controls import FILLS, OWN, PRESETS, VALUES, Knobs, code
+from gmml_models.play.image_picker import Album
 from gmml_models.play.pictures import Captioned, Look, look
 from gmml_models.play_command import Play
 
@@ -170,8 +170,8 @@ def test_what_is_turned_for_nothing_is_named() -> None:
     mae = replace(Knobs.of("mae"), ratio=(0.1, 0.2)).composition().program.places[0]
     assert isinstance(mae, Cells)
     assert mae.ratio == (0.1, 0.2)
-    assert "side, placement" in board.note(("side", "placement"), "mae")
-    assert board.note((), "mae") == ""
+    assert "side, placement" in html.note(("side", "placement"), "mae")
+    assert html.note((), "mae") == ""
 
 
 # ---------------------------------------------------------------- pictures
@@ -315,7 +315,7 @@ def test_a_size_that_the_model_does_not_take_leaves_the_other_pictures(weights: 
 def test_without_weights_the_page_says_how_to_give_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: Path) -> None:
     monkeypatch.setattr(gm.zoo, "WEIGHTS", tmp_path)
     assert reconstruction.load(None) is None
-    assert "--weights FOLDER" in board.board(seen(Knobs.of(OWN).composition()))
+    assert "--weights FOLDER" in html.board(seen(Knobs.of(OWN).composition()))
     weights.rename(tmp_path / "gmml_first.data")
     try:
         found = reconstruction.load(None)
@@ -338,7 +338,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 
 def test_the_board_holds_every_picture_and_nothing_that_is_fetched() -> None:
     shown = seen(Knobs.of("gmml").composition())
-    text = board.board(shown)
+    text = html.board(shown)
     assert text.count("<img ") == len(shown.whole) + len(shown.steps)
     assert text.count('src="data:image/png;base64,') == text.count("src=")
     assert "http" not in re.sub(r'base64,[^"]*', "", text)
@@ -348,9 +348,9 @@ def test_the_board_holds_every_picture_and_nothing_that_is_fetched() -> None:
 
 def test_what_stands_on_the_page_is_escaped() -> None:
     one = Captioned("<b>", Image.new("RGB", (4, 4)), '"<i>')
-    assert "<i>" not in board.board(Look((one,), (), ()))
-    assert "&lt;b&gt;: &quot;&lt;i&gt;" in board.board(Look((one,), (), ()))
-    assert "&lt;x&gt; is wrong" in board.wrong(ValueError("<x> is wrong."))
+    assert "<i>" not in html.board(Look((one,), (), ()))
+    assert "&lt;b&gt;: &quot;&lt;i&gt;" in html.board(Look((one,), (), ()))
+    assert "&lt;x&gt; is wrong" in html.wrong(ValueError("<x> is wrong."))
 
 
 # ---------------------------------------------------------------- the folder of a Space
