@@ -27,7 +27,7 @@ from gmml_aug import (
     Zeros,
 )
 from gmml_aug.places.boxes import Placement
-from gmml_models.corrupt_command import ABOUT
+from gmml_models.cli.corrupt import ABOUT
 from gmml_models.figures.corruption_steps import MEAN, STD
 
 OWN = "your own"

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from gmml_models.corrupt_command import ABOUT
+from gmml_models.cli.corrupt import ABOUT
 from gmml_models.play import html
 from gmml_models.play.controls import FILLS, OWN, PRESETS, Knobs, code
 from gmml_models.play.image_picker import Album

@@ -35,7 +35,7 @@ preset, fills, ratios, sides, a budget and a key: the page shows what happened, 
 
 _APP = '''"""The playground of gmml, as a Space runs it: open to everybody who sees the Space."""
 
-from gmml_models.play_command import Play
+from gmml_models.cli.play import Play
 
 raise SystemExit(Play(host="0.0.0.0", no_browser=True).run())
 '''

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmml_models import cli
+from gmml_models.cli import main
 
 
 class Ran(NamedTuple):
@@ -27,7 +27,7 @@ Run = Callable[..., Ran]
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> Ran:
     """Run a command to its end."""
     with pytest.raises(SystemExit) as ended:
-        cli.main([*map(str, words)])
+        main([*map(str, words)])
     captured = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return Ran(ended.value.code, captured.out, captured.err)

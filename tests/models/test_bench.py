@@ -16,7 +16,7 @@ from gmml_models.bench.peers import PEERS, own_peer, present
 from gmml_models.bench.report import FULL, markdown, run
 from gmml_models.bench.report import QUICK as QUICK_CASES
 from gmml_models.bench.timing import CLONE, COPY, DTYPES, Call, Case, Effort, Peer, Times, measure
-from gmml_models.bench_command import Bench
+from gmml_models.cli.bench import Bench
 from gmml_models.errors import UsageError
 
 TINY = "2x3x24x32"

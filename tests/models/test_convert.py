@@ -304,5 +304,5 @@ def test_the_command_converts_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_command_line_stays_light() -> None:
-    code = "import sys; import gmml_models.convert_command; print('torch' in sys.modules)"
+    code = "import sys; import gmml_models.cli.convert; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -18,8 +18,8 @@ from PIL import Image
 
 import gmml_aug
 import gmml_models
-from gmml_models import corrupt_command
-from gmml_models.corrupt_command import Corrupt
+from gmml_models.cli import corrupt as corrupt_command
+from gmml_models.cli.corrupt import Corrupt
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import contact_sheet, corruption_steps
@@ -558,7 +558,17 @@ except SystemExit as ended:
 
 def test_a_pipe_whose_reader_is_gone_ends_it_quietly(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs")
-    words = [sys.executable, "-m", "gmml_models.cli", "corrupt", str(folder), "-o", str(tmp_path / "sheet.png"), "--size", "32"]
+    words = [
+        sys.executable,
+        "-m",
+        "gmml_models.cli",
+        "corrupt",
+        str(folder),
+        "-o",
+        str(tmp_path / "sheet.png"),
+        "--size",
+        "32",
+    ]
     reading, writing = os.pipe()
     os.close(reading)  # it has seen enough before the first word
     try:

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 import gmml_models as gm
+from gmml_models.cli.evaluate import Evaluate
 from gmml_models.errors import UsageError
 from gmml_models.evaluate import report
 from gmml_models.evaluate.knn import knn
 from gmml_models.evaluate.metrics import MULTI_LABEL, measure
-from gmml_models.evaluate_command import Evaluate
 from gmml_models.hub import folder as hub
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import gmml_models as gm
+from gmml_models.cli.figures import Reconstruct
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import contact_sheet, tiles
 from gmml_models.figures.canvas import Canvas
 from gmml_models.recipes.concept_head import open_concept_head
 from gmml_models.recipes.pretraining import build_objective, pretrain
-from gmml_models.reconstruct_command import Reconstruct
 from tests.models.command_line import Run, call, write_photographs
 from tests.models.runs import Pictures, small
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import gmml_models as gm
+from gmml_models.cli.train import Finetune
 from gmml_models.errors import UsageError
 from gmml_models.evaluate.metrics import MULTI_LABEL
-from gmml_models.finetune_command import Finetune
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune

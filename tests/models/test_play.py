@@ -21,7 +21,9 @@ import gmml_aug
 import gmml_models as gm
 from gmml_aug import Alien, Boxes, Cells, Chain, Grey, InBoxes, Noise, OneOf, Zeros
 from gmml_aug.places.boxes import Placement
-from gmml_models import cli, play_command
+from gmml_models.cli import play as play_command
+from gmml_models.cli.main import COMMANDS
+from gmml_models.cli.play import Play
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import corruption_steps
@@ -29,7 +31,6 @@ from gmml_models.play import html, reconstruction, space
 from gmml_models.play.controls import FILLS, OWN, PRESETS, VALUES, Knobs, code
 from gmml_models.play.image_picker import Album
 from gmml_models.play.pictures import Captioned, Look, look
-from gmml_models.play_command import Play
 
 SIZE = 64
 
@@ -413,7 +414,7 @@ def test_half_a_space_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_command_is_listed() -> None:
-    assert cli.COMMANDS["play"] is Play
+    assert COMMANDS["play"] is Play
 
 
 @pytest.mark.parametrize("port", [0, 70_000])

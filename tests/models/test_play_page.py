@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmml_models.play_command import Play
+from gmml_models.cli.play import Play
 
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _MISSING = [name for name in ("gradio", "playwright", "skimage") if importlib.util.find_spec(name) is None]

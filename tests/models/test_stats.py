@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gmml_models.cli.stats import Stats
 from gmml_models.data.channel_stats import ChannelStats, channel_stats
 from gmml_models.data.dataset import Source
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.stats_command import Stats
 from tests.models.data_files import truncate, write_classes, write_flat
 
 
@@ -106,9 +106,9 @@ def test_without_data_nothing_is_done() -> None:
 
 def test_the_commands_module_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'timm', 'kornia', 'PIL', 'numpy', 'rich'}"
-    code = f"import sys, gmml_models.stats_command; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, gmml_models.cli.stats; print(sorted({heavy} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     before = subprocess.run(
-        [sys.executable, "-c", code.replace("stats_command", "errors")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code.replace("cli.stats", "errors")], capture_output=True, text=True, check=True
     ).stdout
     assert printed == before

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import tyro
 
-from gmml_models.command_arguments import (
+from gmml_models.cli.arguments import (
     bundled_photographs,
     check_output,
     check_range,

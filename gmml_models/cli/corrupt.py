@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from gmml_models.command_arguments import (
+from gmml_models.cli.arguments import (
     bundled_photographs,
     check_output,
     check_range,

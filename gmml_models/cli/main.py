@@ -12,19 +12,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from gmml_models.attention_command import AttentionMaps
-from gmml_models.bench_command import Bench
-from gmml_models.concepts_command import Concepts
-from gmml_models.convert_command import Convert
-from gmml_models.corrupt_command import Corrupt
+from gmml_models.cli.bench import Bench
+from gmml_models.cli.convert import Convert
+from gmml_models.cli.corrupt import Corrupt
+from gmml_models.cli.evaluate import Evaluate
+from gmml_models.cli.figures import AttentionMaps, Concepts, Reconstruct
+from gmml_models.cli.models import Models
+from gmml_models.cli.play import Play
+from gmml_models.cli.stats import Stats
+from gmml_models.cli.train import Finetune, Pretrain
 from gmml_models.errors import UsageError
-from gmml_models.evaluate_command import Evaluate
-from gmml_models.finetune_command import Finetune
-from gmml_models.models_command import Models
-from gmml_models.play_command import Play
-from gmml_models.pretrain_command import Pretrain
-from gmml_models.reconstruct_command import Reconstruct
-from gmml_models.stats_command import Stats
 
 
 class Command(Protocol):
@@ -92,7 +89,3 @@ def _reader_is_gone() -> bool:
     except BrokenPipeError:
         return True
     return False
-
-
-if __name__ == "__main__":
-    main()

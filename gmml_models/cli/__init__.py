@@ -1,0 +1,5 @@
+"""The command line ``gmml``."""
+
+from gmml_models.cli.main import main
+
+__all__ = ["main"]
