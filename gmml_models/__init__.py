@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from gmml_aug import __version__
     from gmml_models.convert.releases import convert_checkpoint
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
-    from gmml_models.models.autoencoder import Encoded, GMMLAutoencoder
+    from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.models.classifier import Classifier
     from gmml_models.models.encoders import build_encoder
     from gmml_models.models.heads import ConceptHead, ContrastiveHead
     from gmml_models.models.registry import create_model, from_pretrained, list_models
+    from gmml_models.models.tokens import Encoded
     from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, Reconstruction, SiT
 
 _WHERE = {
     "gmml_aug": ["__version__"],
-    "gmml_models.models.autoencoder": ["Encoded", "GMMLAutoencoder"],
+    "gmml_models.models.autoencoder": ["GMMLAutoencoder"],
+    "gmml_models.models.tokens": ["Encoded"],
     "gmml_models.convert.releases": ["convert_checkpoint"],
     "gmml_models.models.encoders": ["build_encoder"],
     "gmml_models.models.heads": ["ConceptHead", "ContrastiveHead"],

@@ -266,7 +266,7 @@ def _check(what: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _blocks(args: Mapping[str, Any], depth: int) -> list[int]:
     """The blocks that the decoder reads: as the file's arguments say, or the usual ones."""
-    from gmml_models.models.autoencoder import default_blocks
+    from gmml_models.models.geometry import default_blocks
 
     said = args.get("recons_blocks")
     if isinstance(said, str) and re.fullmatch(r"\d{1,3}(-\d{1,3})*", said):

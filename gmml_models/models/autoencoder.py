@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -20,25 +20,10 @@ from gmml_models.hub.model_card import model_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.decoders import build_decoder
 from gmml_models.models.encoders import build_encoder, describe_encoder, final_norm
-from gmml_models.models.patches import Target, check_target, denormalise_patches, patch_statistics
-
-_FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
-
-
-class Encoded(NamedTuple):
-    """What an encoder says about images.
-
-    Attributes:
-        cls: (B, d) the class token of the last block after the final norm; None where the encoder has none.
-        patches: (B, N, d) the patch tokens of the last block after the final norm.
-        features: one (B, N, d) a chosen block: its patch tokens as they leave the block, without the final norm.
-        grid: (h, w), rows and columns of patches.
-    """
-
-    cls: Tensor | None
-    patches: Tensor
-    features: tuple[Tensor, ...]
-    grid: tuple[int, int]
+from gmml_models.models.geometry import default_blocks
+from gmml_models.models.patches import Target, check_target
+from gmml_models.models.restore import restore, to_pixels
+from gmml_models.models.tokens import Encoded, encode_tokens
 
 
 class GMMLAutoencoder(nn.Module):
@@ -124,17 +109,7 @@ class GMMLAutoencoder(nn.Module):
         """
         grid = geometry.check_images("GMMLAutoencoder", self.encoder, images)
         chosen = self.blocks if blocks is None else self._check_blocks("encode: blocks", blocks, least=0)
-        depth = len(self.encoder.blocks)
-        asked = [block - 1 for block in chosen if block < depth]
-        found: Any = self.encoder.forward_intermediates(
-            images, indices=[*asked, depth - 1], output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
-        )  # (B, N, d) a block, or pairs of it and the (B, P, d) prefix tokens
-        prefixed = self.encoder.num_prefix_tokens > 0
-        features = tuple(pair[0] for pair in found) if prefixed else tuple(found)
-        norm = final_norm(self.encoder)
-        cls = norm(found[-1][1][:, 0]) if self.encoder.has_class_token else None
-        kept = features if depth in chosen else features[:-1]
-        return Encoded(cls, norm(features[-1]), kept, grid)
+        return encode_tokens(self.encoder, images, chosen, grid)
 
     def decode(self, encoded: Encoded) -> Tensor:
         """Images (B, C, H, W) from what ``encode(images)`` said: what a call with these images would return."""
@@ -142,42 +117,12 @@ class GMMLAutoencoder(nn.Module):
 
     @torch.no_grad()
     def restore(self, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Restored images, in the values of the images whatever the ``target``; the model's mode is the caller's business.
-
-        With a normalised target the model does not say how bright and how rich in contrast a patch is. That comes from the clean
-        images where they are given, which is a help that no model of pixels has: do not compare the errors of the two. Without
-        them it comes from the pixels that were left alone, see `gmml_models.models.patches.patch_statistics`.
-
-        Args:
-            corrupted: (B, C, H, W), normalised, float.
-            clean: the images before the corruption, where they are known.
-            mask: (B, 1, H, W) bool, True where a pixel was manipulated; without it every pixel counts as seen.
-
-        Returns:
-            (B, C, H, W) float32.
-
-        Raises:
-            TypeError: as `gmml_models.models.patches.patch_statistics`.
-            ValueError: likewise, and images that do not fit the encoder.
-        """
-        return self.pixels(self(corrupted), corrupted if clean is None else clean, mask=mask if clean is None else None)
+        """Restored images in the values of the images, whatever the ``target``: `gmml_models.models.restore.restore`."""
+        return restore(self, corrupted, clean=clean, mask=mask)
 
     def pixels(self, decoded: Tensor, images: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """What the decoder said, float32, in the values of the images: as it is, or with a normalised target undone.
-
-        Args:
-            decoded: (B, C, H, W) from a call or from ``decode``.
-            images: (B, C, H, W), those whose patches say mean and standard deviation: the clean ones, or the corrupted ones.
-            mask: (B, 1, H, W) bool, True where ``images`` are not to be trusted.
-
-        Raises:
-            TypeError: as `gmml_models.models.patches.patch_statistics`.
-            ValueError: likewise.
-        """
-        if self.target == "pixels":
-            return decoded.float()
-        statistics = patch_statistics(images.float(), self.patch_size, seen=None if mask is None else ~mask)
-        return denormalise_patches(decoded.float(), statistics, self.patch_size)
+        """What the decoder said in the values of the images; see `gmml_models.models.restore.to_pixels`."""
+        return to_pixels(decoded, images, target=self.target, patch_size=self.patch_size, mask=mask)
 
     def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         fused = features[0]
@@ -341,12 +286,3 @@ class GMMLAutoencoder(nn.Module):
     def _check_blocks(self, what: str, blocks: Sequence[int], least: int = 1) -> tuple[int, ...]:
         depth = len(self.encoder.blocks)
         return geometry.check_blocks(f"GMMLAutoencoder: {what}", blocks, depth, example=default_blocks(depth), least=least)
-
-
-def default_blocks(depth: int) -> tuple[int, ...]:
-    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; halves are rounded up.
-
-    Source:
-        GMML 2.3: 6, 8, 10 and 12 of 12. Other depths are ours.
-    """
-    return tuple(sorted({max(1, (2 * depth * part + whole) // (2 * whole)) for part, whole in _FRACTIONS}))

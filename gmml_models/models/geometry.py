@@ -9,6 +9,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+_FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
+
 
 def img_size(vit: VisionTransformer) -> tuple[int, int]:
     """(height, width) of the images that an encoder was built for."""
@@ -113,3 +115,12 @@ def _per_channel(who: str, name: str, values: Sequence[float] | None, default: S
             f"{name}={tuple(float(value) for value in default)}."
         )
     return numbers
+
+
+def default_blocks(depth: int) -> tuple[int, ...]:
+    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; halves are rounded up.
+
+    Source:
+        GMML 2.3: 6, 8, 10 and 12 of 12. Other depths are ours.
+    """
+    return tuple(sorted({max(1, (2 * depth * part + whole) // (2 * whole)) for part, whole in _FRACTIONS}))

@@ -13,9 +13,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models.models.autoencoder import GMMLAutoencoder, default_blocks
+from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.decoders import DECODERS, build_decoder
 from gmml_models.models.encoders import SHORT_NAMES, build_encoder, describe_encoder
+from gmml_models.models.geometry import default_blocks
 from gmml_models.models.patches import normalise_patches
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 6, "num_heads": 2, "img_size": 16, "patch_size": 4}
