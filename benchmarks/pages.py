@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gmml_models.atomic_write import write_aside
 from gmml_models.errors import UsageError
-from gmml_models.train.run_folder import write_aside
 
 _ROOT = Path(__file__).resolve().parents[1]
 SPEED_PAGES = (_ROOT / "README.md", _ROOT / "docs" / "performance.md")

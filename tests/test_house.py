@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,20 @@ LAYERS = [
     ["presets"],
     ["adapters", "figures"],
 ]
+MODELS_LAYERS = [
+    ["errors", "lazy"],
+    ["atomic_write", "distributed", "schedule"],
+    ["hub"],
+    ["models"],
+    ["losses"],
+    ["objectives", "convert"],
+    ["data"],
+    ["figures", "train", "evaluate"],
+    ["recipes"],
+    ["bench", "play"],
+    ["cli"],
+]
+APART = [("figures", "train"), ("figures", "evaluate"), ("train", "evaluate"), ("bench", "play"), ("objectives", "convert")]
 TRITON_KERNELS = ["chance", "backends.triton.kernels"]  # all that a kernel may know
 
 
@@ -65,30 +80,42 @@ def imports(name: str, path: Path, modules: set[str]) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """The line of `LAYERS` on which a module stands."""
-    inside = module.removeprefix("gmml_aug.")
-    for number, names in enumerate(LAYERS):
+    """The line of a package's layers on which a module stands."""
+    package, _, inside = module.partition(".")
+    for number, names in enumerate(LAYERS if package == "gmml_aug" else MODELS_LAYERS):
         if any(inside == name or inside.startswith(f"{name}.") for name in names):
             return number
-    raise AssertionError(f"{module} stands nowhere in the house: give it a place in LAYERS, and in CONTRIBUTING.md")
+    raise AssertionError(f"{module} stands nowhere in the house: give it a place in the layers, and in CONTRIBUTING.md")
 
 
-@pytest.fixture(scope="module")
-def graph() -> dict[str, set[str]]:
-    """Who imports whom in gmml_aug; a package's face only hands names on, and is left out."""
-    files = sources("gmml_aug")
+def graph_of(package: str) -> dict[str, set[str]]:
+    """Who imports whom in a package; a folder's face only hands names on, and is left out."""
+    files = sources(package)
     faces = {name for name, path in files.items() if path.name == "__init__.py"}
     return {name: imports(name, path, set(files)) - faces for name, path in files.items() if name not in faces}
 
 
-def test_imports_point_one_way(graph: dict[str, set[str]]) -> None:
-    for name, others in graph.items():
-        for other in others:
-            assert layer(other) <= layer(name), f"{name} imports {other}, which stands above it"
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    """Who imports whom in gmml_aug."""
+    return graph_of("gmml_aug")
 
 
-def test_there_is_no_circle(graph: dict[str, set[str]]) -> None:
-    left = {name: set(others) for name, others in graph.items()}
+PACKAGES = ["gmml_aug", "gmml_models"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    files = sources(package)
+    for name, path in files.items():
+        for other in imports(name, path, set(files)):
+            if package not in (name, other) and files[name].name != "__init__.py":
+                assert layer(other) <= layer(name), f"{name} imports {other}, which stands above it"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_there_is_no_circle(package: str) -> None:
+    left = {name: set(others) for name, others in graph_of(package).items()}
     while left:
         free = [name for name, others in left.items() if not others & left.keys()]
         assert free, f"these import each other in a circle: {sorted(left)}"
@@ -116,17 +143,64 @@ def test_only_the_door_and_the_backends_ask_for_a_device(graph: dict[str, set[st
         assert may or not asks or name in ("gmml_aug.functional", "gmml_aug.values"), name
 
 
-def test_the_tree_is_the_one_that_is_written_down() -> None:
+@pytest.mark.parametrize(("package", "most"), [("gmml_aug", 14), ("gmml_models", 7)])
+def test_the_tree_is_the_one_that_is_written_down(package: str, most: int) -> None:
     told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for name, path in sources("gmml_aug").items():
-        if path.name != "__init__.py":
-            folder = path.parent.relative_to(ROOT / "gmml_aug").parts
-            assert path.name in told, f"CONTRIBUTING.md does not tell what {name} is for"
+    told = told[told.index(f"    {package}/") :]
+    told = told[: told.index("\n\n")]
+    for name, path in sources(package).items():
+        if path.name not in ("__init__.py", "__main__.py"):
+            folder = path.parent.relative_to(ROOT / package).parts
+            assert re.search(rf"(?<!\w){path.name}(?!\w)", told), f"CONTRIBUTING.md does not tell what {name} is for"
             assert all(f"{part}/" in told for part in folder), f"CONTRIBUTING.md does not tell of the folder of {name}"
-    top = list((ROOT / "gmml_aug").glob("*.py"))
-    assert len(top) <= 14
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources("gmml_aug").values()}
+    assert len(list((ROOT / package).glob("*.py"))) <= most
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(package).values()}
     assert max(lengths.values()) <= 300, max(lengths, key=lambda path: lengths[path])
+
+
+def test_neighbours_do_not_know_each_other() -> None:
+    for name, others in graph_of("gmml_models").items():
+        for pair in APART:
+            one, two = (f"gmml_models.{part}." for part in pair)
+            assert not (name.startswith(one) and any(other.startswith(two) for other in others)), name
+            assert not (name.startswith(two) and any(other.startswith(one) for other in others)), name
+
+
+def test_a_class_of_gmml_models_has_its_name_to_itself() -> None:
+    where: dict[str, str] = {}
+    for name, path in sources("gmml_models").items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in where, f"{node.name} means one thing in {where.get(node.name)} and another in {name}"
+                where[node.name] = name
+
+
+STRANGER = {  # what somebody who has never seen the package looks for: the word, and the file that answers
+    "trainer": "train/trainer.py",
+    "checkpoint": "train/checkpoint.py",
+    "optim": "train/optim.py",
+    "schedule": "schedule.py",
+    "ema": "recipes/ema.py",
+    "transforms": "data/transforms.py",
+    "dataset": "data/dataset.py",
+    "loader": "data/loader.py",
+    "autoencoder": "models/autoencoder.py",
+    "pretrained": "models/pretrained.py",
+    "registry": "models/registry.py",
+    "knn": "evaluate/knn.py",
+    "probe": "evaluate/linear_probe.py",
+    "attention": "figures/attention_maps.py",
+    "mixup": "recipes/finetune_augment.py",
+    "tensorboard": "train/run_folder.py",
+}
+
+
+def test_a_stranger_finds_things_by_the_names_of_files() -> None:
+    files = [path.relative_to(ROOT / "gmml_models").as_posix() for path in (ROOT / "gmml_models").rglob("*.py")]
+    answered = [word for word, file in STRANGER.items() if file in [one for one in files if word in Path(one).stem.split("_")]]
+    assert set(STRANGER.values()) <= set(files)
+    assert len(STRANGER) == 16
+    assert len(answered) >= 14, sorted(STRANGER.keys() - set(answered))
 
 
 COUNT = """

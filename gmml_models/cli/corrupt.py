@@ -40,19 +40,6 @@ _DEMO = Path("demo.png")
 _DEMO_SEED = 144  # every step shows on every photograph
 _SEEDS = 1 << 31
 _SIZES, _COLUMNS, _BATCHES = (16, 1024), (1, 64), (1, 1024)
-ABOUT = {  # all presets but those for clips, in words
-    "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
-    "beit": "The masks of BEiT, blocks of patches",
-    "dinov2": "The masks of DINOv2, blocks over 10 to 50 % of half of the images",
-    "gmml": "The recipe of the GMML paper",
-    "gmml_reference": "The behaviour of the GMML release",
-    "ibot": "The masks of iBOT, blocks of patches in half of the images",
-    "mae": "The masks of MAE, random patches",
-    "mc_ssl": "The policy of the MC-SSL paper",
-    "simmim": "The masks of SimMIM, random cells larger than patches",
-    "sit": "The behaviour of the SiT release",
-    "specaugment": "The bands of SpecAugment",
-}
 _ROUNDS = 9  # of the measurement
 _TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of it that are worth measuring
 
@@ -157,6 +144,7 @@ class Corrupt:
     ) -> Sheet:
         from gmml_models.figures import corruption_steps
         from gmml_models.figures.contact_sheet import Sheet, edge_of
+        from gmml_models.recipes.parse_corruption import PRESETS
 
         count = len(reading.photographs)
         shown = min(count, self.columns)
@@ -165,7 +153,7 @@ class Corrupt:
         options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.reads_donors and count == 1 else "")
         return Sheet(
             title=self.preset,
-            about=f"{ABOUT[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
+            about=f"{PRESETS[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
             "Every step is shown alone, at the places where it works in the whole.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
             rows=corruption_steps.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),

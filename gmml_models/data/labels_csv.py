@@ -15,7 +15,7 @@ from gmml_models.errors import UsageError
 _VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 
 
-class Labelled(NamedTuple):
+class LabelTable(NamedTuple):
     """The images that a CSV names."""
 
     files: tuple[Path, ...]
@@ -24,7 +24,7 @@ class Labelled(NamedTuple):
     classes: tuple[str, ...]  # of the labels
 
 
-def read_labels(path: Path, folder: Path) -> Labelled:
+def read_labels(path: Path, folder: Path) -> LabelTable:
     """Read the rows whose files lie in a folder.
 
     A column is a label if most of its values are 0 or 1; all others, such as licence texts, are ignored.
@@ -60,7 +60,7 @@ def read_labels(path: Path, folder: Path) -> Labelled:
         raise UsageError(f"gmml: {path} names {twice} twice. Give every file one line.")
     columns = _label_columns(path, header, rows)
     values = [[_VALUES[rows[number][column].strip()] for column in columns] for number in there]
-    return Labelled(
+    return LabelTable(
         files=tuple(Path(files[number]) for number in there),
         names=tuple(rows[number][0] for number in there),
         labels=torch.tensor(values, dtype=torch.float32),

@@ -33,7 +33,7 @@ _TRIED = 1000  # broken images in a row, after which nothing more is hoped for
 _SHUFFLE = 0x73747265616D
 
 
-class Record(NamedTuple):
+class StreamItem(NamedTuple):
     """One image of a stream, not decoded yet."""
 
     name: str
@@ -58,7 +58,7 @@ class StreamSource:
 
     def __init__(
         self,
-        begin: Callable[[int], Iterable[Record]],
+        begin: Callable[[int], Iterable[StreamItem]],
         *,
         images: int,
         channels: int,
@@ -70,7 +70,7 @@ class StreamSource:
         self.shuffles, self.divides, self.where = shuffles, divides, where
         self.broken: dict[str, str] = {}
 
-    def records(self, seed: int, epoch: int) -> Iterator[Record]:
+    def records(self, seed: int, epoch: int) -> Iterator[StreamItem]:
         """Records without end, in an order that follows from seed and epoch.
 
         Raises:
@@ -86,7 +86,7 @@ class StreamSource:
             if not met:
                 raise UsageError(f"gmml: {self.where} holds no images. {self._first_broken()}".rstrip())
 
-    def decoded(self, record: Record) -> Tensor | None:
+    def decoded(self, record: StreamItem) -> Tensor | None:
         """(C, H, W) uint8; None, and a word in `broken`, if it cannot be read."""
         if record.name in self.broken:
             return None
@@ -104,10 +104,10 @@ class StreamSource:
         return next((f"The first was {name}: {reason}." for name, reason in self.broken.items()), "")
 
 
-def shuffled(records: Iterable[Record], seed: int) -> Iterator[Record]:
+def shuffled(records: Iterable[StreamItem], seed: int) -> Iterator[StreamItem]:
     """Records in another order: each one is drawn from the next 512 that wait."""
     chance = random.Random(seed)
-    waiting: list[Record] = []
+    waiting: list[StreamItem] = []
     for record in records:
         waiting.append(record)
         if len(waiting) > _BUFFER:
@@ -116,7 +116,7 @@ def shuffled(records: Iterable[Record], seed: int) -> Iterator[Record]:
         yield waiting.pop(_swap(waiting, chance.randrange(len(waiting))))
 
 
-def _swap(waiting: list[Record], place: int) -> int:
+def _swap(waiting: list[StreamItem], place: int) -> int:
     waiting[place], waiting[-1] = waiting[-1], waiting[place]
     return -1
 
@@ -199,10 +199,10 @@ class _Reading(IterableDataset[Fetched]):
 class _Ahead:
     """Records by number, as long as nobody asks for one before those that were given up."""
 
-    def __init__(self, records: Iterator[Record]) -> None:
-        self._records, self._held, self._first = records, deque[Record](), 0
+    def __init__(self, records: Iterator[StreamItem]) -> None:
+        self._records, self._held, self._first = records, deque[StreamItem](), 0
 
-    def get(self, number: int, oldest: int) -> Record:
+    def get(self, number: int, oldest: int) -> StreamItem:
         """A record; those before ``oldest`` are given up."""
         while self._held and self._first < oldest:
             self._held.popleft()
@@ -227,7 +227,7 @@ class Shards:
     urls: tuple[str, ...]
     broken: dict[str, str]
 
-    def __call__(self, seed: int) -> Iterator[Record]:
+    def __call__(self, seed: int) -> Iterator[StreamItem]:
         """The records of one pass."""
         read = importlib.import_module("webdataset.tariterators").tarfile_samples
         urls = list(self.urls)
@@ -235,7 +235,7 @@ class Shards:
         for url in urls:
             yield from self._tar(url, read)
 
-    def _tar(self, url: str, read: Any) -> Iterator[Record]:
+    def _tar(self, url: str, read: Any) -> Iterator[StreamItem]:
         def note(error: Exception) -> bool:
             self.broken[url] = reason_of(error)
             return False  # what is left of a damaged tar is not trusted
@@ -243,7 +243,7 @@ class Shards:
         for found in read(iter([{"url": url}]), handler=note):
             image = next((found[key] for key in (*IMAGE_KEYS, *_ENDINGS) if key in found), None)
             if image is not None:
-                yield Record(f"{url}: {found['__key__']}", image)
+                yield StreamItem(f"{url}: {found['__key__']}", image)
 
 
 _ENDINGS = ("bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif", "jp2")
@@ -263,14 +263,14 @@ class Iterated:
     image_key: str | None = None
     streamed: bool = False
 
-    def __call__(self, seed: int) -> Iterator[Record]:
+    def __call__(self, seed: int) -> Iterator[StreamItem]:
         """The records of one pass."""
         for number, item in enumerate(self._shuffled(seed) if self.streamed else self.items):
             try:
                 image = split_item(item, self.image_key)[0]
             except ValueError as error:
                 raise UsageError(f"gmml: the items of the data set hold no image: {error}.") from error
-            yield Record(f"image {number}", image)
+            yield StreamItem(f"image {number}", image)
 
     def _shuffled(self, seed: int) -> Iterator[Any]:
         stream: Any = self.items

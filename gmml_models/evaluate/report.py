@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 import gmml_aug
+from gmml_models.atomic_write import write_aside
 from gmml_models.errors import UsageError
-from gmml_models.train.run_folder import write_aside
 
 _PACKAGES = ("torch", "timm", "torchvision", "torchmetrics", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Measured:
     """What one way of measuring gave.
 
     Attributes:
@@ -41,10 +41,10 @@ class Row:
     command: str
 
 
-def row(measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str) -> Row:
+def row(measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str) -> Measured:
     """A row of the measures of one run or more."""
     names = list(found[0])
-    return Row(
+    return Measured(
         measure=measure,
         values={name: float(np.mean([one[name] for one in found])) for name in names},
         # not statistics.stdev, which fails on NaN
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
+def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
     """The table as Markdown: one line a way of measuring, one column a measure."""
     names = list(dict.fromkeys(name for each in rows for name in each.values))
     head = ["measure (%)", *names, "runs", "seeds"]
@@ -81,7 +81,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     return f"{table}\n\n`±` is the standard deviation over the runs.\n\n```sh\n{commands}\n```\n\n{told}"
 
 
-def write_table(folder: Path, rows: Sequence[Row], facts: Mapping[str, Any], *, who: str) -> None:
+def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any], *, who: str) -> None:
     """Write ``table.json`` and ``table.md``, each aside and renamed.
 
     Raises:
@@ -96,7 +96,7 @@ def write_table(folder: Path, rows: Sequence[Row], facts: Mapping[str, Any], *, 
         raise UsageError(f"{who}: the table cannot be written to {folder} ({error}). Give another --out.") from error
 
 
-def _plain(each: Row) -> dict[str, Any]:
+def _plain(each: Measured) -> dict[str, Any]:
     """In types that JSON has: it has no NaN."""
     numbers = {
         part: {name: value if math.isfinite(value) else None for name, value in getattr(each, part).items()}
@@ -111,7 +111,7 @@ def _number(value: float | None, spread: float | None) -> str:
     return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
 
 
-def terminal(rows: Sequence[Row]) -> str:
+def terminal(rows: Sequence[Measured]) -> str:
     """The numbers in lines for a person."""
     wide = max(len(each.measure) for each in rows)
     lines = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter, ImageOps
 
+from gmml_models.atomic_write import write_aside
 from gmml_models.figures.canvas import LINE, PALE, Canvas, length
 
 _TITLE, _LABEL, _TEXT, _SMALL = 38, 20, 15, 14  # sizes of type
@@ -31,7 +31,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One stage."""
 
     name: str
@@ -61,7 +61,7 @@ class Sheet:
     title: str
     about: str
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[SheetRow]
     legend: Sequence[Swatch]
     code: str
 
@@ -124,7 +124,7 @@ class Sheet:
         file = io.BytesIO()
         options = {"quality": 95, "subsampling": 0, "resolution": _PDF_DPI}
         image.save(file, format="PDF", title=self.title, creationDate=None, modDate=None, **options)
-        _write_aside(file.getvalue(), path)
+        write_aside(path, file.getvalue())
         return image.width // _PDF_SCALE, image.height // _PDF_SCALE
 
 
@@ -136,7 +136,7 @@ def save(image: Image.Image, path: Path) -> None:
     """
     file = io.BytesIO()
     image.save(file, format="PNG")
-    _write_aside(file.getvalue(), path)
+    write_aside(path, file.getvalue())
 
 
 def edge_of(size: int) -> int:
@@ -167,17 +167,7 @@ def outlined(picture: Image.Image, mask: Image.Image, colour: str, width: int = 
     return drawn
 
 
-def _write_aside(data: bytes, path: Path) -> None:
-    whole = Path(os.path.realpath(path))  # a link stays a link
-    aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(whole)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _label(canvas: Canvas, row: Row, y: int) -> None:
+def _label(canvas: Canvas, row: SheetRow, y: int) -> None:
     canvas.write(_MARGIN, y + 16, row.name, _LABEL)
     canvas.write(_MARGIN, y + 40, _cut(row.note, _TEXT, _LABELS - _GAP), _TEXT, PALE)
     if row.colour is not None:

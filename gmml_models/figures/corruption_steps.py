@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_aug import Alien, Blur, Corruption, Plan
-from gmml_models.figures.contact_sheet import Row, Swatch, Tile, faint, flat, outlined
+from gmml_models.figures.contact_sheet import SheetRow, Swatch, Tile, faint, flat, outlined
 from gmml_models.figures.tiles import to_pictures as normalised_to_pictures
 
 # ImageNet's, for three channels
@@ -108,7 +108,7 @@ def rows(
     edge: int,
     *,
     donors: Tensor | None = None,
-) -> list[Row]:
+) -> list[SheetRow]:
     """The rows of the contact sheet: clean, every step alone, all of them, and who was last at every pixel.
 
     Args:
@@ -121,19 +121,19 @@ def rows(
         donors: as in `stages`.
     """
     clean = [flat(picture, edge) for picture in to_pictures(batch[:shown])]
-    found = [Row("clean", "", [Tile(picture, "") for picture in clean])]
+    found = [SheetRow("clean", "", [Tile(picture, "") for picture in clean])]
     for stage in alone:
         pictures = [flat(picture, edge) for picture in to_pictures(stage.images)]
         if stage.outline:
             masks = _masks(stage.mask[:shown], edge)
             pictures = [outlined(picture, mask, stage.colour) for picture, mask in zip(pictures, masks, strict=True)]
         tiles = [Tile(picture, caption) for picture, caption in zip(pictures, stage.captions, strict=False)]
-        found.append(Row(stage.name, mean(stage.shares), tiles, colour=stage.colour, section=stage is alone[0]))
+        found.append(SheetRow(stage.name, mean(stage.shares), tiles, colour=stage.colour, section=stage is alone[0]))
     done = corrupt.apply(batch, plan, donors=donors)
     every = [flat(picture, edge) for picture in to_pictures(done.images[:shown])]
     touched = shares(done.mask)
     tiles = [Tile(picture, percent(share)) for picture, share in zip(every, touched, strict=False)]
-    found.append(Row("all", mean(touched), tiles, section=True))
+    found.append(SheetRow("all", mean(touched), tiles, section=True))
     kinds = corrupt.kinds(plan)
     layers = [(stage.colour, _masks(kinds[:shown] == number, edge)) for number, stage in enumerate(alone, start=1)]
     tiles = []
@@ -142,7 +142,7 @@ def rows(
         for colour, masks in layers:
             picture.paste(colour, mask=masks[column])
         tiles.append(Tile(picture, ""))
-    found.append(Row("mask", "by last step", tiles))
+    found.append(SheetRow("mask", "by last step", tiles))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Sheets of reconstructions: clean, corrupted, mask, restored."""
+"""The sheet that a run draws now and then: images clean, corrupted, their masks, restored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from gmml_models.figures.contact_sheet import Row, Sheet, Tile, edge_of, flat, save
+from gmml_models.figures.contact_sheet import Sheet, SheetRow, Tile, edge_of, flat, save
 from gmml_models.figures.tiles import to_pictures
 
 if TYPE_CHECKING:
     from gmml_models.objectives import Reconstruction
 
 
-def reconstructions(
+def run_sheet(
     clean: Tensor, found: Reconstruction, *, mean: Sequence[float], std: Sequence[float], title: str, about: str, code: str = ""
 ) -> Image.Image:
     """The sheet of a few images.
@@ -40,7 +40,7 @@ def reconstructions(
         ("mask", "white: corrupted", masks),
         ("restored", "all of it decoded", to_pictures(found.restored, mean, std)),
     ]
-    rows = [Row(name, note, [Tile(flat(picture, edge), "") for picture in pictures]) for name, note, pictures in stages]
+    rows = [SheetRow(name, note, [Tile(flat(picture, edge), "") for picture in pictures]) for name, note, pictures in stages]
     return Sheet(title, about, [""] * len(clean), rows, (), " ".join(code.split())).draw()
 
 

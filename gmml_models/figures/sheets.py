@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_models.figures.attention_maps import Attention
-from gmml_models.figures.contact_sheet import Row, Sheet, Swatch, Tile
+from gmml_models.figures.contact_sheet import Sheet, SheetRow, Swatch, Tile
 from gmml_models.figures.corruption_steps import STEP_COLOURS
 from gmml_models.figures.reconstruction import Reconstructions
 from gmml_models.figures.tiles import CLUSTERS, bars_tile, cluster_tile, edge_of_many, fitted, heat_tile, scale_tile, to_pictures
@@ -42,7 +42,7 @@ def reconstruction_sheet(
     """
     edge = edge_of_many(max(clean.shape[2:]), len(clean) * len(found))
     originals = [fitted(picture, edge) for picture in to_pictures(clean, mean, std)]
-    rows: list[Row] = []
+    rows: list[SheetRow] = []
     for kind, one in found.items():
         errors = one.errors(clean).tolist()  # a list a column, of a number an image
         pictures = [to_pictures(images, mean, std) for images in (*one.by_block, one.fused)]
@@ -54,7 +54,7 @@ def reconstruction_sheet(
                 Tile(fitted(column[number], edge), f"error {error[number]:.2f}")
                 for column, error in zip(pictures, errors, strict=True)
             ]
-            rows.append(Row(str(number + 1), name, tiles, colour=STEP_COLOURS[kind], section=bool(rows) and number == 0))
+            rows.append(SheetRow(str(number + 1), name, tiles, colour=STEP_COLOURS[kind], section=bool(rows) and number == 0))
     blocks = next(iter(found.values())).blocks
     together = f"block {fused[0]} alone" if len(fused) == 1 else f"the average of blocks {_listed(fused)}"
     return Sheet(
@@ -94,12 +94,12 @@ def attention_sheet(
         for one in seen[number]:
             most = float(one.max())
             tiles.append(Tile(heat_tile(one, most, edge), f"up to {most * even:.1f} x"))
-        rows.append(Row(str(number + 1), name, tiles))
+        rows.append(SheetRow(str(number + 1), name, tiles))
     tiles = [Tile(scale_tile(edge), "none to most")]
     for matrix in found.between_patches():
         most = float(matrix.float().flatten().quantile(_MATRIX)) if matrix.numel() < 1 << 24 else float(matrix.max())
         tiles.append(Tile(heat_tile(matrix, most, edge), f"up to {float(matrix.max()) * even:.1f} x"))
-    rows.append(Row("all", "patch to patch", tiles, section=True))
+    rows.append(SheetRow("all", "patch to patch", tiles, section=True))
     height, width = found.grid
     return Sheet(
         title="Where the blocks look",
@@ -156,7 +156,7 @@ def concepts_sheet(
             f"probable each is in the patches that are yellow in {columns[1]}. Images that show the same should have like bars."
         )
     rows = [
-        Row(
+        SheetRow(
             _span(first, min(first + side, len(every))),
             "" if side > 1 else names[first],
             [tile for tiles in every[first : first + side] for tile in tiles],

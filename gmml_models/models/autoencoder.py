@@ -217,7 +217,7 @@ class GMMLAutoencoder(nn.Module):
         Raises:
             WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
         """
-        where = pretrained.Source(
+        where = pretrained.WeightsSource(
             name=source,
             revision=revision,
             sha256=sha256,

@@ -29,7 +29,7 @@ _log = logging.getLogger("gmml_models")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class WeightsSource:
     """Where weights come from, and what they must be.
 
     Args:
@@ -50,7 +50,7 @@ class Source:
     local_files_only: bool = False
     force_download: bool = False
 
-    def pinned(self) -> Source:
+    def pinned(self) -> WeightsSource:
         """The same source at the commit that it is at now, so that all its files belong together."""
         commit = commit_of(fetch(self.name, CONFIG, **self._options()))
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
@@ -127,7 +127,7 @@ def make_config(
     }
 
 
-def load_encoder(source: Source, config: Mapping[str, Any]) -> VisionTransformer:
+def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTransformer:
     """The encoder of a folder, in evaluation mode; built without initialising weights that are replaced at once."""
     arguments = {"global_pool": config.get("global_pool", "token"), "weight_init": "skip", **config.get("model_args", {})}
     with torch.device("meta"):

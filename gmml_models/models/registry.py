@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from gmml_models.models.autoencoder import GMMLAutoencoder
-    from gmml_models.models.pretrained import Source
+    from gmml_models.models.pretrained import WeightsSource
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 _PREFIX = "gmml_"
@@ -82,22 +82,22 @@ def located(
     revision: str | None = None,
     sha256: str | Mapping[str, str] | None = None,
     **options: Any,
-) -> Source:
+) -> WeightsSource:
     """Where the files of a folder, a Hub repository or a name of the registry are; a name brings its own pins.
 
     Args:
         source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
         revision: instead of the registry's.
         sha256: instead of the registry's.
-        options: of `gmml_models.models.pretrained.Source`.
+        options: of `gmml_models.models.pretrained.WeightsSource`.
     """
-    from gmml_models.models.pretrained import Source
+    from gmml_models.models.pretrained import WeightsSource
 
     entry = registry().get(str(source))
     if entry is not None:
         source = entry.folder or entry.repo or source
         revision, sha256 = revision or entry.revision, sha256 or entry.sha256
-    return Source(name=source, revision=revision, sha256=sha256, **options)
+    return WeightsSource(name=source, revision=revision, sha256=sha256, **options)
 
 
 def from_pretrained(

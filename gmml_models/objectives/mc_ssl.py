@@ -17,7 +17,7 @@ from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.heads import ConceptHead
 from gmml_models.models.patches import Target
 from gmml_models.models.tokens import Encoded
-from gmml_models.objectives.objective import Batch, Loss, Objective, build_autoencoder
+from gmml_models.objectives.objective import Loss, Objective, Views, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
 from gmml_models.schedule import cosine
 
@@ -192,7 +192,7 @@ class MCSSL(Objective):
         """True if a decoder is trained."""
         return self.terms != "concepts"
 
-    def _errors(self, batch: Batch, encoded: Encoded) -> Tensor:
+    def _errors(self, batch: Views, encoded: Encoded) -> Tensor:
         """(V*B,) the reconstruction error of each image."""
         restored = self.autoencoder.decode(encoded)
         return self._error(restored, batch.clean, batch.mask if self.masked else None)

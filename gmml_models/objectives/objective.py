@@ -39,7 +39,7 @@ class Reconstruction(NamedTuple):
     restored: Tensor
 
 
-class Batch(NamedTuple):
+class Views(NamedTuple):
     """The views of one size, one behind the other, so that they pass through a network at once.
 
     Attributes:
@@ -189,13 +189,13 @@ class Objective(nn.Module, ABC):
         check_keys(keys, first.shape[0], first.device)
         return sizes
 
-    def _batch(self, views: Sequence[Tensor], keys: Tensor, numbers: Sequence[int]) -> Batch:
+    def _batch(self, views: Sequence[Tensor], keys: Tensor, numbers: Sequence[int]) -> Views:
         """The views of one size, clean and corrupted; each is corrupted by itself, so that aliens are other images."""
         clean = _join([views[number] for number in numbers])
         if self.corrupt is None:
-            return Batch(clean, clean, torch.zeros_like(clean[:, :1], dtype=torch.bool))
+            return Views(clean, clean, torch.zeros_like(clean[:, :1], dtype=torch.bool))
         done = [self.corrupt(views[number], keys=keys + number) for number in numbers]
-        return Batch(clean, _join([one.images for one in done]), _join([one.mask for one in done]))
+        return Views(clean, _join([one.images for one in done]), _join([one.mask for one in done]))
 
     def _error(self, restored: Tensor, clean: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B,) the reconstruction error of each image, by the objective's loss and the autoencoder's target.

@@ -27,11 +27,11 @@ from gmml_aug import (
     Zeros,
 )
 from gmml_aug.places.boxes import Placement
-from gmml_models.cli.corrupt import ABOUT
 from gmml_models.figures.corruption_steps import MEAN, STD
+from gmml_models.recipes import parse_corruption
 
 OWN = "your own"
-PRESETS = tuple(ABOUT)  # all but those for clips
+PRESETS = tuple(parse_corruption.PRESETS)  # all but those for clips
 FILLS: Mapping[str, Callable[[], Fill]] = {
     kind.__name__.lower(): kind for kind in (Noise, Zeros, Mean, Alien, Shuffle, Grey, Blur, Jitter)
 }

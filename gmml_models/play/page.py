@@ -7,19 +7,19 @@ from typing import Any
 
 import gradio as gr
 
-from gmml_models.cli.corrupt import ABOUT
 from gmml_models.play import html
 from gmml_models.play.controls import FILLS, OWN, PRESETS, Knobs, code
 from gmml_models.play.image_picker import Album
 from gmml_models.play.pictures import look
-from gmml_models.play.reconstruction import Reconstruction
+from gmml_models.play.reconstruction import Restorer
+from gmml_models.recipes import parse_corruption
 
 KEY = 144
 _KEYS = 1_000_000  # that the button draws from: short enough to be typed again
 _SIZES, _PATCHES, _ALIGNS = (64, 96, 128, 160, 224), (8, 16, 32), (1, 8, 16, 32)
 _SIZE, _PATCH = 224, 16
 _PLACEMENTS = ("wrap", "inside", "origin")
-_ABOUT = {**ABOUT, OWN: "Every fill in boxes of its own, one after the other"}
+_ABOUT = {**parse_corruption.PRESETS, OWN: "Every fill in boxes of its own, one after the other"}
 _SYSTEM = ("system-ui", "sans-serif")
 CSS = (
     html.CSS
@@ -45,7 +45,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Default(primary_hue="blue", neutral_hue="stone", text_size="sm", font=_SYSTEM, font_mono=mono)
 
 
-def build(album: Album, reconstruction: Reconstruction | None) -> gr.Blocks:
+def build(album: Album, reconstruction: Restorer | None) -> gr.Blocks:
     """The page.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gmml_aug import Alien, Corruption, Plan, keys, patch_mask
 from gmml_models.figures import corruption_steps
 from gmml_models.figures.contact_sheet import Swatch, edge_of, faint, flat
-from gmml_models.play.reconstruction import Reconstruction
+from gmml_models.play.reconstruction import Restorer
 
 _MARK, _PAPER = "#454541", "#FBFBF9"  # what was touched, and what lies between patches
 _ROOM = 28  # pixels of a patch on the page that numbers need
@@ -42,7 +42,7 @@ def look(
     pictures: Sequence[tuple[str, Image.Image]],
     key: int,
     patch: int,
-    reconstruction: Reconstruction | None = None,
+    reconstruction: Restorer | None = None,
 ) -> Look:
     """Corrupt the pictures as one batch, and show the first; the others may be its donors.
 
@@ -86,7 +86,7 @@ def look(
     return Look(tuple(whole), tuple(steps), tuple(corruption_steps.legend(corrupt, plan, alone)))
 
 
-def _restored(reconstruction: Reconstruction, clean: Tensor, corrupted: Tensor, mask: Tensor, edge: int) -> Captioned:
+def _restored(reconstruction: Restorer, clean: Tensor, corrupted: Tensor, mask: Tensor, edge: int) -> Captioned:
     """What the model makes of the corrupted picture, with its error where something was touched; its own words if it cannot."""
     try:
         restored = reconstruction(corrupted, clean)

@@ -14,7 +14,7 @@ from gmml_models.models.registry import create_model, registry
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Restorer:
     """An autoencoder behind the page's normalisation."""
 
     name: str
@@ -48,7 +48,7 @@ class Reconstruction:
         return min(self.model.patch_size)
 
 
-def load(weights: str | None) -> Reconstruction | None:
+def load(weights: str | None) -> Restorer | None:
     """The model that was asked for, or the first of those that came with the package; None if there is none.
 
     Args:
@@ -72,7 +72,7 @@ def load(weights: str | None) -> Reconstruction | None:
             f"gmml play: --weights {weights} is a model for images of {model.in_chans} channels, and the page shows colour "
             "photographs. Give one for three channels."
         )
-    return Reconstruction(weights, model)
+    return Restorer(weights, model)
 
 
 def _columns(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:

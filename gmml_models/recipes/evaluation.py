@@ -19,13 +19,13 @@ from gmml_models.evaluate.features import Features, features
 from gmml_models.evaluate.knn import knn
 from gmml_models.evaluate.linear_probe import linear_probe
 from gmml_models.evaluate.metrics import measure, score
-from gmml_models.evaluate.report import Row, row, write_table
+from gmml_models.evaluate.report import Measured, row, write_table
 from gmml_models.models.classifier import Classifier
 from gmml_models.models.pooling import check_pool
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
 from gmml_models.recipes.finetune_augment import centre_of
-from gmml_models.recipes.labelled_data import Labelled, open_labelled, open_test
+from gmml_models.recipes.labelled_data import LabelledData, open_labelled, open_test
 from gmml_models.recipes.start_weights import Start, open_weights
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _WHO = "gmml evaluate"
 _TEMPERATURE = 0.07
 
 
-def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Row]:
+def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Measured]:
     """Measure weights, and write ``table.md`` and ``table.json`` into ``config.out``.
 
     - "knn": `gmml_models.evaluate.knn.knn` by cosine, weighted at temperature 0.07, and plain.
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     device = torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     facts: dict[str, Any] = {"weights": config.weights, "sha256": start.sha256, "data": config.data, "device": name}
-    command, rows = command_of(config, "evaluate"), list[Row]()
+    command, rows = command_of(config, "evaluate"), list[Measured]()
     heads = _open_classifier(config) if "classifier" in config.measures else None
     probes = [each for each in config.measures if each != "classifier"]
     if probes:
@@ -94,8 +94,8 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
 
 
 def _probed(
-    probe: str, known: Features, given: Features, images: Labelled, config: EvaluateConfig, command: str, device: torch.device
-) -> list[Row]:
+    probe: str, known: Features, given: Features, images: LabelledData, config: EvaluateConfig, command: str, device: torch.device
+) -> list[Measured]:
     """One row a way of measuring, over the seeds that change something."""
     assert known.labels is not None
     assert given.labels is not None

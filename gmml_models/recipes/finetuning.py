@@ -29,7 +29,7 @@ from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.labelled_data import Labelled, open_labelled
+from gmml_models.recipes.labelled_data import LabelledData, open_labelled
 from gmml_models.recipes.start_weights import channels_of, open_weights
 from gmml_models.train import checkpoint
 from gmml_models.train.carrying import carry_out
@@ -37,7 +37,7 @@ from gmml_models.train.config import check
 from gmml_models.train.job import Job, Outcome
 from gmml_models.train.parallel import make_accelerator
 from gmml_models.train.progress import clock, teller
-from gmml_models.train.run_folder import Record
+from gmml_models.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         transform=transform,
     )
     with accelerator.main_process_first():  # one makes the folder, the others find it
-        held = Record(config, writes=main and not config.dry_run)
+        held = RunFolder(config, writes=main and not config.dry_run)
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 
@@ -143,7 +143,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     return carry_out(job, export=lambda outcome: export(config, images, outcome), summary=lambda outcome: summary(config, outcome))
 
 
-def build_classifier(config: FinetuneConfig, images: Labelled) -> tuple[Classifier, str | None]:
+def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
     """The classifier that a config describes, and what its encoder was pretrained by; the head follows from the seed alone.
 
     Raises:
@@ -192,7 +192,7 @@ def build_classifier(config: FinetuneConfig, images: Labelled) -> tuple[Classifi
     return model, start.objective
 
 
-def export(config: FinetuneConfig, images: Labelled, outcome: Outcome) -> None:
+def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> None:
     """Write ``weights``, an encoder as gmml_models, timm and transformers load it and its head, from the last checkpoint.
 
     Raises:

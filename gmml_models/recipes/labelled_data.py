@@ -10,7 +10,7 @@ from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 
 
-class Labelled(NamedTuple):
+class LabelledData(NamedTuple):
     """Two data sets with the same labels.
 
     Attributes:
@@ -26,7 +26,9 @@ class Labelled(NamedTuple):
     multi_label: bool
 
 
-def open_labelled(config: FinetuneConfig | EvaluateConfig, *, who: str, dataset: Any = None, test_dataset: Any = None) -> Labelled:
+def open_labelled(
+    config: FinetuneConfig | EvaluateConfig, *, who: str, dataset: Any = None, test_dataset: Any = None
+) -> LabelledData:
     """Open what a config names, and check that it can be learnt from and measured on.
 
     Args:
@@ -49,9 +51,9 @@ def open_labelled(config: FinetuneConfig | EvaluateConfig, *, who: str, dataset:
     if isinstance(config, FinetuneConfig) and config.few_shot < 1:
         train = few_shot(train, config.few_shot, config.seed)
     if not measured:
-        return Labelled(train, None, train.classes, train.multi_label)
+        return LabelledData(train, None, train.classes, train.multi_label)
     test = open_test(config, who=who, classes=train.classes, multi_label=train.multi_label, dataset=test_dataset)
-    return Labelled(train, test, train.classes, train.multi_label)
+    return LabelledData(train, test, train.classes, train.multi_label)
 
 
 def open_test(

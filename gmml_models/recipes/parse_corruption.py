@@ -13,6 +13,19 @@ import gmml_aug as ga
 from gmml_aug.values import Values
 from gmml_models.errors import UsageError
 
+PRESETS = {  # all presets but those for clips, in words
+    "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
+    "beit": "The masks of BEiT, blocks of patches",
+    "dinov2": "The masks of DINOv2, blocks over 10 to 50 % of half of the images",
+    "gmml": "The recipe of the GMML paper",
+    "gmml_reference": "The behaviour of the GMML release",
+    "ibot": "The masks of iBOT, blocks of patches in half of the images",
+    "mae": "The masks of MAE, random patches",
+    "mc_ssl": "The policy of the MC-SSL paper",
+    "simmim": "The masks of SimMIM, random cells larger than patches",
+    "sit": "The behaviour of the SiT release",
+    "specaugment": "The bands of SpecAugment",
+}
 _PLACES = ("Blocks", "Boxes", "Cells", "Chain", "InBoxes", "OneOf")
 _FILLS = ("Alien", "Blur", "Constant", "Grey", "Jitter", "Mean", "Noise", "Shuffle", "Zeros")
 _CALLABLE = {name: getattr(ga, name) for name in (*_PLACES, *_FILLS)}

@@ -18,7 +18,7 @@ from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
-from gmml_models.figures.run_sheet import reconstructions, save_sheet
+from gmml_models.figures.run_sheet import run_sheet, save_sheet
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.parse_corruption import corruption_from
@@ -28,7 +28,7 @@ from gmml_models.train.config import check
 from gmml_models.train.job import Job, Outcome
 from gmml_models.train.parallel import make_accelerator
 from gmml_models.train.progress import clock, teller
-from gmml_models.train.run_folder import Record
+from gmml_models.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     accelerator = make_accelerator(config)
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # one makes the folder, the others find it
-        held = Record(config, writes=main and not config.dry_run)
+        held = RunFolder(config, writes=main and not config.dry_run)
     objective = build_objective(config)
     feed = make_feed(
         open_source(config, purpose="pretrain", dataset=dataset),
@@ -183,13 +183,13 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
     )
 
 
-def draw(objective: Objective, batch: Batch, held: Record, epochs: int) -> None:
+def draw(objective: Objective, batch: Batch, held: RunFolder, epochs: int) -> None:
     """Write the sheet of reconstructions of an epoch, and show it in TensorBoard."""
     import numpy as np
 
     clean = batch.views[0]
     model = objective.autoencoder
-    sheet = reconstructions(
+    sheet = run_sheet(
         clean,
         objective.reconstruct(clean, keys=batch.keys),
         mean=model.mean,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gmml_models.data.loaders import Batch, Feed
 from gmml_models.data.sampling import Shared
 from gmml_models.train.config import TrainConfig
-from gmml_models.train.run_folder import Record
+from gmml_models.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +40,7 @@ class Job:
     accelerator: Accelerator
     model: nn.Module
     feed: Feed
-    record: Record
+    record: RunFolder
     loss: Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]]]
     base_batch: int = 256
     lr_scale: Mapping[str, float] = field(default_factory=dict)

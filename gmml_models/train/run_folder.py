@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from gmml_models.atomic_write import write_aside
 from gmml_models.data.config import differences, record
 from gmml_models.errors import UsageError
 from gmml_models.train.config import TrainConfig
@@ -18,7 +18,7 @@ _CONFIG, _DONE = "config.json", "finished.json"
 
 
 @final
-class Record:
+class RunFolder:
     """Files of one run, written by its first process.
 
     ``config.json``, ``steps.csv``, ``epochs.csv``, ``tensorboard/``, ``checkpoints/`` and, at the end, ``finished.json``.
@@ -113,16 +113,6 @@ class Record:
                 board.close()
             except OSError as error:
                 print(f"gmml: TensorBoard could not write its last numbers ({error}); they are in the CSV files.")
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -503,7 +503,7 @@ def test_an_outline_keeps_inside_its_mask() -> None:
 def test_every_picture_stands_on_the_sheet_as_it_is() -> None:
     colour = iter(range(10, 250, 10))
     rows = [
-        contact_sheet.Row(
+        contact_sheet.SheetRow(
             name, "1.0 %", [contact_sheet.Tile(Image.new("RGB", (160, 160), (next(colour), 0, 0)), caption) for _ in range(3)]
         )
         for name, caption in (("one", ""), ("two", "below"))

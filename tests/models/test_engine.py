@@ -21,7 +21,7 @@ from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.train.job import Job, Outcome
 from gmml_models.train.parallel import make_accelerator
-from gmml_models.train.run_folder import Record
+from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.trainer import train
 from tests.models.runs import Pictures, finish, rows, small, start
 
@@ -75,7 +75,7 @@ def job(out: Path, model: Regression, **changes: Any) -> Job:
         accelerator=make_accelerator(config),
         model=model,
         feed=Numbers(config),
-        record=Record(config),
+        record=RunFolder(config),
         loss=loss,
         after_step=model.followed.append,
         discard=model.discard,

@@ -329,8 +329,8 @@ def test_a_row_may_have_fewer_pictures_and_columns_their_own_width() -> None:
         return contact_sheet.Tile(Image.new("RGB", (width, 100), colour), "")
 
     rows = [
-        contact_sheet.Row("one", "", [tile("#FF0000", 100), tile("#00FF00", 250)]),
-        contact_sheet.Row("two", "", [tile("#0000FF", 100)]),
+        contact_sheet.SheetRow("one", "", [tile("#FF0000", 100), tile("#00FF00", 250)]),
+        contact_sheet.SheetRow("two", "", [tile("#0000FF", 100)]),
     ]
     drawn = np.asarray(contact_sheet.Sheet("title", "about", ["a", "b"], rows, [], "code()").draw())
     for colour, left, width in (((255, 0, 0), 196, 100), ((0, 255, 0), 310, 250), ((0, 0, 255), 196, 100)):

@@ -44,7 +44,7 @@ def some_pictures(count: int = 4, size: int = SIZE) -> list[tuple[str, Image.Ima
     return found
 
 
-def seen(corrupt: Chain, key: int = 3, patch: int = 16, model: reconstruction.Reconstruction | None = None) -> Look:
+def seen(corrupt: Chain, key: int = 3, patch: int = 16, model: reconstruction.Restorer | None = None) -> Look:
     return look(corrupt, some_pictures(), key, patch, model)
 
 

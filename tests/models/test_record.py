@@ -13,7 +13,7 @@ from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.train.config import check
 from gmml_models.train.progress import clock
-from gmml_models.train.run_folder import Record, read_rows
+from gmml_models.train.run_folder import RunFolder, read_rows
 
 
 def config(folder: Path, **changes: object) -> PretrainConfig:
@@ -22,21 +22,21 @@ def config(folder: Path, **changes: object) -> PretrainConfig:
 
 def begun(folder: Path) -> None:
     """A run with a checkpoint."""
-    held = Record(config(folder))
+    held = RunFolder(config(folder))
     (held.checkpoints / "step-00000001").mkdir(parents=True)
 
 
 def test_a_run_without_a_checkpoint_may_be_told_anew(tmp_path: Path) -> None:
-    Record(config(tmp_path))
-    Record(config(tmp_path, lr=0.1))
+    RunFolder(config(tmp_path))
+    RunFolder(config(tmp_path, lr=0.1))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["lr"] == 0.1
 
 
 def test_the_same_options_go_on_and_others_are_listed(tmp_path: Path) -> None:
     begun(tmp_path)
-    Record(config(tmp_path, workers=7, keep=3, pictures_every=0, stop_after=0.5))  # how fast, how visibly: free to differ
+    RunFolder(config(tmp_path, workers=7, keep=3, pictures_every=0, stop_after=0.5))  # how fast, how visibly: free to differ
     with pytest.raises(UsageError, match=r"told otherwise: (?=.*epochs: 3 -> 4)(?=.*lr: 0.0005 -> 0.1)"):
-        Record(config(tmp_path, epochs=4, lr=0.1))
+        RunFolder(config(tmp_path, epochs=4, lr=0.1))
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert told["kind"] == "pretrain"
     assert told["epochs"] == 3
@@ -45,7 +45,7 @@ def test_the_same_options_go_on_and_others_are_listed(tmp_path: Path) -> None:
 def test_another_kind_of_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     begun(tmp_path)
     with pytest.raises(UsageError, match="kind: pretrain -> finetune"):
-        Record(FinetuneConfig(data="flowers", out=tmp_path / "run"))
+        RunFolder(FinetuneConfig(data="flowers", out=tmp_path / "run"))
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
@@ -53,16 +53,16 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="not a run's"):
-        Record(config(tmp_path))
+        RunFolder(config(tmp_path))
     assert [path.name for path in theirs.iterdir()] == ["thesis.txt"]
     with pytest.raises(UsageError, match="is a file"):
-        Record(config(tmp_path, out=theirs / "thesis.txt"))
+        RunFolder(config(tmp_path, out=theirs / "thesis.txt"))
     with pytest.raises(UsageError, match="cannot write"):
-        Record(config(tmp_path, out=theirs / "thesis.txt" / "run"))
+        RunFolder(config(tmp_path, out=theirs / "thesis.txt" / "run"))
 
 
 def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
-    silent = Record(config(tmp_path), writes=False)
+    silent = RunFolder(config(tmp_path), writes=False)
     silent.row("epochs", {"step": 1, "loss": 0.5})
     silent.rewind(0)
     silent.finish({})
@@ -76,7 +76,7 @@ def test_a_config_survives_json(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_exactly_and_rewind_to_a_step(tmp_path: Path) -> None:
-    held = Record(config(tmp_path))
+    held = RunFolder(config(tmp_path))
     losses = [0.1 + 0.2, 1 / 3, 2.5e-17]
     for number, loss in enumerate(losses, 1):
         held.row("epochs", {"epoch": number, "step": 10 * number, "loss": loss})
@@ -93,7 +93,7 @@ def test_rows_come_back_exactly_and_rewind_to_a_step(tmp_path: Path) -> None:
 
 
 def test_a_torn_row_is_forgotten(tmp_path: Path) -> None:
-    held = Record(config(tmp_path))
+    held = RunFolder(config(tmp_path))
     path = tmp_path / "run" / "epochs.csv"
     path.write_text("epoch,step,loss\n1,10,0.5\n2,20,0.")
     assert [row["step"] for row in read_rows(path)] == ["10"]
@@ -109,7 +109,7 @@ def test_a_torn_row_is_forgotten(tmp_path: Path) -> None:
 def test_numbers_stand_in_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    held = Record(config(tmp_path))
+    held = RunFolder(config(tmp_path))
     held.row("epochs", {"epoch": 1, "step": 10, "loss": 0.25})
     held.finish({"steps": 10})
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
