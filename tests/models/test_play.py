@@ -27,6 +27,7 @@ from gmml_models.cli.play import Play
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
 from gmml_models.figures import corruption_steps
+from gmml_models.models import registry
 from gmml_models.play import html, reconstruction, space
 from gmml_models.play.controls import FILLS, OWN, PRESETS, VALUES, Knobs, code
 from gmml_models.play.image_picker import Album
@@ -314,7 +315,7 @@ def test_a_size_that_the_model_does_not_take_leaves_the_other_pictures(weights: 
 
 
 def test_without_weights_the_page_says_how_to_give_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: Path) -> None:
-    monkeypatch.setattr(gm.zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     assert reconstruction.load(None) is None
     assert "--weights FOLDER" in html.board(seen(Knobs.of(OWN).composition()))
     weights.rename(tmp_path / "gmml_first.data")
