@@ -18,20 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import gmml_models as gm
 from benchmarks.timing import about_this_machine
 from gmml_models.data.loaders import make_feed
-from gmml_models.data.sampling import Batch
 from gmml_models.data.sources import open_source
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.pretraining import build_objective, view_plan
-from gmml_models.train.job import Job
 from gmml_models.train.optim import clip_gradients, parameter_groups
-from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.parallel import start_processes
 from gmml_models.train.run_folder import RunFolder
-from gmml_models.train.trainer import Training
+from gmml_models.train.trainer import train_steps
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 MODEL, BATCH, IMAGES, STEPS = "vit_micro_patch8_64", 64, 256, 20
@@ -52,8 +49,8 @@ class Pictures:
 def bare_step(config: PretrainConfig, batch: int) -> Callable[[], object]:
     """The model of a config alone, on one fixed batch, with its device and precision."""
     torch.manual_seed(0)
-    accelerator = make_accelerator(config)
-    device = accelerator.device
+    parallel = start_processes(config)
+    device = parallel.device
     model = gm.GMMLAutoencoder(config.model, drop_path_rate=config.drop_path).to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, {}), lr=1e-4, fused=device.type == "cuda")
     clean = torch.randn(batch, 3, *model.img_size, device=device)
@@ -62,7 +59,7 @@ def bare_step(config: PretrainConfig, batch: int) -> Callable[[], object]:
         model.compile()
 
     def step() -> None:
-        with accelerator.autocast():
+        with parallel.autocast():
             loss = gm.masked_l1(model(clean), clean, mask)
         loss.backward()
         clip_gradients([parameter.grad for parameter in model.parameters() if parameter.grad is not None], 3.0)
@@ -79,36 +76,20 @@ def recipe_step(config: PretrainConfig, dataset: Any) -> Callable[[], object]:
         config: of a run with enough epochs that it never ends.
         dataset: any map data set.
     """
-    accelerator = make_accelerator(config)
+    parallel = start_processes(config)
     objective = build_objective(config)
     feed = make_feed(
         open_source(config, dataset=dataset),
         view_plan(config, objective.autoencoder),
         batch_size=config.batch_size,
-        device=accelerator.device,
+        device=parallel.device,
         workers=config.workers,
         resident=config.resident,
         resident_size=config.resident_size,
     )
 
-    def loss(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        found: tuple[Tensor, dict[str, Tensor]] = model(batch.views, keys=batch.keys)
-        return found
-
-    training = Training(
-        Job(
-            config=config,
-            accelerator=accelerator,
-            model=objective,
-            feed=feed,
-            record=RunFolder(config),
-            loss=loss,
-            after_step=objective.after_step,
-            discard=objective.discard,
-        )
-    )
-    steps = training.steps()
-    return lambda: next(steps)
+    going = train_steps(config, objective, feed, RunFolder(config), parallel)
+    return lambda: next(going)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, final
@@ -175,3 +176,34 @@ class Shared:
         if self._done is not None:
             self._done.synchronize()
         return [float(number) for number in self._numbers.tolist()]
+
+
+@final
+class Ahead:
+    """The batches of the steps that are left; the next ones are made while a GPU is at work on a step.
+
+    Args:
+        feed: makes them.
+        step: the first one.
+        last: where to stop, this one not included.
+        epochs: of the run.
+
+    Attributes:
+        parts: the batches of the next step, one a part; None after the last one.
+        waited: seconds in which nobody could do anything but wait for them.
+    """
+
+    def __init__(self, feed: Feed, step: int, last: int, epochs: int) -> None:
+        epoch, first = divmod(step, feed.steps_per_epoch)
+        self._steps = (parts for number in range(epoch, epochs) for parts in feed.epoch(number, first if number == epoch else 0))
+        self._left, self.waited = last - step, 0.0
+        self.parts: tuple[Batch, ...] | None = None
+        self.make_next()
+
+    def make_next(self, busy: Shared | None = None) -> None:
+        """Make the next step's batches; the time it takes counts as waiting, unless a GPU was busy with ``busy`` all the while."""
+        asked = time.monotonic()
+        self.parts = next(self._steps, None) if self._left > 0 else None
+        self._left -= 1
+        if busy is None or busy.there:
+            self.waited += time.monotonic() - asked

@@ -53,7 +53,7 @@ class Tuning(nn.Module):
         return self.classifier if self.average is None else self.average
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         """Move the average towards the classifier; after each step that was taken."""
         if self.average is None:
             return
@@ -64,6 +64,9 @@ class Tuning(nn.Module):
             average.lerp_(weight, rate)
         for held, buffer in zip(self.average.buffers(), self.classifier.buffers(), strict=True):
             held.copy_(buffer)
+
+    def discard(self) -> None:
+        """A step that is left out leaves nothing behind."""
 
 
 def layer_scales(classifier: Classifier, decay: float) -> dict[str, float]:

@@ -32,12 +32,11 @@ from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, trai
 from gmml_models.recipes.labelled_data import LabelledData, open_labelled
 from gmml_models.recipes.start_weights import channels_of, open_weights
 from gmml_models.train import checkpoint
-from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check
-from gmml_models.train.job import Job, Outcome
-from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import clock, teller
 from gmml_models.train.run_folder import RunFolder
+from gmml_models.train.trainer import Outcome, train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,14 +61,13 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     """
     check(config)
     _check(config)
-    accelerator = make_accelerator(config)
-    main = accelerator.is_main_process
-    config = _channels(config, told=main)
+    parallel = start_processes(config)
+    config = _channels(config, told=parallel.first)
     images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
     how = strength(config, multi_label=images.multi_label)
     model, _ = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    world = parallel.world
     if how.mixes and config.batch_size // (config.accumulate * world) % 2:
         raise UsageError(
             f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {config.accumulate} parts on {world} "
@@ -86,17 +84,17 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         seed=config.seed,
-        rank=rank,
+        rank=parallel.rank,
         world=world,
-        device=device,
+        device=parallel.device,
         workers=config.workers,
         resident=config.resident,
         resident_size=config.resident_size,
-        progress=teller("images decoded", shown=main),
+        progress=teller("images decoded", shown=parallel.first),
         transform=transform,
     )
-    with accelerator.main_process_first():  # one makes the folder, the others find it
-        held = RunFolder(config, writes=main and not config.dry_run)
+    with parallel.first_goes_ahead():  # one makes the folder, the others find it
+        run = RunFolder(config, writes=parallel.first and not config.dry_run)
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 
@@ -112,35 +110,41 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         assert images.test is not None
         # sharded weights are gathered in every forward: all processes must take the same number of them
         alone = config.fsdp or len(images.test) < world
-        mine = {} if alone else {"rank": rank, "world": world}
-        return in_order(images.test, plan, batch_size=config.batch_size, device=device, workers=config.workers, **mine)
+        rank, of = (0, 1) if alone else (parallel.rank, world)
+        return in_order(
+            images.test, plan, batch_size=config.batch_size, rank=rank, world=of, device=parallel.device, workers=config.workers
+        )
 
     def at_epoch(epochs: int) -> Mapping[str, float]:
         if images.test is None or (epochs % config.test_every and epochs != config.epochs):
             return {}
-        with accelerator.autocast():
+        with parallel.autocast():
             return score(
                 lambda views: tuning(views, average=True),
                 test_batches(),
                 classes=len(images.classes),
                 multi_label=images.multi_label,
-                device=device,
+                device=parallel.device,
             )
 
-    job = Job(
-        config=config,
-        accelerator=accelerator,
-        model=tuning,
-        feed=feed,
-        record=held,
+    outcome = train(
+        config,
+        tuning,
+        feed,
+        run,
+        parallel,
         loss=loss,
+        at_epoch=at_epoch,
         base_batch=_BASE_BATCH,
         lr_scale={f"classifier.{name}": scale for name, scale in layer_scales(model, config.layer_decay).items()},
         facts={"images": feed.images, "classes": list(images.classes)},
-        after_step=lambda progress: tuning.after_step(),
-        at_epoch=at_epoch,
     )
-    return carry_out(job, export=lambda outcome: export(config, images, outcome), summary=lambda outcome: summary(config, outcome))
+    if parallel.first and not config.dry_run:
+        if outcome.finished:
+            export(config, images, outcome)
+        run.end(outcome, feed.broken)
+        print(summary(config, outcome))
+    return outcome
 
 
 def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
@@ -277,7 +281,7 @@ def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
 
 
 def _check(config: FinetuneConfig) -> None:
-    check_installed(_WHO, torchmetrics="torchmetrics", accelerate="accelerate")
+    check_installed(_WHO, torchmetrics="torchmetrics")
     if not 0 < config.layer_decay <= 1:
         raise UsageError(f"{_WHO}: layer_decay={config.layer_decay} is not above 0 and at most 1. Give for example 0.75, or 1.")
     if not 0 <= config.ema < 1:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
@@ -23,16 +22,13 @@ from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.train import checkpoint
-from gmml_models.train.carrying import carry_out
 from gmml_models.train.config import check
-from gmml_models.train.job import Job, Outcome
-from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import clock, teller
 from gmml_models.train.run_folder import RunFolder
+from gmml_models.train.trainer import Outcome, train
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.objectives import Objective
 
@@ -50,10 +46,9 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         UsageError: what cannot be trained, or not go on; nothing is lost.
     """
     check(config)
-    accelerator = make_accelerator(config)
-    main = accelerator.is_main_process
-    with accelerator.main_process_first():  # one makes the folder, the others find it
-        held = RunFolder(config, writes=main and not config.dry_run)
+    parallel = start_processes(config)
+    with parallel.first_goes_ahead():  # one makes the folder, the others find it
+        run = RunFolder(config, writes=parallel.first and not config.dry_run)
     objective = build_objective(config)
     feed = make_feed(
         open_source(config, purpose="pretrain", dataset=dataset),
@@ -61,43 +56,29 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         seed=config.seed,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        device=accelerator.device,
+        rank=parallel.rank,
+        world=parallel.world,
+        device=parallel.device,
         workers=config.workers,
         resident=config.resident,
         resident_size=config.resident_size,
-        progress=teller("images decoded", shown=main),
+        progress=teller("images decoded", shown=parallel.first),
     )
-
-    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        try:
-            found: tuple[Tensor, Mapping[str, Tensor]] = model(batch.views, keys=batch.keys)
-        except ValueError as error:  # the objective cannot work with these views
-            raise UsageError(f"gmml pretrain: {error}") from error
-        return found
 
     def at_epoch(epochs: int) -> Mapping[str, float]:
         due = config.pictures_every and (epochs % config.pictures_every == 0 or epochs == config.epochs)
-        if due and main and objective.reconstructs and not config.fsdp:
-            draw(objective, feed.sample(8), held, epochs)
+        if due and parallel.first and objective.reconstructs and not config.fsdp:
+            draw(objective, feed.sample(8), run, epochs)
         return {}
 
-    job = Job(
-        config=config,
-        accelerator=accelerator,
-        model=objective,
-        feed=feed,
-        record=held,
-        loss=loss,
-        facts={"images": feed.images, "method": config.method},
-        after_step=objective.after_step,
-        discard=objective.discard,
-        at_epoch=at_epoch,
-    )
-    return carry_out(
-        job, export=lambda outcome: export(config, feed.images, outcome), summary=lambda outcome: summary(config, outcome)
-    )
+    facts = {"images": feed.images, "method": config.method}
+    outcome = train(config, objective, feed, run, parallel, at_epoch=at_epoch, facts=facts)
+    if parallel.first and not config.dry_run:
+        if outcome.finished:
+            export(config, feed.images, outcome)
+        run.end(outcome, feed.broken)
+        print(summary(config, outcome))
+    return outcome
 
 
 def build_objective(config: PretrainConfig) -> Objective:
@@ -183,7 +164,7 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
     )
 
 
-def draw(objective: Objective, batch: Batch, held: RunFolder, epochs: int) -> None:
+def draw(objective: Objective, batch: Batch, run: RunFolder, epochs: int) -> None:
     """Write the sheet of reconstructions of an epoch, and show it in TensorBoard."""
     import numpy as np
 
@@ -195,15 +176,15 @@ def draw(objective: Objective, batch: Batch, held: RunFolder, epochs: int) -> No
         mean=model.mean,
         std=model.std,
         title=f"after {epochs} epoch{'s' * (epochs != 1)}",
-        about=f"{held.folder.name}: the same images and the same corruption each time"
+        about=f"{run.folder.name}: the same images and the same corruption each time"
         + ("" if model.target == "pixels" else f". {HELPED}"),
         code="" if objective.corrupt is None else repr(objective.corrupt),
     )
     try:
-        save_sheet(sheet, held.folder / "pictures" / f"epoch-{epochs:05d}.png")
+        save_sheet(sheet, run.folder / "pictures" / f"epoch-{epochs:05d}.png")
     except OSError as error:
         print(f"gmml: no picture could be written ({error}); the run goes on.")
-    held.board().add_image("reconstructions", np.asarray(sheet), epochs, dataformats="HWC")
+    run.board().add_image("reconstructions", np.asarray(sheet), epochs, dataformats="HWC")
 
 
 def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:

@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,112 @@ from torch.distributed.checkpoint.state_dict import (
 
 from gmml_models.errors import UsageError
 
+if TYPE_CHECKING:
+    from gmml_models.train.parallel import Parallel
+    from gmml_models.train.run_folder import RunFolder
+
 _TENSORS, _FACTS = "state.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@final
+@dataclass
+class State:
+    """How far a run is, apart from its tensors.
+
+    Attributes:
+        step: steps done.
+        skipped: of them, left out because a number was not finite.
+        in_a_row: of these, the last ones without one that was taken in between.
+        sums: numbers of this epoch's steps, added up by name; ``taken``, of how many.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def save(
+    run: RunFolder,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    *,
+    facts: Mapping[str, Any],
+    keep: int,
+    parallel: Parallel,
+) -> None:
+    """Write a checkpoint of a run; every process must call it.
+
+    Args:
+        run: the folder.
+        model: as it was before it was wrapped.
+        optimizer: of its parameters.
+        state: how far it is.
+        facts: about data and model, in types that JSON has: `resume` refuses others.
+        keep: how many of the newest checkpoints stay.
+        parallel: the processes.
+
+    Raises:
+        UsageError: no room or no permission; the checkpoints that were there are as they were.
+    """
+    tensors = gather(model, optimizer)
+    if parallel.first:
+        about = {"skipped": state.skipped, "in_a_row": state.in_a_row, "sums": state.sums, "facts": facts}
+        try:
+            write(run.checkpoints, state.step, tensors, about, keep)
+        except OSError as error:
+            last = newest(run.checkpoints)
+            raise UsageError(
+                f"gmml: no checkpoint could be written at step {state.step} ({error}). "
+                + (f"The last good one is {last}. " if last else "There is none yet. ")
+                + "Make room, then give the same command to go on."
+            ) from error
+    parallel.wait()
+
+
+def resume(
+    run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, *, facts: Mapping[str, Any], parallel: Parallel
+) -> State:
+    """Go back to the newest checkpoint of a run, if there is one; every process must call it.
+
+    Args:
+        run: the folder; what its files say of later steps is forgotten.
+        model: filled.
+        optimizer: likewise.
+        facts: as for `save`.
+        parallel: the processes.
+
+    Raises:
+        UsageError: the checkpoint is damaged, or of other data or another model.
+    """
+    if parallel.first:
+        clear_remains(run.checkpoints)
+    parallel.wait()
+    path, state = newest(run.checkpoints), State()
+    if path is not None:
+        about = read_facts(path)
+        told, now = about.get("facts", {}), json.loads(json.dumps(dict(facts)))
+        other = [
+            f"{name}: {told.get(name)!r} -> {now.get(name)!r}" for name in sorted({*told, *now}) if told.get(name) != now.get(name)
+        ]
+        if other:
+            raise UsageError(
+                f"gmml: the run in {run.folder} began with other data or another model: {'; '.join(other)}. Give back what "
+                "it began with, or another --out."
+            )
+        try:
+            restore(model, optimizer, read(path))
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UsageError(
+                f"gmml: the checkpoint {path} does not fit this run ({str(error)[:500]}). It was written by another version or "
+                "another data set; give another --out."
+            ) from error
+        state = State(int(about["step"]), about["skipped"], about["in_a_row"], about["sums"])
+    run.rewind(state.step)
+    return state
 
 
 def newest(folder: Path) -> Path | None:
@@ -98,7 +202,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
     return target
 
 
-def facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
     """What stands in a checkpoint beside its tensors.
 
     Raises:
@@ -119,7 +223,7 @@ def read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    wanted = facts(path).get("sha256")
+    wanted = read_facts(path).get("sha256")
     try:
         data = (path / _TENSORS).read_bytes()
     except OSError as error:

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import sys
-import time
-from itertools import islice
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 
-from gmml_models.train.job import Job, Outcome
+from gmml_models.data.sampling import Feed
+from gmml_models.train.config import TrainConfig
 from gmml_models.train.progress import clock
-from gmml_models.train.trainer import Training
+
+STEPS = 4
 
 
-def rehearse(job: Job, steps: int = 3) -> Outcome:
-    """Take a few steps, keep nothing, and print what the run would need: parameters, memory, steps, time."""
-    training = Training(job)
-    device, total = training.accelerator.device, training.total
-    model_size, learnt = sum(p.numel() for p in job.model.parameters()), sum(p.numel() for p in training.trained)
-    fixed = (4 * model_size + 12 * learnt) / 2**20  # float32: weights, gradients, two moments
-    training.model.train()
-    times: list[float] = []
-    for batches in islice(job.feed.epoch(0), 1 + steps):
-        began = time.monotonic()
-        training.one(batches)
-        times.append(time.monotonic() - began)
-    step = min(times[1:] or times)
-    gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else _resident_memory()
-    if training.accelerator.is_main_process:
-        print(
-            f"parameters: {model_size:,}, of which {learnt:,} learn\n"
-            f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser; peak {peak:,.0f} MiB on {device} in these steps\n"
-            f"steps: {total:,} = {job.config.epochs} epochs of {training.per_epoch} ({job.feed.images:,} images)\n"
-            f"time: {clock(step * total)} at {step:.2f} s a step ({job.config.batch_size / step:.0f} img/s), data not counted"
-        )
-    return Outcome(
-        finished=False,
-        steps=0,
-        skipped=0,
-        history=(),
-        seconds=sum(times),
-        images_per_second=job.config.batch_size / step,
-        waiting=0.0,
+def needs(
+    config: TrainConfig, feed: Feed, model: nn.Module, trained: Sequence[Tensor], device: torch.device, seconds: float
+) -> str:
+    """What a run would need: parameters, memory, steps, time.
+
+    Args:
+        config: of the run.
+        feed: its images.
+        model: all that it holds.
+        trained: what learns of it.
+        device: where it is.
+        seconds: a step, without waiting for data.
+    """
+    total = feed.steps_per_epoch * config.epochs
+    held, learnt = sum(one.numel() for one in model.parameters()), sum(one.numel() for one in trained)
+    fixed = (4 * held + 12 * learnt) / 2**20  # float32: weights, gradients, two moments
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
+    return (
+        f"parameters: {held:,}, of which {learnt:,} learn\n"
+        f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser; peak {peak:,.0f} MiB on {device} in these steps\n"
+        f"steps: {total:,} = {config.epochs} epochs of {feed.steps_per_epoch} ({feed.images:,} images)\n"
+        f"time: {clock(seconds * total)} at {seconds:.2f} s a step ({config.batch_size / seconds:.0f} img/s), data not counted"
     )
 
 

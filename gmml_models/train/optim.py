@@ -1,13 +1,16 @@
-"""What an optimiser is given: groups of parameters, and gradients of bounded size."""
+"""The optimiser: groups of parameters, the rates of a step, and gradients of bounded size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from gmml_models.schedule import Schedule
 
 _BARE = ("cls_token", "pos_embed", "dist_token", "reg_token")
 
@@ -34,6 +37,14 @@ def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[di
         group = groups.setdefault((scale, decays), {"params": [], "lr_scale": scale, "decays": decays})
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> tuple[float, float]:
+    """Give every group its learning rate and weight decay of a step, counting from 0; these two, for groups of factor 1."""
+    lr, decay = schedule.lr_at(step), schedule.weight_decay_at(step)
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = lr * group["lr_scale"], decay if group["decays"] else 0.0
+    return lr, decay
 
 
 @torch.no_grad()

@@ -1,97 +1,126 @@
-"""Devices, processes and precision of a run: accelerate, and torch's own sharding."""
+"""Devices, processes and precision of a run: torch.distributed, DistributedDataParallel and FSDP 2."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmml_models.errors import UsageError
 from gmml_models.train.config import TrainConfig
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
-
-class Distributed(NamedTuple):
-    """A model on its device and its processes.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """Where a process of a run computes, and with how many others.
 
     Attributes:
-        model: what is called.
-        optimizer: of its parameters.
-        holding: a context in which gradients are added up, not exchanged.
+        device: of this process.
+        rank: its number.
+        world: how many processes there are.
+        autocast: a context in which the networks compute, in the run's precision.
+        fsdp: parameters and optimiser are sharded.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    holding: Callable[[], Any]
+    device: torch.device
+    rank: int
+    world: int
+    autocast: Callable[[], AbstractContextManager[None]]
+    fsdp: bool
 
+    @property
+    def first(self) -> bool:
+        """True on the process that writes and speaks."""
+        return self.rank == 0
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Devices, processes and precision, as torchrun and the config say.
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
-    Raises:
-        UsageError: accelerate is missing.
-    """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-    except ImportError as error:
-        raise UsageError("gmml: training needs accelerate. Install it: pip install 'gmml[train]'.") from error
-    AcceleratorState._reset_state()  # a second run in one process may want another precision
-    gpu = torch.cuda.is_available() and not config.cpu
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
-    return Accelerator(cpu=not gpu, mixed_precision="bf16" if bf16 else "no")
+    @contextmanager
+    def first_goes_ahead(self) -> Iterator[None]:
+        """What is inside runs on the first process, and then on the others: one makes what all find."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
+    def wrap(
+        self, model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer]
+    ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], AbstractContextManager[None]]]:
+        """Put a model on its device, replicated or sharded over the processes, and make its optimiser.
 
-def distribute(
-    accelerator: Accelerator, model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer], *, fsdp: bool
-) -> Distributed:
-    """Put a model on its device, replicated or sharded over the processes, and make its optimiser.
+        Args:
+            model: moved, and under FSDP changed, in place.
+            make: the optimiser of a model.
 
-    Args:
-        accelerator: from `make_accelerator`.
-        model: moved, and under FSDP changed, in place.
-        make: the optimiser of a model.
-        fsdp: shard parameters, gradients and optimiser, block by block (FSDP 2).
-
-    Raises:
-        UsageError: ``fsdp`` with a single process.
-    """
-    model.to(accelerator.device)
-    if not fsdp and accelerator.num_processes == 1:
-        return Distributed(model, make(model), nullcontext)
-    if not fsdp:
-        if accelerator.device.type == "cuda":
+        Returns:
+            what is called, its optimiser, and a context in which gradients are added up, not exchanged.
+        """
+        model.to(self.device)
+        if self.world == 1:
+            return model, make(model), nullcontext
+        if self.fsdp:
+            return self._sharded(model, make)
+        if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it has no CPU version: there, each process has its own
         # the losses gather what they compare, and centres move once a step, alike everywhere: nothing to broadcast
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         quiet: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-        device = accelerator.device
-        replica = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **quiet)
-        return Distributed(replica, make(model), replica.no_sync)
-    if accelerator.num_processes == 1:
+        replica = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None, **quiet)
+        return replica, make(replica), replica.no_sync
+
+    @staticmethod
+    def _sharded(
+        model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer]
+    ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], AbstractContextManager[None]]]:
+        """Parameters, gradients and optimiser in shards, block by block."""
+        from timm.models.vision_transformer import Block
+        from torch.distributed.fsdp import fully_shard
+
+        for module in list(model.modules()):
+            if isinstance(module, Block):
+                fully_shard(module)
+        sharded: Any = fully_shard(model)
+
+        @contextmanager
+        def holding() -> Iterator[None]:
+            sharded.set_requires_gradient_sync(False)
+            try:
+                yield
+            finally:
+                sharded.set_requires_gradient_sync(True)
+
+        return sharded, make(sharded), holding
+
+
+def start_processes(config: TrainConfig) -> Parallel:
+    """The processes that torchrun started (one without it), their devices, and the precision of the config.
+
+    Raises:
+        UsageError: ``config.fsdp`` with a single process.
+    """
+    gpu = torch.cuda.is_available() and not config.cpu
+    rank, world, local = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    world = max(world, 1)
+    if config.fsdp and world == 1:
         raise UsageError("gmml: --fsdp shards over several processes, but there is one. Start it with torchrun, or leave it out.")
-    # accelerate's own needs a GPU, and without one it replicates and says nothing; torch's works everywhere
-    from timm.models.vision_transformer import Block
-    from torch.distributed.fsdp import fully_shard
-
-    for module in list(model.modules()):
-        if isinstance(module, Block):
-            fully_shard(module)
-    sharded: Any = fully_shard(model)
-
-    @contextmanager
-    def holding() -> Iterator[None]:
-        sharded.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            sharded.set_requires_gradient_sync(True)
-
-    return Distributed(sharded, make(sharded), holding)
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if bf16 else nullcontext
+    return Parallel(device=device, rank=rank, world=world, autocast=autocast, fsdp=config.fsdp)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, final
 
-_EVERY = 30.0  # seconds between lines where there is no terminal
+_EVERY, _DRAWN = 30.0, 0.1  # seconds between lines where there is no terminal, and between the states of a bar
 
 
 @final
@@ -20,13 +20,16 @@ class Progress:
         done: of them, those that lie behind.
         images: a step, over all processes.
         shown: False on all processes but the first.
+
+    Attributes:
+        due: when to `show` again, on the clock of `time.monotonic`.
     """
 
     def __init__(self, total: int, done: int, images: int, *, shown: bool) -> None:
-        self.total, self.step, self.images = total, done, images
-        self.first = done
+        self.total, self.first, self.images = total, done, images
         self.shown = shown
-        self.began = self.told = time.monotonic()
+        self.began = time.monotonic()
+        self.due = self.began + _EVERY
         self._bar: Any = None
         self._task: Any = None
 
@@ -43,29 +46,30 @@ class Progress:
             ]
             self._bar = progress.Progress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task("", total=self.total, completed=self.step, words="")
+            self.due = self.began
+            self._task = self._bar.add_task("", total=self.total, completed=self.first, words="")
         return self
 
-    def advance(self, loss: float, waited: float) -> None:
-        """One step was done.
+    def show(self, step: int, loss: float, waited: float) -> None:
+        """Say how far it is; wanted once the time is ``due``.
 
         Args:
-            loss: of it.
+            step: steps done.
+            loss: of the last one.
             waited: seconds spent waiting for data since the beginning.
         """
-        self.step += 1
+        now = time.monotonic()
+        self.due = now + (_EVERY if self._bar is None else _DRAWN)
         if not self.shown:
             return
-        now = time.monotonic()
         seconds = max(now - self.began, 1e-9)
-        speed = (self.step - self.first) * self.images / seconds
-        words = f"loss {loss:.4f} · {speed:.0f} img/s · {waited / seconds:.0%} waiting for data"
+        done = step - self.first
+        words = f"loss {loss:.4f} · {done * self.images / seconds:.0f} img/s · {waited / seconds:.0%} waiting for data"
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.step, words=words)
-        elif now - self.told > _EVERY or self.step == self.total:
-            self.told = now
-            left = (self.total - self.step) * seconds / (self.step - self.first)
-            print(f"step {self.step}/{self.total} · {words} · {clock(left)} left", file=sys.stderr, flush=True)
+            self._bar.update(self._task, completed=step, words=words)
+        else:
+            left = (self.total - step) * seconds / max(done, 1)
+            print(f"step {step}/{self.total} · {words} · {clock(left)} left", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:

@@ -7,12 +7,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from gmml_models.atomic_write import write_aside
 from gmml_models.data.config import differences, record
 from gmml_models.errors import UsageError
 from gmml_models.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from gmml_models.train.trainer import Outcome
 
 _CONFIG, _DONE = "config.json", "finished.json"
 
@@ -104,6 +107,14 @@ class RunFolder:
         if self._writes:
             write_aside(self.folder / _DONE, json.dumps(dict(facts), indent=2))
             self.close()
+
+    def end(self, outcome: Outcome, broken: Mapping[str, str]) -> None:
+        """Say what was left out, and note it if the run is finished."""
+        for name, reason in broken.items():
+            print(f"broken, and left out: {name} ({reason})")
+        if outcome.finished:
+            self.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": dict(broken)})
+        self.close()
 
     def close(self) -> None:
         """Flush TensorBoard."""

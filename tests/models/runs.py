@@ -82,9 +82,7 @@ def work(config: Any, dataset: Pictures, log: Path, rank: int, world: int, port:
 def start(config: Any, dataset: Pictures, log: Path, world: int = 1) -> list[BaseProcess]:
     """Start the processes of a run."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["gmml_models.recipes.pretraining", "gmml_models.objectives", "accelerate", "kornia", "tests.models.runs"]
-    )
+    context.set_forkserver_preload(["gmml_models.recipes.pretraining", "gmml_models.objectives", "kornia", "tests.models.runs"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

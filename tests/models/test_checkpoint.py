@@ -39,7 +39,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     path = checkpoint.write(tmp_path, 3, checkpoint.gather(model, optimizer), {"sums": {"loss": 0.1 + 0.2}})
     other, its = trained(2, steps=0)
     checkpoint.restore(other, its, checkpoint.read(path))
-    assert checkpoint.facts(path)["sums"]["loss"] == 0.1 + 0.2
+    assert checkpoint.read_facts(path)["sums"]["loss"] == 0.1 + 0.2
     for _ in range(3):
         step(model, optimizer)
         step(other, its)

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ from gmml_aug import keys
 from gmml_models.data.sampling import Batch, Share, order_of_epoch
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.train.job import Job, Outcome
-from gmml_models.train.parallel import make_accelerator
+from gmml_models.train.parallel import start_processes
 from gmml_models.train.run_folder import RunFolder
-from gmml_models.train.trainer import train
+from gmml_models.train.trainer import Loss, Outcome, train
 from tests.models.runs import Pictures, finish, rows, small, start
 
 
@@ -53,37 +52,40 @@ class Regression(nn.Module):
         torch.manual_seed(0)
         self.layer, self.dropout, self.poisoned = nn.Linear(3, 1), nn.Dropout(0.3), poisoned
         self.calls, self.followed, self.discarded = 0, list[float](), 0
+        self.follow: Callable[[], None] = lambda: None
 
     def forward(self, vectors: Tensor) -> Tensor:
         self.calls += 1
         loss: Tensor = (self.layer(self.dropout(vectors))[:, 0] - vectors.sum(1)).square().mean()
         return loss * (math.nan if self.calls - 1 in self.poisoned else 1.0)
 
+    def after_step(self, progress: float) -> None:
+        self.followed.append(progress)
+        self.follow()
+
     def discard(self) -> None:
         self.discarded += 1
 
 
-def job(out: Path, model: Regression, **changes: Any) -> Job:
+def of_vectors(called: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+    found = called(batch.views[0])
+    return found, {"half": found.detach() / 2}
+
+
+def run(
+    out: Path,
+    model: Regression,
+    feed: type[Numbers] = Numbers,
+    loss: Loss = of_vectors,
+    at_epoch: Any = lambda epochs: {},
+    **changes: Any,
+) -> Outcome:
     config = small(out, **{"epochs": 3, "lr": 2.0, "checkpoint_every": 0, "batch_size": 8, **changes})
-
-    def loss(called: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        found = called(batch.views[0])
-        return found, {"half": found.detach() / 2}
-
-    return Job(
-        config=config,
-        accelerator=make_accelerator(config),
-        model=model,
-        feed=Numbers(config),
-        record=RunFolder(config),
-        loss=loss,
-        after_step=model.followed.append,
-        discard=model.discard,
-    )
-
-
-def run(out: Path, model: Regression, **changes: Any) -> Outcome:
-    return train(job(out, model, **changes))
+    folder = RunFolder(config)
+    try:
+        return train(config, model, feed(config), folder, start_processes(config), loss=loss, at_epoch=at_epoch)
+    finally:
+        folder.close()
 
 
 def test_it_learns_and_writes_what_it_saw(tmp_path: Path) -> None:
@@ -112,9 +114,11 @@ def test_the_next_batch_is_made_between_the_gradients_of_a_step_and_its_update(t
         told.append("begun")
         return called(batch.views[0]), {}
 
-    one = job(tmp_path / "run", Regression(), epochs=2)
-    one.feed, one.loss, one.after_step = Telling(small(tmp_path / "run", batch_size=8)), loss, lambda progress: told.append("taken")
-    assert train(one).steps == 8  # four an epoch: the first batch of the second epoch is made before the first one ends
+    model = Regression()
+    model.follow = lambda: told.append("taken")
+    assert (
+        run(tmp_path / "run", model, Telling, loss, epochs=2).steps == 8
+    )  # four an epoch: the first batch of the second epoch is made before the first one ends
     assert told == ["made", *["begun", "made", "taken"] * 7, "begun", "taken"]
 
 
@@ -130,11 +134,10 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> No
 
 def test_a_skipped_step_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
     model = Regression(poisoned=tuple(range(1, 12)))
-    task = job(tmp_path / "run", model)
     weights: list[Tensor] = []
-    task.after_step = lambda progress: weights.append(model.layer.weight.detach().clone())
+    model.follow = lambda: weights.append(model.layer.weight.detach().clone())
     start_weight = model.layer.weight.detach().clone()
-    train(task)
+    run(tmp_path / "run", model)
     assert len(weights) == 1
     assert not torch.equal(weights[0], start_weight)
     assert torch.equal(weights[0], model.layer.weight)
@@ -162,16 +165,13 @@ def test_a_signal_ends_it_after_a_step_and_the_rest_is_the_same(tmp_path: Path, 
     run(tmp_path / "straight", straight)
     stopped = Regression()
     before = signal.getsignal(number)
-    task = job(tmp_path / "stopped", stopped)
-    inner = task.after_step
 
-    def after_step(progress: float) -> None:
-        inner(progress)
+    def follow() -> None:
         if len(stopped.followed) == 5:
             os.kill(os.getpid(), number)
 
-    task.after_step = after_step
-    outcome = train(task)
+    stopped.follow = follow
+    outcome = run(tmp_path / "stopped", stopped)
     assert not outcome.finished
     assert outcome.steps in (6, 7)  # it is noticed when the numbers of a step are shared
     assert signal.getsignal(number) == before
@@ -198,7 +198,6 @@ def test_it_works_outside_the_main_thread(tmp_path: Path) -> None:
 def test_on_a_full_disk_the_last_good_checkpoint_stays_and_the_run_can_go_on(tmp_path: Path) -> None:
     straight = Regression()
     run(tmp_path / "straight", straight, checkpoint_every=4)
-    task = job(tmp_path / "full", Regression(), checkpoint_every=4)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(epochs: int) -> Mapping[str, float]:
@@ -206,13 +205,11 @@ def test_on_a_full_disk_the_last_good_checkpoint_stays_and_the_run_can_go_on(tmp
             resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
         return {}
 
-    task.at_epoch = fill
     try:
         with pytest.raises(UsageError, match=r"no checkpoint could be written at step 8.*last good one is .*step-00000004"):
-            train(task)
+            run(tmp_path / "full", Regression(), at_epoch=fill, checkpoint_every=4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    task.record.close()
     assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000004"]
     resumed = Regression()
     assert run(tmp_path / "full", resumed, checkpoint_every=4).finished

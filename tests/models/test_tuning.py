@@ -52,7 +52,7 @@ class TestTuning:
         for step in range(20):
             with torch.no_grad():
                 weight += noise(*weight.shape, seed=step)
-            tuning.after_step()
+            tuning.after_step(0.5)
             now = min(decay, (1 + step) / (10 + step))
             wanted = now * wanted + (1 - now) * weight.detach().double()
         assert tuning.average is not None
@@ -67,18 +67,18 @@ class TestTuning:
             head_weight(tuning.classifier).add_(1)
         given = noise(2, 3, 16, 16)
         assert not torch.allclose(tuning(given), tuning(given, average=True))
-        tuning.after_step()
+        tuning.after_step(0.5)
         again = Tuning(a_classifier(), 0.9).eval()
         again.load_state_dict(tuning.state_dict())
         for one in (tuning, again):
             with torch.no_grad():
                 head_weight(one.classifier).add_(1)
-            one.after_step()
+            one.after_step(0.5)
         assert torch.equal(tuning(given, average=True), again(given, average=True))
 
     def test_without_an_average_the_classifier_is_measured(self) -> None:
         tuning = Tuning(a_classifier()).eval()
-        tuning.after_step()
+        tuning.after_step(0.5)
         given = noise(2, 3, 16, 16)
         assert torch.equal(tuning(given), tuning(given, average=True))
         assert tuning.best is tuning.classifier
