@@ -236,3 +236,45 @@ def test_the_way_of_a_call_is_straight() -> None:
     files, changes = map(int, run.stdout.split())
     assert files <= 12
     assert changes <= 90
+
+
+STEP = """
+import sys
+from pathlib import Path
+from gmml_models.data.loaders import make_feed
+from gmml_models.data.sources import open_source
+from gmml_models.recipes.pretraining import build_objective, view_plan
+from gmml_models.train.parallel import start_processes
+from gmml_models.train.run_folder import RunFolder
+from gmml_models.train.trainer import train_steps
+from tests.models.runs import Pictures, small
+
+out, method, resident, workers = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resident", int(sys.argv[4])
+config = small(out, method=method, classes=32, head_width=32, checkpoint_every=0)
+objective = build_objective(config)
+plan = view_plan(config, objective.autoencoder)
+feed = make_feed(open_source(config, dataset=Pictures()), plan, batch_size=8, workers=workers, resident=resident)
+steps = train_steps(config, objective, feed, RunFolder(config), start_processes(config))
+files = set()
+def called(frame, event, argument):
+    if event == "call" and "/gmml_models/" in frame.f_code.co_filename:
+        files.add(frame.f_code.co_filename.rpartition("/gmml_models/")[2])
+next(steps), next(steps)
+sys.setprofile(called)
+next(steps)
+sys.setprofile(None)
+steps.close()
+print(*sorted(files))
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "workers", "most"),
+    # decoding in workers of their own is the recipe's default; SiT and MC-SSL have a teacher, a head and a second loss
+    [("gmml", "decoded", 2, 14), ("gmml", "resident", 0, 14), ("gmml", "decoded", 0, 17), ("mc_ssl", "resident", 0, 18)],
+)
+def test_a_step_of_pretraining_is_a_short_walk(method: str, images: str, workers: int, most: int, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", STEP, str(tmp_path / "run"), method, images, str(workers)]
+    files = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "train/trainer.py" in files
+    assert len(files) <= most, files

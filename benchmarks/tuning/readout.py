@@ -17,7 +17,7 @@ from gmml_models.data.transforms import ViewPlan
 from gmml_models.evaluate.knn import knn
 from gmml_models.evaluate.linear_probe import linear_probe
 from gmml_models.models.autoencoder import GMMLAutoencoder
-from gmml_models.models.encoders import final_norm
+from gmml_models.models.geometry import final_norm
 from gmml_models.recipes.finetune_augment import centre_of
 
 PROBED = ("block 4", "block 5", "block 6", "fused")

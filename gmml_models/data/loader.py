@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gmml_aug.chance import keys as make_keys
-from gmml_models.data.colours import Finish
-from gmml_models.data.crops import cut_one
+from gmml_models.data.augment import Finish, cut_one
 from gmml_models.data.dataset import Label, Source
 from gmml_models.data.decode import to_picture
-from gmml_models.data.sampling import Batch, Share, order_of_epoch, send, spread
+from gmml_models.data.sampling import Batch, Share, in_steps, order_of_epoch, send, spread
 from gmml_models.data.transforms import Numbers, ViewPlan, centre_crops, draw_crops, seeded
 from gmml_models.errors import UsageError
 
@@ -179,16 +178,6 @@ def every_image(
         if fetched.numbers:
             yield receive(fetched)
         broken.update(fetched.broken)
-
-
-def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch, ...]]:
-    """So many batches at a time."""
-    parts: list[Batch] = []
-    for batch in batches:
-        parts.append(batch)
-        if len(parts) == accumulate:
-            yield tuple(parts)
-            parts = []
 
 
 def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torch.device, persistent: bool) -> DataLoader[Fetched]:

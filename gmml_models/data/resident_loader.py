@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import keys as make_keys
-from gmml_models.data.colours import Finish
-from gmml_models.data.crops import cut_batch, squash
+from gmml_models.data.augment import Finish, cut_batch, squash
 from gmml_models.data.dataset import Label, Source, each, nothing_readable
-from gmml_models.data.loader import in_steps
-from gmml_models.data.sampling import Batch, Progress, Share, order_of_epoch, send, spread
+from gmml_models.data.sampling import Batch, Progress, Share, in_steps, order_of_epoch, send, spread
 from gmml_models.data.transforms import Crops, Numbers, ViewPlan, centre_crops, draw_crops
 from gmml_models.errors import UsageError
 

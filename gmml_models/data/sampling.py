@@ -178,6 +178,16 @@ class Shared:
         return [float(number) for number in self._numbers.tolist()]
 
 
+def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch, ...]]:
+    """So many batches at a time."""
+    parts: list[Batch] = []
+    for batch in batches:
+        parts.append(batch)
+        if len(parts) == accumulate:
+            yield tuple(parts)
+            parts = []
+
+
 @final
 class Ahead:
     """The batches of the steps that are left; the next ones are made while a GPU is at work on a step.

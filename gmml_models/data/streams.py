@@ -22,9 +22,9 @@ from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import mix_int
 from gmml_models.data.decode import decode
 from gmml_models.data.image_files import reason_of
-from gmml_models.data.loader import Cutter, Fetched, Receiver, Transform, collect, in_steps, loader
+from gmml_models.data.loader import Cutter, Fetched, Receiver, Transform, collect, loader
 from gmml_models.data.map_dataset import IMAGE_KEYS, split_item
-from gmml_models.data.sampling import Batch, Share
+from gmml_models.data.sampling import Batch, Share, in_steps
 from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError
 

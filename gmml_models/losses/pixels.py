@@ -125,9 +125,9 @@ def l2(
 
 def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] | None) -> Tensor:
     """What the model is to say."""
-    check_target(who, target)
     if target == "pixels":
         return clean
+    check_target(who, target)
     if patch is None:
         raise ValueError(f"{who}: target='normalised' came without patch. Give its side, for example the model's patch_size.")
     return normalise_patches(clean, patch)

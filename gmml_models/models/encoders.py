@@ -15,6 +15,8 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from gmml_models.models.geometry import final_norm
+
 _BASE, _DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 _MICRO = {"embed_dim": 128, "depth": 6, "num_heads": 4}
 SHORT_NAMES: dict[str, dict[str, Any]] = {  # small encoders that timm has no name for: arguments on top of vit_tiny_patch16_224
@@ -124,12 +126,6 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
         f"{problem}. Build it with timm.create_model(name, num_classes=0, ...) and numbers, True or False as arguments (a head is "
         "removed by encoder.reset_classifier(0)), or save its state_dict yourself."
     )
-
-
-def final_norm(vit: VisionTransformer) -> nn.Module:
-    """The norm behind the last block; with average pooling timm keeps it under another name."""
-    norm: nn.Module = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
-    return norm
 
 
 def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
 
@@ -124,3 +124,9 @@ def default_blocks(depth: int) -> tuple[int, ...]:
         GMML 2.3: 6, 8, 10 and 12 of 12. Other depths are ours.
     """
     return tuple(sorted({max(1, (2 * depth * part + whole) // (2 * whole)) for part, whole in _FRACTIONS}))
+
+
+def final_norm(vit: VisionTransformer) -> nn.Module:
+    """The norm behind the last block; with average pooling timm keeps it under another name."""
+    norm: nn.Module = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
+    return norm

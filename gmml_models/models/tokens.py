@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmml_models.models.encoders import final_norm
+from gmml_models.models.geometry import final_norm
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

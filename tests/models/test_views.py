@@ -15,8 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 import gmml_aug
-from gmml_models.data.colours import Finish, blur, change_colours
-from gmml_models.data.crops import cut_batch, cut_one, squash
+from gmml_models.data.augment import Finish, blur, change_colours, cut_batch, cut_one, squash
 from gmml_models.data.image_files import bundled
 from gmml_models.data.transforms import Crops, Looks, ViewPlan, centre_crops, draw_crops, draw_looks, seeded
 from gmml_models.errors import UsageError
