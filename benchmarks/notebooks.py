@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from gmml_models.atomic_write import write_aside
 from gmml_models.cli import main as gmml
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine.record import write_aside
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -92,9 +92,13 @@ def _command(line: str, where: str) -> None:
 def _python(source: str, names: dict[str, Any], where: str) -> Any:
     """Run a cell; the value of its last line if that is an expression."""
     tree = ast.parse(source, where)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, where, "exec", dont_inherit=True), names)
+        return None
+    del tree.body[-1]
     exec(compile(tree, where, "exec", dont_inherit=True), names)
-    return eval(compile(ast.Expression(last.value), where, "eval", dont_inherit=True), names) if last is not None else None
+    return eval(compile(ast.Expression(last.value), where, "eval", dont_inherit=True), names)
 
 
 def _data(value: Any) -> dict[str, Any]:

@@ -150,7 +150,8 @@ def test_the_blocks_of_a_page_run(
         made = recipes.PretrainConfig
         monkeypatch.setattr(recipes, "PretrainConfig", lambda **told: made(**{**told, **_small()}))
     names: dict[str, Any] = {"__name__": "page", **GIVEN.get(_name(page), dict)()}
-    left, printed = [], ""
+    left: list[Any] = []
+    printed = ""
     for block in _running(page):
         if block.language == "text":
             if not left:

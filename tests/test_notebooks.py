@@ -65,7 +65,14 @@ def test_a_cell_that_fails_and_a_command_that_fails_are_named(tmp_path: Path, mo
         ("!gmml stats --data nowhere", UsageError, r"bad.ipynb, cell 1: 'gmml stats --data nowhere' ended with 2"),
         ("!rm nothing", UsageError, "'rm' is not run here"),
     ]:
-        cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": [source], "outputs": [], "execution_count": None}
+        cell: dict[str, Any] = {
+            "cell_type": "code",
+            "id": "one",
+            "metadata": {},
+            "source": [source],
+            "outputs": [],
+            "execution_count": None,
+        }
         Path("bad.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
         with pytest.raises(error, match=said):
             notebooks.run(Path("bad.ipynb"))

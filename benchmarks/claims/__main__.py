@@ -23,7 +23,7 @@ from benchmarks.claims.run import Place, Results, add, key, known_jobs, machine,
 from benchmarks.claims.table import write_into, write_short
 from benchmarks.training import speed
 from gmml_models.errors import UsageError
-from gmml_models.recipes.engine.progress import clock
+from gmml_models.train.progress import clock
 
 RESULTS = Path(__file__).parents[1] / "results" / "claims.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reproducing.md"

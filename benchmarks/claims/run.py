@@ -22,15 +22,17 @@ import torch
 
 from benchmarks.claims.images import open_images
 from benchmarks.claims.rows import MEASURES, Row
-from gmml_models.bench import cpu_name
+from gmml_models.atomic_write import write_aside
+from gmml_models.bench.timing import cpu_name
+from gmml_models.data.config import record
 from gmml_models.errors import UsageError
-from gmml_models.recipes.classify.table import versions
-from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, TrainConfig, record
-from gmml_models.recipes.engine.job import Outcome
-from gmml_models.recipes.engine.record import write_aside
+from gmml_models.evaluate.report import versions
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune, measures
 from gmml_models.recipes.pretraining import build_objective, pretrain
+from gmml_models.train.config import TrainConfig
+from gmml_models.train.trainer import Outcome
 
 Results = dict[str, dict[str, Any]]
 """By ``ROW seed N``: settings, numbers, times, command and machine of a job."""

@@ -22,7 +22,7 @@ from benchmarks.claims.images import CALTECH, FLOWERS
 from benchmarks.claims.rows import BY_NAME, Row
 from benchmarks.claims.run import command, key, known_jobs, named, read
 from benchmarks.claims.table import values
-from gmml_models.zoo import WEIGHTS
+from gmml_models.models.registry import WEIGHTS
 
 LICENCE = "research use only"
 """Of weights that come from photographs whose licence is not known for certain."""

@@ -14,7 +14,7 @@ from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row
 from benchmarks.claims.run import Results, command, known_jobs
 from benchmarks.claims.welch import LEVEL, MARGIN, SEEDS, Comparison, Verdict, compare, judge
 from benchmarks.pages import lines, put
-from gmml_models.recipes.engine.progress import clock
+from gmml_models.train.progress import clock
 
 RULE = (
     f"A difference counts at p < {LEVEL} by Welch's t-test, over at least {SEEDS} seeds a side; equality counts where the 90 % "

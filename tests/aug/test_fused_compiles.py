@@ -145,7 +145,7 @@ class Counted(TorchDispatchMode):
     LOOKS = ("view", "empty", "new_empty", "split", "select", "slice", "as_strided", "detach", "unbind", "expand", "alias", "is_")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

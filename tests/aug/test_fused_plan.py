@@ -152,9 +152,11 @@ def test_what_the_kernels_do_not_know() -> None:
     assert fused_plan.knows(gmml.program, (3000, 1024))
     assert not fused_plan.knows(gmml.program, (1024, 1025))
     bands = ga.InBoxes(ga.Boxes(count=1, shared=(0,)), ga.Noise())
-    for other in (ga.presets.gmml(budget=0.6), ga.Noise()):
+    either: tuple[ga.Corruption, ...] = (ga.presets.gmml(budget=0.6), ga.Noise())
+    for other in either:
         assert fused_plan.knows(other.program, size)
-    for other in (masking.mae(), bands):
+    either = masking.mae(), bands
+    for other in either:
         assert not fused_plan.knows(other.program, size)
     assert not fused_plan.knows(ga.InBoxes(ga.Boxes(count=1, dims=3), ga.Noise()).program, (8, 8, 8))
 
@@ -175,7 +177,7 @@ def test_many_images_and_a_bank(where: torch.device) -> None:
 
 def test_a_call_takes_them_by_itself(where: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    before = fused_plan.keep
+    before = fused_marks.keep
     monkeypatch.setattr(fused_plan, "keep", lambda *given: made.append(1) or before(*given))  # type: ignore[func-returns-value]
     images, keys, corrupt = random_images((2, 3, 20, 21)).to(where), some_keys(2).to(where), ga.presets.gmml(values=KNOWN)
     found, wanted = (corrupt(images, keys=keys, backend=backend) for backend in ("fused", "torch"))

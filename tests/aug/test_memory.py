@@ -15,8 +15,8 @@ import torch
 import gmml_aug as ga
 from gmml_aug.backends.base import Choice
 from gmml_aug.backends.cpu import picture, plan
-from gmml_aug.backends.cpu.kept import Kept
 from gmml_aug.backends.cpu.library import library
+from gmml_aug.backends.kept import Kept
 
 STATM = Path("/proc/self/statm")
 

@@ -25,9 +25,10 @@ from benchmarks.claims.run import Place, Results, add, key, known_jobs, named, r
 from benchmarks.claims.welch import SEEDS
 from benchmarks.training import speed
 from gmml_models.errors import UsageError
-from gmml_models.recipes.config import FinetuneConfig, PretrainConfig, check
-from gmml_models.recipes.corruptions import corruption_from
+from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
+from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pretraining import build_objective
+from gmml_models.train.config import check
 from tests.models.data_files import write_classes
 
 TINY: dict[str, Any] = {

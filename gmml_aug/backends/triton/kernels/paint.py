@@ -10,8 +10,6 @@ its own fills alone.
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
 
@@ -21,7 +19,6 @@ from gmml_aug.backends.triton.kernels.tiles import bounded
 
 _ONE, _TWO, _THREE = (tl.constexpr(shift) for shift in chance._SHIFTS)
 _KEEP_ONE, _KEEP_TWO, _KEEP_THREE = (tl.constexpr(keep) for keep in chance._KEEP)
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")  # inline assembly is for the compiler
 _FIRST, _SECOND = tl.constexpr(chance._FIRST), tl.constexpr(chance._SECOND)
 
 # kinds of steps
