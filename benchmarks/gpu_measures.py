@@ -17,7 +17,7 @@ import gmml_models as gm
 from gmml_aug.backends.base import backend_of
 from gmml_aug.backends.call import Batch, Maps
 from gmml_aug.values import normalise as normalise_bytes
-from gmml_models.device_clock import CudaStream, read
+from gmml_models.bench.device_clock import CudaStream, read
 
 HOST: Final = "host was the clock"  # in the record, of a time that is no device's
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -174,7 +174,7 @@ class Taken(NamedTuple):
     device: list[float]
     wall: float
     host: float
-    late: int  # readings that did not count, see `gmml_models.device_clock`
+    late: int  # readings that did not count, see `gmml_models.bench.device_clock`
     of_the_host: bool  # none counted
 
     @property

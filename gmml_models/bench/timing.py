@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gmml_models.device_clock import CudaStream, DeviceClock, Reading, Readings, read
+from gmml_models.bench.device_clock import CallTime, CallTimes, CudaStream, DeviceClock, read
 
 SCHEMA = 1
 COPY, CLONE = "dst.copy_(src)", "clone()"
@@ -130,7 +130,7 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
         except Exception as error:
             rows[peer.name]["error"] = _said(error)
     wall: dict[str, list[float]] = {name: [] for name in calls}
-    inside: dict[str, list[Reading]] = {name: [] for name in calls}
+    inside: dict[str, list[CallTime]] = {name: [] for name in calls}
     stream = CudaStream() if device == "cuda" else None
     clocks = {} if stream is None else {name: DeviceClock(call, stream) for name, call in calls.items()}
     for _ in range(effort.rounds):
@@ -139,14 +139,14 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
                 continue
             try:
                 whole = _once(call, device)
-                inside[name].append(clocks[name].read() if stream is not None else Reading(whole, whole, late=False))
+                inside[name].append(clocks[name].read() if stream is not None else CallTime(whole, whole, late=False))
             except Exception as error:  # some draws only fail now and then
                 rows[name]["error"] = _said(error)
                 del calls[name]
                 continue
             wall[name].append(whole)
     for name in calls:
-        found = Readings.of(inside[name])
+        found = CallTimes.of(inside[name])
         rows[name] |= {"wall_ms": asdict(Times.of(wall[name])), "device_ms": asdict(Times.of(found.device))}
         if stream is not None:
             rows[name] |= {"host_ms": found.host, "late": found.late, "host_was_the_clock": found.of_the_host}

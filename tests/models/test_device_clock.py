@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gmml_models.device_clock import DeviceClock, Mark, read
+from gmml_models.bench.device_clock import DeviceClock, Mark, read
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class CallTime:
     """One call.
 
     Attributes:
@@ -85,7 +85,7 @@ class DeviceClock:
         """True if no sleep outlasts the host: the call waits for the device itself."""
         return self._late >= _PATIENCE
 
-    def read(self) -> Reading:
+    def read(self) -> CallTime:
         """Time one call; a late one makes the next sleep longer."""
         stream = self._stream
         stream.finish()  # the host waits where the queue is full
@@ -101,11 +101,11 @@ class DeviceClock:
             self._sleep = min(2.0 * self._sleep, _LONGEST)
         else:
             self._late = -1
-        return Reading(start.until(end), host, late)
+        return CallTime(start.until(end), host, late)
 
 
 @dataclass(frozen=True)
-class Readings:
+class CallTimes:
     """Some calls.
 
     Attributes:
@@ -121,19 +121,19 @@ class Readings:
     of_the_host: bool
 
     @classmethod
-    def of(cls, found: Sequence[Reading]) -> Readings:
+    def of(cls, found: Sequence[CallTime]) -> CallTimes:
         """Of at least one reading."""
         counted = [one.device for one in found if not one.late]
         late = len(found) - len(counted)
         return cls(counted or [one.device for one in found], min(one.host for one in found), late, not counted)
 
 
-def read(run: Callable[[], object], stream: Stream, rounds: int) -> Readings:
+def read(run: Callable[[], object], stream: Stream, rounds: int) -> CallTimes:
     """Time a call until so many readings count, three times as many at most."""
-    clock, found = DeviceClock(run, stream), list[Reading]()
+    clock, found = DeviceClock(run, stream), list[CallTime]()
     while sum(not one.late for one in found) < rounds and len(found) < (rounds if clock.given_up else 3 * rounds):
         found.append(clock.read())
-    return Readings.of(found)
+    return CallTimes.of(found)
 
 
 class _CudaMark:
