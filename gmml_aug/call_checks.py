@@ -28,7 +28,7 @@ def check_images(images: Tensor, program: Program) -> Tensor:
     images = check_kind("images", images)
     checks.check_dtype(images)
     checks.check_shape(images.shape, program.dims)
-    program.check_channels(images.shape[1])
+    checks.check_channels("gmml_aug", program.values, images.shape[1])
     return images
 
 
@@ -100,7 +100,7 @@ def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: 
     for place in program.places:
         if place is not None:
             place.check_size(free_size(place, shape[2:]))
-    program.check_channels(shape[1])
+    checks.check_channels("gmml_aug", program.values, shape[1])
     if not followed():
         if program.dims == 3:
             checks.warn_of_clips(shape)

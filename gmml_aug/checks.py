@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from gmml_aug.tensors import check_kind, repeats_itself
+from gmml_aug.values import Values
 
 Number = TypeVar("Number", int, float)
 
@@ -59,30 +60,63 @@ def check_number(who: str, name: str, value: object, low: float = -math.inf, hig
 
 def check_pair(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
     """A number, or a (low, high) pair of numbers, as a pair with low <= high."""
-    value = plain(value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        if len(value) != 2:
-            raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one number or a pair (low, high).")
-        pair = (check_number(who, name, value[0], low, high), check_number(who, name, value[1], low, high))
-    else:
-        pair = (check_number(who, name, value, low, high),) * 2
-    if pair[0] > pair[1]:
-        raise ValueError(f"{who}: {name}={pair} has low above high. Give (low, high) with low <= high.")
-    return pair
+    return _pair(who, name, value, lambda one: check_number(who, name, one, low, high), "number")
 
 
 def check_integer_pair(who: str, name: str, value: object, low: int, high: int) -> tuple[int, int]:
     """An integer, or a (low, high) pair of integers, as a pair with low <= high."""
+    return _pair(who, name, value, lambda one: check_integer(who, name, one, low, high), "integer")
+
+
+def _pair(who: str, name: str, value: object, check: Callable[[object], Number], kind: str) -> tuple[Number, Number]:
     value = plain(value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        if len(value) != 2:
-            raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one integer or a pair (low, high).")
-        pair = (check_integer(who, name, value[0], low, high), check_integer(who, name, value[1], low, high))
-    else:
-        pair = (check_integer(who, name, value, low, high),) * 2
-    if pair[0] > pair[1]:
-        raise ValueError(f"{who}: {name}={pair} has low above high. Give (low, high) with low <= high.")
-    return pair
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return (check(value),) * 2
+    if len(value) != 2:
+        raise ValueError(f"{who}: {name}={value!r} has {len(value)} entries. Give one {kind} or a pair (low, high).")
+    least, most = map(check, value)
+    if least > most:
+        raise ValueError(f"{who}: {name}={(least, most)} has low above high. Give (low, high) with low <= high.")
+    return least, most
+
+
+def check_switch(who: str, name: str, value: object) -> bool:
+    """True or False themselves."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{who}: {name}={value!r} is no switch. Give True or False.")
+    return value
+
+
+def check_choice(who: str, name: str, value: object, allowed: Sequence[object], note: str = "") -> None:
+    """One of a few words."""
+    if value not in allowed:
+        words = (" and " if len(allowed) == 2 else ", ").join(map(repr, allowed))
+        raise ValueError(f"{who}: {name}={value!r} is unknown. Allowed are {words}{note}.")
+
+
+def check_values(who: str, values: object) -> Values:
+    """A value range, its statistics as tuples of floats."""
+    if isinstance(values, str) and values in ("normalised", "unit"):
+        return cast(Values, values)
+    parts = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if len(parts) != 2 or not all(isinstance(part, Iterable) and not isinstance(part, str) for part in parts):
+        raise ValueError(
+            f'{who}: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), one number per channel each.'
+        )
+    means = tuple(check_number(who, "values (mean)", v) for v in parts[0])
+    stds = tuple(check_number(who, "values (std)", v, 1e-12) for v in parts[1])
+    if len(means) != len(stds) or not means:
+        raise ValueError(f"{who}: values has {len(means)} means and {len(stds)} standard deviations. Give one of each per channel.")
+    return means, stds
+
+
+def check_channels(who: str, values: Values, channels: int) -> None:
+    """Statistics given as ``values`` are one number, or one a channel."""
+    if not isinstance(values, str) and len(values[0]) not in (1, channels):
+        raise ValueError(
+            f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or one "
+            "per channel."
+        )
 
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
-from typing import cast, final
+from typing import final
 
-from gmml_aug.checks import check_integer, check_number, plain
+from gmml_aug.checks import check_integer, check_number, check_values, plain
 from gmml_aug.corruption import Corruption
 from gmml_aug.fields import as_code, keep
 from gmml_aug.places.base import Place
@@ -141,7 +141,7 @@ class Chain(Corruption):
         if self.budget is not None:
             keep(self, "budget", check_number("Chain", "budget", self.budget, 0.0, 1.0))
         if self.values is not None:
-            keep(self, "values", _check_values(self.values))
+            keep(self, "values", check_values("Chain", self.values))
         if self.dims is not None:
             keep(self, "dims", check_integer("Chain", "dims", self.dims, 1, 3))
         super().__post_init__()
@@ -174,18 +174,3 @@ def _keep_parts(owner: OneOf | Chain, parts: object) -> None:
     for part in parts:
         _check_part(who, part)
     keep(owner, "parts", tuple(parts))
-
-
-def _check_values(values: object) -> Values:
-    if isinstance(values, str) and values in ("normalised", "unit"):
-        return cast(Values, values)
-    parts = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-    if len(parts) != 2 or not all(isinstance(part, Iterable) and not isinstance(part, str) for part in parts):
-        raise ValueError(
-            f'Chain: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), one number per channel each.'
-        )
-    means = tuple(check_number("Chain", "values (mean)", v) for v in cast("Iterable[object]", parts[0]))
-    stds = tuple(check_number("Chain", "values (std)", v, 1e-12) for v in cast("Iterable[object]", parts[1]))
-    if len(means) != len(stds) or not means:
-        raise ValueError(f"Chain: values has {len(means)} means and {len(stds)} standard deviations. Give one of each per channel.")
-    return means, stds

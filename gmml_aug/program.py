@@ -117,14 +117,6 @@ class Program:
         """How every place is read: the edges of its grid, and whether its steps work outside; a plan may know better."""
         return tuple((self.grid_at(n), where is not None and where.invert) for n, where in enumerate(self.places))
 
-    def check_channels(self, channels: int) -> None:
-        """Raise ValueError if the statistics given as ``values`` are for another number of channels."""
-        if not isinstance(self.values, str) and len(self.values[0]) not in (1, channels):
-            raise ValueError(
-                f"gmml_aug: values=(mean, std) has {len(self.values[0])} channels, the images have {channels}. Give one "
-                "number, or one per channel."
-            )
-
 
 @dataclass
 class Builder:

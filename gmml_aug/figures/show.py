@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from gmml_aug.checks import check_dtype, check_integer
-from gmml_aug.figures.drawing import Drawing, RowName, figure_class, lay_out, legend_of, picture_tile, signal_tile
+from gmml_aug.checks import check_channels, check_dtype, check_integer, check_values
+from gmml_aug.figures.drawing import Drawing, RowName, figure_class, lay_out, legend_of
 from gmml_aug.values import Values, pixel_statistics
 
 if TYPE_CHECKING:
@@ -53,25 +53,34 @@ def show(
         TypeError: tensors of a type or dtype that is not allowed.
         ValueError: tensors that do not fit each other, unknown rows or values, names without kinds.
     """
-    images, mask = _pair(out)
+    if not isinstance(out, Sequence) or len(out) != 2:
+        came = type(out).__name__
+        raise TypeError(f"show: out must be the pair (images, mask), but {came} came. Give what the corruption returned.")
+    images, mask = out
     _check_batches(clean, images)
-    _check_maps(clean, mask, kinds)
-    if names is not None and kinds is None:
+    _check_map("mask", mask, clean, torch.bool, "Corrupted.mask")
+    if kinds is not None:
+        _check_map("kinds", kinds, clean, torch.uint8, "corrupt.kinds(plan)")
+    elif names is not None:
         raise ValueError("show: names of steps came without kinds. Give kinds=corrupt.kinds(plan) too.")
     if isinstance(rows, str) or not rows or not set(rows) <= set(get_args(RowName)):
         raise ValueError(f"show: rows={rows!r} is unknown. Allowed is a list of {', '.join(map(repr, get_args(RowName)))}.")
     shown = min(check_integer("show", "count", count, 1), clean.shape[0])
     columns = min(check_integer("show", "columns", columns, 1), shown)
-    _check_values(values, clean.shape[1])
+    if values is not None:
+        check_channels("show", check_values("show", values), clean.shape[1])
     figures = figure_class()
 
     marks = mask if kinds is None else kinds
     clean, images, marks = (_flat(part[:shown]) for part in (clean, images, marks))
     legend = legend_of(marks, names, one=kinds is None)
-    signals = clean.ndim == 3
-    clean, images = _to_lines(clean, images) if signals else _to_pixels(clean, images, values)
-    drawing = Drawing(clean, images, marks, signal_tile if signals else picture_tile, [entry.colour for entry in legend])
-    figure = lay_out(figures, drawing, columns, list(rows), legend if kinds is not None else [])
+    if clean.ndim == 3:  # signals: as they are, with up to three channels
+        wide = clean.float(), images.float()
+        clean, images = (part if part.shape[1] <= 3 else part.mean(1, keepdim=True) for part in wide)
+    else:
+        clean, images = _to_pixels(clean, images, values)
+    drawing = Drawing(clean, images, marks, [entry.colour for entry in legend])
+    figure = lay_out(figures, drawing, columns, rows, legend if kinds is not None else [])
     if path is not None:
         figure.savefig(path)
     return figure
@@ -85,37 +94,19 @@ def _flat(part: Tensor) -> Tensor:
     part = part.cpu()
     if not part.is_floating_point():
         return part.to(torch.uint8)
-    part = part.float()
-    return torch.where(part.isfinite(), part, 0.0)
-
-
-def _to_lines(clean: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32, with up to three channels."""
-    if clean.shape[1] <= 3:
-        return clean.float(), images.float()
-    return clean.float().mean(1, keepdim=True), images.float().mean(1, keepdim=True)
+    return part.float().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _to_pixels(clean: Tensor, images: Tensor, values: Values | None) -> tuple[Tensor, Tensor]:
     """Both in 0 to 1, with three channels or one."""
     if clean.dtype != torch.uint8 and (values is None or values == "normalised"):
-        low, high = float(clean.min()), float(clean.max())
-        span = high - low or 1.0
-        both = [(part - low) / span for part in (clean, images)]
+        low, span = clean.min(), clean.max() - clean.min()
+        both = [(part - low) / (span if span > 0 else 1.0) for part in (clean, images)]
     else:
-        mean, std = (
-            torch.tensor(part, device=clean.device).reshape(-1, 1, 1) for part in pixel_statistics(clean, values or "unit")
-        )
+        mean, std = (torch.tensor(part).reshape(-1, 1, 1) for part in pixel_statistics(clean, values or "unit"))
         both = [part * std + mean for part in (clean, images)]
-    narrow = [part if part.shape[1] == 3 else part.mean(1, keepdim=True) for part in both]
-    return narrow[0].clamp(0.0, 1.0), narrow[1].clamp(0.0, 1.0)
-
-
-def _pair(out: object) -> tuple[Tensor, Tensor]:
-    if not isinstance(out, Sequence) or len(out) != 2:
-        came = type(out).__name__
-        raise TypeError(f"show: out must be the pair (images, mask), but {came} came. Give what the corruption returned.")
-    return out[0], out[1]
+    before, after = (part if part.shape[1] == 3 else part.mean(1, keepdim=True) for part in both)
+    return before.clamp(0.0, 1.0), after.clamp(0.0, 1.0)
 
 
 def _check_batches(clean: Tensor, images: Tensor) -> None:
@@ -135,26 +126,12 @@ def _check_batches(clean: Tensor, images: Tensor) -> None:
         )
 
 
-def _check_maps(clean: Tensor, mask: Tensor, kinds: Tensor | None) -> None:
+def _check_map(name: str, part: object, clean: Tensor, dtype: torch.dtype, source: str) -> None:
     wanted = (clean.shape[0], 1, *clean.shape[2:])
-    for name, part, dtype in (("mask", mask, torch.bool), ("kinds", kinds, torch.uint8)):
-        if name == "kinds" and part is None:
-            continue
-        source = "Corrupted.mask" if name == "mask" else "corrupt.kinds(plan)"
-        if not isinstance(part, Tensor):
-            raise TypeError(f"show: {name} must be a tensor, but {type(part).__name__} came. Give {source}.")
-        if part.dtype != dtype or tuple(part.shape) != wanted:
-            raise ValueError(
-                f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed is {dtype} {wanted}, one map for all channels. "
-                f"Give {source}."
-            )
-
-
-def _check_values(values: Values | None, channels: int) -> None:
-    if values is None or values in ("normalised", "unit"):
-        return
-    if isinstance(values, str) or len(values) != 2 or len(values[0]) != len(values[1]) or len(values[0]) not in (1, channels):
+    if not isinstance(part, Tensor):
+        raise TypeError(f"show: {name} must be a tensor, but {type(part).__name__} came. Give {source}.")
+    if part.dtype != dtype or tuple(part.shape) != wanted:
         raise ValueError(
-            f'show: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), with one number each or one '
-            f"for each of the {channels} channels."
+            f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed is {dtype} {wanted}, one map for all channels. "
+            f"Give {source}."
         )
