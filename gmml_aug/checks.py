@@ -94,6 +94,32 @@ def check_choice(who: str, name: str, value: object, allowed: Sequence[object], 
         raise ValueError(f"{who}: {name}={value!r} is unknown. Allowed are {words}{note}.")
 
 
+def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
+    """Distinct axes of the images, not all of them, ascending."""
+    axes = plain(shared)
+    axes = (axes,) if isinstance(axes, int) else axes
+    if not isinstance(axes, tuple | list):
+        raise TypeError(f"{who}: shared={shared!r} is no tuple of axes. Give for example shared=(0,).")
+    found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
+    if len(set(found)) < len(found) or len(found) == dims:
+        raise ValueError(
+            f"{who}: shared={shared!r} must be distinct axes, and leave one of the {dims} free. Axes count from 0, batch and "
+            "channels not included: shared=(0,) of dims=2 gives vertical bands, of dims=3 tubes through the first axis."
+        )
+    return tuple(found)
+
+
+def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
+    """Pixels along the edge of a cell: one number, or one an axis; equal ones are one number."""
+    value = plain(value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return check_integer(who, name, value, 1)
+    edges = tuple(check_integer(who, name, edge, 1) for edge in value)
+    if len(edges) != dims:
+        raise ValueError(f"{who}: {name}={value!r} has {len(edges)} numbers for {dims} spatial axes. Give one number, or {dims}.")
+    return edges[0] if len(set(edges)) == 1 else edges
+
+
 def check_values(who: str, values: object) -> Values:
     """A value range, its statistics as tuples of floats."""
     if isinstance(values, str) and values in ("normalised", "unit"):
@@ -114,8 +140,8 @@ def check_channels(who: str, values: Values, channels: int) -> None:
     """Statistics given as ``values`` are one number, or one a channel."""
     if not isinstance(values, str) and len(values[0]) not in (1, channels):
         raise ValueError(
-            f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or one "
-            "per channel."
+            f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or "
+            "one per channel."
         )
 
 

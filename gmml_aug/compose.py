@@ -10,7 +10,7 @@ from typing import final
 
 from gmml_aug.checks import check_integer, check_number, check_values, plain
 from gmml_aug.corruption import Corruption
-from gmml_aug.fields import as_code, keep
+from gmml_aug.fields import keep
 from gmml_aug.places.base import Place
 from gmml_aug.program import Budget, Builder, Gate, Scope
 from gmml_aug.values import Values
@@ -35,8 +35,6 @@ class InBoxes(Corruption):
     fill: Corruption
     _: KW_ONLY
     p: float = 1.0
-
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         if not isinstance(self.boxes, Place):
@@ -75,8 +73,6 @@ class OneOf(Corruption):
     parts: Sequence[Corruption]
     _: KW_ONLY
     weights: Sequence[float] | None = None
-
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)
@@ -133,8 +129,6 @@ class Chain(Corruption):
     budget: float | None = None
     values: Values | None = None
     dims: int | None = None
-
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         _keep_parts(self, self.parts)

@@ -21,6 +21,7 @@ from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengt
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
+from gmml_aug.fields import as_code
 from gmml_aug.plan import Plan
 from gmml_aug.program import Builder, Program, Scope
 
@@ -45,6 +46,8 @@ class Corruption(ABC):
         builder = Builder()
         self.build(builder, Scope())
         object.__setattr__(self, "_program", builder.finish())
+
+    __repr__ = as_code
 
     @property
     def program(self) -> Program:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def keep(owner: object, name: str, value: object) -> None:
@@ -16,11 +18,18 @@ def keep_range(owner: object, name: str, value: tuple[Any, Any]) -> None:
     keep(owner, name, value[0] if value[0] == value[1] else value)
 
 
+def pair_of(value: T | tuple[T, T]) -> tuple[T, T]:
+    """(low, high) of what `keep_range` stored."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def as_code(self: Any) -> str:
     """The ``repr`` of a frozen dataclass: its call, without what equals the defaults.
 
     ``eval(repr(c), vars(gmml_aug)) == c`` for every composition of the library.
     """
+    if not dataclasses.is_dataclass(self):
+        return object.__repr__(self)
     words = []
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)

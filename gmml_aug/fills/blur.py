@@ -8,7 +8,7 @@ from typing import final
 
 from gmml_aug.chance import Chance
 from gmml_aug.checks import check_integer_pair, check_pair
-from gmml_aug.fields import as_code, keep_range
+from gmml_aug.fields import keep_range, pair_of
 from gmml_aug.fills.base import Fill
 from gmml_aug.ops import Convolve, Operation, Tensors
 
@@ -34,7 +34,6 @@ class Blur(Fill):
 
     sigma: float | tuple[float, float] = (0.1, 1.1)
     kernel: int | tuple[int, int] = (3, 15)
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         keep_range(self, "sigma", check_pair("Blur", "sigma", self.sigma, 1e-3, 1e3))
@@ -46,19 +45,14 @@ class Blur(Fill):
 
     def draw(self, chance: Chance) -> Tensors:
         """(B,) float32 sigma and (B,) int64 kernel."""
-        low, high = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
-        least, most = self._kernels
+        (low, high), (least, most) = pair_of(self.sigma), pair_of(self.kernel)
         sigma = low + (high - low) * chance.uniform(1)[:, 0]
         return sigma, least + 2 * chance.integers(0, (most - least) // 2, 1)[:, 0]
 
     def lower(self) -> Operation:
         """A Gaussian along every axis."""
-        return Convolve(self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma), self._kernels)
+        return Convolve(pair_of(self.sigma), pair_of(self.kernel))
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for a single tap."""
-        return self._kernels[1] > 1
-
-    @property
-    def _kernels(self) -> tuple[int, int]:
-        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+        return self.kernel != 1

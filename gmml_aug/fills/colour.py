@@ -11,7 +11,7 @@ from torch import Tensor
 from gmml_aug.chance import Chance
 from gmml_aug.checks import check_number, check_pair, plain
 from gmml_aug.colours import recolour
-from gmml_aug.fields import as_code, keep
+from gmml_aug.fields import keep
 from gmml_aug.fills.base import Fill
 from gmml_aug.ops import Mix, Operation, Scene, Tensors
 
@@ -31,8 +31,6 @@ class Grey(Fill):
     Source:
         GMML 3.1, "converted to grey scale"; the luma weights are ours.
     """
-
-    __repr__ = as_code
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for one channel."""
@@ -76,7 +74,6 @@ class Jitter(Fill):
     contrast: Strength = 0.4
     saturation: Strength = 0.2
     hue: Strength = 0.1
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):

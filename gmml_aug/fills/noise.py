@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from gmml_aug.chance import Chance
-from gmml_aug.fields import as_code
+from gmml_aug.checks import check_choice
 from gmml_aug.fills.base import Fill
 from gmml_aug.ops import Draw, Operation, Tensors
 
@@ -39,16 +39,12 @@ class Noise(Fill):
     distribution: Literal["normal", "uniform", "matched"] | None = None
     per: Literal["channel", "pixel"] = "channel"
     replaces: ClassVar[bool] = True
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        if self.distribution is not None and self.distribution not in ("normal", "uniform", "matched"):
-            raise ValueError(
-                f"Noise: distribution={self.distribution!r} is unknown. Allowed are 'normal', 'uniform', 'matched', or None for "
-                "what suits the value range."
-            )
-        if self.per not in ("channel", "pixel"):
-            raise ValueError(f"Noise: per={self.per!r} is unknown. Allowed are 'channel' and 'pixel'.")
+        if self.distribution is not None:
+            note = ", or None for what suits the value range"
+            check_choice("Noise", "distribution", self.distribution, ("normal", "uniform", "matched"), note)
+        check_choice("Noise", "per", self.per, ("channel", "pixel"))
         super().__post_init__()
 
     def draw(self, chance: Chance) -> Tensors:

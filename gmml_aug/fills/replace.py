@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import Chance
-from gmml_aug.checks import check_number, check_pair, plain
-from gmml_aug.fields import as_code, keep, keep_range
+from gmml_aug.checks import check_choice, check_number, check_pair, check_switch, plain
+from gmml_aug.fields import keep, keep_range, pair_of
 from gmml_aug.fills.base import Fill
 from gmml_aug.ops import Colour, Operation, Take, Tensors
 
@@ -27,7 +27,6 @@ class Zeros(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = as_code
 
     def lower(self) -> Operation:
         """One colour."""
@@ -56,7 +55,6 @@ class Constant(Fill):
     value: float | tuple[float, float] = 0.0
     colour: Sequence[float] | None = None
     replaces: ClassVar[bool] = True
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
         value = plain(self.value)
@@ -88,13 +86,12 @@ class Constant(Fill):
         if self.colour is not None:
             ones = torch.ones_like(chance.keys, dtype=torch.float32)
             return (torch.stack([ones * value for value in self.colour], dim=1),)
-        low, high = self.value if isinstance(self.value, tuple) else (self.value, self.value)
+        low, high = pair_of(self.value)
         return (low + (high - low) * chance.uniform(chance.shape[1]),)
 
     def lower(self) -> Operation:
         """One colour."""
-        low, high = self.value if isinstance(self.value, tuple) else (self.value, self.value)
-        return Colour("drawn", low, high, tuple(self.colour or ()))
+        return Colour("drawn", *pair_of(self.value), channels=tuple(self.colour or ()))
 
 
 @final
@@ -122,13 +119,10 @@ class Alien(Fill):
     same_place: bool = True
     replaces: ClassVar[bool] = True
     reads_donors: ClassVar[bool] = True
-    __repr__ = as_code
 
     def __post_init__(self) -> None:
-        if self.alone not in ("error", "skip"):
-            raise ValueError(f"Alien: alone={self.alone!r} is unknown. Allowed are 'error' and 'skip'.")
-        if not isinstance(self.same_place, bool):
-            raise TypeError(f"Alien: same_place={self.same_place!r} is no switch. Give True or False.")
+        check_choice("Alien", "alone", self.alone, ("error", "skip"))
+        check_switch("Alien", "same_place", self.same_place)
         super().__post_init__()
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
@@ -166,7 +160,6 @@ class Shuffle(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = as_code
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False for images of one pixel."""
@@ -192,7 +185,6 @@ class Mean(Fill):
     """
 
     replaces: ClassVar[bool] = True
-    __repr__ = as_code
 
     def lower(self) -> Operation:
         """One colour."""

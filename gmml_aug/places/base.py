@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import below
-from gmml_aug.checks import check_integer, plain
+from gmml_aug.fields import as_code
 
 Range = float | tuple[float, float]
 
@@ -55,6 +55,8 @@ class Place(ABC):
     shared: tuple[int, ...] = ()
     invert: bool = False
     overshoot: bool = False
+
+    __repr__ = as_code
 
     @abstractmethod
     def words(self, size: Sequence[int]) -> int:
@@ -122,32 +124,6 @@ def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
     return low, high - low + 1
 
 
-def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
-    """Distinct axes of the images, not all of them, ascending."""
-    axes = plain(shared)
-    axes = (axes,) if isinstance(axes, int) else axes
-    if not isinstance(axes, tuple | list):
-        raise TypeError(f"{who}: shared={shared!r} is no tuple of axes. Give for example shared=(0,).")
-    found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
-    if len(set(found)) < len(found) or len(found) == dims:
-        raise ValueError(
-            f"{who}: shared={shared!r} must be distinct axes, and leave one of the {dims} free. Axes count from 0, batch and "
-            "channels not included: shared=(0,) of dims=2 gives vertical bands, of dims=3 tubes through the first axis."
-        )
-    return tuple(found)
-
-
-def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
-    """Pixels along the edge of a cell: one number, or one an axis; equal ones are one number."""
-    value = plain(value)
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return check_integer(who, name, value, 1)
-    edges = tuple(check_integer(who, name, edge, 1) for edge in value)
-    if len(edges) != dims:
-        raise ValueError(f"{who}: {name}={value!r} has {len(edges)} numbers for {dims} spatial axes. Give one number, or {dims}.")
-    return edges[0] if len(set(edges)) == 1 else edges
-
-
 def edges_of(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
     """One number an axis."""
     return value if isinstance(value, tuple) else (value,) * dims
@@ -159,8 +135,24 @@ def free_axes(where: Place) -> list[int]:
 
 
 def free_size(where: Place | None, size: Sequence[int]) -> list[int]:
-    """Those of the spatial sizes on which a place draws; all of them for the whole image."""
+    """Those of the spatial sizes, or of other numbers an axis, on which a place draws; all of them for the whole image."""
     return list(size) if where is None else [size[axis] for axis in free_axes(where)]
+
+
+def cells_along(size: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """How many cells with edges of ``steps`` pixels there are along each axis; the last one may be smaller."""
+    return [-(-length // step) for length, step in zip(size, steps, strict=True)]
+
+
+def cells_to_pixels(boxes: Tensor, size: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """Boxes (B, N, 2 D) of cells as boxes of pixels, cut at the border or continued at the opposite one."""
+    starts, extents = [], []
+    for d, (length, step, count) in enumerate(zip(size, steps, cells_along(size, steps), strict=True)):
+        start, extent = boxes[..., d], boxes[..., len(size) + d]
+        end, beyond = start + extent, (start + extent - count).clamp(min=0)
+        starts.append(start * step)
+        extents.append(((end * step).clamp(max=length) + beyond * step - starts[-1]) * (extent > 0))
+    return torch.stack([*starts, *extents], dim=-1)
 
 
 def along_shared(boxes: Tensor, where: Place, size: Sequence[int]) -> Tensor:

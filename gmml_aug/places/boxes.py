@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gmml_aug.chance import high_half, low_half, scale
-from gmml_aug.checks import check_integer, check_integer_pair, check_pair
-from gmml_aug.fields import as_code, keep, keep_range
-from gmml_aug.places.base import Place, Range, check_edges, check_shared, edges_of, whole_pixels
+from gmml_aug.checks import check_choice, check_edges, check_integer, check_integer_pair, check_pair, check_shared, check_switch
+from gmml_aug.fields import keep, keep_range, pair_of
+from gmml_aug.places.base import Place, Range, cells_along, cells_to_pixels, edges_of, free_size, whole_pixels
 
 Placement = Literal["wrap", "inside", "origin"]
 
@@ -84,12 +84,8 @@ class Boxes(Place):
         keep(self, "align", check_edges("Boxes", "align", self.align, self.dims))
         keep(self, "shared", check_shared("Boxes", self.shared, self.dims))
         for name in ("whole", "overshoot", "invert"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"Boxes: {name}={getattr(self, name)!r} is not True or False.")
-        if self.placement not in get_args(Placement):
-            raise ValueError(
-                f"Boxes: placement={self.placement!r} is unknown. Allowed are {', '.join(map(repr, get_args(Placement)))}."
-            )
+            check_switch("Boxes", name, getattr(self, name))
+        check_choice("Boxes", "placement", self.placement, get_args(Placement))
         if self.overshoot and self.ratio is None:
             raise ValueError("Boxes: overshoot=True needs a ratio to pass; boxes given by count are always whole. Leave it out.")
         if self.whole and self.ratio is None:
@@ -100,8 +96,6 @@ class Boxes(Place):
                 "drawn. Raise side (shares of a side, 0 to 1) or lower ratio."
             )
 
-    __repr__ = as_code
-
     @property
     def most(self) -> int:
         """How many boxes are drawn for an image: with a ratio, enough that almost no image runs out of them.
@@ -110,13 +104,13 @@ class Boxes(Place):
         three standard deviations above the target. What chance leaves over is covered by one last box as large as the image.
         """
         if self.count is not None:
-            return self.count if isinstance(self.count, int) else self.count[1]
-        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
+            return pair_of(self.count)[1]
+        low, high = pair_of(self.side)
         mean = ((low + high) / 2) ** self._free
         square = ((low * low + low * high + high * high) / 3) ** self._free
         if mean <= 0.0:
             return _MOST + 1
-        share = min(self._high_ratio, 0.95)
+        share = min(self.largest_share, 0.95)
         # more is due where boxes crowd in the middle or are clipped, and for the coarse statistics of few long boxes in 1-D
         crowding = 1.0 + 0.5 * self._free if self.placement != "wrap" else 1.3 if self._free == 1 else 1.0
         need = -math.log(1.0 - share) * crowding
@@ -136,11 +130,7 @@ class Boxes(Place):
     @property
     def largest_share(self) -> float:
         """That of the ratio: so many boxes are drawn."""
-        return self._high_ratio
-
-    @property
-    def _high_ratio(self) -> float:
-        return self.ratio[1] if isinstance(self.ratio, tuple) else float(self.ratio or 0.0)
+        return float(pair_of(self.ratio or 0.0)[1])
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError if the grid of ``align`` is coarser than an image of this size."""
@@ -152,21 +142,21 @@ class Boxes(Place):
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
         """The least of what an image draws, pixels or boxes, and how many values there are from it on."""
         if self.ratio is None:
-            low, high = self.count if isinstance(self.count, tuple) else (self.most, self.most)
+            low, high = pair_of(self.count or 0)
             return low, high - low + 1
         return whole_pixels(self.ratio, math.prod(size))
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The edge of the grid along each free axis."""
-        return tuple(edge for axis, edge in enumerate(edges_of(self.align, self.dims)) if axis not in self.shared)
+        return tuple(free_size(self, edges_of(self.align, self.dims)))
 
     def sides(self, length: int, step: int) -> tuple[int, int, int]:
         """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``step``.
 
         With ``placement="origin"`` all three are pixels, before they are snapped.
         """
-        low, high = self.side if isinstance(self.side, tuple) else (self.side, self.side)
+        low, high = pair_of(self.side)
         if self.placement == "origin":
             least = max(round(low * length), step)
             return least, max(round(high * length) - least, 1), max(length - step, 1)
@@ -180,7 +170,7 @@ class Boxes(Place):
 
     def cells(self, size: Sequence[int]) -> list[int]:
         """How many cells of the grid there are along each free axis."""
-        return [-(-length // step) for length, step in zip(size, self.steps, strict=True)]
+        return cells_along(size, self.steps)
 
     def in_cells(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
         """Boxes (B, N, 2 F) of pixels as the boxes of cells that they touch."""
@@ -193,17 +183,6 @@ class Boxes(Place):
             extents.append((last - starts[-1]).clamp(max=count) * (boxes[..., self._free + d] > 0))
         return torch.stack([*starts, *extents], dim=-1)
 
-    def in_pixels(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
-        """Boxes of cells as boxes of pixels; the last cell of an axis may be smaller."""
-        starts, extents = [], []
-        for d, (length, step, count) in enumerate(zip(size, self.steps, self.cells(size), strict=True)):
-            end = boxes[..., d] + boxes[..., self._free + d]
-            beyond = (end - count).clamp(min=0)
-            starts.append(boxes[..., d] * step)
-            extents.append((end * step).clamp(max=length) + beyond * step - starts[-1])
-            extents[-1] = extents[-1] * (boxes[..., self._free + d] > 0)
-        return torch.stack([*starts, *extents], dim=-1)
-
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, `most` (+ 1 with a ratio), 2 F) int64 boxes on the F free axes, before any stop."""
         self.check_size(size)
@@ -211,6 +190,8 @@ class Boxes(Place):
         sides, starts = high_half(word[:, : self.most]), low_half(word[:, : self.most])
         parts = [self._axis(sides[..., d], starts[..., d], size[d], self.steps[d]) for d in range(self._free)]
         boxes = torch.stack([start for start, _ in parts] + [extent for _, extent in parts], dim=2)
+        if self.placement != "origin" and self.align != 1:
+            boxes = cells_to_pixels(boxes, size, self.steps)
         if self.ratio is not None:  # the last one covers whatever is left, from any pixel
             last = [scale(low_half(word[:, -1:, d]), size[d]) for d in range(self._free)]
             last += [torch.full_like(last[0], length) for length in size]
@@ -223,19 +204,13 @@ class Boxes(Place):
         return boxes
 
     def _axis(self, side: Tensor, start: Tensor, length: int, step: int) -> tuple[Tensor, Tensor]:
-        """Start and extent in pixels along one axis, from 32 random bits each."""
+        """Start and extent along one axis, from 32 random bits each; in cells but with ``placement="origin"``."""
         least, values, places = self.sides(length, step)
         extent = least + scale(side, values)
-        if self.placement == "origin":
-            corner = scale(start, places)
-            if step > 1:
-                extent = ((extent + step // 2) // step * step).clamp(min=step)
-                corner = corner // step * step
-            return corner, torch.minimum(extent, length - corner)
-        corner = scale(start, places - extent + 1 if self.placement == "inside" else places)
-        if step == 1:
-            return corner, extent
-        end = corner + extent
-        beyond = end > places
-        end = torch.where(beyond, (end - places) * step + length, (end * step).clamp(max=length))
-        return corner * step, end - corner * step
+        if self.placement != "origin":
+            return scale(start, places - extent + 1 if self.placement == "inside" else places), extent
+        corner = scale(start, places)
+        if step > 1:
+            extent = ((extent + step // 2) // step * step).clamp(min=step)
+            corner = corner // step * step
+        return corner, torch.minimum(extent, length - corner)

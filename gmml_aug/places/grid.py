@@ -5,22 +5,60 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from gmml_aug.chance import below, high_half, low_half, scale, to_uniform
-from gmml_aug.checks import check_integer, check_pair
-from gmml_aug.fields import as_code, keep, keep_range
-from gmml_aug.places.base import TINY, Place, Range, check_edges, check_shared, edges_of
+from gmml_aug.checks import check_edges, check_integer, check_pair, check_shared, check_switch
+from gmml_aug.fields import keep, keep_range, pair_of
+from gmml_aug.places.base import TINY, Place, Range, cells_along, cells_to_pixels, edges_of, free_size, whole_pixels
 
 _MISSES = 10  # attempts in a row without a block after which an image gets no more
 
 
+class Grid(Place):
+    """What `Cells` and `Blocks` share: a grid whose cells have edges of ``size`` pixels; the last one of an axis may be smaller."""
+
+    size: int | tuple[int, ...]
+    ratio: Range
+    _fewest: ClassVar[int] = 1  # cells along every axis
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        keep_range(self, "ratio", check_pair(who, "ratio", self.ratio, 0.0, 1.0))
+        keep(self, "dims", check_integer(who, "dims", self.dims, 1, 3))
+        keep(self, "size", check_edges(who, "size", self.size, self.dims))
+        keep(self, "shared", check_shared(who, self.shared, self.dims))
+        check_switch(who, "invert", self.invert)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Edges of a cell."""
+        return edges_of(self.size, self.dims)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The edge of a cell along each free axis."""
+        return tuple(free_size(self, self.grid))
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Raise ValueError if too few cells have room along an axis."""
+        if any(length - edge < self._fewest - 1 for length, edge in zip(size, self.steps, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__}: size={self.size} is too large for images whose sides are {tuple(size)}: {self._fewest} of "
+                f"it must fit along every axis. Allowed is up to {max(min(size) + 1 - self._fewest, 1)}."
+            )
+
+    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
+        """None: what is drawn keeps to the ratio itself."""
+        return None
+
+
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Cells(Place):
+class Cells(Grid):
     """Random cells of a grid, an exact number of them, none twice.
 
     Args:
@@ -47,47 +85,18 @@ class Cells(Place):
     invert: bool = False
     dims: int = 2
 
-    __repr__ = as_code
-
-    def __post_init__(self) -> None:
-        keep_range(self, "ratio", check_pair("Cells", "ratio", self.ratio, 0.0, 1.0))
-        _keep_common(self, "Cells")
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Edges of a cell."""
-        return edges_of(self.size, self.dims)
-
     def words(self, size: Sequence[int]) -> int:
         """One to draw the number, and one a cell."""
-        return 1 + math.prod(_cells(self, size))
-
-    def check_size(self, size: Sequence[int]) -> None:
-        """Raise ValueError if images are smaller than a cell."""
-        _check_room(self, size, 1)
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The edge of a cell along each free axis."""
-        return tuple(_edges(self))
+        return 1 + math.prod(cells_along(size, self.steps))
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
         """The least number of cells that an image draws, and how many values there are from it on."""
-        total = math.prod(_cells(self, size))
-        if not isinstance(self.ratio, tuple):
-            return math.ceil(self.ratio * total - TINY), 1
-        low, high = math.ceil(self.ratio[0] * total - TINY), math.floor(self.ratio[1] * total + TINY)
-        if low > high:  # no whole number of cells in so small a grid: the nearest to the middle
-            low = high = round((self.ratio[0] + self.ratio[1]) / 2 * total)
-        return low, high - low + 1
-
-    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """None: the number of cells says it all."""
-        return None
+        total = math.prod(cells_along(size, self.steps))
+        return whole_pixels(self.ratio, total) if isinstance(self.ratio, tuple) else (math.ceil(self.ratio * total - TINY), 1)
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, most, 2 D) int64 cells: those whose words come first when they are sorted."""
-        grid = _cells(self, size)
+        grid = cells_along(size, self.steps)
         total = math.prod(grid)
         least, values = self.amount(size)
         count, most = least + below(words[:, 0], values), least + values - 1
@@ -99,14 +108,14 @@ class Cells(Place):
         for length in reversed(grid):
             corners.insert(0, chosen % length)
             chosen = torch.div(chosen, length, rounding_mode="floor")
-        boxes = _in_pixels(torch.stack([*corners, *(torch.ones_like(corner) for corner in corners)], dim=2), self, size)
+        boxes = torch.stack([*corners, *(torch.ones_like(corner) for corner in corners)], dim=2)
         number = torch.arange(most, device=words.device)
-        return boxes.masked_fill((number >= count[:, None])[..., None], 0)
+        return cells_to_pixels(boxes, size, self.steps).masked_fill((number >= count[:, None])[..., None], 0)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Blocks(Place):
+class Blocks(Grid):
     """Rectangular blocks of cells of a grid, until a share of the cells is covered, never more.
 
     Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
@@ -142,47 +151,27 @@ class Blocks(Place):
     shared: tuple[int, ...] = ()
     invert: bool = False
     dims: int = 2
-
-    __repr__ = as_code
+    _fewest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         keep(self, "least", check_integer("Blocks", "least", self.least, 1))
         keep(self, "attempts", check_integer("Blocks", "attempts", self.attempts, 1, 512))
-        keep_range(self, "ratio", check_pair("Blocks", "ratio", self.ratio, 0.0, 1.0))
         keep(self, "aspect", check_pair("Blocks", "aspect", self.aspect, 1e-3, 1e3))
-        _keep_common(self, "Blocks")
+        super().__post_init__()
         if self.dims - len(self.shared) != 2:
             raise ValueError(
                 f"Blocks: dims={self.dims} with shared={self.shared} leaves {self.dims - len(self.shared)} axes, but a block has "
                 "two. Give dims=2, or dims=3 with one shared axis."
             )
 
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Edges of a cell."""
-        return edges_of(self.size, self.dims)
-
     def words(self, size: Sequence[int]) -> int:
         """One for the share, two a block."""
         return 1 + 2 * self.attempts
 
-    def check_size(self, size: Sequence[int]) -> None:
-        """Raise ValueError if images are smaller than two cells along an axis."""
-        _check_room(self, size, 2)
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The edge of a cell along each free axis."""
-        return tuple(_edges(self))
-
-    def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """None: the blocks keep to their share themselves."""
-        return None
-
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """(B, attempts, 4) int64 blocks; those that were left out have no size."""
-        rows, columns = _cells(self, size)
-        low, high = self.ratio if isinstance(self.ratio, tuple) else (self.ratio, self.ratio)
+        rows, columns = cells_along(size, self.steps)
+        low, high = pair_of(self.ratio)
         share = low + (high - low) * to_uniform(words[:, 0]).double() if ratios is None else ratios
         left = (share * (rows * columns) + TINY).floor().long()  # (B,) cells
         # float64: rounding must come out alike on every device, and exp and sqrt differ in their last bit only
@@ -207,45 +196,7 @@ class Blocks(Place):
             left = left - new * taken
             misses = (misses + 1) * ~taken
             found.append(torch.stack([top, start, height, width], dim=1) * taken[:, None])
-        return _in_pixels(torch.stack(found, dim=1), self, size)
-
-
-def _keep_common(owner: Cells | Blocks, who: str) -> None:
-    keep(owner, "dims", check_integer(who, "dims", owner.dims, 1, 3))
-    keep(owner, "size", check_edges(who, "size", owner.size, owner.dims))
-    keep(owner, "shared", check_shared(who, owner.shared, owner.dims))
-    if not isinstance(owner.invert, bool):
-        raise TypeError(f"{who}: invert={owner.invert!r} is not True or False.")
-
-
-def _edges(place: Cells | Blocks) -> list[int]:
-    """The edge of a cell along each free axis."""
-    return [edge for axis, edge in enumerate(place.grid) if axis not in place.shared]
-
-
-def _cells(place: Cells | Blocks, size: Sequence[int]) -> list[int]:
-    """How many cells there are along each free axis."""
-    return [-(-length // edge) for length, edge in zip(size, _edges(place), strict=True)]
-
-
-def _check_room(place: Cells | Blocks, size: Sequence[int], cells: int) -> None:
-    edges = _edges(place)
-    short = any(length < edge for length, edge in zip(size, edges, strict=True)) if cells == 1 else min(_cells(place, size)) < cells
-    if short:
-        raise ValueError(
-            f"{type(place).__name__}: size={place.size} is too large for images whose sides are {tuple(size)}: {cells} of it must "
-            f"fit along every axis. Allowed is up to {min(size) if cells == 1 else max(min(size) - 1, 1)}."
-        )
-
-
-def _in_pixels(boxes: Tensor, place: Cells | Blocks, size: Sequence[int]) -> Tensor:
-    """Boxes (B, N, 2 D) of cells as boxes of pixels, cut at the border."""
-    dims, edges = len(size), _edges(place)
-    columns = [boxes[..., d] * edges[d] for d in range(dims)]
-    for d, length in enumerate(size):
-        end = ((boxes[..., d] + boxes[..., dims + d]) * edges[d]).clamp(max=length)
-        columns.append((end - columns[d]) * (boxes[..., dims + d] > 0))
-    return torch.stack(columns, dim=-1)
+        return cells_to_pixels(torch.stack(found, dim=1), size, self.steps)
 
 
 def _between(at: Tensor, start: Tensor, extent: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from gmml_aug.backends.reference.sequential import cover_sequentially
 from gmml_aug.chance import BOXES, FIRST_STEP, GATES, Chance, first_words, stream, to_uniform, words
 from gmml_aug.functional import column
 from gmml_aug.ops import Tensors
-from gmml_aug.places.base import TINY, Place, along_shared, free_size
+from gmml_aug.places.base import TINY, Place, along_shared, cells_to_pixels, free_size
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.plan import Plan, Resolved
 from gmml_aug.program import Filling, Program, counted
@@ -197,7 +197,9 @@ def _settle_at(
     whole = where is not None and where.overshoot
     if not isinstance(where, Boxes) or not where.whole:
         return _settle(boxes, size, target, limits, here, whole=whole)
-    settled = where.in_pixels(_settle(where.in_cells(boxes, size), where.cells(size), target, [], here, whole=whole), size)
+    settled = cells_to_pixels(
+        _settle(where.in_cells(boxes, size), where.cells(size), target, [], here, whole=whole), size, where.steps
+    )
     return _settle(settled, size, None, limits, here, whole=False) if limits else settled
 
 
