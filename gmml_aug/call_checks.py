@@ -186,8 +186,8 @@ def check_plan(plan: Plan, program: Program) -> None:
         )
 
 
-def check_fit(plan: Plan, images: Tensor) -> None:
-    """A plan for images of this shape, on their device."""
+def check_fit(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
+    """A plan for images of this shape, on their device; the images that its donor numbers refer to."""
     wanted = (plan.keys.shape[0], *plan.shape)
     if wanted != tuple(images.shape):
         raise ValueError(
@@ -195,10 +195,6 @@ def check_fit(plan: Plan, images: Tensor) -> None:
         )
     checks.check_device("plan", plan.keys.device, images.device)
     check_kind("the plan", plan.keys)
-
-
-def check_pool(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
-    """The images that the plan's donor numbers refer to."""
     found = images if donors is None else checks.check_donors(donors, images)
     if program.reads_donors and donors is None and plan.bank:
         raise ValueError(

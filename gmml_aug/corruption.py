@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gmml_aug import call_checks, checks
-from gmml_aug.backends.base import Backend, Choice, choose
+from gmml_aug.backends.base import Choice, choose
 from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengths, Maps, Painted, Ratios
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
@@ -27,6 +27,8 @@ from gmml_aug.program import Builder, Program, Scope
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Options = dict[str, Any]  # of `Corruption.sample`
 
 
 class Corruption(ABC):
@@ -101,7 +103,7 @@ class Corruption(ABC):
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
                 where a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do it.
         """
-        chance: dict[str, Any] = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
+        chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
         done = self._run(images, None, chance, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
 
@@ -122,44 +124,45 @@ class Corruption(ABC):
     ) -> CorruptedPair:
         """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
 
-        ``clean`` is ``(b / 255 - mean) / std``, or ``b / 255`` for ``values="unit"``, computed in float32 and rounded once to
-        ``dtype``; ``images`` and ``mask`` are those of a call with ``clean``. The kernels read the bytes once, and write
-        both batches as they are made.
-
-        Args:
-            images: (B, C, *S) uint8; never written to.
-            generator: as in a call.
-            keys: as in a call.
-            rank: as in a call.
-            donors: (N, C, *S) uint8, normalised likewise.
-            allowed: as in a call.
-            forced: as in a call.
-            ratios: as in a call.
-            lengths: as in a call.
-            dtype: of the results: float16, bfloat16 or float32.
-            backend: as in a call.
+        ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8, ``dtype``, that of the results, is float16, bfloat16 or float32;
+        all else is as in a call. ``clean`` is ``(b / 255 - mean) / std``, or ``b / 255`` for ``values="unit"``, computed in float32
+        and rounded once; the corrupted images and the mask are those of a call with ``clean``. The kernels read the bytes once,
+        and write both batches as they are made.
 
         Raises:
             TypeError: images that are not uint8, another dtype; and what a call raises.
             ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
         """
         call_checks.check_bytes(images, self.program.values, dtype)
-        chance: dict[str, Any] = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
+        chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
         done = self._run(images, dtype, chance, (donors, allowed, forced), None, backend)
         assert done.clean is not None
         return CorruptedPair(done.images, done.mask, done.clean)
 
     def _run(
-        self, images: Tensor, dtype: torch.dtype | None, chance: dict[str, Any], given: Given, out: Tensor | None, backend: Choice
+        self,
+        images: Tensor,
+        dtype: torch.dtype | None,
+        how: Plan | dict[str, Any],
+        given: Given,
+        out: Tensor | None,
+        backend: Choice,
     ) -> Painted:
-        own = given[0] is images
-        images = call_checks.check_images(images, self.program)
+        """Paint a batch by a plan, or by one that is sampled with these options."""
+        program, donors = self.program, None if given[0] is images else given[0]
+        images = call_checks.check_images(images, program)
         maps = call_checks.check_maps(images, *given[1:])
-        donors, bank = call_checks.check_donors(images, None if own else given[0], self.program)
-        batch = Batch(images, donors, maps, out, dtype or images.dtype)
-        painter = self._painter(batch, backend)
-        plan = self.sample(images.shape, bank=bank, device=images.device, backend=backend, **chance)
-        return painter.paint(self.program, call_checks.keep_apart(batch, self.program), plan)
+        if isinstance(how, Plan):
+            pool, bank = call_checks.check_fit(how, program, images, donors), None
+        else:
+            pool, bank = call_checks.check_donors(images, donors, program)
+        if out is not None:
+            checks.check_out(out, images)
+        batch = Batch(images, pool, maps, out, dtype or images.dtype)
+        gradient = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
+        painter = choose(backend, program, images.shape, batch.dtype, images.device, gradient=gradient)
+        plan = how if isinstance(how, Plan) else self.sample(images.shape, bank=bank, device=images.device, backend=backend, **how)
+        return painter.paint(program, call_checks.keep_apart(batch, program), plan)
 
     def sample(
         self,
@@ -229,23 +232,9 @@ class Corruption(ABC):
             TypeError: images or donors of a type or dtype that is not allowed, a plan that is no plan.
             ValueError: images, donors or a plan that do not fit each other.
         """
-        program = self.program
-        own = donors is images
-        images = call_checks.check_images(images, program)
-        call_checks.check_plan(plan, program)
-        call_checks.check_fit(plan, images)
-        maps = call_checks.check_maps(images, allowed, forced)
-        pool = call_checks.check_pool(plan, program, images, None if own else donors)
-        batch = Batch(images, pool, maps, out, images.dtype)
-        done = self._painter(batch, backend).paint(program, call_checks.keep_apart(batch, program), plan)
+        call_checks.check_plan(plan, self.program)
+        done = self._run(images, None, plan, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
-
-    def _painter(self, batch: Batch, backend: Choice) -> Backend:
-        images = batch.images
-        if batch.out is not None:
-            checks.check_out(batch.out, images)
-        gradient = torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad)
-        return choose(backend, self.program, images.shape, batch.dtype, images.device, gradient=gradient)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
         """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.

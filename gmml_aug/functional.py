@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmml_aug.chance import draw_keys, stream, to_uniform, words
-from gmml_aug.checks import check_integer, check_number, plain
+from gmml_aug.checks import check_choice, check_integer, check_number, plain
 from gmml_aug.tensors import followed
 from gmml_aug.values import Values, known_statistics
 
@@ -69,8 +69,7 @@ def patch_mask(
     if len(patch) != dims:
         raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims}.")
     patch = [check_integer("patch_mask", "patch_size", side, 1) for side in patch]
-    if form not in ("share", "bool", "flat", "index"):
-        raise ValueError(f"patch_mask: form={form!r} is unknown. Allowed are 'share', 'bool', 'flat', 'index'.")
+    check_choice("patch_mask", "form", form, ("share", "bool", "flat", "index"))
     check_number("patch_mask", "threshold", threshold, 1e-9, 1.0)
     count = mask[:, 0].to(torch.int32)
     for axis, side in enumerate(patch, start=1):

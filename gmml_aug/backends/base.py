@@ -8,11 +8,12 @@ make equal plans and masks, and images within float tolerance. This is plain Pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
 from gmml_aug.backends.call import Batch, Painted, Request
+from gmml_aug.checks import check_choice
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 from gmml_aug.tensors import followed
@@ -21,24 +22,16 @@ Name = Literal["reference", "cpu", "triton"]
 Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
 
 _FOLLOWED = "compiled code, traces, function transforms and forward-mode derivatives cannot look into it"
+_CHOICES = get_args(Choice)
 _NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
 _LOADED: dict[Name, Backend] = {}
 
 
-class Can(Protocol):
-    """The question: None, or the reason why not."""
-
-    def __call__(
-        self, program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool
-    ) -> str | None:
-        """``dtype`` is None where a plan is asked for, else that of the result."""
-
-
 class Backend(NamedTuple):
     """What a backend is."""
 
-    can: Can
+    can: Callable[..., str | None]
     plan: Callable[[Program, Request], Plan]
     paint: Callable[[Program, Batch, Plan], Painted]
 
@@ -52,24 +45,12 @@ def choose(
     *,
     gradient: bool = False,
 ) -> Backend:
-    """The backend for a call.
-
-    Args:
-        wanted: its name; ``"auto"`` takes the fastest that can.
-        program: the steps.
-        shape: (B, C, *S).
-        dtype: of the result, or None if a plan is wanted.
-        device: of images or keys.
-        gradient: True if gradients to the images are wanted.
+    """The backend for a call, by its name or the fastest that can; ``dtype`` is that of the result, or None if a plan is wanted.
 
     Raises:
         ValueError: an unknown name, or a backend that cannot do this; the message has its reason.
     """
-    if wanted not in ("auto", "reference", "cpu", "triton", *_NAMES):
-        raise ValueError(
-            f"gmml_aug: backend={wanted!r} is unknown. Allowed are 'auto', 'reference', 'cpu' and 'triton', or 'torch' and 'fused' "
-            "for the first and the last of these."
-        )
+    check_choice("gmml_aug", "backend", wanted, _CHOICES)
     name = _NAMES.get(wanted, wanted)
     if name == "auto":
         fast: Name | None = "triton" if device.type == "cuda" else "cpu" if device.type == "cpu" else None
