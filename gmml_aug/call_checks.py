@@ -21,11 +21,7 @@ _SHAPES = 64  # that a program remembers to have been checked for
 
 def check_images(images: Tensor, program: Program) -> Tensor:
     """Images that this program can work on, as a plain tensor."""
-    if not isinstance(images, Tensor):
-        raise TypeError(
-            f"gmml_aug: images must be a tensor (B, C, *S), but {type(images).__name__} came. Stack them: torch.stack(list)."
-        )
-    images = check_kind("images", images)
+    images = checks.check_tensor("images", images, "(B, C, *S)", " Stack them: torch.stack(list).")
     checks.check_dtype(images)
     checks.check_shape(images.shape, program.dims)
     checks.check_channels("gmml_aug", program.values, images.shape[1])
@@ -112,7 +108,13 @@ def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: 
 
 def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Program) -> Tensor:
     """(B,) float64 on the device, each in 0 to 1 and in what the places can cover."""
-    shares = ratios if isinstance(ratios, Tensor) else torch.tensor(_numbers("ratios", ratios), dtype=torch.float64, device=device)
+    shares = ratios
+    if not isinstance(shares, Tensor):
+        given = checks.plain(ratios)
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise TypeError(f"gmml_aug: ratios={ratios!r} is no tensor and no list of numbers. Give one number for each image.")
+        numbers = [checks.check_number("gmml_aug", "ratios", value) for value in given]
+        shares = torch.tensor(numbers, dtype=torch.float64, device=device)
     if shares.shape != (batch,) or not shares.is_floating_point():
         raise ValueError(f"gmml_aug: ratios are {shares.dtype} {tuple(shares.shape)} for {batch} images. Give one float for each.")
     checks.check_device("tensor of ratios", shares.device, device)
@@ -157,13 +159,6 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
             if isinstance(place, Place):
                 place.check_size(free_size(place, found[-1]))
     return tuple(found)
-
-
-def _numbers(name: str, values: Any) -> list[float]:
-    values = checks.plain(values)
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"gmml_aug: {name}={values!r} is no tensor and no list of numbers. Give one number for each image.")
-    return [checks.check_number("gmml_aug", name, value) for value in values]
 
 
 def check_plan(plan: Plan, program: Program) -> None:
@@ -221,16 +216,10 @@ def keep_apart(batch: Batch, program: Program) -> Batch:
 
 
 def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
-    """Bytes, and a way to normalise them.
-
-    Raises:
-        TypeError: images that are not uint8, or a dtype that bytes are not normalised to.
-        ValueError: an unknown normalisation.
-    """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        came = images.dtype if isinstance(images, Tensor) else type(images).__name__
+    """Bytes, and a way to normalise them."""
+    if getattr(images, "dtype", None) != torch.uint8:
         raise TypeError(
-            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {came} came. Images that are floats already go "
+            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {checks.kind_of(images)} came. Images that are floats already go "
             "to the corruption itself: corrupt(images)."
         )
     if dtype not in NORMALISED:

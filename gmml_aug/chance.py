@@ -100,9 +100,7 @@ def _integers(name: str, given: object, device: torch.device | str | None) -> Te
     if isinstance(given, str | bytes) or not (isinstance(given, Sequence) or hasattr(given, "dtype")):
         raise TypeError(f"{what}. {mend}")
     try:
-        if isinstance(given, list | tuple) and hasattr(
-            next(iter(given), None), "dtype"
-        ):  # NumPy's integers, not all of which torch takes
+        if isinstance(given, list | tuple) and hasattr(next(iter(given), None), "dtype"):  # NumPy's, not all of which torch takes
             given = [one.__index__() for one in given]
         numbers = torch.as_tensor(given, device=device)
     except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
@@ -203,9 +201,7 @@ def _inverse_normal(bits: Tensor) -> Tensor:
 def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
     """Float32 N(0, 1) from 16 random bits each (int64, 0 to 65535): |z| <= 4.33, variance 0.99998.
 
-    Args:
-        bits: int64 of any shape.
-        table: read the 65,536 values from memory instead of computing them; for the CPU, outside compiled code.
+    With ``table`` the 65,536 values are read from memory instead of computed; for the CPU, outside compiled code.
     """
     # index_select is nine times faster than indexing here
     return normal_table().index_select(0, bits.flatten()).view(bits.shape) if table else _inverse_normal(bits)

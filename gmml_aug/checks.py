@@ -28,6 +28,11 @@ def plain(value: object) -> Any:
     return value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value
 
 
+def kind_of(value: object) -> str:
+    """The dtype of a tensor, else the class of whatever came."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
 def _kind(value: object) -> str:
     return f"{type(value).__name__} {getattr(value, 'dtype', '')} of shape {tuple(getattr(value, 'shape', ()))}"
 
@@ -191,6 +196,13 @@ def warn_of_clips(shape: Sequence[int]) -> None:
         )
 
 
+def check_tensor(name: str, given: object, form: str, mend: str = "") -> Tensor:
+    """A plain tensor."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"gmml_aug: {name} must be a tensor {form}, but {type(given).__name__} came.{mend}")
+    return check_kind(name, given)
+
+
 def check_dtype(images: Tensor) -> None:
     """Only float16, bfloat16, float32, float64 and uint8 hold images."""
     kind = images.dtype
@@ -214,9 +226,7 @@ def check_dtype(images: Tensor) -> None:
 
 def check_donors(donors: Tensor, images: Tensor) -> Tensor:
     """Images of the same kind as the batch."""
-    if not isinstance(donors, Tensor):
-        raise TypeError(f"gmml_aug: donors must be a tensor (N, C, *S), but {type(donors).__name__} came.")
-    donors = check_kind("donors", donors)
+    donors = check_tensor("donors", donors, "(N, C, *S)")
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
             f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
@@ -228,9 +238,7 @@ def check_donors(donors: Tensor, images: Tensor) -> Tensor:
 
 def check_out(out: Tensor, images: Tensor) -> None:
     """A buffer like the batch, with memory of its own for every pixel."""
-    if not isinstance(out, Tensor):
-        raise TypeError(f"gmml_aug: out must be a tensor, but {type(out).__name__} came.")
-    check_kind("out", out)
+    check_tensor("out", out, "(B, C, *S)")
     if out.dtype != images.dtype or out.shape != images.shape:
         raise ValueError(
             f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
@@ -251,8 +259,9 @@ def check_out(out: Tensor, images: Tensor) -> None:
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
     """One int64 per image, where the images are."""
     if not isinstance(keys, Tensor) or keys.dtype != torch.int64:
-        came = keys.dtype if isinstance(keys, Tensor) else type(keys).__name__
-        raise TypeError(f"gmml_aug: keys must be an int64 tensor, one per image, but {came} came. Make them with gmml_aug.keys().")
+        raise TypeError(
+            f"gmml_aug: keys must be an int64 tensor, one per image, but {kind_of(keys)} came. Make them with gmml_aug.keys()."
+        )
     if keys.shape != (batch,):
         raise ValueError(f"gmml_aug: keys have shape {tuple(keys.shape)}, but the batch holds {batch} images. Give one per image.")
     check_device("keys", keys.device, device)
@@ -272,8 +281,7 @@ def check_generator(generator: object, device: torch.device) -> None:
 def check_map(name: str, bound: object, images: Tensor) -> Tensor:
     """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
     if not isinstance(bound, Tensor) or bound.dtype != torch.bool:
-        came = bound.dtype if isinstance(bound, Tensor) else type(bound).__name__
-        raise TypeError(f"gmml_aug: {name} must be a bool tensor, but {came} came. Give for example {name}=map > 0.5.")
+        raise TypeError(f"gmml_aug: {name} must be a bool tensor, but {kind_of(bound)} came. Give for example {name}=map > 0.5.")
     bound = check_kind(name, bound)
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):

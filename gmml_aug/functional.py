@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmml_aug.chance import draw_keys, stream, to_uniform, words
-from gmml_aug.checks import check_choice, check_integer, check_number, plain
+from gmml_aug.checks import check_choice, check_integer, check_number, kind_of, plain
 from gmml_aug.tensors import followed
 from gmml_aug.values import Values, known_statistics
 
@@ -59,8 +59,7 @@ def patch_mask(
         ValueError: a wrong shape, patch size, form or threshold; for ``"index"``, images with different numbers of patches.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), but {came} came. Give Corrupted.mask.")
+        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), but {kind_of(mask)} came. Give Corrupted.mask.")
     dims = mask.ndim - 2
     if not 1 <= dims <= 3 or mask.shape[1] != 1 or min(mask.shape) < 1:
         raise ValueError(f"patch_mask: the mask has shape {tuple(mask.shape)}. Give (B, 1, *S) with 1 to 3 spatial axes.")
@@ -174,15 +173,10 @@ def luma_weights(channels: int) -> tuple[float, ...]:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
-    """Blur every image with its own Gaussian, with reflected borders, in float32 at least.
+    """Blur every image (B, C, *S) with its own Gaussian, with reflected borders, in float32 at least.
 
-    An image comes out the same, to the bit, in whatever batch it is.
-
-    Args:
-        images: (B, C, *S), any float dtype or uint8.
-        sigma: (B,) standard deviation in pixels, above 0.
-        kernel: (B,) odd number of taps along each axis.
-        largest: odd, at least the largest of ``kernel``: the number of taps that are looked at.
+    ``sigma`` (B,) is in pixels, ``kernel`` (B,) the odd number of taps along each axis, ``largest`` an odd number that none of them
+    exceeds. An image comes out the same, to the bit, in whatever batch it is.
     """
     now = widen(images)
     taps = gaussian_taps(sigma, kernel, largest).to(now.dtype)
@@ -206,13 +200,10 @@ def blur_window(image: Tensor, window: Sequence[slice], taps: Sequence[float]) -
 def _convolve(
     images: Tensor, weights: Sequence[Tensor] | Sequence[float], window: Sequence[slice] | None = None, *, guarded: bool = False
 ) -> Tensor:
-    """Sum what each tap sees along every axis, times its weight: (B, C, *window).
+    """Sum what each tap sees along every axis of float images, times its weight: (B, C, *window), or of the whole image.
 
-    Args:
-        images: (B, C, *S), floats.
-        weights: symmetric, an odd number: one for all images, or (B, 1, ...) each.
-        window: slices of the spatial axes; the whole image by default.
-        guarded: a weight of 0 hides what its tap sees, infinities too.
+    The weights are symmetric, an odd number: one for all images, or (B, 1, ...) each. If they are ``guarded``, a weight of 0 hides
+    what its tap sees, infinities too.
     """
     radius = len(weights) // 2
     sources: list[Tensor | None] = []

@@ -7,41 +7,22 @@ all its *gates* are open there (``p``, the choice of `OneOf`), and under every *
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from gmml_aug.chance import Chance
 from gmml_aug.fields import settings
-from gmml_aug.ops import Operation, Tensors
+from gmml_aug.ops import Operation
 from gmml_aug.places.base import Place
 from gmml_aug.plan import Resolved
 from gmml_aug.values import Values
 
+if TYPE_CHECKING:
+    from gmml_aug.fills.base import Fill
+
 _MOST_STEPS = 255  # `kinds` numbers them in a byte
-
-
-class Filling(Protocol):
-    """What a step needs of its fill; `gmml_aug.Fill` documents it."""
-
-    @property
-    def replaces(self) -> bool:
-        """True if nothing of the content is kept."""
-
-    @property
-    def reads_donors(self) -> bool:
-        """True if it reads the donors."""
-
-    def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """False if it cannot change images of this shape."""
-
-    def draw(self, chance: Chance) -> Tensors:
-        """Its share of the plan."""
-
-    def lower(self) -> Operation:
-        """What it does, in the words of `ops`."""
 
 
 class Gate(NamedTuple):
@@ -56,7 +37,7 @@ class Budget(NamedTuple):
     """A budget around a node: its number, and the rule that says whether it counts a fill."""
 
     number: int
-    counts: Callable[[Filling], bool]
+    counts: Callable[[Fill], bool]
 
 
 class Scope(NamedTuple):
@@ -71,7 +52,7 @@ class Scope(NamedTuple):
 class Step:
     """One fill at one place."""
 
-    fill: Filling
+    fill: Fill
     operation: Operation
     place: int
     gates: tuple[Gate, ...]
@@ -147,7 +128,7 @@ class Builder:
         self.budgets.append(share)
         return len(self.budgets) - 1
 
-    def step(self, fill: Filling, at: Scope) -> None:
+    def step(self, fill: Fill, at: Scope) -> None:
         """Append a step, under the budgets that count its fill."""
         place = self.place(None) if at.place is None else at.place
         budgets = tuple(budget.number for budget in at.budgets if budget.counts(fill))

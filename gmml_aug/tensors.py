@@ -33,11 +33,7 @@ def vmapped() -> bool:
 
 
 def check_kind(name: str, given: Tensor) -> Tensor:
-    """A strided tensor without a class of its own and without a negative bit; the same memory wherever that is possible.
-
-    Raises:
-        TypeError: nested, sparse and other layouts; classes that carry out operations themselves; `torch.jit.trace`.
-    """
+    """A strided tensor without a class of its own and without a negative bit; the same memory wherever that is possible."""
     if torch.compiler.is_compiling():
         return given
     if torch._C._get_tracing_state() is not None:

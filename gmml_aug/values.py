@@ -64,16 +64,7 @@ def byte_scales(values: Values, channels: int) -> Statistics:
 
 
 def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
-    """Bytes as normalised images.
-
-    Args:
-        images: (B, C, *S) uint8, 0 to 255.
-        values: the value range that is wanted: ``(mean, std)``, or ``"unit"`` for 0 to 1.
-        dtype: float16, bfloat16 or float32; the arithmetic is float32.
-
-    Returns:
-        (B, C, *S) of ``dtype``, in the memory format of the images.
-    """
+    """Bytes (B, C, *S) as images normalised by ``(mean, std)``, or 0 to 1 for ``"unit"``: of ``dtype``, in their memory format."""
     scales, shifts = byte_scales(values, images.shape[1])
     out = torch.empty_like(images, dtype=dtype)
     parts = [slice(None)]

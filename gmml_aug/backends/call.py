@@ -14,15 +14,10 @@ Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, f
 
 
 class Maps(NamedTuple):
-    """What a caller says about where: (B or 1, 1, *S) bool each, or None.
+    """What a caller says about where: (B or 1, 1, *S) bool each, or None."""
 
-    Attributes:
-        allowed: nothing happens outside.
-        forced: what the first step that works on an image does there too, whatever its boxes say.
-    """
-
-    allowed: Tensor | None = None
-    forced: Tensor | None = None
+    allowed: Tensor | None = None  # nothing happens outside
+    forced: Tensor | None = None  # the first step that works on an image works there too, whatever its boxes say
 
     def of(self, part: slice) -> Maps:
         """Those of a part of the batch."""
@@ -34,43 +29,25 @@ class Maps(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a plan is asked for.
+    """What a plan is asked for."""
 
-    Attributes:
-        keys: (B,) int64.
-        shape: (B, C, *S) of the images.
-        working: per step, False where it cannot change images of this shape.
-        donors: number of images a donor is chosen from.
-        from_batch: True if they are the batch itself.
-        ratios: (B,) float64 shares in place of drawn ones, or None.
-        lengths: per image its valid part, an axis each, or None.
-    """
-
-    keys: Tensor
-    shape: tuple[int, ...]
-    working: tuple[bool, ...]
-    donors: int
-    from_batch: bool
-    ratios: Tensor | None = None
-    lengths: tuple[tuple[int, ...], ...] | None = None
+    keys: Tensor  # (B,) int64
+    shape: tuple[int, ...]  # (B, C, *S) of the images
+    working: tuple[bool, ...]  # per step, False where it cannot change images of this shape
+    donors: int  # number of images a donor is chosen from
+    from_batch: bool  # True if they are the batch itself
+    ratios: Tensor | None = None  # (B,) float64 shares in place of drawn ones
+    lengths: tuple[tuple[int, ...], ...] | None = None  # per image its valid part, an axis each
 
 
 class Batch(NamedTuple):
-    """What is painted.
+    """What is painted."""
 
-    Attributes:
-        images: (B, C, *S) the clean images; uint8 with another ``dtype`` are normalised first.
-        donors: (N, C, *S) likewise; ``images`` itself where aliens come from the batch.
-        maps: of the caller.
-        out: where the result is written, memory of its own; None for a new tensor.
-        dtype: of the result.
-    """
-
-    images: Tensor
-    donors: Tensor
+    images: Tensor  # (B, C, *S) the clean images; uint8 with another ``dtype`` are normalised first
+    donors: Tensor  # (N, C, *S) likewise; ``images`` itself where aliens come from the batch
     maps: Maps
-    out: Tensor | None
-    dtype: torch.dtype
+    out: Tensor | None  # where the result is written, memory of its own; None for a new tensor
+    dtype: torch.dtype  # of the result
 
     @property
     def from_bytes(self) -> bool:

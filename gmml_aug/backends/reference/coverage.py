@@ -45,11 +45,8 @@ class Limit(NamedTuple):
 def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False) -> Axis:
     """Cut one axis at the borders of the boxes (or at every pixel) and note which boxes cross each cell.
 
-    Args:
-        start: (B, N) int64, 0 to length - 1.
-        size: (B, N) int64, 0 to length.
-        length: pixels along the axis.
-        pixels: one cell a pixel, in order; otherwise only where that gives fewer cells.
+    ``start``, 0 to length - 1, and ``size``, 0 to length, are (B, N) int64. With ``pixels`` there is one cell a pixel, in order;
+    otherwise only where that gives fewer cells.
     """
     count = start.shape[1]
     one = torch.ones_like(start[:1, :1])
@@ -65,32 +62,15 @@ def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False
     number = torch.arange(count, device=start.device)
     across = wraps.long() * (one << (number % WORD))  # boxes that already cover the first pixel
     groups = range(math.ceil(count / WORD))
-    if len(groups) == 1:
-        bits = (change.cumsum(1) + across.sum(1, keepdim=True))[:, None]
-    else:
-        bits = torch.stack(
-            [
-                change.masked_fill(box // WORD != w, 0).cumsum(1) + across[:, w * WORD : (w + 1) * WORD].sum(1, keepdim=True)
-                for w in groups
-            ],
-            dim=1,
-        )
+    words = [change] if len(groups) == 1 else [change.masked_fill(box // WORD != w, 0) for w in groups]
+    first = [across[:, w * WORD : (w + 1) * WORD].sum(1, keepdim=True) for w in groups]
+    bits = torch.stack([word.cumsum(1) + start for word, start in zip(words, first, strict=True)], dim=1)
     if pixels or length <= 2 * count + 1:
         left = torch.zeros_like(start[:, :1]) + torch.arange(length, device=start.device)  # in memory, also under vmap
         cell = torch.searchsorted(edges, left, right=True) - 1
         bits = bits.gather(2, cell[:, None].expand(-1, bits.shape[1], -1))
         return Axis(left, torch.ones_like(left), bits)
     return Axis(edges, torch.diff(edges, dim=1, append=torch.full_like(edges[:, :1], length)), bits)
-
-
-def all_cells(boxes: Tensor, size: Sequence[int], *, pixels: bool = False) -> list[Axis]:
-    """`axis_cells` of every axis, at once where all sides are as long."""
-    batch, dims = boxes.shape[0], len(size)
-    if len(set(size)) > 1:
-        return [axis_cells(boxes[..., d], boxes[..., dims + d], size[d], pixels=pixels) for d in range(dims)]
-    start, extent = boxes.unflatten(2, (2, dims)).permute(2, 3, 0, 1).flatten(1, 2).unbind(0)
-    cells = axis_cells(start, extent, size[0], pixels=pixels)
-    return [Axis(*axis) for axis in zip(*(part.unflatten(0, (dims, batch)).unbind(0) for part in cells), strict=True)]
 
 
 def cover_until(
@@ -126,7 +106,8 @@ def cover_until(
         padded = torch.cat([boxes, torch.zeros_like(boxes[:, :1]).expand(-1, dims - 1, -1)], dim=1)
         return padded, torch.ones_like(boxes[:, 0, 0], dtype=torch.bool)
     everything = _pad_to_words(boxes, [limit.taken for limit in limits])
-    axes = all_cells(everything, size, pixels=any(limit.mask is not None for limit in limits))
+    pixelwise = any(limit.mask is not None for limit in limits)
+    axes = [axis_cells(everything[..., d], everything[..., dims + d], size[d], pixels=pixelwise) for d in range(dims)]
     own = math.ceil(count / WORD)
     first = _first_box(axes, own, count)
     area = _meet([axis.width for axis in axes], torch.mul)

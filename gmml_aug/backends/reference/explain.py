@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gmml_aug.backends.call import Maps
 from gmml_aug.backends.reference.paint import step_mask
-from gmml_aug.backends.reference.plan import place_boxes
-from gmml_aug.chance import BOXES, GATES, stream, to_uniform, words
-from gmml_aug.places.base import along_shared, free_size
+from gmml_aug.backends.reference.plan import place_boxes, place_words
+from gmml_aug.chance import GATES, stream, to_uniform, words
+from gmml_aug.places.base import along_shared
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 
@@ -84,16 +84,13 @@ def _why(
 
 def _drawn(program: Program, plan: Plan, place: int) -> Tensor:
     """(N, 2 D) boxes as chance drew them, before any stop."""
-    size = plan.shape[1:]
-    sizes = [free_size(where, size) for where in program.places]
-    counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
-    word = words(stream(plan.keys, BOXES), sum(counts)).split(counts, dim=1)[place]
+    sizes, word = place_words(program, plan.keys, plan.shape[1:])
     where = program.places[place]
     assert where is not None
-    boxes = where.draw(word, sizes[place])
-    if where.target(word, sizes[place]) is not None and boxes.shape[1] > 1:
+    boxes = where.draw(word[place], sizes[place])
+    if where.target(word[place], sizes[place]) is not None and boxes.shape[1] > 1:
         boxes = boxes[:, :-1]  # the last one, as large as the image, is there for what chance left over
-    return along_shared(boxes, where, size)[0]
+    return along_shared(boxes, where, plan.shape[1:])[0]
 
 
 def _covering(boxes: Tensor, pixel: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -11,15 +11,7 @@ from gmml_aug.backends.reference.coverage import Limit
 
 
 def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Paint boxes.
-
-    Args:
-        boxes: (B, N, 2 D) integers: starts, then sizes; a box that runs over a border continues at the opposite one.
-        size: the D spatial sizes.
-
-    Returns:
-        (B, 1, *size) bool, True where at least one box lies.
-    """
+    """(B, 1, *size) bool, True where at least one box (B, N, 2 D) lies; beyond a border a box continues at the opposite one."""
     lines = [_crosses(boxes, axis, size) for axis in range(len(size))]
     if len(size) == 1:
         return lines[0].any(1, keepdim=True)
@@ -32,14 +24,7 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
-    """(B, 1, *S) bool of a place.
-
-    Args:
-        place: of the plan: (B, N, 2 D) integers, or the mask itself where its shape is no box.
-        size: the D spatial sizes.
-        grid: edges of the grid that all borders keep to, an axis each.
-        invert: True for what lies outside.
-    """
+    """(B, 1, *S) bool of a place of a plan: boxes, whose borders all keep to ``grid``, or the mask itself; or what is outside."""
     if place.dtype == torch.bool:
         return ~place if invert else place
     cells = [-(-length // edge) for length, edge in zip(size, grid, strict=True)]
@@ -58,13 +43,10 @@ def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], inver
 
 
 def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Sequence[Limit] = ()) -> Tensor:
-    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that ends it.
+    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that reaches a target or uses up a budget.
 
-    Args:
-        order: (B, *S) int64, when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
-        levels: how many there are.
-        target: (B,) int64 pixels to cover, or None for all that are painted at some time.
-        limits: as in `cover_until`.
+    ``order`` (B, *S) int64 says when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
+    Without a ``target``, (B,) int64 pixels to cover, all are painted.
     """
     size, level = order.shape[1:], order.flatten(1)
     painted = level >= 0

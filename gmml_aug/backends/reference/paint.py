@@ -29,11 +29,14 @@ _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
     """Do what a plan says."""
     if batch.from_bytes:
-        return _from_bytes(program, batch, plan)
+        clean = normalise(batch.images, program.values, batch.dtype)
+        donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
+        return paint(program, batch._replace(images=clean, donors=donors), plan)._replace(clean=clean)
     images, donors, maps, out, _ = batch
     graph = torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad)
     if images.device.type != "cpu" or followed() or graph:
-        done, mask = _whole(program, images, donors, plan, maps)
+        done, mask = _steps(program, images, images, donors, plan, maps)
+        done = images.clone() if done is images else _in_format_of(images, done)
         return Painted(done if out is None else out.copy_(done), mask)
     done = torch.empty_like(images) if out is None else out
     return Painted(done, _in_groups(program, done, images, donors, plan, maps))
@@ -58,24 +61,20 @@ def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tenso
     return mask if maps.allowed is None else mask & maps.allowed
 
 
-def _from_bytes(program: Program, batch: Batch, plan: Plan) -> Painted:
-    clean = normalise(batch.images, program.values, batch.dtype)
-    donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
-    done = paint(program, batch._replace(images=clean, donors=donors), plan)
-    return done._replace(clean=clean)
-
-
-def _whole(program: Program, images: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> tuple[Tensor, Tensor]:
-    """All images at once, out of place."""
-    now = images
-    mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
+def _steps(
+    program: Program, now: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps, works: list[list[bool]] | None = None
+) -> tuple[Tensor, Tensor]:
+    """All images at once: out of place, or written into ``now`` where ``works`` says on which images which step does."""
+    mask = torch.zeros(clean.shape[0], 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
     places: dict[int, Tensor] = {}
     for number, step in enumerate(program.steps):
+        if works is not None and not any(works[number]):
+            continue
         here = step_mask(program, plan, number, places, maps)
-        scene = Scene(now, images, donors, here, program.values)
-        now = torch.where(here, like(pixels(step.operation, scene, plan.drawn[number]), now), now)
+        new = like(pixels(step.operation, Scene(now, clean, donors, here, program.values), plan.drawn[number]), now)
+        now = torch.where(here, new, now) if works is None else blend_(now, new, here)
         mask = mask | here
-    return (now.clone() if now is images else _in_format_of(images, now)), mask
+    return now, mask
 
 
 def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> Tensor:
@@ -84,24 +83,15 @@ def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, pla
     large = clean.numel() * clean.element_size() > _GROUP_BYTES
     if large:
         torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
-    batch = len(clean)
-    mask = torch.zeros(batch, 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
-    group = min(batch, max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
+    group = min(len(clean), max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
     works = plan.active.t().tolist()
-    for low in range(0, batch, group):
+    masks = []
+    for low in range(0, len(clean), group):
         part = slice(low, low + group)
-        now, before, touched, limits = out[part], clean[part], mask[part], maps.of(part)
-        now.copy_(before)
+        now = out[part].copy_(clean[part])
         some = plan[part].without_empty_rows() if large else plan
-        places: dict[int, Tensor] = {}
-        for number, step in enumerate(program.steps):
-            if not any(works[number][part]):
-                continue
-            here = step_mask(program, some, number, places, limits)
-            scene = Scene(now, before, donors, here, program.values)
-            blend_(now, like(pixels(step.operation, scene, some.drawn[number]), now), here)
-            touched |= here
-    return mask
+        masks.append(_steps(program, now, clean[part], donors, some, maps.of(part), [step[part] for step in works])[1])
+    return masks[0] if len(masks) == 1 else torch.cat(masks)
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
@@ -115,20 +105,16 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     return None
 
 
-def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
-    """Write ``new`` into ``now`` where the mask is True; every other bit stays.
+def blend_(now: Tensor, new: Tensor, mask: Tensor) -> Tensor:
+    """Write ``new``, of the same dtype, into ``now`` (B, C, *S) where the mask (B, 1, *S) is True; every other bit stays.
 
     A select over the bits of the numbers is eight times faster on a CPU than ``torch.where`` with a bool condition.
-
-    Args:
-        now: (B, C, *S), changed in place.
-        new: the same dtype, broadcastable to it.
-        mask: (B, 1, *S) bool.
     """
     kind = _SAME_SIZE[now.element_size()]
     target = now.view(kind)
     change = target ^ new.view(kind)
     target.bitwise_xor_(change.bitwise_and_(mask.to(kind).neg_()))
+    return now
 
 
 def _in_format_of(images: Tensor, made: Tensor) -> Tensor:

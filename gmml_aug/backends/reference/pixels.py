@@ -31,12 +31,7 @@ def pixels(operation: Operation, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) -> Tensor:
-    """The pixels that a fill of somebody's own makes, or an error if it writes to the scene, or makes what does not fit.
-
-    Raises:
-        TypeError: no tensor came.
-        ValueError: it wrote to the scene, or its pixels do not broadcast to the images.
-    """
+    """The pixels that a fill of somebody's own makes, or an error if it writes to the scene, or makes what does not fit."""
     watched = () if followed() else (scene.now, scene.clean, scene.donors)
     before = [_version(one) for one in watched]
     made = cast(object, function(operation, scene, drawn))
@@ -77,13 +72,9 @@ def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
-    """Content (B, C, *S) moved against the image's border: what stands at p comes from p + shift, modulo the image.
+    """Images of these numbers (B,), moved by a shift (B, dims): what stands at p comes from p + shift, modulo the image.
 
-    Args:
-        images: (N, C, *S).
-        number: (B,) which image to take.
-        shift: (B, dims) int64, 0 to side - 1.
-        mask: given on the CPU, where single images are copied faster: images without a True pixel are left undefined.
+    A mask is given on the CPU, where single images are copied faster: images without a True pixel are left undefined.
     """
     size = images.shape[2:]
     if mask is not None:

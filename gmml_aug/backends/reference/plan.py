@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -19,8 +19,11 @@ from gmml_aug.ops import Tensors
 from gmml_aug.places.base import TINY, Place, along_shared, cells_to_pixels, free_size
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.plan import Plan, Resolved
-from gmml_aug.program import Filling, Program, counted
+from gmml_aug.program import Program, counted
 from gmml_aug.tensors import followed
+
+if TYPE_CHECKING:
+    from gmml_aug.fills.base import Fill
 
 # On the CPU few images at a time, so that the grids of box edges stay in its caches; and at first only the first boxes: most
 # images need no more, and the grid grows with the square of their number.
@@ -32,8 +35,12 @@ _SEQUENTIAL, _AN_IMAGE = 250_000, 2_000  # of pixels: so few are painted one box
 def plan(program: Program, request: Request) -> Plan:
     """All that chance decides."""
     active = open_steps(program, request.keys, request.working)
-    places, resolved = place_all(program, request, active)
-    return finish(program, request, active, places, resolved, first_words(request.keys, step_streams(program)))
+    if request.lengths is None:
+        places, resolved = place_boxes(program, request.keys, active, request.shape[2:], request.ratios), program.resolved
+    else:
+        places, resolved = _in_valid_parts(program, request, active)
+    streams = first_words(request.keys, range(FIRST_STEP, FIRST_STEP + len(program.steps)))
+    return finish(program, request, active, places, resolved, streams)
 
 
 def finish(
@@ -61,11 +68,6 @@ def finish(
     )
 
 
-def step_streams(program: Program) -> range:
-    """The numbers of the streams that the steps draw from."""
-    return range(FIRST_STEP, FIRST_STEP + len(program.steps))
-
-
 def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tensor:
     """(B, steps) bool: which step works on which image."""
     uniform = to_uniform(words(stream(keys, GATES), program.gates)) if program.gates else None
@@ -79,29 +81,18 @@ def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tenso
     return torch.stack(columns, dim=1)
 
 
-def place_all(program: Program, request: Request, active: Tensor) -> tuple[Tensors, Resolved]:
-    """Every place of a plan, and the grid and the inversion by which it is read."""
-    size = request.shape[2:]
-    if request.lengths is None:
-        return place_boxes(program, request.keys, active, size, request.ratios), program.resolved
-    return _in_valid_parts(program, request, active)
+def place_words(program: Program, keys: Tensor, size: Sequence[int]) -> tuple[list[list[int]], tuple[Tensor, ...]]:
+    """Per place the sizes of its free axes, and (B, words) int64 of chance."""
+    sizes = [free_size(where, size) for where in program.places]
+    counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
+    return sizes, words(stream(keys, BOXES), sum(counts)).split(counts, dim=1)
 
 
 def place_boxes(
     program: Program, keys: Tensor, active: Tensor, size: Sequence[int], ratios: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """(B, N, 2 dims) int32 boxes of every place, or its mask (B, 1, *S) bool; nothing where no step of the place works.
-
-    Args:
-        program: the flat program.
-        keys: (B,) int64.
-        active: (B, steps) from `open_steps`.
-        size: the spatial sizes.
-        ratios: (B,) float64 shares in place of drawn ones.
-    """
-    sizes = [free_size(where, size) for where in program.places]
-    counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
-    word = words(stream(keys, BOXES), sum(counts)).split(counts, dim=1)
+    """(B, N, 2 dims) int32 boxes of every place, or its mask (B, 1, *S) bool; nothing where no step of the place works."""
+    sizes, word = place_words(program, keys, size)
     here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in map(list, program.steps_at)]
     counting = [counted(program, active, number) for number in range(len(program.places))]
     placed: dict[int, Tensor] = {}
@@ -172,7 +163,7 @@ def _checked(where: Place, drawn: object, shape: tuple[int, ...], *, boxes: bool
     return cast(Tensor, drawn)
 
 
-def drawn_by(fill: Filling, chance: Chance) -> Tensors:
+def drawn_by(fill: Fill, chance: Chance) -> Tensors:
     """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch."""
     drawn = cast(object, fill.draw(chance))
     batch = chance.keys.shape[0]

@@ -14,18 +14,7 @@ from torch import Tensor
 
 
 def cover_sequentially(boxes: Tensor, size: Sequence[int], target: Tensor, here: Tensor, *, whole: bool) -> Tensor:
-    """`cover_until` on the CPU, of boxes whose last one reaches the target, without budgets.
-
-    Args:
-        boxes: (B, N, 2 D) int64.
-        size: the D spatial sizes.
-        target: (B,) int64 pixels to cover.
-        here: (B,) bool: the others get boxes without size.
-        whole: end with the whole box that passes the target; only the last one of the list is cut to the pixel.
-
-    Returns:
-        (B, N + D - 1, 2 D) int64 boxes that need no further cutting.
-    """
+    """`cover_until` on the CPU, of boxes whose last one reaches the target, for images that are ``here``; others get no boxes."""
     wanted = target.masked_fill(~here, 0).tolist()
     rows = [_paint(row, size, goal, whole=whole) for row, goal in zip(boxes.tolist(), wanted, strict=True)]
     nothing = [0] * boxes.shape[2]
