@@ -219,8 +219,8 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
     """Bytes, and a way to normalise them."""
     if getattr(images, "dtype", None) != torch.uint8:
         raise TypeError(
-            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {checks.kind_of(images)} came. Images that are floats already go "
-            "to the corruption itself: corrupt(images)."
+            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {checks.kind_of(images)} came. Images that are "
+            "floats already go to the corruption itself: corrupt(images)."
         )
     if dtype not in NORMALISED:
         raise TypeError(f"from_bytes: dtype={dtype} came. Allowed are {', '.join(map(str, NORMALISED))}.")

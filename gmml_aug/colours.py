@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.functional import column, like, luma_weights, widen
+from gmml_aug.functional import column, like, luma_weights, wide_dtype, widen
 from gmml_aug.tensors import readable
 from gmml_aug.values import Values, pixel_statistics
 
@@ -18,12 +18,12 @@ from gmml_aug.values import Values, pixel_statistics
 def average(images: Tensor) -> Tensor:
     """(B, C) the mean over the spatial axes, summed in float32 at least; NaN is left out."""
     # contiguous: sums in another order differ in the last bit, and the layout in memory should have no say
-    return _mean(images.contiguous().flatten(2), _wide(images))
+    return _mean(images.contiguous().flatten(2), wide_dtype(images))
 
 
 def deviation(images: Tensor, mean: Tensor) -> Tensor:
     """(B, C) the standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 at least; NaN is left out."""
-    return _mean((images.contiguous().flatten(2).to(_wide(images)) - mean[:, :, None]).square(), _wide(images)).sqrt()
+    return _mean((images.contiguous().flatten(2).to(wide_dtype(images)) - mean[:, :, None]).square(), wide_dtype(images)).sqrt()
 
 
 def _mean(lines: Tensor, dtype: torch.dtype) -> Tensor:
@@ -36,10 +36,6 @@ def _mean(lines: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(mean.isnan(), some, mean)
 
 
-def _wide(images: Tensor) -> torch.dtype:
-    return torch.float64 if images.dtype == torch.float64 else torch.float32
-
-
 def recolour(
     images: Tensor,
     brightness: Tensor | None = None,
@@ -49,20 +45,11 @@ def recolour(
     *,
     values: Values = "normalised",
 ) -> Tensor:
-    """Change the colours of each image by factors of its own, as pixels in 0 to 1, in this order.
+    """Change the colours of each image (B, C, *S) by factors (B,) of its own, as pixels in 0 to 1, in this order.
 
-    Results of every stage are clamped to 0 to 1 where the range of the pixels is known: not for ``"normalised"``.
-
-    Args:
-        images: (B, C, *S), any float dtype or uint8; computed in float32 at least.
-        brightness: (B,) pixels are multiplied by it; 0 is black.
-        contrast: (B,) distances to the image's mean luma are multiplied by it; 0 is flat grey.
-        saturation: (B,) distances to each pixel's luma are multiplied by it; 0 is grey. Three channels only.
-        hue: (B,) turns around the circle of colours, at equal value and chroma (HSV); 0.5 is opposite. Three channels only.
-        values: the value range of the images.
-
-    Returns:
-        (B, C, *S) in the dtype of the images.
+    Pixels are multiplied by ``brightness``, distances to the image's mean luma by ``contrast``, those to each pixel's luma by
+    ``saturation``; ``hue`` turns around the circle of colours at equal value and chroma (HSV). The last two need three channels.
+    Computed in float32 at least; every stage is clamped to 0 to 1 where the range of the pixels is known: not for ``"normalised"``.
     """
     mean, std = pixel_statistics(images, values)
     bounded = images.dtype == torch.uint8 or values != "normalised"

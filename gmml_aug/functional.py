@@ -252,9 +252,14 @@ def column(numbers: Tensor, ndim: int) -> Tensor:
     return numbers.reshape(*numbers.shape, *[1] * (ndim - numbers.ndim))
 
 
+def wide_dtype(images: Tensor) -> torch.dtype:
+    """What is computed in: float32, or float64 if the images are."""
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+
 def widen(images: Tensor) -> Tensor:
-    """The images in float32, or in float64 if they are."""
-    return images.to(torch.float64 if images.dtype == torch.float64 else torch.float32)
+    """The images in `wide_dtype`."""
+    return images.to(wide_dtype(images))
 
 
 def like(computed: Tensor, images: Tensor) -> Tensor:

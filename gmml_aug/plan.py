@@ -94,17 +94,9 @@ class Plan:
 
         leaves, _ = _flatten(self)
         tensors = {f"{number:04d}": leaf.detach().cpu().contiguous() for number, leaf in enumerate(leaves)}
-        about = {
-            "format": _FORMATS[-1],
-            "shape": json.dumps(self.shape),
-            "donors": json.dumps(int(self.donors)),
-            "bank": json.dumps(self.bank),
-            "boxes": json.dumps(len(self.boxes)),
-            "drawn": json.dumps([len(step) for step in self.drawn]),
-            "steps": json.dumps(self.steps),
-            "fingerprint": self.fingerprint,
-            "resolved": json.dumps(self.resolved),
-        }
+        about = {name: json.dumps(getattr(self, name)) for name in ("shape", "bank", "steps", "resolved")}
+        about |= {"format": _FORMATS[-1], "fingerprint": self.fingerprint, "donors": json.dumps(int(self.donors))}
+        about |= {"boxes": json.dumps(len(self.boxes)), "drawn": json.dumps([len(step) for step in self.drawn])}
         aside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
         try:
             save_file(tensors, aside, metadata=about)
@@ -144,9 +136,8 @@ class Plan:
             donors, bank = int(json.loads(about["donors"])), bool(json.loads(about["bank"]))
             first = about["format"] == _FORMATS[0]
             fingerprint = "" if first else about["fingerprint"]
-            resolved = (
-                () if first else tuple((tuple(map(int, grid)), bool(invert)) for grid, invert in json.loads(about["resolved"]))
-            )
+            read = [] if first else json.loads(about["resolved"])
+            resolved = tuple((tuple(map(int, grid)), bool(invert)) for grid, invert in read)
             plan = _unflatten(leaves, (boxes, tuple(drawn), steps, shape, donors, bank, fingerprint, resolved))
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error

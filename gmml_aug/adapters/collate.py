@@ -25,12 +25,11 @@ class CollateCorrupt:
     Donors are the other images of the batch: give the DataLoader ``drop_last=True``. With a GPU, rather collate as
     usual and corrupt after the transfer, which takes no worker's time.
 
-    **Chance.** With ``index`` the keys are ``gmml_aug.keys(seed, epoch, index)``: what happens to an image follows from the seed,
-    the epoch and its number alone, whatever the number of workers and processes, so a resumed run repeats itself (donors, too, if
-    the sampler repeats its batches). Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent
-    workers. Without ``index`` the keys are drawn from torch's own generator in the process that collates, and hashed with seed and
-    rank. The DataLoader seeds that generator differently per worker and epoch, from ``torch.manual_seed`` or from its
-    ``generator=``, so a run repeats itself from its beginning with as many workers; it cannot be entered in the middle.
+    **Chance.** With ``index`` the keys are ``gmml_aug.keys(seed, epoch, index)``: chance follows from these alone, whatever the
+    number of workers and processes, so a resumed run repeats itself (donors, too, if the sampler repeats its batches).
+    Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent workers. Without ``index`` the keys are
+    drawn from torch's own generator in the process that collates, which the DataLoader seeds per worker and epoch, and hashed with
+    seed and rank: a run repeats itself from its beginning with as many workers, and cannot be entered in the middle.
 
     Args:
         corrupt: what happens to the images.

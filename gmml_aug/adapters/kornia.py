@@ -1,5 +1,7 @@
 """Corruption inside kornia's containers. Needs kornia; imported only when asked for."""
 
+# ruff: noqa: A002  # kornia calls it input
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,10 +28,9 @@ class Corrupt(IntensityAugmentationBase2D):
     choice by ``p`` too. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so do parameters that were saved, or
     ``corrupt(images, params={"keys": gmml_aug.keys(seed, epoch, index)})``.
 
-    **Where the mask is.** A container carries images, so the mask is made when asked for, again from the keys: ``corrupt.mask()``
-    for the last call, ``corrupt.mask(params)`` for an earlier one. It is the mask at the corruption: if flips or crops follow, say
-    ``marks=True``, give zeros under the data key ``"mask"``, and they come back as ones where the images were touched, moved along
-    with them. Without ``marks`` the masks, boxes, keypoints and labels of a sample pass through untouched.
+    **Where the mask is.** It is made when asked for, again from the keys: ``corrupt.mask()`` for the last call,
+    ``corrupt.mask(params)`` for an earlier one. If flips or crops follow, say ``marks=True`` and give zeros under the data key
+    ``"mask"``: they come back as ones where the images were touched, moved along with them. All else passes through untouched.
 
     **Clips.** In ``VideoSequential`` all frames of a clip have one key (``same_on_frame=True``, kornia's default) or one each. An
     `Alien` is the same frame of another clip either way, of one and the same clip where the frames have one key.
@@ -86,10 +87,7 @@ class Corrupt(IntensityAugmentationBase2D):
         return self._completed(self.generate_parameters(batch_shape), batch_shape)
 
     def forward(  # type: ignore[override]  # kornia's ends in **kwargs and drops what is misspelt
-        self,
-        input: Tensor,  # noqa: A002
-        params: dict[str, Tensor] | None = None,
-        data_keys: object = None,
+        self, input: Tensor, params: dict[str, Tensor] | None = None, data_keys: object = None
     ) -> Tensor:
         """Corrupt a batch, by the parameters given if any; kornia's container calls this."""
         refuse_tracing("kornia_adapter.Corrupt")
@@ -100,11 +98,7 @@ class Corrupt(IntensityAugmentationBase2D):
         return done
 
     def apply_transform(
-        self,
-        input: Tensor,  # noqa: A002
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """The corrupted images; kornia puts the untouched ones back where ``p`` said so."""
         frames, bank = _frames(params, input.shape[0]), None if self.donors is None else self.donors.shape[0]
@@ -115,21 +109,13 @@ class Corrupt(IntensityAugmentationBase2D):
         return _joined(parts)
 
     def apply_transform_mask(
-        self,
-        input: Tensor,  # noqa: A002
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Masks (B, C, H, W) as they came, or with ones where the images were touched."""
         return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
 
     def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
-        """Which pixels were touched: (B, 1, H, W) bool, made from the keys.
-
-        Args:
-            params: of a call; by default of the last one.
-            device: of the mask; by default that of the keys.
+        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, made from its keys, where they are.
 
         Raises:
             ValueError: there was no call, or the parameters do not say for which shape they are.

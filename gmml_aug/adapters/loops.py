@@ -1,7 +1,6 @@
 """Corruptions where somebody else's loop wants a module or a callable: `Module` for `nn.Sequential`, `TimmCorrupt` for timm.
 
-Neither keeps the last mask. A mask on ``self`` holds a batch's memory, breaks a compiled graph, and belongs to the wrong images as
-soon as one object sees two views; so the mask comes back beside the images, where the caller asks for it.
+Neither keeps the last mask on ``self``, where it would hold memory, break a compiled graph, and be of the wrong one of two views.
 """
 
 from __future__ import annotations
@@ -88,13 +87,7 @@ class TimmCorrupt:
 
     @staticmethod
     def loss(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
-        """A loss over what was touched, as a module that takes what timm's loop hands it.
-
-        Args:
-            function: of (restored, clean, mask), for example `gmml_models.masked_l1`; a module is moved to the device, too.
-
-        Returns:
-            A module of (output, targets), for targets as `TimmCorrupt` returns them.
+        """A function of (restored, clean, mask), or a module, as a module of (output, targets), which timm's loop moves and calls.
 
         Raises:
             TypeError: ``function`` cannot be called; at the call, other targets.
@@ -111,26 +104,19 @@ class TimmCorrupt:
         rank: int | None = None,
         donors: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to.
-
-        Returns:
-            (B, C, *S) images, and the targets: a dict with the mask, or as they came.
-        """
+        """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to."""
         if self.mixup_enabled:
             done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
         else:
-            self._warn_of_empty_masks()
+            if self.mask and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "TimmCorrupt: mixup_enabled is False, so nothing is corrupted and the masks are empty: a loss over them is 0 "
+                    "and trains nothing. Leave --mixup-off-epoch out where images are restored, or say mask=False for labels.",
+                    stacklevel=2,
+                )
             done = Corrupted(images, torch.zeros_like(images[:, :1], dtype=torch.bool))
         return done.images, {"clean": images, "mask": done.mask, "targets": targets} if self.mask else targets
-
-    def _warn_of_empty_masks(self) -> None:
-        if self.mask and not self._warned:
-            self._warned = True
-            warnings.warn(
-                "TimmCorrupt: mixup_enabled is False, so nothing is corrupted and the masks are empty: a loss over them is 0 and "
-                "trains nothing. Leave --mixup-off-epoch out where images are restored, or say mask=False for labels.",
-                stacklevel=3,
-            )
 
     def __repr__(self) -> str:
         return f"TimmCorrupt({self.corrupt!r}{'' if self.mask else ', mask=False'})"

@@ -39,15 +39,12 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
     **Which field is the image.** The ``tv_tensors.Image`` of the sample; without one the ``tv_tensors.Video``; without either the
     plain tensor of the field that is called ``"image"``, else, as everywhere in torchvision, the first plain tensor. ``image=``
-    names another field. Masks, bounding boxes, labels, a video beside an image and all else pass through untouched. PIL images
-    are refused: put ``v2.ToImage()`` before.
+    names another field. All else passes through untouched, masks and boxes too. PIL images are refused: put ``v2.ToImage()`` first.
 
-    **Where the mask is.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``. Anything else comes back as a tuple
-    with the mask last: ``image, mask = t(image)``, ``image, label, mask = t(image, label)``. The mask is a ``tv_tensors.Mask`` and
-    clean a ``tv_tensors.Image`` (or ``Video``), so flips and crops that come later treat them as they treat the image. (In a dict
-    a plain tensor therefore comes back as ``tv_tensors.Image``.) torchvision refuses operations between its classes,
-    ``clean * mask``: let the pipeline end with ``v2.ToPureTensor()``. With ``mask=False`` a sample keeps its structure; several
-    images in it are corrupted alike, and one without images comes back as it is.
+    **Where the mask is.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``, anything else as a tuple with the mask
+    last: ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that flips and crops that
+    come later treat them as they treat the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
+    keeps its structure; several images in it are corrupted alike, and one without images comes back as it is.
 
     **Chance** comes from the generator given, else from torch's own, which a DataLoader seeds in every worker.
     ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also

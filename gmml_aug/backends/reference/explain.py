@@ -17,6 +17,8 @@ from gmml_aug.places.base import along_shared
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
 
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # starts, sizes
+
 
 class Touch(NamedTuple):
     """What one step did to one pixel.
@@ -33,7 +35,7 @@ class Touch(NamedTuple):
     step: int
     fill: str
     touched: bool
-    box: tuple[tuple[int, ...], tuple[int, ...]] | None
+    box: Box | None
     gates: tuple[tuple[float, float, float], ...]
     why: str
 
@@ -54,9 +56,7 @@ def explain(program: Program, plan: Plan, pixel: Sequence[int]) -> list[Touch]:
     return found
 
 
-def _why(
-    program: Program, plan: Plan, number: int, pixel: Sequence[int], touched: bool, opened: bool
-) -> tuple[tuple[tuple[int, ...], tuple[int, ...]] | None, str]:
+def _why(program: Program, plan: Plan, number: int, pixel: Sequence[int], touched: bool, opened: bool) -> tuple[Box | None, str]:
     place = program.steps[number].place
     where, boxes = program.places[place], plan.boxes[place]
     if not opened:
@@ -73,8 +73,8 @@ def _why(
     if touched:
         return box, f"in the box {_said(box)}"
     again = place_boxes(program, plan.keys, plan.active, plan.shape[1:])[place]
-    drawn = torch.equal(again, boxes)  # no share or length was given
-    cut = _covering(_drawn(program, plan, place), pixel, plan.shape[1:]) if drawn else None
+    same = torch.equal(again, boxes)  # no share or length was given
+    cut = _covering(_drawn(program, plan, place), pixel, plan.shape[1:]) if same else None
     if cut is None:
         return None, "not in its boxes"
     budgets = program.budgets_at(place)
@@ -93,7 +93,7 @@ def _drawn(program: Program, plan: Plan, place: int) -> Tensor:
     return along_shared(boxes, where, plan.shape[1:])[0]
 
 
-def _covering(boxes: Tensor, pixel: Sequence[int], size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _covering(boxes: Tensor, pixel: Sequence[int], size: Sequence[int]) -> Box | None:
     """The first box over a pixel."""
     dims = len(size)
     for row in boxes.tolist():
@@ -103,5 +103,5 @@ def _covering(boxes: Tensor, pixel: Sequence[int], size: Sequence[int]) -> tuple
     return None
 
 
-def _said(box: tuple[tuple[int, ...], tuple[int, ...]] | None) -> str:
+def _said(box: Box | None) -> str:
     return "" if box is None else f"at {box[0]} of size {box[1]}"
