@@ -190,12 +190,7 @@ def below(word: Tensor, span: int) -> Tensor:
 @cache
 def normal_table() -> Tensor:
     """(65536,) float32: `to_normal` of all bits, on the CPU."""
-    return _inverse_normal(torch.arange(1 << 16, device="cpu")).contiguous()
-
-
-def _inverse_normal(bits: Tensor) -> Tensor:
-    centred = bits.to(torch.float32) * 2.0**-15 - (1.0 - 2.0**-16)  # exact: 17 bits are enough for it
-    return torch.erfinv(centred) * math.sqrt(2.0)
+    return to_normal(torch.arange(1 << 16, device="cpu")).contiguous()
 
 
 def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
@@ -203,8 +198,10 @@ def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
 
     With ``table`` the 65,536 values are read from memory instead of computed; for the CPU, outside compiled code.
     """
-    # index_select is nine times faster than indexing here
-    return normal_table().index_select(0, bits.flatten()).view(bits.shape) if table else _inverse_normal(bits)
+    if table:  # index_select is nine times faster than indexing here
+        return normal_table().index_select(0, bits.flatten()).view(bits.shape)
+    centred = bits.to(torch.float32) * 2.0**-15 - (1.0 - 2.0**-16)  # exact: 17 bits are enough for it
+    return torch.erfinv(centred) * math.sqrt(2.0)
 
 
 @final

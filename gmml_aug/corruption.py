@@ -177,18 +177,11 @@ class Corruption(ABC):
         device: torch.device | str | None = None,
         backend: Choice = "auto",
     ) -> Plan:
-        """Decide everything that chance decides, from the shape of a batch alone.
+        """Decide everything that chance decides, from the shape (B, C, *S) of a batch alone.
 
-        Args:
-            shape: (B, C, *S).
-            generator: where the keys are drawn from.
-            keys: (B,) int64 instead.
-            rank: as in a call.
-            bank: number of images that aliens will be taken from; by default they come from the batch.
-            ratios: as in a call.
-            lengths: as in a call.
-            device: of the plan; by default that of the keys or of the generator, else torch's default.
-            backend: as in a call; what its planner does not know the reference samples, and the plan is the same.
+        ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is that of
+        the plan; by default that of the keys or of the generator, else torch's default. All else is as in a call; what a backend's
+        planner does not know the reference samples, and the plan is the same.
 
         Raises:
             TypeError: keys that are not int64, a bank that is not an integer.
@@ -215,18 +208,11 @@ class Corruption(ABC):
         out: Tensor | None = None,
         backend: Choice = "auto",
     ) -> Corrupted:
-        """Do what a plan says; no chance in here.
+        """Do what a plan says; no chance in here. ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
 
-        ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
-
-        Args:
-            images: (B, C, *S) of the shape that the plan was sampled for.
-            plan: from `sample`, of this corruption or an equal one (``values`` may differ).
-            donors: (N, C, *S) the images that the plan's donor numbers refer to; by default ``images``.
-            allowed: as in a call; no part of the plan.
-            forced: likewise.
-            out: where the corrupted images are written; may be ``images`` itself.
-            backend: as in a call.
+        ``plan`` is from `sample`, of this corruption or an equal one (``values`` may differ), for images of this shape; ``donors``
+        (N, C, *S) are the images that its donor numbers refer to, by default ``images``. All else is as in a call; ``allowed`` and
+        ``forced`` are no part of a plan.
 
         Raises:
             TypeError: images or donors of a type or dtype that is not allowed, a plan that is no plan.

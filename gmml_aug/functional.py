@@ -85,10 +85,8 @@ def patch_mask(
     if form == "bool":
         return chosen
     flat = chosen.flatten(1)
-    return _kept_and_masked(flat) if form == "index" else flat
-
-
-def _kept_and_masked(flat: Tensor) -> tuple[Tensor, Tensor]:
+    if form == "flat":
+        return flat
     counts = flat.sum(1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
