@@ -40,18 +40,10 @@ class Module(nn.Module):
         self.corrupt = check_corruption("Module", corrupt)
         self.mask = mask
 
-    def forward(
-        self,
-        images: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        keys: Tensor | None = None,
-        rank: int | None = None,
-        donors: Tensor | None = None,
-    ) -> Tensor | Corrupted:
+    def forward(self, images: Tensor, **options: Any) -> Tensor | Corrupted:
         """Corrupt a batch; the options are those of `Corruption.__call__`."""
         refuse_tracing("Module")
-        done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
+        done = self.corrupt(images, **options)
         return done if self.mask else done.images
 
     def extra_repr(self) -> str:
@@ -94,19 +86,10 @@ class TimmCorrupt:
         """
         return _Restoration(function)
 
-    def __call__(
-        self,
-        images: Tensor,
-        targets: Any,
-        *,
-        generator: torch.Generator | None = None,
-        keys: Tensor | None = None,
-        rank: int | None = None,
-        donors: Tensor | None = None,
-    ) -> tuple[Tensor, Any]:
+    def __call__(self, images: Tensor, targets: Any, **options: Any) -> tuple[Tensor, Any]:
         """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to."""
         if self.mixup_enabled:
-            done = self.corrupt(images, generator=generator, keys=keys, rank=rank, donors=donors)
+            done = self.corrupt(images, **options)
         else:
             if self.mask and not self._warned:
                 self._warned = True

@@ -151,7 +151,7 @@ def legend_of(marks: Tensor, names: Sequence[str] | None, *, one: bool) -> list[
     seen, entries = Counter[str](), list[Entry]()
     for number, name in enumerate(called, start=1):
         seen[name] += 1
-        colour = _ALONE if one else usual.pop(name, None) or next(others)
+        colour = _ALONE if one else usual.pop(name, "") or next(others)
         share = float((marks == number).float().mean())
         entries.append(Entry(f"{name} {seen[name]}" if called.count(name) > 1 else name, colour, share))
     return entries

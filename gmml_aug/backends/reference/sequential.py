@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import zip_longest
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ def cover_sequentially(boxes: Tensor, size: Sequence[int], target: Tensor, here:
     """`cover_until` on the CPU, of boxes whose last one reaches the target, for images that are ``here``; others get no boxes."""
     wanted = target.masked_fill(~here, 0).tolist()
     rows = [_paint(row, size, goal, whole=whole) for row, goal in zip(boxes.tolist(), wanted, strict=True)]
-    nothing = [0] * boxes.shape[2]
-    padded = list(zip(*zip_longest(*rows, fillvalue=nothing), strict=True))
     settled = boxes.new_zeros(boxes.shape[0], boxes.shape[1] + len(size) - 1, boxes.shape[2])
-    if padded:
-        settled[:, : len(padded[0])] = torch.tensor(padded, dtype=boxes.dtype, device=boxes.device)
+    most = max(map(len, rows))
+    if most:
+        nothing = [[0] * boxes.shape[2]]
+        settled[:, :most] = torch.tensor([row + nothing * (most - len(row)) for row in rows], device=boxes.device)
     return settled
 
 
@@ -33,30 +33,25 @@ def _paint(boxes: list[list[int]], size: Sequence[int], target: int, *, whole: b
         if reached >= target:
             if whole and number < len(boxes) - 1:
                 return boxes[: number + 1]
-            return [*boxes[:number], *_cut(box, size, painted ^ covered, target - area)]
+            return boxes[:number] + _cut(box, size, painted ^ covered, target - area)
         covered, area = painted, reached
     return []
-
-
-def _lines(count: int, stride: int) -> int:
-    """One bit for each of so many lines along an axis, whose pixels are ``stride`` apart: twice as many at every step."""
-    lines, have = 1, 1
-    while have < count:
-        more = min(have, count - have)
-        lines |= lines << more * stride
-        have += more
-    return lines
 
 
 def _bits(box: Sequence[int], size: Sequence[int]) -> int:
     """The pixels of a box; over the border it continues at the opposite one."""
     bits, stride = 1, 1
     for start, extent, length in reversed(list(zip(box, box[len(size) :], size, strict=False))):
-        lines = (_lines(extent, stride) if stride > 1 else (1 << extent) - 1) << (start * stride) if extent else 0
-        end = length * stride
+        lines, end = _lines(extent, stride) << start * stride, length * stride
         bits *= (lines | lines >> end) & ((1 << end) - 1)
         stride = end
     return bits
+
+
+@lru_cache(1024)
+def _lines(count: int, stride: int) -> int:
+    """One bit for each of so many lines along an axis, whose pixels are ``stride`` apart."""
+    return ((1 << count * stride) - 1) // ((1 << stride) - 1)
 
 
 def _cut(box: Sequence[int], size: Sequence[int], new: int, wanted: int) -> list[list[int]]:
