@@ -13,7 +13,7 @@ from gmml_aug.backends.call import Batch, Maps, Request
 from gmml_aug.places.base import Place, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
-from gmml_aug.tensors import check_kind, followed, overlap
+from gmml_aug.tensors import check_dtype, check_kind, check_tensor, followed, overlap
 from gmml_aug.values import NORMALISED, Values
 
 _SHAPES = 64  # that a program remembers to have been checked for
@@ -21,8 +21,8 @@ _SHAPES = 64  # that a program remembers to have been checked for
 
 def check_images(images: Tensor, program: Program) -> Tensor:
     """Images that this program can work on, as a plain tensor."""
-    images = checks.check_tensor("images", images, "(B, C, *S)", " Stack them: torch.stack(list).")
-    checks.check_dtype(images)
+    images = check_tensor("images", images, "a tensor (B, C, *S)", " Stack them: torch.stack(list).")
+    check_dtype(images)
     checks.check_shape(images.shape, program.dims)
     checks.check_channels("gmml_aug", program.values, images.shape[1])
     return images
@@ -217,11 +217,8 @@ def keep_apart(batch: Batch, program: Program) -> Batch:
 
 def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
     """Bytes, and a way to normalise them."""
-    if getattr(images, "dtype", None) != torch.uint8:
-        raise TypeError(
-            f"from_bytes: images must be a uint8 tensor (B, C, *S), 0 to 255, but {checks.kind_of(images)} came. Images that are "
-            "floats already go to the corruption itself: corrupt(images)."
-        )
+    mend = " Images that are floats already go to the corruption itself: corrupt(images)."
+    check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
     if dtype not in NORMALISED:
         raise TypeError(f"from_bytes: dtype={dtype} came. Allowed are {', '.join(map(str, NORMALISED))}.")
     if values == "normalised":

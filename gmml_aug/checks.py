@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from gmml_aug.tensors import check_kind, repeats_itself
+from gmml_aug.tensors import check_tensor, repeats_itself
 from gmml_aug.values import Values
 
 Number = TypeVar("Number", int, float)
@@ -20,17 +20,11 @@ _CLIPS = (
     "If these are clips (B, T, C, H, W), give images.transpose(1, 2) for boxes in space and time, or images.flatten(0, 1) for "
     "frames apart"
 )
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def plain(value: object) -> Any:
     """Numbers of an array or a tensor as Python's, in lists; anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value
-
-
-def kind_of(value: object) -> str:
-    """The dtype of a tensor, else the class of whatever came."""
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _kind(value: object) -> str:
@@ -196,37 +190,9 @@ def warn_of_clips(shape: Sequence[int]) -> None:
         )
 
 
-def check_tensor(name: str, given: object, form: str, mend: str = "") -> Tensor:
-    """A plain tensor."""
-    if not isinstance(given, Tensor):
-        raise TypeError(f"gmml_aug: {name} must be a tensor {form}, but {type(given).__name__} came.{mend}")
-    return check_kind(name, given)
-
-
-def check_dtype(images: Tensor) -> None:
-    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
-    kind = images.dtype
-    if kind in (*FLOATS, torch.uint8):
-        return
-    if kind.is_complex:
-        mend = "torch.cat([images.real, images.imag], dim=1), which makes channels of the two parts"
-    elif images.is_quantized:
-        mend = "images.dequantize()"
-    elif kind == torch.bool:
-        mend = 'images.float(), which is 0 and 1: say values="unit"'
-    else:
-        wide = not kind.is_floating_point and kind.itemsize > 2
-        mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
-        mend += "; say by values=(mean, std) what they are, since noise and zeros are those of normalised images otherwise"
-    raise TypeError(
-        f"gmml_aug: images of {kind} came. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
-        f"convert with {mend}."
-    )
-
-
 def check_donors(donors: Tensor, images: Tensor) -> Tensor:
     """Images of the same kind as the batch."""
-    donors = check_tensor("donors", donors, "(N, C, *S)")
+    donors = check_tensor("donors", donors, "a tensor (N, C, *S)")
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
             f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
@@ -238,7 +204,7 @@ def check_donors(donors: Tensor, images: Tensor) -> Tensor:
 
 def check_out(out: Tensor, images: Tensor) -> None:
     """A buffer like the batch, with memory of its own for every pixel."""
-    check_tensor("out", out, "(B, C, *S)")
+    check_tensor("out", out, "a tensor (B, C, *S)")
     if out.dtype != images.dtype or out.shape != images.shape:
         raise ValueError(
             f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
@@ -258,14 +224,12 @@ def check_out(out: Tensor, images: Tensor) -> None:
 
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
     """One int64 per image, where the images are."""
-    if not isinstance(keys, Tensor) or keys.dtype != torch.int64:
-        raise TypeError(
-            f"gmml_aug: keys must be an int64 tensor, one per image, but {kind_of(keys)} came. Make them with gmml_aug.keys()."
-        )
+    mend = " Make them with gmml_aug.keys()."
+    keys = check_tensor("keys", keys, "an int64 tensor, one per image", mend, torch.int64)
     if keys.shape != (batch,):
         raise ValueError(f"gmml_aug: keys have shape {tuple(keys.shape)}, but the batch holds {batch} images. Give one per image.")
     check_device("keys", keys.device, device)
-    return check_kind("keys", keys)
+    return keys
 
 
 def check_generator(generator: object, device: torch.device) -> None:
@@ -280,9 +244,7 @@ def check_generator(generator: object, device: torch.device) -> None:
 
 def check_map(name: str, bound: object, images: Tensor) -> Tensor:
     """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
-    if not isinstance(bound, Tensor) or bound.dtype != torch.bool:
-        raise TypeError(f"gmml_aug: {name} must be a bool tensor, but {kind_of(bound)} came. Give for example {name}=map > 0.5.")
-    bound = check_kind(name, bound)
+    bound = check_tensor(name, bound, "a bool tensor", f" Give for example {name}=map > 0.5.", torch.bool)
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
         raise ValueError(

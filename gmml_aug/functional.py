@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmml_aug.chance import draw_keys, stream, to_uniform, words
-from gmml_aug.checks import check_choice, check_integer, check_number, kind_of, plain
+from gmml_aug.checks import check_choice, check_integer, check_number, plain
 from gmml_aug.tensors import followed
 from gmml_aug.values import Values, known_statistics
 
@@ -59,7 +59,8 @@ def patch_mask(
         ValueError: a wrong shape, patch size, form or threshold; for ``"index"``, images with different numbers of patches.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), but {kind_of(mask)} came. Give Corrupted.mask.")
+        came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), but {came} came. Give Corrupted.mask.")
     dims = mask.ndim - 2
     if not 1 <= dims <= 3 or mask.shape[1] != 1 or min(mask.shape) < 1:
         raise ValueError(f"patch_mask: the mask has shape {tuple(mask.shape)}. Give (B, 1, *S) with 1 to 3 spatial axes.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)  # of images
+
 _MOST_TRIES = 10_000  # of an overlap; images take some ten
 
 
@@ -61,6 +63,37 @@ def check_kind(name: str, given: Tensor) -> Tensor:
         with torch._C.DisableTorchFunctionSubclass():
             given = given.as_subclass(Tensor)
     return given.resolve_neg() if given.is_neg() else given
+
+
+def check_tensor(
+    name: str, given: object, kind: str, mend: str = "", dtype: torch.dtype | None = None, *, who: str = "gmml_aug"
+) -> Tensor:
+    """A plain tensor, of one dtype if it matters; ``kind`` says in words what is wanted."""
+    if not isinstance(given, Tensor) or (dtype is not None and given.dtype != dtype):
+        came = given.dtype if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(f"{who}: {name} must be {kind}, but {came} came.{mend}")
+    return check_kind(name, given)
+
+
+def check_dtype(images: Tensor) -> None:
+    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
+    kind = images.dtype
+    if kind in DTYPES:
+        return
+    if kind.is_complex:
+        mend = "torch.cat([images.real, images.imag], dim=1), which makes channels of the two parts"
+    elif images.is_quantized:
+        mend = "images.dequantize()"
+    elif kind == torch.bool:
+        mend = 'images.float(), which is 0 and 1: say values="unit"'
+    else:
+        wide = not kind.is_floating_point and kind.itemsize > 2
+        mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
+        mend += "; say by values=(mean, std) what they are, since noise and zeros are those of normalised images otherwise"
+    raise TypeError(
+        f"gmml_aug: images of {kind} came. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
+        f"convert with {mend}."
+    )
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:

@@ -18,9 +18,10 @@ from torchvision.transforms import v2
 from gmml_aug.adapters.loops import check_corruption
 from gmml_aug.backends.call import Corrupted
 from gmml_aug.chance import stream, to_uniform
-from gmml_aug.checks import FLOATS, check_integer, check_number
+from gmml_aug.checks import check_integer, check_number
 from gmml_aug.corruption import Corruption
 from gmml_aug.plan import Plan
+from gmml_aug.tensors import DTYPES
 
 Path = tuple[Any, ...]
 
@@ -194,7 +195,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
                 )
         first = (called or plain)[0]
         one = flat[first]
-        if len(plain) > 1 and (one.dtype not in (*FLOATS, torch.uint8) or one.ndim <= self.corrupt.program.dims):
+        if len(plain) > 1 and (one.dtype not in DTYPES or one.ndim <= self.corrupt.program.dims):
             raise ValueError(
                 f"{_WHO}: the image of a sample without tv_tensors is its field 'image' or its first plain tensor, and that is "
                 f"{one.dtype} {tuple(one.shape)}. Name the field that holds the image, image=..., among {_fields(paths)}."

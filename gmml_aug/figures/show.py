@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from gmml_aug.checks import check_channels, check_dtype, check_integer, check_values
+from gmml_aug.checks import check_channels, check_integer, check_values
 from gmml_aug.figures.drawing import Drawing, RowName, figure_class, lay_out, legend_of
+from gmml_aug.tensors import check_dtype
 from gmml_aug.values import Values, pixel_statistics
 
 if TYPE_CHECKING:
