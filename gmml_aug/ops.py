@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from gmml_aug.checks import check_choice
 from gmml_aug.values import Values
 
 Tensors = tuple[Tensor, ...]
@@ -116,8 +117,7 @@ def register_operation(kind: type, backend: BackendName, function: Pixels) -> No
     """
     if not isinstance(kind, type) or not issubclass(kind, Operation):
         raise TypeError(f"register_operation: kind={kind!r} is no class of a fill. Give the class, for example MyFill.")
-    if backend not in BACKENDS:
-        raise ValueError(f"register_operation: backend={backend!r} is unknown. Allowed are {', '.join(map(repr, BACKENDS))}.")
+    check_choice("register_operation", "backend", backend, BACKENDS)
     if not callable(function):
         raise TypeError(f"register_operation: function={function!r} cannot be called. Give a function (fill, scene, drawn).")
     _FUNCTIONS[backend, kind] = function

@@ -6,7 +6,6 @@ does with a batch of one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from gmml_aug.checks import check_choice, check_number
@@ -16,6 +15,7 @@ from gmml_aug.fills.blur import Blur
 from gmml_aug.fills.colour import Grey, Jitter
 from gmml_aug.fills.noise import Noise
 from gmml_aug.fills.replace import Alien, Zeros
+from gmml_aug.places.base import Range
 from gmml_aug.places.boxes import Boxes
 from gmml_aug.values import Values
 
@@ -61,9 +61,12 @@ def gmml_reference(*, values: Values | None = None, alone: Literal["error", "ski
     Source:
         The observed behaviour of the release, not the paper; held against recorded statistics of it.
     """
-    noise = Boxes(ratio=(0.5, 0.75), side=(0.0, 0.3), overshoot=True, placement="origin")
-    alien = replace(noise, ratio=0.3)
-    return Chain([OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))])], values=values)
+    parts = [InBoxes(_of_the_release((0.5, 0.75)), Noise()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]
+    return Chain([OneOf(parts)], values=values)
+
+
+def _of_the_release(ratio: Range) -> Boxes:
+    return Boxes(ratio=ratio, side=(0.0, 0.3), overshoot=True, placement="origin")
 
 
 def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
@@ -76,9 +79,8 @@ def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "erro
         The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: 0.5 and 0.3 are
         met exactly, but for the overshoot. No text of the paper was at hand.
     """
-    zeros = Boxes(ratio=0.5, side=(0.0, 0.3), overshoot=True, placement="origin")
-    alien = replace(zeros, ratio=0.3)
-    return Chain([OneOf([InBoxes(zeros, Zeros()), InBoxes(alien, Alien(alone=alone))])], values=values)
+    parts = [InBoxes(_of_the_release(0.5), Zeros()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]
+    return Chain([OneOf(parts)], values=values)
 
 
 def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
@@ -96,14 +98,12 @@ def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "e
         that blur happens to half of the images (DINO: 1, 0.1 and 0.5 by kind of view) and has 13 taps (three sigmas) is ours.
     """
     whole = Boxes(count=1, side=1.0, placement="inside")
-    noise = Boxes(ratio=0.5, side=(0.0, 0.3), overshoot=True, placement="origin")
-    alien = replace(noise, ratio=0.3)
     return Chain(
         [
             InBoxes(whole, Jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1), p=0.8),
             InBoxes(whole, Grey(), p=0.2),
             InBoxes(whole, Blur(sigma=(0.1, 2.0), kernel=13), p=0.5),
-            OneOf([InBoxes(noise, Noise()), InBoxes(alien, Alien(alone=alone))]),
+            OneOf([InBoxes(_of_the_release(0.5), Noise()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]),
         ],
         values=values,
     )

@@ -49,6 +49,9 @@ def test_a_module_has_no_state_and_gives_the_mask_only_beside_the_images() -> No
     assert isinstance(done, ga.Corrupted)
     assert same_bits(done.mask, MIXED(images, keys=keys).mask)
     assert same_bits(ga.Module(MIXED)(images, keys=keys), done.images)
+    nowhere = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    assert not module(images, keys=keys, allowed=nowhere).mask.any()  # every option of a call
+    assert same_bits(ga.TimmCorrupt(MIXED)(images, 0, keys=keys, allowed=nowhere)[0], images)
     assert not module.state_dict()
     assert not list(module.parameters())
     assert dict(vars(module)) == before
