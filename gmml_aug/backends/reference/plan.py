@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gmml_aug.backends.call import Request
 from gmml_aug.backends.reference.coverage import Limit, cover_until
@@ -227,33 +228,28 @@ def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple
     """Places of padded images: each image's are those of the image without its padding, whatever is beside it in the batch."""
     size, lengths = request.shape[2:], request.lengths
     assert lengths is not None
-    dims, batch = len(size), len(lengths)
     alike: dict[tuple[int, ...], list[int]] = {}
     for image, valid in enumerate(lengths):
         alike.setdefault(valid, []).append(image)
-    parts = {}
+    found: list[list[Tensor]] = [[] for _ in program.places]
     for valid, images in alike.items():
         some = torch.tensor(images, device=active.device)
         ratios = None if request.ratios is None else request.ratios[some]
-        parts[valid] = some, place_boxes(program, request.keys[some], active[some], valid, ratios)
-    places, resolved = [], []
-    for number, where in enumerate(program.places):
-        if where is not None and (where.invert or not where.is_boxes):
-            place = active.new_zeros(batch, 1, *size)
-            for valid, (some, found) in parts.items():
-                mask = place_mask(found[number], valid, grid=program.grid_at(number), invert=where.invert)
-                part = place[some]
-                part[(slice(None), slice(None), *(slice(length) for length in valid))] = mask
-                place[some] = part
-        else:
-            cut = {valid: _cut_at(found[number], valid, size) for valid, (_, found) in parts.items()}
-            rows = max(boxes.shape[1] for boxes in cut.values())
-            place = torch.zeros(batch, rows, 2 * dims, dtype=torch.int32, device=active.device)
-            for valid, (some, _) in parts.items():
-                place[some, : cut[valid].shape[1]] = cut[valid]
-        places.append(place)
-        resolved.append(((1,) * dims, False))
-    return tuple(places), tuple(resolved)
+        placed = place_boxes(program, request.keys[some], active[some], valid, ratios)
+        for number, (where, place) in enumerate(zip(program.places, placed, strict=True)):
+            if where is None or (where.is_boxes and not where.invert):
+                found[number].append(_cut_at(place, valid, size))
+            else:
+                mask = place_mask(place, valid, grid=program.grid_at(number), invert=where.invert)
+                beyond = [length - end for length, end in zip(size, valid, strict=True)]
+                found[number].append(pad(mask, [more for after in reversed(beyond) for more in (0, after)]))
+    order = torch.tensor([image for images in alike.values() for image in images], device=active.device).argsort()
+    places = []
+    for parts in found:
+        rows = max(part.shape[1] for part in parts)
+        parts = [pad(part, [0, 0] * (part.ndim - 2) + [0, rows - part.shape[1]]) for part in parts]
+        places.append(torch.cat(parts)[order])
+    return tuple(places), (((1,) * len(size), False),) * len(places)
 
 
 def _cut_at(boxes: Tensor, valid: Sequence[int], size: Sequence[int]) -> Tensor:
