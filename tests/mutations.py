@@ -181,8 +181,8 @@ MUTATIONS = [
     ),
     Mutation(
         "backends/reference/paint.py",
-        "Scene(now, clean, donors, here, program.values)",
-        "Scene(now, now, donors, here, program.values)",
+        "scene = Scene(now, batch.images, batch.donors, here, program.values)",
+        "scene = Scene(now, now, batch.donors, here, program.values)",
         FILLS + " tests/aug/test_alien.py tests/aug/test_elsewhere.py tests/aug/test_api.py",
     ),
     Mutation(

@@ -32,14 +32,19 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         clean = normalise(batch.images, program.values, batch.dtype)
         donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
         return paint(program, batch._replace(images=clean, donors=donors), plan)._replace(clean=clean)
-    images, donors, maps, out, _ = batch
-    graph = torch.is_grad_enabled() and (images.requires_grad or donors.requires_grad)
-    if images.device.type != "cpu" or followed() or graph:
-        done, mask = _steps(program, images, images, donors, plan, maps)
+    images, out = batch.images, batch.out
+    mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
+    if (
+        images.device.type != "cpu"
+        or followed()
+        or (torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad))
+    ):
+        done, mask = _steps(program, batch, plan, images, mask)
         done = images.clone() if done is images else _in_format_of(images, done)
         return Painted(done if out is None else out.copy_(done), mask)
     done = torch.empty_like(images) if out is None else out
-    return Painted(done, _in_groups(program, done, images, donors, plan, maps))
+    _in_groups(program, batch, plan, done, mask)
+    return Painted(done, mask)
 
 
 def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], maps: Maps) -> Tensor:
@@ -62,36 +67,38 @@ def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tenso
 
 
 def _steps(
-    program: Program, now: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps, works: list[list[bool]] | None = None
+    program: Program, batch: Batch, plan: Plan, now: Tensor, mask: Tensor, works: list[list[bool]] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All images at once: out of place, or written into ``now`` where ``works`` says on which images which step does."""
-    mask = torch.zeros(clean.shape[0], 1, *clean.shape[2:], dtype=torch.bool, device=clean.device)
+    """All images at once: out of place, or, if ``works`` says which step does on which image, written into ``now`` and ``mask``."""
     places: dict[int, Tensor] = {}
     for number, step in enumerate(program.steps):
         if works is not None and not any(works[number]):
             continue
-        here = step_mask(program, plan, number, places, maps)
-        new = like(pixels(step.operation, Scene(now, clean, donors, here, program.values), plan.drawn[number]), now)
-        now = torch.where(here, new, now) if works is None else blend_(now, new, here)
-        mask = mask | here
+        here = step_mask(program, plan, number, places, batch.maps)
+        scene = Scene(now, batch.images, batch.donors, here, program.values)
+        new = like(pixels(step.operation, scene, plan.drawn[number]), now)
+        if works is None:
+            now, mask = torch.where(here, new, now), mask | here
+        else:
+            blend_(now, new, here)
+            mask |= here
     return now, mask
 
 
-def _in_groups(program: Program, out: Tensor, clean: Tensor, donors: Tensor, plan: Plan, maps: Maps) -> Tensor:
+def _in_groups(program: Program, batch: Batch, plan: Plan, out: Tensor, mask: Tensor) -> None:
     """A few images at a time, written into ``out``; steps that work on none of them cost nothing."""
+    clean = batch.images
     # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
     large = clean.numel() * clean.element_size() > _GROUP_BYTES
     if large:
         torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
-    group = min(len(clean), max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4))))
+    group = max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4)))
     works = plan.active.t().tolist()
-    masks = []
     for low in range(0, len(clean), group):
         part = slice(low, low + group)
-        now = out[part].copy_(clean[part])
-        some = plan[part].without_empty_rows() if large else plan
-        masks.append(_steps(program, now, clean[part], donors, some, maps.of(part), [step[part] for step in works])[1])
-    return masks[0] if len(masks) == 1 else torch.cat(masks)
+        now, some = out[part].copy_(clean[part]), plan[part].without_empty_rows() if large else plan
+        those = batch._replace(images=clean[part], maps=batch.maps.of(part))
+        _steps(program, those, some, now, mask[part], [step[part] for step in works])
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
@@ -105,7 +112,7 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     return None
 
 
-def blend_(now: Tensor, new: Tensor, mask: Tensor) -> Tensor:
+def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
     """Write ``new``, of the same dtype, into ``now`` (B, C, *S) where the mask (B, 1, *S) is True; every other bit stays.
 
     A select over the bits of the numbers is eight times faster on a CPU than ``torch.where`` with a bool condition.
@@ -114,7 +121,6 @@ def blend_(now: Tensor, new: Tensor, mask: Tensor) -> Tensor:
     target = now.view(kind)
     change = target ^ new.view(kind)
     target.bitwise_xor_(change.bitwise_and_(mask.to(kind).neg_()))
-    return now
 
 
 def _in_format_of(images: Tensor, made: Tensor) -> Tensor:
