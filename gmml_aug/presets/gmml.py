@@ -1,8 +1,4 @@
-"""GMML's recipe, its ablations, and the mixtures of its relatives SiT and MC-SSL.
-
-``values`` is the value range of float images, see `Chain`: give ``(mean, std)`` for normalised images. ``alone`` says what `Alien`
-does with a batch of one.
-"""
+"""GMML's recipe, its ablations, and the mixtures of its relatives SiT and MC-SSL."""
 
 from __future__ import annotations
 
@@ -27,8 +23,13 @@ def gmml(
 
     Noise covers 0 to 35 % of an image and alien content another 0 to 35 %, in boxes with sides of 5 to 25 % of the image's; one
     box with sides of 5 to 100 % is turned grey, and one is blurred with sigma 0.1 to 1.1 and a kernel of 3 to 15 taps. Boxes
-    may overlap. A share ``zeros`` of the images draws zeros instead of noise; ``budget`` is the largest share that noise and alien
-    content may cover together, which ends at 0.7 by itself.
+    may overlap.
+
+    Args:
+        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images.
+        zeros: share of the images that draw zeros instead of noise.
+        budget: largest share that noise and alien content may cover together; 0.7 is where it ends by itself.
+        alone: what `Alien` does with a batch of one.
 
     Source:
         GMML 3.1 for every number and the order; 2.2 iii for the one donor. "Noise or zeros" in 3.1 is read as a choice per image;
@@ -58,6 +59,10 @@ def gmml_reference(*, values: Values | None = None, alone: Literal["error", "ski
     with the whole box that passes the share; corners never reach the last row and column, and boxes are clipped at the borders,
     so that the upper left is covered less. A donor is never the image itself here, which the release allows.
 
+    Args:
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
     Source:
         The observed behaviour of the release, not the paper; held against recorded statistics of it.
     """
@@ -75,6 +80,10 @@ def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "erro
     Zeros cover 50 %, alien content 30 %, in the boxes of `gmml_reference`: whole boxes until the share is passed, clipped at the
     borders. A donor is never the image itself here, which the release allows.
 
+    Args:
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
+
     Source:
         The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: 0.5 and 0.3 are
         met exactly, but for the overshoot. No text of the paper was at hand.
@@ -88,7 +97,11 @@ def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "e
 
     Jitter happens to 80 % of the images, grey to 20 %, blur to 50 %, each over the whole image, which the mask says: it is what
     the student has to undo, for its teacher sees clean images; `kinds` tells the boxes from it. Then noise covers 50 %, or alien
-    content 30 %, with equal chance, in the boxes of `sit`. Jitter needs ``values=(mean, std)`` for normalised images.
+    content 30 %, with equal chance, in the boxes of `sit`.
+
+    Args:
+        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images, which jitter needs.
+        alone: what `Alien` does with a batch of one.
 
     Source:
         MC-SSL 4.1 for the order: "colour jittering, converting to grey-scale, blurring, random drop, and random replace", each at
@@ -118,17 +131,23 @@ def ablation(
 ) -> Chain:
     """The corruptions that GMML's ablations compare: one kind of content, or several one after the other, up to a ratio.
 
-    The kinds are ``"none"`` (nothing is touched: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
-    ``"comb1"`` (noise, then alien content) and ``"comb2"`` (zeros, noise, alien content). The share is drawn per image between 0
-    and ``ratio``; of contents that are combined each gets an equal part of it. Boxes may overlap.
+    The share is drawn per image between 0 and ``ratio``. Where contents are combined each gets an equal part of it, one after the
+    other, so that together they cover up to ``ratio``; boxes may overlap.
+
+    Args:
+        kind: ``"none"`` (nothing is touched: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
+            ``"comb1"`` (noise, then alien content), ``"comb2"`` (zeros, noise, alien content).
+        ratio: largest share of an image, 0 to 1; the paper has 0.7 for the kinds, and 0.1 to 1.0 for the extent.
+        values: the value range of float images, see `Chain`.
+        alone: what `Alien` does with a batch of one.
 
     Raises:
         TypeError: ``ratio`` is no number.
         ValueError: an unknown kind, a ratio outside 0 to 1.
 
     Source:
-        GMML 3.3.1 and figure 5 for the kinds and "upto 70%", 3.3.2 and figure 6 for the ratios, 0.1 to 1.0. The default is the best
-        kind at 0.7. Sides of 5 to 25 % are those of 3.1, which also combines by one step after the other and gives noise and alien
+        GMML 3.3.1 and figure 5 for the kinds and "upto 70%", 3.3.2 and figure 6 for the ratios. The default is the best kind at
+        that ratio. Sides of 5 to 25 % are those of 3.1, which also combines by one step after the other and gives noise and alien
         content half of 0.7 each; that three get a third each, and a uniform share, are our readings.
     """
     contents: dict[str, list[Corruption]] = {
