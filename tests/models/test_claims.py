@@ -124,6 +124,9 @@ def test_every_number_in_the_json_belongs_to_a_row_with_the_settings_it_has_now(
             assert name == key(row, job["seed"])
             assert whole(row, job), name
             assert f"ONLY={row.name}" in job["command"]
+            before = named(replace(row.pretrain, seed=job["seed"])) if row.pretrain else ""
+            assert job["parts"].get("pretrain", {}).get("folder", "") == before  # runs of then are found and shipped now
+            assert job["parts"]["finetune"]["folder"] == named(replace(row.finetune, seed=job["seed"]), after=before)
             assert {"cpu", "gpu", "threads", "torch", "date"} <= set(job["machine"])
 
 
