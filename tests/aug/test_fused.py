@@ -18,8 +18,8 @@ from torch import Tensor
 import gmml_aug as ga
 from gmml_aug.backends.base import backend_of
 from gmml_aug.backends.call import Batch, Maps, Painted
+from gmml_aug.backends.triton import blur as fused_blur
 from gmml_aug.backends.triton import lower as fused_steps
-from gmml_aug.backends.triton import paint as fused
 from gmml_aug.chance import to_normal
 from gmml_aug.presets import masked as masking
 from tests.helpers import lay_out, random_bits, random_images, same_bits, some_keys
@@ -231,12 +231,33 @@ def test_it_repeats_itself(where: torch.device) -> None:
     assert torch.equal(one[1], other[1])
 
 
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(
+    size=st.tuples(st.integers(2, 30), st.integers(2, 70)) | st.tuples(st.integers(8, 40), st.integers(2, 20).map(lambda n: 4 * n)),
+    taps=st.integers(1, 9).map(lambda radius: 2 * radius + 1),
+    side=st.tuples(st.floats(0.05, 0.6), st.just(1.0)),
+    placement=st.sampled_from(["inside", "origin"]),
+    seed=st.integers(0, 1 << 20),
+)
+def test_one_box_is_blurred_in_place(
+    where: torch.device, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], taps: int, side: Any, placement: Any, seed: int
+) -> None:
+    made, before = [], fused_blur.in_place
+    monkeypatch.setattr(fused_blur, "in_place", lambda *given: made.append(1) or before(*given))  # type: ignore[func-returns-value]
+    taps = min(taps, 2 * min(size) - 1)
+    place = ga.Boxes(count=1, side=side, placement=placement)
+    blurred = ga.InBoxes(place, ga.Blur(sigma=(0.1, 3.0), kernel=(min(3, taps), taps)), p=0.8)
+    check(ga.Chain([ga.InBoxes(BOXES, ga.Zeros()), blurred]), random_images((2, 2, *size)).to(where), seed=seed)
+    assert made
+    monkeypatch.undo()
+
+
 def test_nothing_is_read_that_was_not_written(where: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     some = ga.Boxes(count=2, side=(0.2, 0.4))
     for place, size in ((some, (40, 31)), (replace(some, align=5), (33, 48)), (replace(some, dims=3), (9, 12, 11))):
         corrupt = ga.InBoxes(place, ga.Blur(sigma=3.0, kernel=(3, 31)))
         images = random_images((5, 1, *size)).to(where)
-        monkeypatch.setattr(fused, "_SCRATCH", 2 * 4 * math.prod(size))  # two images at a time, and a rest of one
+        monkeypatch.setattr(fused_blur, "_SCRATCH", 2 * 4 * math.prod(size))  # two images at a time, and a rest of one
         torch.use_deterministic_algorithms(True)  # fresh memory is then full of NaN
         try:
             check(corrupt, images)

@@ -28,7 +28,7 @@ _WORDS = 64  # in a program that makes words of boxes
 def boxed(call: Painting, first: int) -> list[int]:
     """The blurs from step ``first`` on that have one box an image, whole in it, and reach over one border at most."""
     found: list[int] = []
-    plain = call.maps.allowed is None and call.maps.forced is None and len(call.size) == 2 and call.out.is_contiguous()
+    plain = call.maps.allowed is None and call.maps.forced is None and len(call.size) == 2
     for step in call.program.steps[first:] if plain else ():
         where, operation = call.program.places[step.place], step.operation
         if not isinstance(operation, Convolve) or _radius(operation) >= min(_FARTHEST + 1, *call.size):
@@ -50,7 +50,7 @@ def in_place(call: Painting, number: int) -> None:
     rings = torch.empty(programs, ring, (width + columns) // columns * columns, dtype=torch.float32, device=call.out.device)
     box_kernels().blur_box[(programs,)](
         call.out, boxes, sigma.contiguous(), kernel.contiguous(), call.active, rings, count, call.channels, boxes.shape[1],
-        *call.size, len(call.program.steps), number, *strides(call.out)[:2], RING=ring, VECTORS=width % 4 == 0, R=rows, W=columns,
+        *call.size, len(call.program.steps), number, *strides(call.out), RING=ring, VECTORS=width % 4 == 0, R=rows, W=columns,
         num_warps=_BOX_WARPS, **PLAIN,
     )  # fmt: skip
 

@@ -28,21 +28,21 @@ def _fold(x, length):
 
 @triton.jit
 def _along(
-    base, ring, first, end_row, left, end, width, scale, share, radius, RING: tl.constexpr, R: tl.constexpr, W: tl.constexpr
+    base, ring, first, end_row, left, end, width, step, scale, share, radius, RING: tl.constexpr, R: tl.constexpr, W: tl.constexpr
 ):
     """Rows of the box from ``first`` on, up to R of them, filtered along themselves and put into the ring."""
     row, lane = first + tl.arange(0, R), tl.arange(0, W)
     here = row < end_row
-    line, kept = base + (row * width)[:, None], ring + (row % RING * ((width + W) // W * W))[:, None]
+    line, kept = base + (row * width * step)[:, None], ring + (row % RING * ((width + W) // W * W))[:, None]
     for begin in range(left, end, W):
         column = tl.multiple_of(begin, 4) + lane
         used = here[:, None] & (column < end)[None, :]
-        total = tl.load(line + tl.minimum(column, width - 1)[None, :], mask=used, other=0).to(tl.float32)
+        total = tl.load(line + (tl.minimum(column, width - 1) * step)[None, :], mask=used, other=0).to(tl.float32)
         for t in range(1, radius + 1):
             before, after = _fold(column - t, width), _fold(column + t, width)
             used = here[:, None] & ((column < end) & (after >= 0))[None, :]
-            one = tl.load(line + before[None, :], mask=used, other=0).to(tl.float32)
-            other = tl.load(line + after[None, :], mask=used, other=0).to(tl.float32)
+            one = tl.load(line + (before * step)[None, :], mask=used, other=0).to(tl.float32)
+            other = tl.load(line + (after * step)[None, :], mask=used, other=0).to(tl.float32)
             total = tl.fma(one + other, tl.exp2(t * t * scale), total)
         inside = here[:, None] & (column // 4 * 4 < end)[None, :]
         tl.store(kept + (tl.multiple_of(begin - left, 4) + lane)[None, :], total * share, mask=inside)
@@ -50,7 +50,7 @@ def _along(
 
 @triton.jit
 def _across(
-    base, ring, first, end_row, x0, left, end, height, width, scale, share, radius,
+    base, ring, first, end_row, x0, left, end, height, width, step, scale, share, radius,
     RING: tl.constexpr, VECTORS: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """Up to R rows of the box from ``first`` on, filtered across from the ring, and written to the image."""
@@ -71,7 +71,7 @@ def _across(
         if not VECTORS:
             some = some & (column < width)
         # what is beside the box is written again: a mask of single pixels would leave no wide stores
-        place = base + (row * width)[:, None] + column
+        place = base + (row[:, None] * width + column) * step
         old = tl.load(place, mask=some & ((group < x0) | (group + 4 > end)), other=0)
         new = tl.where((column >= x0) & (column < end), in_dtype(total * share, old.dtype), old)
         tl.store(place, new, mask=some)
@@ -79,7 +79,8 @@ def _across(
 
 @triton.jit
 def blur_box(
-    out, boxes, sigmas, kernels, active, rings, count, channels, rows, height, width, all_steps, number, image_step, channel_step,
+    out, boxes, sigmas, kernels, active, rings, count, channels, rows, height, width, all_steps, number,
+    image_step, channel_step, step,
     RING: tl.constexpr, VECTORS: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """The first row of an image's boxes is its box; radii up to (RING - R) / 2, less than the sides of the image."""
@@ -103,8 +104,8 @@ def blur_box(
             for y in range(y0, y1, R):
                 needed = tl.minimum(tl.minimum(y + R, y1) + radius, height)
                 for first in range(begun, needed, R):
-                    _along(base, ring, first, needed, left, x1, width, scale, 1.0 / whole, radius, RING, R, W)
+                    _along(base, ring, first, needed, left, x1, width, step, scale, 1.0 / whole, radius, RING, R, W)
                 begun = tl.maximum(begun, needed)
                 tl.debug_barrier()  # the rows of the ring are there
-                _across(base, ring, y, y1, x0, left, x1, height, width, scale, 1.0 / whole, radius, RING, VECTORS, R, W)
+                _across(base, ring, y, y1, x0, left, x1, height, width, step, scale, 1.0 / whole, radius, RING, VECTORS, R, W)
                 tl.debug_barrier()  # and nobody reads them any more
