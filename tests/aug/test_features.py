@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-PEERS, EVIDENCE = TEXT.split("## What shows each cell of our row")
+PEERS, EVIDENCE = TEXT.split("## The tests behind our row")
 
 
 def _cells(text: str) -> list[list[str]]:
