@@ -1,15 +1,14 @@
-"""What a GPU measured, as tables in README and docs, drawn from the report of `benchmarks.gpu_session`."""
+"""What a GPU measured, as tables in the docs, drawn from the report of `benchmarks.gpu_session`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_measures import HOST
-from benchmarks.pages import SPEED_PAGES, lines, put, short
+from benchmarks.pages import PERFORMANCE, lines, put, short
 
-_MAIN = "256 x 3 x 224 x 224"
 _PLAIN = ["batch", "copy, ms", "apply but blur", "apply", "call", "call, ms", "host, ms", "extra memory", "torch's path"]
 _BYTES = ["bytes to bfloat16", "normalising alone, ms", "and corrupting, ms", "times", "host, ms", "torch's path"]
 _STEPS = ["training step, bfloat16, compiled", "images", "model alone, ms", "of it corruption", "from bytes", "torch's path"]
@@ -20,20 +19,19 @@ _NOTE = (
 _PARTS = ("apply, fused without blur", "apply, fused", "call, fused")
 
 
-def put_gpu(report: Mapping[str, Any], pages: Sequence[Path] = SPEED_PAGES) -> None:
-    """The main batch and the training steps in README, everything in docs.
+def put_gpu(report: Mapping[str, Any], page: Path = PERFORMANCE) -> None:
+    """Everything, in the docs.
 
     Raises:
-        UsageError: a page lacks the markers.
+        UsageError: the page lacks the markers.
     """
-    for page, everything in zip(pages, (False, True), strict=True):
-        put(page, "gpu", "python -m benchmarks.gpu_session --pages", tables(report, everything=everything))
+    put(page, "gpu", "python -m benchmarks.gpu_session --pages", tables(report))
 
 
-def tables(report: Mapping[str, Any], *, everything: bool) -> str:
+def tables(report: Mapping[str, Any]) -> str:
     """Markdown: corruption in multiples of a copy, from bytes in multiples of normalising alone, the share of training steps."""
     measured = {name: row for name, row in report.items() if isinstance(row, Mapping) and "batch" in row}
-    rows = {name: row for name, row in measured.items() if everything or name.startswith(_MAIN)}
+    rows = measured
     steps = {name: row for name, row in measured.items() if "share" in row}
     plain = [_plain(name, row) for name, row in rows.items() if "copy" in row]
     bytes_ = [_bytes(name, row) for name, row in rows.items() if "from_bytes, fused" in row]
@@ -41,10 +39,9 @@ def tables(report: Mapping[str, Any], *, everything: bool) -> str:
     text = []
     for heads, found in ((_PLAIN, plain), (_BYTES, bytes_), (_STEPS, shares)):
         text += [*lines(heads, found, left=1), ""] if found else []
-    if everything:
-        waits = " and ".join(sorted({str(one) for one in report["silence"].values()}))
-        graphs = ", ".join(f"{name} {one['median']:.2f} ms" for name, one in report["graphs"].items())
-        text += [f"64 x 3 x 224 x 224 in bfloat16: a call {waits}; as a CUDA graph it gives the same, and takes: {graphs}.", ""]
+    waits = " and ".join(sorted({str(one) for one in report["silence"].values()}))
+    graphs = ", ".join(f"{name} {one['median']:.2f} ms" for name, one in report["graphs"].items())
+    text += [f"64 x 3 x 224 x 224 in bfloat16: a call {waits}; as a CUDA graph it gives the same, and takes: {graphs}.", ""]
     if any("~~" in cell for found in (plain, bytes_) for row in found for cell in row):
         text += [_NOTE, ""]
     about = report["about"]

@@ -4,7 +4,7 @@ Whether calls wait for the device, CUDA graphs, throughput and memory of both pa
 normalises, the share of a training step of three vision transformers, the tests that need a GPU, and the memory checker.
 
 Run with ``python -m benchmarks.gpu_session OUT`` on a machine with a CUDA device, or with ``--rehearse`` on any other one: tiny
-sizes by Triton's interpreter, no times worth reading. ``--pages`` draws the tables of README and docs from the JSON.
+sizes by Triton's interpreter, no times worth reading. ``--pages`` draws the tables of the docs from the JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     """Run all parts, write one JSON file after each of them, and go on where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=RESULTS, help="the JSON file")
-    parser.add_argument("--pages", action="store_true", help="measure nothing: draw the tables of README and docs from the JSON")
+    parser.add_argument("--pages", action="store_true", help="measure nothing: draw the tables of the docs from the JSON")
     parser.add_argument("--parts", nargs="+", choices=list(SECONDS), default=list(SECONDS), help="some of it")
     parser.add_argument("--most", type=int, default=99, help="how many batches; those that matter most come first")
     parser.add_argument("--models", nargs="+", choices=[name for name, _ in MODELS], help="whose training step; all by default")

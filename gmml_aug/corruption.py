@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,21 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Options = dict[str, Any]  # of `Corruption.sample`
+
+
+class CallOptions(TypedDict, total=False):
+    """The options of a call, for those who pass them on; `Corruption.__call__` says what each is."""
+
+    generator: torch.Generator | None
+    keys: Tensor | None
+    rank: int | None
+    donors: Tensor | None
+    allowed: Tensor | None
+    forced: Tensor | None
+    ratios: Ratios | None
+    lengths: Lengths | None
+    out: Tensor | None
+    backend: Choice
 
 
 class Corruption(ABC):

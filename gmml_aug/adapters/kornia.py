@@ -115,7 +115,11 @@ class Corrupt(IntensityAugmentationBase2D):
         return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
 
     def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
-        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, made from its keys, where they are.
+        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, made again from its keys.
+
+        Args:
+            params: of a call; by default of the last one.
+            device: of the mask; by default that of the keys.
 
         Raises:
             ValueError: there was no call, or the parameters do not say for which shape they are.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Unpack, final
 
 import torch
 from torch import Tensor, nn
 
 from gmml_aug.backends.call import Corrupted
-from gmml_aug.corruption import Corruption
+from gmml_aug.corruption import CallOptions, Corruption
 
 
 @final
@@ -40,7 +40,7 @@ class Module(nn.Module):
         self.corrupt = check_corruption("Module", corrupt)
         self.mask = mask
 
-    def forward(self, images: Tensor, **options: Any) -> Tensor | Corrupted:
+    def forward(self, images: Tensor, **options: Unpack[CallOptions]) -> Tensor | Corrupted:
         """Corrupt a batch; the options are those of `Corruption.__call__`."""
         refuse_tracing("Module")
         done = self.corrupt(images, **options)
@@ -86,7 +86,7 @@ class TimmCorrupt:
         """
         return _Restoration(function)
 
-    def __call__(self, images: Tensor, targets: Any, **options: Any) -> tuple[Tensor, Any]:
+    def __call__(self, images: Tensor, targets: Any, **options: Unpack[CallOptions]) -> tuple[Tensor, Any]:
         """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to."""
         if self.mixup_enabled:
             done = self.corrupt(images, **options)

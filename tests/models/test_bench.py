@@ -228,21 +228,22 @@ def test_the_release_s_rule_says_what_it_cannot_do() -> None:
 
 def test_readme_and_docs_show_what_was_measured(tmp_path: Path) -> None:
     report = json.loads((throughput.RESULTS / "throughput.json").read_text(encoding="utf-8"))
-    for number, page in enumerate(pages.SPEED_PAGES):
-        copy = tmp_path / f"{number}.md"
+    copies = [tmp_path / "readme.md", tmp_path / "docs.md"]
+    for page, copy in zip((pages.README, pages.PERFORMANCE), copies, strict=True):
         copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
-        pages.put_speed(report, [copy])
+    pages.put_speed(report, *copies)
+    for page, copy in zip((pages.README, pages.PERFORMANCE), copies, strict=True):
         assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert pages.speed(report, pages.SHORT).count("\n| ") == len(pages.SHORT) + 1  # nobody is left out
     with pytest.raises(UsageError, match="lacks the lines"):
-        pages.put_speed(report, [tmp_path / "none.md"])
+        pages.put_speed(report, tmp_path / "none.md", copies[1])
 
 
-def test_readme_and_docs_show_what_a_gpu_measured(tmp_path: Path) -> None:
-    copies = [tmp_path / f"{number}.md" for number in range(len(pages.SPEED_PAGES))]
-    for page, copy in zip(pages.SPEED_PAGES, copies, strict=True):
-        copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
-    gpu_pages.put_gpu(json.loads(gpu_session.RESULTS.read_text(encoding="utf-8")), copies)
-    assert [one.read_text(encoding="utf-8") for one in copies] == [one.read_text(encoding="utf-8") for one in pages.SPEED_PAGES]
+def test_docs_show_what_a_gpu_measured(tmp_path: Path) -> None:
+    copy, page = tmp_path / "docs.md", pages.PERFORMANCE
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    gpu_pages.put_gpu(json.loads(gpu_session.RESULTS.read_text(encoding="utf-8")), copy)
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_a_contender_that_takes_long_is_measured_on_the_first_batch_alone() -> None:
