@@ -34,11 +34,8 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         return paint(program, batch._replace(images=clean, donors=donors), plan)._replace(clean=clean)
     images, out = batch.images, batch.out
     mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
-    if (
-        images.device.type != "cpu"
-        or followed()
-        or (torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad))
-    ):
+    graph = torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad)
+    if images.device.type != "cpu" or followed() or graph:
         done, mask = _steps(program, batch, plan, images, mask)
         done = images.clone() if done is images else _in_format_of(images, done)
         return Painted(done if out is None else out.copy_(done), mask)
