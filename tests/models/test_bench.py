@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import figures, gpu_pages, gpu_session, pages, throughput
+from benchmarks import figures, gpu_measures, gpu_pages, gpu_session, pages, throughput
+from gmml_models.bench import timing
 from gmml_models.bench.peers import PEERS, own_peer, present
 from gmml_models.bench.report import FULL, markdown, run
 from gmml_models.bench.report import QUICK as QUICK_CASES
 from gmml_models.bench.timing import CLONE, COPY, DTYPES, Call, Case, Effort, Peer, Times, measure
 from gmml_models.cli.bench import Bench
 from gmml_models.errors import UsageError
+from tests.models.test_device_clock import ImaginedStream
+from tests.models.test_device_clock import call as imagined
 
 TINY = "2x3x24x32"
 QUICK = Effort(rounds=2, least=1, seconds=0.01)
@@ -252,3 +255,52 @@ def test_a_contender_that_takes_long_is_measured_on_the_first_batch_alone() -> N
     assert [(row["case"], row["peer"]) for row in report["rows"]] == [
         (cases[0].name, COPY), (cases[0].name, throughput.LOOP), (cases[1].name, COPY),
     ]  # fmt: skip
+
+
+def imagined_gpu(monkeypatch: pytest.MonkeyPatch) -> ImaginedStream:
+    """Let a bench believe that it has a GPU, which is only imagined."""
+    stream = ImaginedStream()
+    monkeypatch.setattr(torch.cuda, "synchronize", stream.finish)
+    for module in (timing, gpu_measures):
+        monkeypatch.setattr(module, "CudaStream", lambda: stream)
+    monkeypatch.setattr(Case, "batch", lambda case, device: torch.zeros(case.shape))
+    monkeypatch.setattr(timing, "peak_memory", lambda call, device: 0)
+    monkeypatch.setattr(timing, "synchronisations", lambda call, device: 0)
+    return stream
+
+
+def test_a_slow_host_is_not_published_as_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = imagined_gpu(monkeypatch)
+    work = {
+        COPY: imagined(stream, launches=1, host=0.01, device=0.1),
+        "many launches": imagined(stream, launches=30, host=0.05, device=0.01),
+        "waits": imagined(stream, launches=3, host=0.2, device=0.1, waits=True),
+    }
+
+    def peer(name: str) -> Peer:
+        return Peer(name, "", lambda images: work[name])
+
+    copy, many, waits = measure(Case((2, 3, 4, 4)), [peer(name) for name in work], device="cuda", effort=Effort(rounds=6))
+    assert many["device_ms"]["median"] == pytest.approx(0.3)
+    assert many["times_copy"] == pytest.approx(3.0)
+    assert many["host_ms"] == pytest.approx(1.5)
+    assert [row["host_was_the_clock"] for row in (copy, many, waits)] == [False, False, True]
+    assert waits["late"] == waits["device_ms"]["runs"] == 6
+    told = gpu_measures.take_time(work["many launches"], torch.device("cuda"), 5).told
+    assert told["median"] == pytest.approx(0.3)
+    assert told["host"] == pytest.approx(1.5)
+    assert gpu_measures.HOST not in told
+    assert gpu_measures.take_time(work["waits"], torch.device("cuda"), 5).told[gpu_measures.HOST]
+
+
+def test_what_was_the_host_s_time_is_struck_out() -> None:
+    report = json.loads(gpu_session.RESULTS.read_text(encoding="utf-8"))
+    drawn = gpu_pages.tables(report, everything=True)
+    assert "| ~~0.98~~ | ~~82.5~~ |" in drawn
+    assert "Struck out: the host" in drawn
+    for row in report.values():
+        for one in row.values() if isinstance(row, dict) else ():
+            if isinstance(one, dict):
+                one.pop(gpu_measures.HOST, None)
+    assert "~~" not in gpu_pages.tables(report, everything=True)
+    assert "Struck out" not in gpu_pages.tables(report, everything=True)
