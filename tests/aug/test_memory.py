@@ -16,7 +16,6 @@ import gmml_aug as ga
 from gmml_aug.backends.base import Choice
 from gmml_aug.backends.cpu import picture, plan
 from gmml_aug.backends.cpu.library import library
-from gmml_aug.backends.kept import Kept
 
 STATM = Path("/proc/self/statm")
 
@@ -95,8 +94,8 @@ def test_what_does_not_follow_from_the_size_is_prepared_once(monkeypatch: pytest
 
         return make
 
-    monkeypatch.setattr(plan, "_laws", Kept(counted(plan._Laws)))
-    monkeypatch.setattr(picture, "_look", Kept(counted(picture.Look)))
+    monkeypatch.setattr(plan, "_laws", type(plan._laws)(counted(plan._Laws)))
+    monkeypatch.setattr(picture, "_look", type(picture._look)(counted(picture.Look)))
     corrupt = ga.presets.gmml(values="unit")
     for side in range(20, 40):
         corrupt(torch.rand(2, 3, side, 24))
