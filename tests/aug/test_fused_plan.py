@@ -50,8 +50,8 @@ def check_bits(corrupt: ga.Corruption, plan: ga.Plan) -> None:
     """The bits that were made with the boxes, and those that are made of them afterwards, are the pixels of the steps."""
     size, resolved = plan.shape[1:], plan.resolved or corrupt.program.resolved
     tiled, column = tiling(size, fused_marks.ROWS), torch.arange(size[1], device=plan.keys.device)
-    again = fused_marks.marks_of(plan[:], resolved, size, tiled)  # of another plan, that no kernel made
-    for bits, flags in (fused_marks.marks_of(plan, resolved, size, tiled), again):
+    again = fused_marks.marks_of(corrupt.program, plan[:], resolved, size, tiled)  # of another plan, that no kernel made
+    for bits, flags in (fused_marks.marks_of(corrupt.program, plan, resolved, size, tiled), again):
         pixels = ((bits[..., column // 32] >> (column % 32).int()) & 1).bool()
         tile = torch.arange(tiled.tiles, device=bits.device).repeat_interleave(fused_marks.ROWS)[: size[0]]
         flagged = ((flags[:, :, tile][..., column // 32 // 32] >> (column // 32 % 32).int()) & 1).bool()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from gmml_aug.backends.reference.coverage import WORD
 from gmml_aug.backends.triton.layout import across, strides, three, tile_of
 from gmml_aug.backends.triton.lower import blur_kernels, box_kernels, tile_kernels
+from gmml_aug.backends.triton.marks import joined
 from gmml_aug.backends.triton.painting import PLAIN, Painting
 from gmml_aug.ops import Convolve
 from gmml_aug.places.boxes import Boxes
@@ -74,7 +74,7 @@ def by_axes(call: Painting, number: int, operation: Convolve) -> None:
     if call.words is None:
         call.words = _words(call, tile)
     slots, words = call.words
-    slot, count, invert = slots[number], -(-call.plan.boxes[step.place].shape[1] // WORD), call.resolved[step.place][1]
+    (slot, count), invert = slots[number], call.resolved[step.place][1]
     everywhere, dims = invert or call.maps.forced is not None, len(call.size)
     radius = operation.taps[1] // 2
     maps, apart, given = call.given()
@@ -97,24 +97,24 @@ def by_axes(call: Painting, number: int, operation: Convolve) -> None:
             source, source_first = target, target_first
 
 
-def _words(call: Painting, tile: tuple[int, int]) -> tuple[dict[int, int], Tensor]:
-    """The first slot of each blur, and the words: of its boxes, and of what an earlier axis reads around them."""
+def _words(call: Painting, tile: tuple[int, int]) -> tuple[dict[int, tuple[int, int]], Tensor]:
+    """The first slot of each blur and their number, and the words: of its boxes, and of what an earlier axis reads around them."""
     dims, (longest, span) = len(call.size), _spans(call, tile)
-    slots: dict[int, int] = {}
+    slots: dict[int, tuple[int, int]] = {}
     jobs: list[tuple[int, ...]] = []
     reaches: list[Tensor] = []  # (B,) taps of each blur
-    ends = list(accumulate((boxes.shape[1] for boxes in call.plan.boxes), initial=0))
+    boxes, ends = joined(call.program, call.plan)
     for number, step in enumerate(call.program.steps):
         if not isinstance(step.operation, Convolve):
             continue
-        slots[number] = len(jobs)
+        slots[number] = len(jobs), -(-(ends[step.place + 1] - ends[step.place]) // WORD)
         for reach in [-1, len(reaches)][: 1 + (dims > 1)]:
             for low in range(ends[step.place], ends[step.place + 1], WORD):
                 high = min(low + WORD, ends[step.place + 1])
                 jobs.append((len(jobs), low, high, *call.resolved[step.place][0], *tile, reach))
         reaches.append(call.plan.drawn[number][1])
     words = torch.empty(call.batch, len(jobs), dims, span, dtype=torch.int64, device=call.clean.device)
-    boxes, chunks = torch.cat(call.plan.boxes, 1), -(-span // _WORDS)
+    chunks = -(-span // _WORDS)
     tile_kernels().axis_words[(call.batch * len(jobs) * dims * chunks,)](
         boxes, words, torch.stack(reaches), call.batch, *call.size, *[1] * (3 - dims), longest, span, len(jobs),
         boxes.shape[1], chunks, JOBS=tuple(jobs), COUNT=len(jobs), D=dims, N=_WORDS, num_warps=1, **PLAIN,

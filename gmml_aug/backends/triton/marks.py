@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from gmml_aug.backends.reference.coverage import WORD
 from gmml_aug.backends.triton.layout import Tiling, three
 from gmml_aug.backends.triton.lower import bit_kernels
+from gmml_aug.places.boxes import Boxes
 from gmml_aug.plan import Plan, Resolved
+from gmml_aug.program import Program
 
 ROWS = 8  # words in a tile
 _LINES, _WORDS = 32, 32  # of a program that makes bits
@@ -41,14 +45,31 @@ def keep(plan: Plan, marks: Marks) -> None:
         _KEPT[plan] = marks, [boxes._version for boxes in plan.boxes]
 
 
-def marks_of(plan: Plan, resolved: Resolved, size: Sequence[int], tiled: Tiling) -> Marks:
+def joined(program: Program, plan: Plan) -> tuple[Tensor, list[int]]:
+    """The boxes of all places one after the other, and in which row each place begins, and the last one ends.
+
+    Kernels are compiled for these rows. Where their number follows from the size of the images, as that of `Cells`, rows without
+    size fill up a step, so that hardly any new size compiles anything.
+    """
+    parts = []
+    for where, boxes in zip(program.places, plan.boxes, strict=True):
+        more = 0 if where is None or isinstance(where, Boxes) else _step(boxes.shape[1]) - boxes.shape[1]
+        parts.append(functional.pad(boxes, (0, 0, 0, more)) if more else boxes)
+    return torch.cat(parts, 1), list(accumulate((one.shape[1] for one in parts), initial=0))
+
+
+def _step(rows: int) -> int:
+    """A power of two, or so many words of boxes."""
+    return 1 << (rows - 1).bit_length() if rows <= WORD // 2 else WORD << (-(-rows // WORD) - 1).bit_length()
+
+
+def marks_of(program: Program, plan: Plan, resolved: Resolved, size: Sequence[int], tiled: Tiling) -> Marks:
     """The bits of every place of a plan of boxes."""
     kept = _KEPT.get(plan)
     if kept is not None and kept[1] == [boxes._version for boxes in plan.boxes]:
         return kept[0]
-    places, boxes = len(plan.boxes), torch.cat(plan.boxes, 1)
+    places, (boxes, ends) = len(plan.boxes), joined(program, plan)
     marks = empty_marks(len(plan), places, tiled, boxes.device)
-    ends = list(accumulate((one.shape[1] for one in plan.boxes), initial=0))
     jobs = [(ends[n], ends[n + 1], int(invert), *reversed(grid)) for n, (grid, invert) in enumerate(resolved)]
     lines, words = 1 if tiled.flat else _LINES, _WORDS
     if not tiled.flat and tiled.words < _WORDS:

@@ -46,13 +46,13 @@ class Painting:
         self.resolved = plan.resolved or program.resolved
         self.tiling = tiling(self.size, ROWS)
         self._marks: Marks | None = None
-        self.words: tuple[dict[int, int], Tensor] | None = None  # of the blurs, see `blur`
+        self.words: tuple[dict[int, tuple[int, int]], Tensor] | None = None  # of the blurs, see `blur`
         self.places: dict[int, Tensor] = {}
 
     def marks(self) -> Marks:
         """Where every place works, as bits."""
         if self._marks is None:
-            self._marks = marks_of(self.plan, self.resolved, self.size, self.tiling)
+            self._marks = marks_of(self.program, self.plan, self.resolved, self.size, self.tiling)
         return self._marks
 
     def given(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
