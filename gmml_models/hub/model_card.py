@@ -1,14 +1,16 @@
-"""The model card of a folder of weights, written from its config."""
+"""The model card of a folder of weights, an autoencoder's or a classifier's, written from its config."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 _TAGS = ("gmml", "image-feature-extraction", "timm", "transformers", "self-supervised-learning")
 _CODE_LICENCE = "Apache-2.0"
+_LISTED = 20  # classes
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _CITATION = """```bibtex
@@ -40,7 +42,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     licence = ours.get("license") or model.get("license") or "unknown"
     name = _line(ours.get("name") or config.get("architecture") or "vision transformer")
     parts = [
-        _front_matter(licence, data),
+        _front_matter(name, licence, data, ours.get("metrics")),
         f"# {name}",
         f"A timm `{_code(config.get('architecture', 'vision_transformer'))}` encoder, pretrained without labels by Group Masked "
         "Model Learning (GMML) or one of its relatives, for `gmml_models`, timm and transformers. It returns features: it has no "
@@ -113,22 +115,73 @@ processor = AutoImageProcessor.from_pretrained("NAME")
 ```"""
 
 
-def _front_matter(licence: object, data: Mapping[str, Any]) -> str:
-    # JSON strings are YAML strings, so that no text can leave its quotes; what the Hub would refuse is left out or named "other"
+def classifier_card(config: Mapping[str, Any]) -> str:
+    """The text of ``README.md`` of a folder that holds an encoder and the head of a classifier.
+
+    That of `model_card`, but for what it says of features alone.
+
+    Args:
+        config: as ``config.json``.
+    """
+    parts = model_card(config).split("\n\n")
+    about = next(place for place, part in enumerate(parts) if part.startswith("A timm `"))
+    parts[about] = "\n\n".join(_about(config["architecture"], config["gmml"]["classifier"]))
+    return "\n\n".join(parts).replace(_OF_AUTOENCODERS, _OF_CLASSIFIERS)
+
+
+_OF_AUTOENCODERS = (
+    'model = gmml_models.GMMLAutoencoder.from_pretrained("NAME")  # with the decoder, if decoder.safetensors is there\n'
+)
+_OF_CLASSIFIERS = (
+    'model = gmml_models.Classifier.from_pretrained("NAME")  # with the head\n'
+    "probabilities = model.probabilities(images)  # (B, C, H, W), normalised by model.mean and model.std; columns: model.classes\n"
+)
+
+
+def _about(architecture: str, told: Mapping[str, Any]) -> list[str]:
+    seen = {"token": "the class token", "mean": "the mean of the patch tokens", "both": "class token and mean of the patch tokens"}
+    names = [str(name) for name in told["classes"]]
+    # in a fence, one name a line: no name can break out of it
+    listed = ["".join(letter for letter in name if letter.isprintable() and letter != "`") for name in names[:_LISTED]]
+    more = [] if len(names) <= _LISTED else [f"... and {len(names) - _LISTED} more, in config.json"]
+    what = "labels, any number an image" if told["multi_label"] else "classes, one an image"
+    return [
+        f"A timm `{architecture}` encoder, fine-tuned with labels by gmml, and a head on {seen.get(told['pool'], told['pool'])} "
+        f"that tells {len(names)} {what}. timm and transformers load the encoder alone.",
+        "\n".join(["```text", *listed, *more, "```"]),
+    ]
+
+
+def _front_matter(name: str, licence: object, data: Mapping[str, Any], metrics: object) -> str:
+    """What the Hub reads; what it would refuse is left out or named "other"."""
+    from huggingface_hub import EvalResult, ModelCardData
+
     word = str(licence).lower()
     known = bool(_LICENCE.fullmatch(word)) and word != "other"
-    about: list[tuple[str, Any]] = [
-        ("library_name", "timm"),
-        ("pipeline_tag", "image-feature-extraction"),
-        ("tags", list(_TAGS)),
-        ("license", word if known else "other"),
+    sets = [one for one in [str(data.get("hub") or data.get("name") or "")] if _HUB_ID.fullmatch(one)]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=sets[0],
+            dataset_name=_line(data.get("name") or sets[0]),
+            metric_type=re.sub(r"[^a-z0-9]+", "-", one["name"].lower()).strip("-") or "measure",
+            metric_name=_line(one["name"]),
+            metric_value=one["value"],
+        )
+        for one in map(_mapping, metrics if sets and isinstance(metrics, list | tuple) else ())
+        if isinstance(one.get("name"), str) and type(one.get("value")) in (int, float) and math.isfinite(one["value"])
     ]
-    if not known:
-        about.append(("license_name", re.sub(r"[^a-z0-9.-]+", "-", word).strip("-.")[:64] or "unnamed"))
-    sets = [name for name in [str(data.get("hub") or data.get("name") or "")] if _HUB_ID.fullmatch(name)]
-    if sets:
-        about.append(("datasets", sets))
-    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in about), "---"])
+    about = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-feature-extraction",
+        tags=list(_TAGS),
+        license=word if known else "other",
+        license_name=None if known else re.sub(r"[^a-z0-9.-]+", "-", word).strip("-.")[:64] or "unnamed",
+        datasets=sets or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{about.to_yaml()}\n---"
 
 
 def _metrics(metrics: object) -> str:

@@ -10,8 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.classifier_card import classifier_card
 from gmml_models.hub.folder import write_folder
+from gmml_models.hub.model_card import classifier_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.encoders import build_encoder
 from gmml_models.models.pooling import Pool, check_pool, pooled

@@ -62,7 +62,16 @@ def front_matter(text: str) -> dict[str, Any]:
 
 
 def test_the_front_matter_is_what_the_hub_reads() -> None:
-    assert front_matter(model_card(CONFIG)) == {
+    about = front_matter(model_card(CONFIG))
+    (model,) = about.pop("model-index")
+    assert model["name"] == "vit_tiny_patch16_224"
+    (result,) = model["results"]
+    assert (result["task"]["type"], result["dataset"]) == ("image-classification", {"name": "caltech101", "type": "caltech101"})
+    assert [(one["name"], one["type"], one["value"]) for one in result["metrics"]] == [
+        ("k-NN top-1", "k-nn-top-1", 0.421),
+        ("linear", "linear", 0.5),
+    ]
+    assert about == {
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
         "tags": ["gmml", "image-feature-extraction", "timm", "transformers", "self-supervised-learning"],
@@ -86,6 +95,21 @@ def test_everything_recorded_stands_in_the_card() -> None:
         "atito2022gmml", "atito2021mcssl",
     ]  # fmt: skip
     assert [words for words in wanted if words not in text.replace("\\[", "[")] == []
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_leaves_the_results_that_the_hub_reads(text: str) -> None:
+    ours = {**CONFIG["gmml"], "name": text, "data": {"name": text, "hub": "owner/set"}, "metrics": [{"name": text, "value": 0.5}]}
+    about = front_matter(model_card(CONFIG | {"gmml": ours}))
+    assert about.keys() == {"library_name", "pipeline_tag", "tags", "license", "datasets", "model-index"}
+    assert about["license"] == "cc-by-4.0"
+    ((metric,),) = ([one["metrics"] for one in about["model-index"][0]["results"]],)
+    assert [one["value"] for one in metric] == [0.5]
+
+
+def test_what_is_no_number_is_no_result() -> None:
+    metrics = [{"name": "a", "value": value} for value in (float("nan"), True, "0.5", None)]
+    assert "model-index" not in front_matter(model_card(CONFIG | {"gmml": {**CONFIG["gmml"], "metrics": metrics}}))
 
 
 def test_who_measured_is_never_made_up() -> None:
@@ -124,7 +148,7 @@ def test_no_text_leaves_its_place(text: str) -> None:
     }
     card = model_card(config)
     about = front_matter(card)
-    assert about.keys() <= {"library_name", "pipeline_tag", "tags", "license", "license_name", "datasets"}
+    assert about.keys() <= {"library_name", "pipeline_tag", "tags", "license", "license_name", "datasets"}  # no result is a text
     assert about["license"] != "mit"
     card.encode("utf-8")
 
