@@ -236,7 +236,8 @@ def measures(outcome: Outcome) -> list[dict[str, float]]:
     """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.evaluate.metrics.Metrics`."""
     rows = []
     for row in outcome.history:
-        found = {name: float(row[name]) for name in (*MULTI_CLASS, *MULTI_LABEL) if row.get(name)}
+        told = {name: row[name] for name in (*MULTI_CLASS, *MULTI_LABEL) if name in row}
+        found = {name: math.nan if value is None else float(value) for name, value in told.items()}
         if found:
             rows.append({"epoch": float(row["epoch"]), **found})
     return rows
@@ -254,7 +255,7 @@ def summary(config: FinetuneConfig, outcome: Outcome) -> str:
         told = ", ".join(f"{name} {value:.2f}" for name, value in last.items() if name != "epoch")
         lines.append(f"Test images, in percent, after epoch {last['epoch']:.0f}: {told}.")
         lines.append(
-            f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.csv'})."
+            f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.jsonl'})."
         )
     if not outcome.finished:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])

@@ -223,7 +223,7 @@ def summary(config: PretrainConfig, outcome: Outcome) -> str:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
     if outcome.history:
         lines.append(
-            f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.csv'})."
+            f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.jsonl'})."
         )
     tuned = shlex.quote(str(config.out.with_name(f"{config.out.name}-finetuned")))
     weights, data = shlex.quote(str(config.out / "weights")), shlex.quote(config.data or "FOLDER")

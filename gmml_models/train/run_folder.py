@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -24,7 +23,7 @@ _CONFIG, _DONE = "config.json", "finished.json"
 class RunFolder:
     """Files of one run, written by its first process.
 
-    ``config.json``, ``steps.csv``, ``epochs.csv``, ``tensorboard/``, ``checkpoints/`` and, at the end, ``finished.json``.
+    ``config.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end, ``finished.json``.
 
     Args:
         config: of the run.
@@ -71,28 +70,28 @@ class RunFolder:
         self._from = step
         if not self._writes:
             return
-        for name in ("steps.csv", "epochs.csv"):
+        for name in ("steps.jsonl", "epochs.jsonl"):
             path = self.folder / name
-            rows = read_rows(path)
-            kept = [row for row in rows if int(row["step"]) <= step]
-            if len(kept) < len(rows) or _torn(path):
-                _rewrite(path, list(rows[0]) if rows else [], kept)
+            whole = "".join(json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step)
+            if path.exists() and path.read_text(encoding="utf-8") != whole:
+                write_aside(path, whole.encode())
 
     def row(self, name: str, row: Mapping[str, float | int | str]) -> None:
-        """Add a row to ``name``.csv and its numbers to TensorBoard."""
+        """Add a line to ``name``.jsonl, and its floats to TensorBoard."""
         if not self._writes:
             return
         try:
-            _append(self.folder / f"{name}.csv", row)
+            with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({key: _plain(value) for key, value in row.items()}) + "\n")  # one write a row
             for key, value in row.items():
                 if isinstance(value, float):
                     self.board().add_scalar(f"{name}/{key}", value, int(row["step"]))
         except OSError as error:  # a full disk must not end a run before its checkpoint says so
-            print(f"gmml: a row of {name}.csv could not be written ({error}); the run goes on.")
+            print(f"gmml: a row of {name}.jsonl could not be written ({error}); the run goes on.")
 
-    def history(self) -> list[dict[str, str]]:
-        """The rows of ``epochs.csv``."""
-        return read_rows(self.folder / "epochs.csv")
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of ``epochs.jsonl``."""
+        return read_rows(self.folder / "epochs.jsonl")
 
     def board(self) -> Any:
         """The writer of TensorBoard, made when it is first asked for."""
@@ -123,41 +122,17 @@ class RunFolder:
             try:
                 board.close()
             except OSError as error:
-                print(f"gmml: TensorBoard could not write its last numbers ({error}); they are in the CSV files.")
+                print(f"gmml: TensorBoard could not write its last numbers ({error}); they are in the .jsonl files.")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a CSV; a last one that a kill tore is left out."""
+def _plain(value: float | int | str) -> float | int | str | None:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; a last one that a kill tore is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole)))
-
-
-def _torn(path: Path) -> bool:
-    return path.exists() and not path.read_text(encoding="utf-8").endswith("\n")
-
-
-def _append(path: Path, row: Mapping[str, float | int | str]) -> None:
-    written = {key: repr(value) if isinstance(value, float) else str(value) for key, value in row.items()}
-    head: list[str] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            head = next(csv.reader(file), [])
-    if not set(written) <= set(head):  # the first row, or one that says more than those before it
-        _rewrite(path, [*head, *(key for key in written if key not in head)], [*read_rows(path), written])
-        return
-    line = io.StringIO()
-    csv.DictWriter(line, head, restval="", lineterminator="\n").writerow(written)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(line.getvalue())  # one write a row
-
-
-def _rewrite(path: Path, head: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, head, restval="", lineterminator="\n")
-    if head:
-        writer.writeheader()
-    writer.writerows(rows)
-    write_aside(path, text.getvalue().removesuffix("\n"))
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

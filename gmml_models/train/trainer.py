@@ -65,7 +65,7 @@ class Outcome:
     finished: bool
     steps: int
     skipped: int
-    history: Sequence[Mapping[str, str]]
+    history: Sequence[Mapping[str, Any]]
     seconds: float
     images_per_second: float
     waiting: float

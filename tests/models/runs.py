@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -138,10 +138,10 @@ def newest(folder: Path) -> str:
 def result(out: Path) -> dict[str, Any]:
     """All that a run leaves behind and that must not depend on where it was stopped."""
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted((out / "weights").glob("*.safetensors"))}
-    return {**hashes, "steps": rows(out / "steps.csv"), "epochs": rows(out / "epochs.csv")}
+    return {**hashes, "steps": rows(out / "steps.jsonl"), "epochs": rows(out / "epochs.jsonl")}
 
 
-def rows(path: Path) -> list[Mapping[str, str]]:
-    """The rows of a CSV without what measures time."""
-    with path.open() as file:
-        return [{name: value for name, value in row.items() if name not in TIMING} for row in csv.DictReader(file)]
+def rows(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a file of JSON lines without what measures time."""
+    told = map(json.loads, path.read_text().splitlines())
+    return [{name: value for name, value in row.items() if name not in TIMING} for row in told]

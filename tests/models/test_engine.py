@@ -98,7 +98,7 @@ def test_it_learns_and_writes_what_it_saw(tmp_path: Path) -> None:
     assert [float(row["half"]) * 2 for row in outcome.history] == pytest.approx(losses)
     assert model.followed[0] == 0.0
     assert model.followed[-1] == 1.0
-    assert [int(row["step"]) for row in rows(tmp_path / "run" / "steps.csv")] == list(range(10, 81, 10))
+    assert [int(row["step"]) for row in rows(tmp_path / "run" / "steps.jsonl")] == list(range(10, 81, 10))
 
 
 def test_the_next_batch_is_made_between_the_gradients_of_a_step_and_its_update(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> No
     assert (model.discarded, len(model.followed)) == (2, 10)
     assert all(math.isfinite(float(row["loss"])) for row in outcome.history)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    assert [row["skipped"] for row in outcome.history] == ["1", "2", "2"]
+    assert [row["skipped"] for row in outcome.history] == [1, 2, 2]
 
 
 def test_a_skipped_step_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_signal_ends_it_after_a_step_and_the_rest_is_the_same(tmp_path: Path, 
     resumed = Regression()
     assert run(tmp_path / "stopped", resumed).finished
     assert torch.equal(resumed.layer.weight, straight.layer.weight)
-    assert rows(tmp_path / "stopped" / "epochs.csv") == rows(tmp_path / "straight" / "epochs.csv")
+    assert rows(tmp_path / "stopped" / "epochs.jsonl") == rows(tmp_path / "straight" / "epochs.jsonl")
 
 
 def test_the_clock_stops_it_too(tmp_path: Path) -> None:
@@ -254,7 +254,9 @@ def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path) -> No
     for name in ("replicated", "sharded"):
         config = small(tmp_path / name, fsdp=name == "sharded", **shape)
         finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
-        found[name] = [torch.tensor([float(row[key]) for key in ("loss", "grad_norm")]) for row in rows(config.out / "epochs.csv")]
+        found[name] = [
+            torch.tensor([float(row[key]) for key in ("loss", "grad_norm")]) for row in rows(config.out / "epochs.jsonl")
+        ]
     for one, other in zip(found["sharded"], found["replicated"], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
     config = small(tmp_path / "stopped", fsdp=True, stop_after=0.0, **shape)
@@ -262,4 +264,4 @@ def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path) -> No
         finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
     config = small(tmp_path / "stopped", fsdp=True, **shape)
     finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
-    assert rows(tmp_path / "stopped" / "epochs.csv") == rows(tmp_path / "sharded" / "epochs.csv")
+    assert rows(tmp_path / "stopped" / "epochs.jsonl") == rows(tmp_path / "sharded" / "epochs.jsonl")

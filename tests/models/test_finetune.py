@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import fields, replace
@@ -23,6 +22,7 @@ from gmml_models.evaluate.metrics import MULTI_LABEL
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetuning import finetune
+from gmml_models.train.run_folder import read_rows
 
 SMALL: dict[str, Any] = {"depth": 3, "img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2}
 
@@ -99,9 +99,8 @@ def weights_of(out: Path) -> dict[str, Tensor]:
     }
 
 
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "epochs.csv").open() as file:
-        return list(csv.DictReader(file))
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return read_rows(out / "epochs.jsonl")
 
 
 class TestRuns:
@@ -212,7 +211,7 @@ class TestRuns:
         out = tmp_path / "run"
         finetune(told(labels, out, pretrained, epochs=12, lr=0.05))
         rows = rows_of(out)
-        assert all(rows[-1][name] for name in MULTI_LABEL)
+        assert all(rows[-1][name] is not None for name in MULTI_LABEL)
         assert float(rows[-1]["mAP"]) > 60
         model = gm.Classifier.from_pretrained(out / "weights")
         assert (model.classes, model.multi_label, model.hidden) == (("red", "green", "blue", "rare"), True, 2048)
@@ -225,7 +224,7 @@ class TestRuns:
         train = "".join(f"train/{number}.png,{number % 2}\n" for number in range(4))
         (tmp_path / "labels.csv").write_text("file,odd\n" + train + "".join(f"test/{number}.png,0\n" for number in range(4)))
         finetune(told(tmp_path, tmp_path / "run", pretrained, epochs=1, batch_size=4))
-        assert rows_of(tmp_path / "run")[-1]["mAP"] == "nan"
+        assert rows_of(tmp_path / "run")[-1]["mAP"] is None
         told_metrics = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())["gmml"]["metrics"]
         assert [one["name"] for one in told_metrics] == ["OP (%)"]
 
@@ -236,7 +235,7 @@ class TestRuns:
         )
         outcome = finetune(config)
         assert outcome.steps == 3
-        assert rows_of(out)[-1]["top1"], "the last epoch is always measured"
+        assert rows_of(out)[-1]["top1"] is not None, "the last epoch is always measured"
         model = gm.Classifier.from_pretrained(out / "weights")
         assert (model.img_size, model.patch_size, model.in_chans, model.pool) == ((32, 32), (16, 16), 1, "token")
 
@@ -255,7 +254,7 @@ class TestRuns:
         with pytest.raises(UsageError, match="came without test images"):
             finetune(replace(config, test_every=1, out=tmp_path / "other"), dataset=images)
         measured = finetune(replace(config, test_every=1, out=tmp_path / "third"), dataset=images, test_dataset=images[:5])
-        assert measured.history[-1]["top1"]
+        assert measured.history[-1]["top1"] is not None
 
     def test_weights_of_other_channels_decide_how_images_are_read(self, classes: Path, tmp_path: Path) -> None:
         grey = tmp_path / "grey"

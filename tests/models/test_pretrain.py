@@ -57,7 +57,7 @@ def test_a_folder_becomes_weights_that_everybody_loads(folder: Path, tmp_path: P
     for name in ("epoch-00001.png", "epoch-00002.png"):
         with Image.open(out / "pictures" / name) as sheet:
             assert sheet.width > 500
-    assert [row["epoch"] for row in rows(out / "epochs.csv")] == ["1", "2"]
+    assert [row["epoch"] for row in rows(out / "epochs.jsonl")] == [1, 2]
     assert list((out / "tensorboard").iterdir())
 
 

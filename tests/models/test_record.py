@@ -80,29 +80,31 @@ def test_rows_come_back_exactly_and_rewind_to_a_step(tmp_path: Path) -> None:
     losses = [0.1 + 0.2, 1 / 3, 2.5e-17]
     for number, loss in enumerate(losses, 1):
         held.row("epochs", {"epoch": number, "step": 10 * number, "loss": loss})
-    held.row("epochs", {"epoch": 4, "step": 40, "loss": 1.0, "accuracy": 0.5})  # a later row may say more
+    held.row("epochs", {"epoch": 4, "step": 40, "loss": float("nan"), "accuracy": 0.5})  # a later row may say more
     rows = held.history()
     assert [float(row["loss"]) for row in rows[:3]] == losses
-    assert rows[0]["accuracy"] == ""
-    assert rows[3]["accuracy"] == "0.5"
+    assert "accuracy" not in rows[0]
+    assert (rows[3]["accuracy"], rows[3]["loss"]) == (0.5, None)
+    assert "NaN" not in (tmp_path / "run" / "epochs.jsonl").read_text()
     held.rewind(20)
-    assert [row["step"] for row in held.history()] == ["10", "20"]
+    assert [row["step"] for row in held.history()] == [10, 20]
     held.row("epochs", {"epoch": 3, "step": 30, "loss": losses[2], "accuracy": 0.5})
-    assert [row["step"] for row in held.history()] == ["10", "20", "30"]
+    assert [row["step"] for row in held.history()] == [10, 20, 30]
     held.close()
 
 
 def test_a_torn_row_is_forgotten(tmp_path: Path) -> None:
     held = RunFolder(config(tmp_path))
-    path = tmp_path / "run" / "epochs.csv"
-    path.write_text("epoch,step,loss\n1,10,0.5\n2,20,0.")
-    assert [row["step"] for row in read_rows(path)] == ["10"]
+    path = tmp_path / "run" / "epochs.jsonl"
+    whole = '{"epoch": 1, "step": 10, "loss": 0.5}\n'
+    path.write_text(whole + '{"epoch": 2, "step": 20, "loss": 0.')
+    assert [row["step"] for row in read_rows(path)] == [10]
     held.rewind(20)
-    assert path.read_text() == "epoch,step,loss\n1,10,0.5\n"
+    assert path.read_text() == whole
     held.rewind(0)
-    assert path.read_text() == "epoch,step,loss\n"
+    assert path.read_text() == ""
     held.row("epochs", {"epoch": 1, "step": 10, "loss": 0.25})
-    assert held.history() == [{"epoch": "1", "step": "10", "loss": "0.25"}]
+    assert held.history() == [{"epoch": 1, "step": 10, "loss": 0.25}]
     held.close()
 
 

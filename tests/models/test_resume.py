@@ -86,7 +86,7 @@ def test_processes_and_parts_only_change_who_computes(tmp_path: Path, method: st
     for name, world, parts in (("whole", 1, 1), ("parts", 1, 2), ("processes", 2, 1)):
         config = small(tmp_path / name, method=method, classes=32, head_width=64, accumulate=parts, checkpoint_every=0, **NOISE)
         finish(start(config, PICTURES, tmp_path / "log", world), tmp_path / "log")
-        found[name] = rows(config.out / "epochs.csv")
+        found[name] = rows(config.out / "epochs.jsonl")
     losses = {name: torch.tensor([float(row["loss"]) for row in some]) for name, some in found.items()}
     assert losses["whole"].std() > 0  # it does learn: equal curves of a model that stands still would say nothing
     for name in ("parts", "processes"):
