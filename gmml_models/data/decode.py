@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gmml_models.data.image_files import formats_of_pillow, to_rgb
+from gmml_models.data.image_files import open_upright, to_rgb
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -38,11 +38,7 @@ def decode(found: Any, channels: int) -> Tensor:
             with fsspec.open(found, "rb") as file:
                 found = file.read()
     if isinstance(found, bytes | bytearray | memoryview):
-        with Image.open(io.BytesIO(found), formats=formats_of_pillow()) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and image.width * image.height > limit:  # Pillow itself only warns, up to twice of it
-                raise Image.DecompressionBombError
-            return from_picture(image, channels)
+        return _from_upright(open_upright(io.BytesIO(found)), channels)
     if isinstance(found, Image.Image):
         return from_picture(found, channels)
     if isinstance(found, np.ndarray | Tensor):
@@ -57,11 +53,14 @@ def from_picture(picture: Image.Image, channels: int) -> Tensor:
         ValueError: neither 1 nor 3 channels are asked for.
         Exception: whatever Pillow raises on damaged files.
     """
+    picture.load()  # raises if the file is truncated
+    return _from_upright(ImageOps.exif_transpose(picture), channels)
+
+
+def _from_upright(upright: Image.Image, channels: int) -> Tensor:
     mode = _MODES.get(channels)
     if mode is None:
         raise ValueError(f"a picture has 1 or 3 channels, and in_chans is {channels}")
-    picture.load()  # raises if the file is truncated
-    upright = ImageOps.exif_transpose(picture)
     if upright.mode != mode or upright.has_transparency_data:
         upright = to_rgb(upright).convert(mode)
     return torch.from_numpy(np.array(upright)).reshape(upright.height, upright.width, channels).permute(2, 0, 1)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -81,15 +82,27 @@ def read_square(path: Path, size: int) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=formats_of_pillow()) as image:
-            image.load()  # the first frame; raises if the file is truncated
-            upright = ImageOps.exif_transpose(image)
+        upright = open_upright(path)
     # the square is cut out first: resizing all of a very long strip would need all of its length at the new scale
     width, height = upright.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     square = to_rgb(upright.crop((left, top, left + side, top + side)))
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def open_upright(file: Path | IO[bytes]) -> Image.Image:
+    """The first frame of an image file, upright, decoded.
+
+    Raises:
+        Exception: whatever Pillow raises on a file that is missing, damaged, no image, or too large to be decoded safely.
+    """
+    with Image.open(file, formats=formats_of_pillow()) as image:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit and image.width * image.height > limit:  # Pillow itself only warns, up to twice of it
+            raise Image.DecompressionBombError
+        image.load()  # raises if the file is truncated
+        return ImageOps.exif_transpose(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

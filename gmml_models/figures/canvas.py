@@ -9,7 +9,8 @@ from typing import final
 
 from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, PALE, LINE = "#FBFBF9", "#222222", "#85837C", "#DFDDD6"
+from gmml_models.figures.palette import INK, PAPER
+
 _FINER = 4  # text is drawn this much larger and reduced: letters placed at whole pixels stand unevenly
 
 

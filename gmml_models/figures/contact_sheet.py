@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageFilter, ImageOps
 
 from gmml_models.atomic_write import write_aside
-from gmml_models.figures.canvas import LINE, PALE, Canvas, length
+from gmml_models.figures.canvas import Canvas, length
+from gmml_models.figures.palette import LINE, PALE
 
 _TITLE, _LABEL, _TEXT, _SMALL = 38, 20, 15, 14  # sizes of type
 _MARGIN, _LABELS, _GAP = 64, 132, 14

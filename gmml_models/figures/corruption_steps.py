@@ -13,15 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from gmml_aug import Alien, Blur, Corruption, Plan
+from gmml_models.figures import palette
 from gmml_models.figures.contact_sheet import SheetRow, Swatch, Tile, faint, flat, outlined
 from gmml_models.figures.tiles import to_pictures as normalised_to_pictures
 
 # ImageNet's, for three channels
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Okabe and Ito's colours, which colour-blind people tell apart too
-STEP_COLOURS = {"noise": "#E69F00", "alien": "#0072B2", "grey": "#CC79A7", "blur": "#009E73"}
-_OTHER_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#000000")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors
         shown: number of images that are kept to be shown.
         donors: the whole batch that the plan was sampled for, where batch and plan are a part of it.
     """
-    others = cycle(_OTHER_COLOURS)
+    others = cycle(palette.OTHER_STEPS)
     found = []
     for number, name in enumerate(step_names(corrupt)):
         step = corrupt.program.steps[number]
@@ -69,7 +67,7 @@ def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors
         found.append(
             Stage(
                 name=name,
-                colour=STEP_COLOURS.get(name) or next(others),
+                colour=palette.STEPS.get(name) or next(others),
                 outline=not step.fill.replaces,
                 images=done.images[:shown].clone(),
                 mask=done.mask,
@@ -150,7 +148,7 @@ def legend(corrupt: Corruption, plan: Plan, alone: Sequence[Stage]) -> list[Swat
     """The colours of the mask, with the share of the pixels that each has."""
     kinds = corrupt.kinds(plan)
     found = [Swatch(stage.colour, f"{stage.name}  {mean(shares(kinds == number))}") for number, stage in enumerate(alone, start=1)]
-    return [*found, Swatch("#E9E8E4", f"untouched  {mean(shares(kinds == 0))}")]
+    return [*found, Swatch(palette.UNTOUCHED, f"untouched  {mean(shares(kinds == 0))}")]
 
 
 def percent(share: float) -> str:

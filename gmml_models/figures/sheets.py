@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gmml_models.figures.attention_maps import Attention
 from gmml_models.figures.contact_sheet import Sheet, SheetRow, Swatch, Tile
-from gmml_models.figures.corruption_steps import STEP_COLOURS
+from gmml_models.figures.palette import CLUSTERS, STEPS
 from gmml_models.figures.reconstruction import Reconstructions
-from gmml_models.figures.tiles import CLUSTERS, bars_tile, cluster_tile, edge_of_many, fitted, heat_tile, scale_tile, to_pictures
+from gmml_models.figures.tiles import bars_tile, cluster_tile, edge_of_many, fitted, heat_tile, scale_tile, to_pictures
 
 _BARS = 24
 _MATRIX = 0.995  # the share of a matrix that its colours reach: a few entries of the diagonal would leave the rest dark
@@ -54,7 +54,7 @@ def reconstruction_sheet(
                 Tile(fitted(column[number], edge), f"error {error[number]:.2f}")
                 for column, error in zip(pictures, errors, strict=True)
             ]
-            rows.append(SheetRow(str(number + 1), name, tiles, colour=STEP_COLOURS[kind], section=bool(rows) and number == 0))
+            rows.append(SheetRow(str(number + 1), name, tiles, colour=STEPS[kind], section=bool(rows) and number == 0))
     blocks = next(iter(found.values())).blocks
     together = f"block {fused[0]} alone" if len(fused) == 1 else f"the average of blocks {_listed(fused)}"
     return Sheet(
@@ -63,7 +63,7 @@ def reconstruction_sheet(
         "mean absolute error over the corrupted pixels, in units of the normalised images." + (f" {HELPED}" if helped else ""),
         columns=["clean", "corrupted", *(f"block {block}" for block in blocks), "as trained"],
         rows=rows,
-        legend=[Swatch(STEP_COLOURS[kind], _MEANING[kind]) for kind in found],
+        legend=[Swatch(STEPS[kind], _MEANING[kind]) for kind in found],
         code=code,
     )
 

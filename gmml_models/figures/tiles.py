@@ -12,16 +12,11 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from gmml_models.figures.canvas import INK, LINE, PAPER
 from gmml_models.figures.contact_sheet import edge_of
+from gmml_models.figures.palette import CLUSTERS, GROUND, HEAT, INK, LINE, PAPER
 
-# Okabe and Ito's colours, which colour-blind people tell apart too; yellow and blue are those of MC-SSL's figures 5 to 9
-CLUSTERS = ("#F0E442", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-# from dark blue to yellow by even steps of lightness, which colour-blind people and grey prints keep
-_HEAT = ("#440154", "#482878", "#3E4989", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6DCD59", "#B4DE2C", "#FDE725")
 _VEIL = 0.68  # of a cluster's colour over the grey photograph
 _DARK, _LIGHT = 100, 210  # of that photograph: white would wash the colours out, and black drown them
-_GROUND = "#F1F0EC"
 
 
 def to_images(pictures: Sequence[Image.Image], mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -54,9 +49,9 @@ def to_pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 def heat_tile(values: Tensor, most: float, edge: int) -> Image.Image:
     """Numbers (rows, columns) from 0, the darkest, to ``most``, the brightest; what lies above is as bright."""
-    share = (values.float().cpu() / max(most, 1e-12)).clamp(0, 1).numpy() * (len(_HEAT) - 1)
-    stops = np.array([_rgb(colour) for colour in _HEAT])
-    channels = [np.interp(share, np.arange(len(_HEAT)), stops[:, channel]) for channel in range(3)]
+    share = (values.float().cpu() / max(most, 1e-12)).clamp(0, 1).numpy() * (len(HEAT) - 1)
+    stops = np.array([_rgb(colour) for colour in HEAT])
+    channels = [np.interp(share, np.arange(len(HEAT)), stops[:, channel]) for channel in range(3)]
     return _squares(Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)), edge)
 
 
@@ -80,7 +75,7 @@ def cluster_tile(labels: Tensor, photograph: Image.Image) -> Image.Image:
 
 def bars_tile(heights: Sequence[float], colour: str, width: int, edge: int) -> Image.Image:
     """Bars of heights in [0, 1] on a base line, with fine lines at a quarter, a half and three quarters."""
-    tile = Image.new("RGB", (width, edge), _GROUND)
+    tile = Image.new("RGB", (width, edge), GROUND)
     pen = ImageDraw.Draw(tile)
     base = edge - 2
     for part in (0.25, 0.5, 0.75):

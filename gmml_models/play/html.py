@@ -9,6 +9,7 @@ from html import escape
 
 from PIL import Image
 
+from gmml_models.figures.palette import SKY, VERMILION
 from gmml_models.play.pictures import Captioned, Look
 
 NO_MODEL = (
@@ -27,11 +28,11 @@ CSS = """
 .gmml-legend { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 0 0 18px; padding: 0; font-size: 13px; }
 .gmml-legend li { margin: 0; color: var(--body-text-color); }
 .gmml-title { font-size: 13px; margin: 0 0 8px; }
-.gmml-message { border-left: 3px solid #D55E00; padding: 8px 12px; font-size: 14px; color: var(--body-text-color); }
-.gmml-message.note { border-color: #56B4E9; }
+.gmml-message { border-left: 3px solid VERMILION; padding: 8px 12px; font-size: 14px; color: var(--body-text-color); }
+.gmml-message.note { border-color: SKY; }
 @media (max-width: 640px) { .gmml-row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 14px 10px; }
   .gmml-row.steps { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 10px; } }
-"""
+""".replace("VERMILION", VERMILION).replace("SKY", SKY)
 
 
 def board(look: Look) -> str:

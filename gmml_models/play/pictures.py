@@ -12,9 +12,9 @@ from torch import Tensor
 from gmml_aug import Alien, Corruption, Plan, keys, patch_mask
 from gmml_models.figures import corruption_steps
 from gmml_models.figures.contact_sheet import Swatch, edge_of, faint, flat
+from gmml_models.figures.palette import MARK, PAPER
 from gmml_models.play.reconstruction import Restorer
 
-_MARK, _PAPER = "#454541", "#FBFBF9"  # what was touched, and what lies between patches
 _ROOM = 28  # pixels of a patch on the page that numbers need
 
 
@@ -91,7 +91,7 @@ def _restored(reconstruction: Restorer, clean: Tensor, corrupted: Tensor, mask: 
     try:
         restored = reconstruction(corrupted, clean)
     except ValueError as error:  # a size that its patches do not divide
-        return Captioned("reconstruction", Image.new("RGB", (edge, edge), _PAPER), str(error))
+        return Captioned("reconstruction", Image.new("RGB", (edge, edge), PAPER), str(error))
     words = f"error where touched {_error(restored, clean, mask)}, was {_error(corrupted, clean, mask)}" if mask.any() else ""
     if reconstruction.model.target == "normalised":
         words += f"{', ' if words else ''}brightness and contrast of patches from the clean picture"
@@ -107,7 +107,7 @@ def _error(images: Tensor, clean: Tensor, mask: Tensor) -> str:
 def _mask_picture(clean: Image.Image, mask: Tensor) -> Image.Image:
     layer = Image.fromarray(mask.to(torch.uint8).mul(255).numpy()).resize(clean.size, Image.Resampling.NEAREST)
     picture = faint(clean)
-    picture.paste(_MARK, mask=layer)
+    picture.paste(MARK, mask=layer)
     return picture
 
 
@@ -117,18 +117,18 @@ def _patch_picture(clean: Image.Image, share: Tensor, side: float) -> Image.Imag
     whole = (round(across * side), round(down * side))  # the last patches may reach over the border
     depth = Image.fromarray(share.mul(255).round().to(torch.uint8).numpy()).resize(whole, Image.Resampling.NEAREST)
     picture = faint(clean)
-    picture.paste(_MARK, mask=depth.crop((0, 0, *clean.size)))
+    picture.paste(MARK, mask=depth.crop((0, 0, *clean.size)))
     pen = ImageDraw.Draw(picture)
     for number in range(1, max(down, across)):
         at = round(number * side)
-        pen.line((at, 0, at, clean.height), _PAPER)
-        pen.line((0, at, clean.width, at), _PAPER)
+        pen.line((at, 0, at, clean.height), PAPER)
+        pen.line((0, at, clean.width, at), PAPER)
     if side >= _ROOM:
         for row in range(down):
             for column in range(across):
                 value = float(share[row, column])
                 middle = ((column + 0.5) * side, (row + 0.5) * side)
-                pen.text(middle, f"{100 * value:.0f}", _PAPER if value > 0.4 else _MARK, anchor="mm", font_size=11)
+                pen.text(middle, f"{100 * value:.0f}", PAPER if value > 0.4 else MARK, anchor="mm", font_size=11)
     return picture
 
 

@@ -16,7 +16,7 @@ import gmml_models as gm
 from gmml_models.cli.figures import Reconstruct
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
-from gmml_models.figures import contact_sheet, tiles
+from gmml_models.figures import contact_sheet, palette, tiles
 from gmml_models.figures.canvas import Canvas
 from gmml_models.recipes.concept_head import open_concept_head
 from gmml_models.recipes.pretraining import build_objective, pretrain
@@ -352,7 +352,7 @@ def test_clusters_keep_their_colour_over_any_photograph() -> None:
         drawn = np.asarray(tiles.cluster_tile(labels, Image.new("RGB", (40, 40), (grey, grey, grey)))).astype(int)
         for number in range(4):
             pixel = drawn[10 + 20 * (number // 2), 10 + 20 * (number % 2)]
-            away = [np.abs(pixel - tiles._rgb(colour)).sum() for colour in tiles.CLUSTERS[:4]]
+            away = [np.abs(pixel - tiles._rgb(colour)).sum() for colour in palette.CLUSTERS[:4]]
             assert int(np.argmin(away)) == number
 
 
