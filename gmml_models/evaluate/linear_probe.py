@@ -48,7 +48,8 @@ def linear_probe(
     """Logistic regression on standardised features; for several labels one of its own a label.
 
     C is the one of ``strengths`` that is best (top-1 or mAP; the smallest of equals) on a fifth of the training images, drawn by
-    ``seed`` and fitted without; then the probe is fitted to all of them. Classes with one image stay in the part that is fitted.
+    ``seed`` and left out of the fit and of what standardises; then the probe is fitted to all of them. Classes with one image stay
+    in the part that is fitted.
 
     Args:
         train: features of the training images.
@@ -79,25 +80,62 @@ def linear_probe(
     if not several and len(labels.unique()) < 2:
         raise ValueError("linear_probe: all training images are of one class. Give two classes or more.")
     count = labels.shape[1] if several else classes or int(labels.max()) + 1
-    known, given = _standardised(train, test)
-    wanted = labels.cpu().numpy()
+    known, given, wanted = train.double().cpu().numpy(), test.double().cpu().numpy(), labels.cpu().numpy()
+    scores = np.full((len(given), count), -1e4, dtype=np.float32)  # of classes that the training images do not have, and of labels
+    if several:
+        scores[:, wanted.all(0)] = 1e4  # nothing to learn: what is always so
+        columns = np.flatnonzero(wanted.any(0) & ~wanted.all(0))
+        wanted = (wanted[:, columns] > 0.5).astype(np.int64)
+        if not len(columns):
+            return Probed(torch.from_numpy(scores), sorted(strengths)[len(strengths) // 2], {})
+    else:
+        columns = np.unique(wanted)
     fit, held = _parts(wanted, seed)
-    held_out: dict[float, float] = {}
-    if len(held) and len(strengths) > 1:
-        for strength in sorted(strengths):
-            scores = _fitted(known[fit], wanted[fit], known[held], count, strength)
-            found = measure(torch.from_numpy(scores), torch.from_numpy(wanted[held]), multi_label=several)
-            held_out[strength] = found[main_measure(found)]
-    sound = {strength: value for strength, value in held_out.items() if value == value}  # NaN: no label in the held-out part
-    best = max(sound, key=lambda strength: sound[strength]) if sound else sorted(strengths)[len(strengths) // 2]
-    return Probed(torch.from_numpy(_fitted(known, wanted, given, count, best)), best, held_out)
+    strength, held_out = sorted(strengths)[len(strengths) // 2], dict[float, float]()
+    with warnings.catch_warnings():
+        # 500 iterations are enough for the measure, if not for the gradient; a label that the fitted part does not have; NaN
+        warnings.simplefilter("ignore")
+        if len(held) and len(strengths) > 1:
+            search = _search(sorted(strengths), fit, held, several=several).fit(known, wanted)
+            held_out = dict(zip(sorted(strengths), search.cv_results_["mean_test_score"].tolist(), strict=True))
+        if any(value == value for value in held_out.values()):  # NaN: no label in the held-out part
+            strength, probe = search.best_params_[_c(several)], search.best_estimator_
+        else:
+            probe = _probe(several).set_params(**{_c(several): strength}).fit(known, wanted)
+        found = probe.decision_function(given)
+    if found.ndim == 1:
+        found = found[:, None] if several else np.stack([-found, found], axis=1) / 2  # one label, two classes
+    scores[:, columns] = found
+    return Probed(torch.from_numpy(scores), strength, held_out)
 
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[Any, Any]:
-    mean, std = train.double().mean(0), train.double().std(0, correction=0)
-    std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a feature that never changes
-    known, given = (((each.double() - mean) / std).cpu().numpy() for each in (train, test))
-    return known, given
+def _probe(several: bool) -> Any:
+    """Standardised features, and a regression on them; statistics are those of the images that it is fitted to."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = LogisticRegression(max_iter=_ITERATIONS)
+    return Pipeline([("scale", StandardScaler()), ("fit", OneVsRestClassifier(regression) if several else regression)])
+
+
+def _c(several: bool) -> str:
+    return "fit__estimator__C" if several else "fit__C"
+
+
+def _search(strengths: Sequence[float], fit: Any, held: Any, *, several: bool) -> Any:
+    """The C whose probe, fitted to one part, is best on the other; the smallest of equals; then fitted to both."""
+    from sklearn.model_selection import GridSearchCV
+
+    def in_percent(probe: Any, vectors: Any, labels: Any) -> float:
+        if not several:
+            return 100.0 * float(np.mean(probe.predict(vectors) == labels))
+        scores = torch.from_numpy(probe.decision_function(vectors)).reshape(len(labels), -1).float()
+        found = measure(scores, torch.from_numpy(labels).float(), multi_label=True)
+        return found[main_measure(found)]
+
+    return GridSearchCV(_probe(several), {_c(several): list(strengths)}, cv=[(fit, held)], scoring=in_percent)
 
 
 def _parts(labels: Any, seed: int) -> tuple[Any, Any]:
@@ -112,31 +150,3 @@ def _parts(labels: Any, seed: int) -> tuple[Any, Any]:
         held.append(mine[: max(int(len(mine) * _HELD_OUT), 1 if len(mine) > 1 else 0)])
     out = np.sort(np.concatenate(held))
     return np.setdiff1d(order, out), out
-
-
-def _fitted(known: Any, labels: Any, given: Any, classes: int, strength: float) -> Any:
-    """(M, c) scores; a class that the training images do not have scores lower than all others."""
-    scores = np.full((len(given), classes), -1e4, dtype=np.float32)
-    if labels.ndim == 2:
-        for one in range(classes):
-            mine = labels[:, one] > 0.5
-            if mine.all() or not mine.any():  # nothing to learn: what is always so
-                scores[:, one] = 1e4 if mine.all() else -1e4
-            else:
-                scores[:, one] = _regression(known, mine.astype(np.int64), strength).decision_function(given)
-        return scores
-    model = _regression(known, labels, strength)
-    found = model.decision_function(given)
-    if found.ndim == 1:  # two classes
-        found = np.stack([-found, found], axis=1) / 2
-    scores[:, model.classes_] = found
-    return scores
-
-
-def _regression(known: Any, labels: Any, strength: float) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():  # 500 iterations are enough for the measure, if not for the gradient
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(known, labels)

@@ -160,6 +160,18 @@ class TestProbe:
         assert not found.held_out
         assert found.scores.argmax(1).tolist() == [0, 1, 2]
 
+    @pytest.mark.parametrize("several", [False, True], ids=["classes", "labels"])
+    def test_an_image_is_judged_whatever_else_is_tested(self, several: bool) -> None:
+        (train, classes), (test, _) = self.apart(90, 0, by=1.0), self.apart(60, 1)
+        labels = torch.nn.functional.one_hot(classes, 3).float() if several else classes
+        whole, part = (linear_probe(train, labels, given).scores for given in (test, test[:7]))
+        torch.testing.assert_close(part, whole[:7], rtol=1e-6, atol=1e-6)
+
+    def test_one_label_alone(self) -> None:
+        train, test = noise(80, 5), noise(60, 5, seed=1)
+        found = linear_probe(train, (train[:, :1] > 0).float(), test)
+        assert measure(found.scores, (test[:, :1] > 0).float(), multi_label=True)["mAP"] > 97
+
     def test_it_repeats(self) -> None:
         (train, labels), (test, _) = self.apart(90, 0, by=1.0), self.apart(60, 1)
         one, two = (linear_probe(train, labels, test, seed=4) for _ in range(2))
