@@ -115,7 +115,7 @@ static inline i64 words_of(i64 length) { return (length + 63) / 64; }
 // Bits first to end - 1, as far as they lie in word k.
 static inline u64 bits_in(i64 k, i64 first, i64 end) {
     i64 low = larger(first - 64 * k, 0), high = smaller(end - 64 * k, 64);
-    return (~0ull << low) & (~0ull >> (64 - high));
+    return low < high ? (~0ull << low) & (~0ull >> (64 - high)) : 0;
 }
 
 // Visit the lines of a box in its own order; `line` counts the lines of an image.
@@ -124,9 +124,15 @@ static inline u64 bits_in(i64 k, i64 first, i64 end) {
         for (i64 j_ = 0, v_ = (box)->at[1], line = u_ * (length)[1] + v_; j_ < (box)->size[1]; \
              j_++, v_ = v_ + 1 < (length)[1] ? v_ + 1 : 0, line = u_ * (length)[1] + v_)
 
-// Visit the one or two spans of a box on a line, in its own order.
-#define EACH_SPAN(box, width, first, end) \
-    for (i64 over_ = (box)->at[2] + (box)->size[2] - (width), s_ = 0, first = (box)->at[2], \
-             end = over_ > 0 ? (width) : (box)->at[2] + (box)->size[2]; s_ < (over_ > 0 ? 2 : 1); s_++, first = 0, end = over_)
+// Bits of the pixels of a box in word k of a line.
+static inline u64 box_bits(const Box *box, i64 width, i64 k) {
+    i64 end = box->at[2] + box->size[2];
+    return bits_in(k, box->at[2], smaller(end, width)) | bits_in(k, 0, end - width);
+}
+
+// Visit the words of a line in which a box has pixels, with the bits of these.
+#define EACH_WORD(box, width, k, bits) \
+    for (i64 k = 0, words_ = words_of(width); k < words_; k++) \
+        for (u64 bits = box_bits(box, width, k), once_ = bits; once_; once_ = 0)
 
 #endif

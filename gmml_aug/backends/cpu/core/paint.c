@@ -1,4 +1,4 @@
-// From a plan to pixels, image by image: where a step works as bits, then its operation on the runs of them.
+// From a plan to pixels, image by image and step by step.
 #ifdef __linux__
 #define _DEFAULT_SOURCE  // madvise
 #include <sys/mman.h>
@@ -98,124 +98,88 @@ static void bits_of(const u8 *bytes, i64 width, u64 *line, int and) {
     }
 }
 
-// Bits as bytes, 0 or 1; `or` keeps those that are 1.
-static void bytes_of(const u64 *line, i64 width, u8 *bytes, int or) {
-    for (i64 k = 0; 64 * k < width; k++) {
-        u64 bits = line[k];
-        if (64 * (k + 1) <= width && !or && (bits == 0 || bits == ~0ull)) {
-            memset(bytes + 64 * k, (int)(bits & 1), 64);
-            continue;
-        }
-        i64 x = 64 * k, end = smaller(x + 64, width);
-        for (; x + 8 <= end; x += 8, bits >>= 8) {  // each byte of `eight` takes one of the bits
-            u64 eight = (bits & 0xFF) * 0x0101010101010101u & 0x8040201008040201u, before;
-            eight = (eight + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
-            memcpy(&before, bytes + x, 8);
-            if (or) eight |= before;
-            memcpy(bytes + x, &eight, 8);
-        }
-        for (; x < end; x++, bits >>= 1) bytes[x] = (u8)((bits & 1) | (or ? bytes[x] : 0));
+// The bits of a place, with the maps of the caller.
+static void fill_bits(const Frame *frame, i64 place, int forced) {
+    const Picture *picture = frame->picture;
+    const PaintCall *call = frame->call;
+    i64 lines = frame->last - frame->first, start = frame->first * frame->width, words = frame->words;
+    const u8 *bytes = frame->rows < 0 ? (const u8 *)call->given[2 * place] + frame->image * frame->pixels : 0;
+    const u8 *more = forced ? call->forced + frame->image * call->forced_apart : 0;
+    const u8 *only = call->allowed ? call->allowed + frame->image * call->allowed_apart : 0;
+    memset(frame->here, 0, (size_t)(lines * words) * 8);
+    for (i64 r = 0; r < frame->rows; r++) {
+        Box box;
+        if (!read_box(picture, frame->row + r * 2 * picture->dims, frame->edges, &box)) continue;
+        EACH_WORD(&box, frame->width, k, bits)
+            EACH_LINE(&box, picture->size, line)
+                if (line >= frame->first && line < frame->last) frame->here[(line - frame->first) * words + k] |= bits;
+    }
+    if (!bytes && !frame->edges[3] && !more && !only) return;
+    for (i64 i = 0, at = start; i < lines; i++, at += frame->width) {
+        u64 *line = frame->here + i * words;
+        if (bytes) bits_of(bytes + at, frame->width, line, 0);
+        if (frame->edges[3]) for (i64 k = 0; k < words; k++) line[k] = ~line[k] & bits_in(k, 0, frame->width);
+        if (more) bits_of(more + at, frame->width, line, 0);
+        if (only) bits_of(only + at, frame->width, line, 1);
     }
 }
 
-// A box of a place, as the reference reads it: all cells of its grid that it touches. 0: no pixels.
-static inline int read_box(const Picture *picture, const i32 *row, const i64 *edges, Box *box) {
-    i32 any = 0;
-    for (i64 k = 0; k < 2 * picture->dims; k++) any |= row[k];
-    if (!any) return 0;  // most rows of a plan
-    for (int axis = 0; axis < 3; axis++) box->at[axis] = 0, box->size[axis] = 1;
-    for (i64 d = 0; d < picture->dims; d++) {
-        i64 axis = 3 - picture->dims + d, edge = edges[axis], length = picture->size[axis];
-        i64 at = row[d], end = at + row[picture->dims + d];
-        if (edge > 1) {
-            i64 cells = (length + edge - 1) / edge, first = at / edge, last = (end + edge - 1) / edge;
-            end = last > cells ? length + smaller((last - cells) * edge, first * edge) : smaller(last * edge, length);
-            if (first == last) end = first * edge;
-            at = first * edge;
-        }
-        box->at[axis] = at;
-        box->size[axis] = end - at;
+// How many rows of boxes there are up to the last one that is not empty.
+static i64 used_rows(const i32 *row, i64 rows, i64 numbers) {
+    enum { MANY = 16 };
+    i64 last = larger(rows, 0) * numbers;
+    for (i32 any = 0; last >= MANY; last -= MANY) {
+        for (i64 k = 1; k <= MANY; k++) any |= row[last - k];
+        if (any) break;
     }
-    return volume(box) != 0;
+    while (last > 0 && !row[last - 1]) last--;
+    return (last + numbers - 1) / numbers;
 }
 
-static void mark_box(const Frame *frame, const Box *box, u64 *bitmap) {
-    EACH_SPAN(box, frame->width, from, end)
-        for (i64 k = from / 64; 64 * k < end; k++) {
-            u64 bits = bits_in(k, from, end), *word = bitmap + k;
-            EACH_LINE(box, frame->picture->size, line)
-                if (line >= frame->first && line < frame->last) word[(line - frame->first) * frame->words] |= bits;
-        }
-}
-
-// Do a step where it works: its place, then the maps of the caller.
+// Do a step where it works. What looks at no pixel that it paints goes box by box, whether they overlap or not.
 static void work(Frame *frame, i64 number, Painter *painter) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
     const u8 *active = call->active + frame->image * picture->steps;
     const Step *step = picture->step + number;
-    i64 place = step->place, rows = (i64)(intptr_t)call->given[2 * place + 1], lines = frame->last - frame->first;
-    const i64 *reading = picture->reading + 4 * place;
-    i64 start = frame->first * frame->width, image = frame->image, count = lines * frame->words;
-    const i32 *row = (const i32 *)call->given[2 * place] + image * rows * 2 * picture->dims;
-    int forced = call->forced != 0, shaped = reading[3] || call->allowed;
+    i64 place = step->place, rows = (i64)(intptr_t)call->given[2 * place + 1], numbers = 2 * picture->dims;
+    int forced = call->forced != 0, looks = step->operation == GREY || step->operation == BLUR;
     for (i64 before = 0; before < number; before++) forced = forced && !active[before];
-    // what looks at no pixel that it paints can be painted box by box, whether they overlap or not
-    int alone = step->operation == ZEROS || step->operation == DRAWN || step->operation == TAKE ||
-                (step->operation == NOISE && step->kind != MATCHED);
-    if (rows >= 0 && !shaped && !forced && alone) {
-        for (i64 r = 0; r < rows; r++, row += 2 * picture->dims) {
-            if (!read_box(picture, row, reading, &frame->box)) continue;
-            painter(frame, number);
-            mark_box(frame, &frame->box, frame->touched);
-        }
-        return;
-    }
-    frame->box.size[0] = 0;
-    memset(frame->here, 0, (size_t)count * 8);
-    for (i64 r = 0; r < rows; r++, row += 2 * picture->dims) {
-        Box box;
-        if (read_box(picture, row, reading, &box)) mark_box(frame, &box, frame->here);
-    }
-    for (i64 i = 0; i < lines && (rows < 0 || shaped || forced); i++) {
-        u64 *line = frame->here + i * frame->words;
-        i64 at = start + i * frame->width;
-        if (rows < 0) bits_of((const u8 *)call->given[2 * place] + image * frame->pixels + at, frame->width, line, 0);
-        if (reading[3]) for (i64 k = 0; k < frame->words; k++) line[k] = ~line[k] & bits_in(k, 0, frame->width);
-        if (forced) bits_of(call->forced + image * call->forced_apart + at, frame->width, line, 0);
-        if (call->allowed) bits_of(call->allowed + image * call->allowed_apart + at, frame->width, line, 1);
+    frame->edges = picture->reading + 4 * place;
+    frame->row = (const i32 *)call->given[2 * place] + frame->image * larger(rows, 0) * numbers;
+    frame->rows = rows < 0 ? rows : used_rows(frame->row, rows, numbers);
+    if (rows < 0 || frame->edges[3] || call->allowed || forced || step->operation == BLUR || (looks && frame->rows > 1)) {
+        fill_bits(frame, place, forced);
+        frame->rows = -1;
     }
     painter(frame, number);
-    for (i64 k = 0; k < count; k++) frame->touched[k] |= frame->here[k];
 }
 
 static void paint(Frame *frame) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
     const Painters *painters = PAINTERS[picture->type];
-    i64 lines = frame->last - frame->first;
-    if (call->begins) painters->begin(frame);
-    memset(frame->touched, 0, (size_t)(lines * frame->words) * 8);
+    frame->mask = call->mask + frame->image * frame->pixels;
+    if (call->begins) {
+        memset(frame->mask + frame->first * frame->width, 0, (size_t)((frame->last - frame->first) * frame->width));
+        painters->begin(frame);
+    }
     for (i64 step = call->first_step; step < call->last_step; step++)
         if (call->active[frame->image * picture->steps + step])
             work(frame, step, call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation]);
-    if (call->phase == READ) return;
-    u8 *mask = call->mask + frame->image * frame->pixels + frame->first * frame->width;
-    for (i64 i = 0; i < lines; i++)
-        bytes_of(frame->touched + i * frame->words, frame->width, mask + i * frame->width, !call->begins);
 }
 
 static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) {
     i64 lines = picture->size[0] * picture->size[1], width = picture->size[2], unit = picture->interleaved ? picture->channels : 1;
-    i64 bits = ((lines + bands - 1) / bands * words_of(width) * 8 + 63) / 64 * 64, reach = 0, bytes = 0;
+    i64 bits = (lines + bands - 1) / bands * words_of(width) * 8, reach = 0, bytes = 0;
     for (i64 s = 0; s < picture->steps; s++)
         if (picture->step[s].operation == BLUR) reach = larger(reach, picture->step[s].taps / 2);
-    i64 rows = 4 + smaller(2 * reach + 1, picture->size[1]);
+    i64 rows = 3 + smaller(2 * reach + 1, picture->size[1]);
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
-    i64 numbers = (16 * picture->channels + 63) / 64 * 64, blur = (rows * padded(width * unit) + 4 * reach * unit) * 8;
-    i64 sizes[4] = {bits, bits, numbers, reach ? blur : 0};
-    void **parts[4] = {(void **)&frame->here, (void **)&frame->touched, &frame->numbers, &frame->rows};
-    for (int k = 0; k < 4; bytes += sizes[k++])
+    i64 blur = (rows * larger(padded((width + 2 * reach) * unit), ROW) + padded(2 * reach * unit + PAD)) * 8;
+    i64 sizes[3] = {bits, 16 * picture->channels, reach ? blur : 0};
+    void **parts[3] = {(void **)&frame->here, &frame->numbers, &frame->memory};
+    for (int k = 0; k < 3; bytes += whole(sizes[k++], 64))
         if (memory) *parts[k] = memory + bytes;
     return bytes;
 }
@@ -243,6 +207,7 @@ void gmml_paint(const Picture *picture, PaintCall *call, u8 *memory) {
     frame.pixels = lines * frame.width;
     frame.beside = picture->interleaved ? channels : 1;
     frame.apart = picture->interleaved ? 1 : frame.pixels;
+    memset(frame.ones, 1, BLOCK);
     lay_out(picture, call->bands, &frame, memory);
     for (;;) {
         i64 unit = __atomic_fetch_add(&call->next, 1, __ATOMIC_RELAXED), band = unit % call->bands;
@@ -256,14 +221,16 @@ void gmml_paint(const Picture *picture, PaintCall *call, u8 *memory) {
 }
 
 static int check_boxes(const Picture *picture, const PaintCall *call) {
+    i64 dims = picture->dims;
+    const i64 *size = picture->size + 3 - dims;
     for (i64 p = 0; p < picture->places; p++) {
-        i64 dims = picture->dims, count = call->batch * larger((i64)(intptr_t)call->given[2 * p + 1], 0);
-        const i32 *row = call->given[2 * p];
-        for (i64 r = 0; r < count; r++, row += 2 * dims)
-            for (i64 d = 0; d < dims; d++) {
-                i64 length = picture->size[3 - dims + d];
-                if (row[d] < 0 || row[d] >= length || row[dims + d] < 0 || row[dims + d] > length) return 0;
-            }
+        i64 rows = larger((i64)(intptr_t)call->given[2 * p + 1], 0);
+        for (i64 image = 0; image < call->batch; image++) {
+            const i32 *row = (const i32 *)call->given[2 * p] + image * rows * 2 * dims;
+            for (const i32 *end = row + used_rows(row, rows, 2 * dims) * 2 * dims; row < end; row += 2 * dims)
+                for (i64 d = 0; d < dims; d++)
+                    if (row[d] < 0 || row[d] >= size[d] || row[dims + d] < 0 || row[dims + d] > size[d]) return 0;
+        }
     }
     return 1;
 }

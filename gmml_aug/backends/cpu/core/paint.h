@@ -1,13 +1,14 @@
-// One image while it is painted, and its masks as bits.
+// One image while it is painted: where a step works, strip by strip.
 #ifndef GMML_PAINT_H
 #define GMML_PAINT_H
 
 #include "core.h"
 
-enum { BLOCK = 256, PAD = 16, MOST_TAPS = 255 };  // pixels that are computed at a time, and so many more; taps of a blur
-enum { BLOCK_BYTES = 64 };      // of a blur's sums that are made at a time
+enum { BLOCK = 512, PAD = 16, MOST_TAPS = 255 };  // pixels that are computed at a time, and so many more; taps of a blur
+enum { BLOCK_BYTES = 64, ROW = 768 };  // of a blur: bytes that are summed at a time, numbers of a row that has several channels
 enum { PIXEL = 1, CLAMP = 2 };  // flags of noise
 enum { OTHER = 1, MOVED = 2 };  // flags of TAKE
+enum { ALL, READ, MERGE };      // PaintCall.phase: a blur in bands reads first, and is put in its place once all have read
 
 typedef struct {
     const Picture *picture;
@@ -15,13 +16,18 @@ typedef struct {
     i64 image, first, last;    // its lines first to last - 1 are painted
     i64 width, words, pixels;  // of a line; words of its bits
     i64 apart, beside;         // numbers between two channels, and between two pixels
-    u64 *here, *touched;       // bits of these lines: a step's, all steps'
+    u8 *mask;
+    i64 rows;                  // where a step works: in so many boxes, or with -1 where bits of `here` are set
+    const i32 *row;
+    const i64 *edges;          // of the grid that the boxes keep to
+    u64 *here;                 // bits of these lines
     void *numbers;             // two a channel
-    void *rows;                // memory of a blur
-    Box box;                   // where a step works, if it is not empty; else there is `here`
+    void *memory;              // of a blur
+    u8 ones[BLOCK];
 } Frame;
 
-typedef struct { i64 line, first, count; } Run;  // pixels of a line
+typedef struct { i64 line, first, count, lines; } Strip;  // so many pixels of each of so many lines
+typedef struct { i64 row, part, parts, line, x; Box box; Strip wide, rest; } Cursor;
 
 // The first pixel from `from` on whose bit is set (with `flip` all ones: is not set), or the width.
 static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
@@ -32,48 +38,107 @@ static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
     return word ? smaller(64 * k + __builtin_ctzll(word), width) : width;
 }
 
-// Up to a block of the pixels where a step works: their runs, and in `from` where to go on. 0: no more.
-static inline i64 gather(const Frame *frame, Run *from, Run *runs, i64 *filled) {
-    const Box *box = &frame->box;
-    i64 found = 0, width = frame->width, tall = frame->picture->size[1], count = 0, boxed = volume(box);
-    for (*filled = 0; *filled < BLOCK; *filled += count) {
-        i64 line = frame->first + from->line, first;
-        if (boxed) {  // `from` counts in the box: of all its lines the runs are the same
-            if (from->line >= box->size[0] * box->size[1]) break;
-            i64 u = box->at[0], v = box->at[1] + from->line;
-            if (box->size[0] > 1) u += from->line / box->size[1], v = box->at[1] + from->line % box->size[1];
-            line = (u < frame->picture->size[0] ? u : u - frame->picture->size[0]) * tall + (v < tall ? v : v - tall);
-            first = box->at[2] + from->first, count = box->size[2] - from->first;
-            if (first >= width) first -= width;
-            if (line < frame->first || line >= frame->last) count = 0;
-            count = smaller(smaller(count, width - first), BLOCK - *filled);
-            from->first += count;
-            if (count == 0 || from->first == box->size[2]) from->line++, from->first = 0;
-        } else {
-            if (line >= frame->last) break;
-            const u64 *bits = frame->here + from->line * frame->words;
-            first = next_bit(bits, width, from->first, 0);
-            count = smaller(next_bit(bits, width, first, ~0ull) - first, BLOCK - *filled);
-            from->first = first + count;
-            if (count == 0) from->line++, from->first = 0;
-        }
-        if (count) runs[found++] = (Run){line, first, count};
-    }
-    return found;
-}
-
-// A copy of bytes that are often few.
-static inline void copy(void *to, const void *from, i64 bytes) {
+// Copy bytes, often few, of each of some lines: at both ends, with a size that the compiler knows.
+static inline void copy_lines(void *to, i64 to_apart, const void *from, i64 from_apart, i64 bytes, i64 lines) {
     u8 *t = to;
     const u8 *f = from;
-#define COPY_ENDS(size) (memcpy(t, f, size), memcpy(t + bytes - (size), f + bytes - (size), size))
-    if (bytes > 128) memcpy(t, f, (size_t)bytes);
-    else if (bytes >= 64) COPY_ENDS(64);
-    else if (bytes >= 32) COPY_ENDS(32);
-    else if (bytes >= 16) COPY_ENDS(16);
-    else if (bytes >= 8) COPY_ENDS(8);
-    else if (bytes >= 4) COPY_ENDS(4);
-    else if (bytes >= 1) t[0] = f[0], t[bytes / 2] = f[bytes / 2], t[bytes - 1] = f[bytes - 1];
+#define COPY_LINES(body) for (i64 line = 0; line < lines; line++, t += to_apart, f += from_apart) { body; }
+#define COPY_ENDS(size) COPY_LINES(memcpy(t, f, size); memcpy(t + bytes - (size), f + bytes - (size), size))
+    if (bytes > 128) COPY_LINES(memcpy(t, f, (size_t)bytes))
+    else if (bytes >= 64) COPY_ENDS(64)
+    else if (bytes >= 32) COPY_ENDS(32)
+    else if (bytes >= 16) COPY_ENDS(16)
+    else if (bytes >= 8) COPY_ENDS(8)
+    else if (bytes >= 4) COPY_ENDS(4)
+    else if (bytes >= 1) COPY_LINES(t[0] = f[0]; t[bytes / 2] = f[bytes / 2]; t[bytes - 1] = f[bytes - 1])
+}
+
+// A box of a place, as the reference reads it: all cells of its grid that it touches. 0: no pixels.
+static inline int read_box(const Picture *picture, const i32 *row, const i64 *edges, Box *box) {
+    *box = (Box){{0, 0, 0}, {1, 1, 1}};
+    for (i64 d = 0; d < picture->dims; d++) {
+        i64 axis = 3 - picture->dims + d, edge = edges[axis], length = picture->size[axis];
+        i64 at = row[d], end = at + row[picture->dims + d];
+        if (edge > 1) {
+            i64 cells = (length + edge - 1) / edge, first = at / edge, last = (end + edge - 1) / edge;
+            end = last > cells ? length + smaller((last - cells) * edge, first * edge) : smaller(last * edge, length);
+            if (first == last) end = first * edge;
+            at = first * edge;
+        }
+        box->at[axis] = at;
+        box->size[axis] = end - at;
+    }
+    return volume(box) != 0;
+}
+
+// The next run of bits. 0: no more.
+static inline int next_run(const Frame *frame, Cursor *at, Strip *strip) {
+    for (; at->line < frame->last - frame->first; at->line++, at->x = 0) {
+        const u64 *bits = frame->here + at->line * frame->words;
+        i64 first = next_bit(bits, frame->width, at->x, 0);
+        if (first == frame->width) continue;
+        at->x = next_bit(bits, frame->width, first, ~0ull);
+        *strip = (Strip){frame->first + at->line, first, at->x - first, 1};
+        return 1;
+    }
+    return 0;
+}
+
+// The next part of a box in these lines: borders leave up to four of each of its slices. 0: no more.
+static inline int next_part(const Frame *frame, Cursor *at, Strip *strip) {
+    const i64 *size = frame->picture->size;
+    const Box *box = &at->box;
+    for (;;) {
+        if (at->part == at->parts) {
+            if (at->row == frame->rows) return 0;
+            int any = read_box(frame->picture, frame->row + 2 * frame->picture->dims * at->row++, frame->edges, &at->box);
+            at->part = 0, at->parts = any ? 4 * box->size[0] : 0;
+            continue;
+        }
+        i64 part = at->part, x_over = box->at[2] + box->size[2] - size[2], y_over = box->at[1] + box->size[1] - size[1];
+        at->part += x_over > 0 ? 1 : 2;
+        if (y_over <= 0 && at->part & 2) at->part += 2;
+        i64 z = box->at[0] + part / 4, slice = (z < size[0] ? z : z - size[0]) * size[1];
+        i64 left = part & 1 ? 0 : box->at[2], right = part & 1 ? x_over : size[2] + smaller(x_over, 0);
+        i64 top = part & 2 ? 0 : box->at[1], bottom = part & 2 ? y_over : size[1] + smaller(y_over, 0);
+        top = larger(slice + top, frame->first), bottom = smaller(slice + bottom, frame->last);
+        if (top >= bottom) continue;
+        *strip = (Strip){top, left, right - left, bottom - top};
+        return 1;
+    }
+}
+
+// Where a step works, strip by strip; what is visited is marked in the mask. 0: no more.
+static int next_strip(const Frame *frame, Cursor *at, Strip *strip) {
+    if (!(frame->rows < 0 ? next_run(frame, at, strip) : next_part(frame, at, strip))) return 0;
+    for (i64 x = 0; x < strip->count; x += BLOCK) {
+        u8 *marks = frame->mask + strip->line * frame->width + strip->first + x;
+        copy_lines(marks, frame->width, frame->ones, 0, smaller(strip->count - x, BLOCK), strip->lines);
+    }
+    return 1;
+}
+
+// Strips of a block of pixels at most, and how many pixels these are. 0: no more.
+static i64 gather(const Frame *frame, Cursor *at, Strip *strips, i64 *filled) {
+    Strip *wide = &at->wide, *rest = &at->rest;
+    i64 found = 0;
+    for (*filled = 0; *filled < BLOCK; found++) {
+        if (!rest->lines) {
+            if (!wide->count && !next_strip(frame, at, wide)) break;
+            *rest = *wide;
+            rest->count = smaller(wide->count, BLOCK);
+            wide->first += rest->count;
+            wide->count -= rest->count;
+        }
+        i64 lines = rest->lines, room = BLOCK - *filled;
+        if (rest->count * lines > room) lines = room / rest->count;
+        if (!lines) break;
+        strips[found] = (Strip){rest->line, rest->first, rest->count, lines};
+        rest->line += lines;
+        rest->lines -= lines;
+        *filled += rest->count * lines;
+    }
+    return found;
 }
 
 // The next multiple of a power of two: loops without a rest.
@@ -98,8 +163,6 @@ typedef struct {
     Painter *operation[BLUR + 1];
     Painter *merge;
 } Painters;
-
-enum { ALL, READ, MERGE };     // PaintCall.phase: a blur in bands reads first, and is put in its place once all have read
 
 // The tensors that a step drew.
 #define GIVEN(frame, step, number) \

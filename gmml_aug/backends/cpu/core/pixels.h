@@ -27,22 +27,19 @@ static void NAME(normalise)(const Frame *frame, const u8 *restrict bytes, T *res
     EACH(count, to[j] = STORE((float)bytes[j] * factor + shift));
 }
 
-// Numbers side by side, put where the runs are in a channel; and the other way round.
-static void NAME(scatter)(const Frame *frame, const Run *runs, i64 found, const T *from, T *channel) {
+// Numbers side by side, put where strips are in a channel, or taken from there.
+static void NAME(move)(const Frame *frame, const Strip *strips, i64 found, T *channel, T *numbers, int put) {
     i64 unit = frame->beside;
-    for (i64 r = 0; r < found; from += runs[r++].count) {
-        T *to = channel + (runs[r].line * frame->width + runs[r].first) * unit;
-        if (unit == 1) copy(to, from, runs[r].count * (i64)sizeof(T));
-        else for (i64 i = 0; i < runs[r].count; i++) to[i * unit] = from[i];
-    }
-}
-
-static void NAME(collect)(const Frame *frame, const Run *runs, i64 found, const T *channel, T *to) {
-    i64 unit = frame->beside;
-    for (i64 r = 0; r < found; to += runs[r++].count) {
-        const T *from = channel + (runs[r].line * frame->width + runs[r].first) * unit;
-        if (unit == 1) copy(to, from, runs[r].count * (i64)sizeof(T));
-        else for (i64 i = 0; i < runs[r].count; i++) to[i] = from[i * unit];
+    for (i64 s = 0; s < found; s++) {
+        i64 count = strips[s].count, lines = strips[s].lines, width = frame->width * unit, bytes = count * (i64)sizeof(T);
+        T *at = channel + strips[s].line * width + strips[s].first * unit;
+        if (unit == 1 && put) copy_lines(at, width * (i64)sizeof(T), numbers, bytes, bytes, lines);
+        else if (unit == 1) copy_lines(numbers, bytes, at, width * (i64)sizeof(T), bytes, lines);
+        else for (i64 i = 0; i < lines; i++)
+            for (i64 x = 0; x < count; x++)
+                if (put) at[i * width + x * unit] = numbers[i * count + x];
+                else numbers[i * count + x] = at[i * width + x * unit];
+        numbers += count * lines;
     }
 }
 
@@ -98,28 +95,29 @@ static void NAME(statistics)(const Frame *frame, W *mean, W *deviation) {
 }
 
 static void NAME(colour)(const Frame *frame, i64 number) {
-    i64 channels = frame->picture->channels;
+    i64 channels = frame->picture->channels, unit = frame->beside, width = frame->width * unit;
     const Step *step = frame->picture->step + number;
     const float *drawn = GIVEN(frame, number, 0);
-    T *now = NAME(now)(frame);
-    W *mean = frame->numbers;
-    if (step->operation == MEAN) NAME(statistics)(frame, mean, 0);
-    for (i64 c = 0; c < channels; c++) {
-        W wanted = step->operation == MEAN ? mean[c] : step->operation == DRAWN ? (W)drawn[frame->image * channels + c] : 0;
-        T colour = STORE(wanted);
-        Run runs[BLOCK], next = {0};
-        for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
-            for (i64 r = 0; r < found; r++) {
-                T *to = now + c * frame->apart + (runs[r].line * frame->width + runs[r].first) * frame->beside;
-                EACH(runs[r].count, to[j] = colour);
+    W *colour = frame->numbers;
+    if (step->operation == MEAN) NAME(statistics)(frame, colour, 0);
+    else for (i64 c = 0; c < channels; c++) colour[c] = step->operation == DRAWN ? (W)drawn[frame->image * channels + c] : 0;
+    Strip strip;
+    Cursor cursor = {0};
+    while (next_strip(frame, &cursor, &strip))
+        for (i64 c = 0; c < channels; c += unit) {
+            T *to = NAME(now)(frame) + c * frame->apart + strip.line * width + strip.first * unit;
+            for (i64 k = 0; k < unit; k++) {
+                T stored = STORE(colour[c + k]);
+                for (i64 i = 0; i < strip.count; i++) to[i * unit + k] = stored;
             }
-    }
+            copy_lines(to + width, width * (i64)sizeof(T), to, 0, strip.count * unit * (i64)sizeof(T), strip.lines - 1);
+        }
 }
 
 static void NAME(take)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     i64 flags = picture->step[number].kind, channels = picture->channels, unit = frame->beside, numbers = channels * frame->pixels;
-    i64 moved[3] = {0, 0, 0}, width = frame->width, tall = picture->size[1];
+    i64 moved[3] = {0, 0, 0}, width = frame->width, tall = picture->size[1], row = width * unit * (i64)sizeof(T);
     int bytes = picture->from_bytes && (flags & OTHER);
     const T *from = NAME(clean)(frame);
     const u8 *raw = frame->call->donors;
@@ -133,18 +131,22 @@ static void NAME(take)(const Frame *frame, i64 number) {
         for (i64 d = 0; d < picture->dims; d++) moved[3 - picture->dims + d] = shift[d];
     }
     T *now = NAME(now)(frame);
-    Run runs[BLOCK], next_run = {0};
-    for (i64 filled, found; (found = gather(frame, &next_run, runs, &filled));) for (i64 r = 0; r < found; r++) {
-        i64 line = runs[r].line, source = line, first = runs[r].first, end = first + runs[r].count;
-        if (flags & MOVED) source = (line / tall + moved[0]) % picture->size[0] * tall + (line % tall + moved[1]) % tall;
-        for (i64 x = first, next; x < end; x = next) {  // what crosses the border comes in two parts
-            i64 there = x + moved[2] < width ? x + moved[2] : x + moved[2] - width;
-            next = smaller(end, x + width - there);
-            i64 to = (line * width + x) * unit, at = (source * width + there) * unit;
-            if (bytes) for (i64 c = 0; c < channels; c++) {
-                NAME(normalise)(frame, raw + c * frame->apart + at, now + c * frame->apart + to, c, next - x);
-            } else for (i64 p = 0; p < channels / unit; p++) {
-                copy(now + p * frame->pixels + to, from + p * frame->pixels + at, (next - x) * unit * (i64)sizeof(T));
+    Strip strip;
+    Cursor cursor = {0};
+    while (next_strip(frame, &cursor, &strip)) {
+        i64 lines = bytes || flags & MOVED ? 1 : strip.lines, end = strip.first + strip.count;
+        for (i64 line = strip.line, source = line; line < strip.line + strip.lines; line += lines) {
+            if (flags & MOVED) source = (line / tall + moved[0]) % picture->size[0] * tall + (line % tall + moved[1]) % tall;
+            else source = line;
+            for (i64 x = strip.first, next; x < end; x = next) {  // what crosses the border comes in two parts
+                i64 there = x + moved[2] < width ? x + moved[2] : x + moved[2] - width;
+                next = smaller(end, x + width - there);
+                i64 to = (line * width + x) * unit, at = (source * width + there) * unit, count = next - x;
+                for (i64 c = 0; c < channels; c += bytes ? 1 : unit) {
+                    i64 plane = c * frame->apart;
+                    if (bytes) NAME(normalise)(frame, raw + plane + at, now + plane + to, c, count);
+                    else copy_lines(now + plane + to, row, from + plane + at, row, count * unit * (i64)sizeof(T), lines);
+                }
             }
         }
     }
@@ -153,28 +155,30 @@ static void NAME(take)(const Frame *frame, i64 number) {
 static void NAME(noise)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     const Step *step = picture->step + number;
-    i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL;
-    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], words[BLOCK + PAD];
+    i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL, width = frame->width;
+    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], at[BLOCK + PAD], words[BLOCK + PAD];
     const double *constants = picture->constants + step->constants;  // spread; shift and divisor a channel
     const float *normal = picture->normal;
     const T *table = picture->normal_typed;
     float top = step->flags & CLAMP ? 1.0f : INFINITY, bottom = step->flags & CLAMP ? 0.0f : -INFINITY, spread = (float)constants[0];
     W *mean = frame->numbers, *deviation = mean + channels;
-    T *now = NAME(now)(frame);
+    T *now = NAME(now)(frame), made[BLOCK + PAD];
     if (kind == MATCHED) NAME(statistics)(frame, mean, deviation);
-    Run runs[BLOCK], next = {0};
-    T made[BLOCK + PAD];
-    for (i64 filled, found; (found = gather(frame, &next, runs, &filled));)
-        for (i64 c = 0; c < channels; c++) {
-            if (c == 0 || (!once && c % 4 == 0)) {
-                u64 start = key + (u64)(c / 4 * frame->pixels), *word = words;
-                memset(words + filled, 0, PAD * sizeof(u64));
-                for (i64 r = 0; r < found; word += runs[r++].count)  // a whole number of them: the next run overwrites what is too much
-                    for (i64 i = 0, at = runs[r].line * frame->width + runs[r].first; i < whole(runs[r].count, 8); i++)
-                        word[i] = mix(start + (u64)(at + i));
+    Strip strips[BLOCK];
+    Cursor cursor = {0};
+    for (i64 filled, found; (found = gather(frame, &cursor, strips, &filled));) {
+        i64 count = whole(filled, PAD);
+        u64 *next = at;
+        for (i64 s = 0; s < found; s++)
+            for (i64 y = 0, from = strips[s].line * width + strips[s].first; y < strips[s].lines; y++, from += width) {
+                for (i64 i = 0; i < whole(strips[s].count, 8); i++) next[i] = (u64)(from + i);
+                next += strips[s].count;  // the next line overwrites what is too much
             }
+        memset(at + filled, 0, (size_t)(count - filled) * sizeof(u64));
+        for (i64 c = 0; c < channels; c++) {
+            u64 start = key + (u64)(c / 4 * frame->pixels);
+            if (c == 0 || (!once && c % 4 == 0)) for (i64 i = 0; i < count; i++) words[i] = mix(start + at[i]);
             int bits = once ? 0 : (int)(16 * (c % 4));
-            i64 count = whole(filled, PAD);
             float shift = (float)constants[1 + c], divisor = (float)constants[1 + channels + c];
 #define DRAWN_BITS ((words[i] >> bits) & 0xFFFF)
 #define INSIDE_RANGE(value) ((value) < bottom ? bottom : (value) > top ? top : (value))
@@ -191,8 +195,9 @@ static void NAME(noise)(const Frame *frame, i64 number) {
                 W away = deviation[c], middle = mean[c];
                 EACH_MADE(W value = (W)normal[DRAWN_BITS] * away + middle; made[i] = STORE(INSIDE_RANGE(value)))
             }
-            NAME(scatter)(frame, runs, found, made, now + c * frame->apart);
+            NAME(move)(frame, strips, found, now + c * frame->apart, made, 1);
         }
+    }
 }
 
 static void NAME(grey)(const Frame *frame, i64 number) {
@@ -201,12 +206,13 @@ static void NAME(grey)(const Frame *frame, i64 number) {
     const double *middle = weight + channels + 1, *factor = middle + channels;
     T *now = NAME(now)(frame), some[BLOCK + PAD] = {0};
     W grey[BLOCK + PAD], shift = (W)weight[channels];
-    Run runs[BLOCK], next = {0};
-    for (i64 filled, found; (found = gather(frame, &next, runs, &filled));) {
+    Strip strips[BLOCK];
+    Cursor cursor = {0};
+    for (i64 filled, found; (found = gather(frame, &cursor, strips, &filled));) {
         i64 count = whole(filled, PAD);
         for (i64 c = 0; c < channels; c++) {
             W share = (W)weight[c];
-            NAME(collect)(frame, runs, found, now + c * frame->apart, some);
+            NAME(move)(frame, strips, found, now + c * frame->apart, some, 0);
             if (c == 0) for (i64 i = 0; i < count; i++) grey[i] = LOAD(some[i]) * share;
             else for (i64 i = 0; i < count; i++) grey[i] += LOAD(some[i]) * share;
         }
@@ -214,7 +220,7 @@ static void NAME(grey)(const Frame *frame, i64 number) {
         for (i64 c = 0; c < channels; c++) {
             W centre = (W)middle[c], scaled = (W)factor[c];
             for (i64 i = 0; i < count; i++) some[i] = STORE((grey[i] - centre) * scaled);
-            NAME(scatter)(frame, runs, found, some, now + c * frame->apart);
+            NAME(move)(frame, strips, found, now + c * frame->apart, some, 1);
         }
     }
 }

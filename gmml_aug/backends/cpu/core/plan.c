@@ -69,30 +69,27 @@ static void axis_of_box(const Place *place, int axis, u64 word, Box *box) {
 }
 
 // The box that is drawn as number k, before any stop.
-static Box drawn_box(const Place *place, const Memory *memory, u64 key, i64 k) {
-    Box box = {{0, 0, 0}, {1, 1, 1}};
+static inline void draw_box(const Place *place, const Memory *memory, u64 key, i64 k, Box *box) {
     int first = 3 - (int)place->free;
-    if (place->kind == BLOCKS) return memory->blocks[k];
+    for (int axis = 0; axis < 3; axis++) box->at[axis] = 0, box->size[axis] = place->kind == WHOLE ? place->size[axis] : 1;
+    if (place->kind == BLOCKS) *box = memory->blocks[k];
     i64 cell = place->kind == CELLS ? memory->order[k] : 0;
     for (int axis = 2; axis >= first; axis--) {
         i64 length = place->size[axis], step = place->step[axis];
-        if (place->kind == WHOLE) {
-            box.size[axis] = length;
-        } else if (place->kind == CELLS) {
-            box.at[axis] = cell % grid(place, axis) * step;
-            box.size[axis] = smaller(box.at[axis] + step, length) - box.at[axis];
+        if (place->kind == CELLS) {
+            box->at[axis] = cell % grid(place, axis) * step;
+            box->size[axis] = smaller(box->at[axis] + step, length) - box->at[axis];
             cell /= grid(place, axis);
-        } else {
+        } else if (place->kind == BOXES) {
             u64 word = mix(key + 1 + (u64)(k * place->free + axis - first));
             if (k < place->boxes) {
-                axis_of_box(place, axis, word, &box);
+                axis_of_box(place, axis, word, box);
             } else {  // the last one covers what chance left over, from any pixel
-                box.at[axis] = scale(low_half(word), length);
-                box.size[axis] = length;
+                box->at[axis] = scale(low_half(word), length);
+                box->size[axis] = length;
             }
         }
     }
-    return box;
 }
 
 // The cells whose words come first: their words are uniform, so buckets by the upper bits leave next to nothing to sort.
@@ -146,54 +143,43 @@ static void draw_blocks(const Place *place, Memory *memory, u64 key) {
     }
 }
 
-static i64 fresh_in_span(const u64 *own, const u64 *covered, i64 first, i64 end) {
-    i64 found = 0;
-    for (i64 k = first / 64; 64 * k < end; k++) found += __builtin_popcountll(bits_in(k, first, end) & ~(own[k] | covered[k]));
-    return found;
-}
-
 // Pixels of a box that nothing has covered: word by word, for its lines have the same bits.
 static i64 fresh_pixels(const Place *place, const Box *box, const u64 *own, const u64 *covered) {
     i64 words = words_of(place->size[2]), fresh = 0;
-    EACH_SPAN(box, place->size[2], first, end)
-        for (i64 k = first / 64; 64 * k < end; k++) {
-            u64 bits = bits_in(k, first, end);
-            const u64 *mine = own + k, *other = covered + k;
-            EACH_LINE(box, place->size, line) fresh += __builtin_popcountll(bits & ~(mine[line * words] | other[line * words]));
-        }
+    EACH_WORD(box, place->size[2], k, bits) {
+        const u64 *mine = own + k, *other = covered + k;
+        EACH_LINE(box, place->size, line) fresh += __builtin_popcountll(bits & ~(mine[line * words] | other[line * words]));
+    }
     return fresh;
 }
 
 // How many pixels of a box have to be painted until so many are covered, which it must hold.
 static i64 painted_until(const Place *place, const Box *box, const u64 *own, const u64 *covered, i64 wanted) {
-    i64 words = words_of(place->size[2]), found = 0, painted = 0;
+    i64 width = place->size[2], words = words_of(width), found = 0, painted = 0;
     EACH_LINE(box, place->size, line) {
         const u64 *mine = own + line * words, *other = covered + line * words;
-        EACH_SPAN(box, place->size[2], first, end) {
-            i64 here = fresh_in_span(mine, other, first, end);
-            if (found + here >= wanted) {
-                for (i64 x = first;; x++) {
-                    painted++;
-                    if (fresh_in_span(mine, other, x, x + 1) && ++found == wanted) return painted;
-                }
-            }
-            found += here;
-            painted += end - first;
+        i64 fresh = 0;
+        EACH_WORD(box, width, k, bits) fresh += __builtin_popcountll(bits & ~(mine[k] | other[k]));
+        if (found + fresh >= wanted) {
+            for (i64 x = box->at[2]; found < wanted; x = x + 1 < width ? x + 1 : 0, painted++)
+                found += ~(mine[x / 64] | other[x / 64]) >> (x % 64) & 1;
+            return painted;
         }
+        found += fresh;
+        painted += box->size[2];
     }
     return painted;
 }
 
 static i64 add_box(const Place *place, const Box *box, u64 *bits) {
     i64 words = words_of(place->size[2]), fresh = 0;
-    EACH_SPAN(box, place->size[2], first, end)
-        for (i64 k = first / 64; 64 * k < end; k++) {
-            u64 wanted = bits_in(k, first, end), *word = bits + k;
-            EACH_LINE(box, place->size, line) {
-                fresh += __builtin_popcountll(wanted & ~word[line * words]);
-                word[line * words] |= wanted;
-            }
+    EACH_WORD(box, place->size[2], k, wanted) {
+        u64 *word = bits + k;
+        EACH_LINE(box, place->size, line) {
+            fresh += __builtin_popcountll(wanted & ~word[line * words]);
+            word[line * words] |= wanted;
         }
+    }
     return fresh;
 }
 
@@ -250,9 +236,11 @@ static void settle(const Program *program, const Place *place, Memory *memory, u
     }
     if (goals) memset(memory->own, 0, (size_t)(place->size[0] * place->size[1] * words_of(place->size[2])) * 8);
     for (i64 k = 0; k < boxes; k++, row += 2 * program->dims) {
-        Box box = drawn_box(place, memory, key, k);
+        Box box;
+        draw_box(place, memory, key, k, &box);
         i64 whole = volume(&box), end = whole, ends = 0;
-        for (i64 g = 0; g < goals; g++) {
+        int alone = goals == 1 && memory->covered[0] == memory->own && whole < memory->rest[0];  // it cannot reach the only goal
+        for (i64 g = 0; g < goals && !alone; g++) {
             i64 fresh = fresh_pixels(place, &box, memory->own, memory->covered[g]);
             if (fresh < memory->rest[g]) {
                 memory->rest[g] -= fresh;
@@ -267,7 +255,8 @@ static void settle(const Program *program, const Place *place, Memory *memory, u
             return;
         }
         write_row(program, place, &box, row);
-        if (goals) add_box(place, &box, memory->own);
+        i64 fresh = goals ? add_box(place, &box, memory->own) : 0;
+        if (alone) memory->rest[0] -= fresh;
     }
 }
 
