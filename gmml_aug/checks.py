@@ -146,10 +146,13 @@ def check_channels(who: str, values: Values, channels: int) -> None:
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
-    got = plain(shape)
-    if isinstance(got, str) or not isinstance(got, Sequence) or not all(hasattr(length, "__index__") for length in got):
-        raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
-    got = tuple(length if isinstance(length, int | torch.SymInt) else length.__index__() for length in got)
+    if type(shape) is torch.Size:
+        got = tuple(shape)
+    else:
+        got = plain(shape)
+        if isinstance(got, str) or not isinstance(got, Sequence) or not all(hasattr(length, "__index__") for length in got):
+            raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
+        got = tuple(length if isinstance(length, int | torch.SymInt) else length.__index__() for length in got)
     if len(got) != dims + 2:
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
         missing = dims + 2 - len(got)

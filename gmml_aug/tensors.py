@@ -103,6 +103,8 @@ def overlap(one: Tensor, other: Tensor) -> bool:
     if one.device != other.device or one.device.type == "meta" or followed():
         return False
     start, end = one.data_ptr(), other.data_ptr()
+    if one.is_contiguous() and other.is_contiguous():
+        return start < end + other.nbytes and end < start + one.nbytes
     axes: dict[int, int] = {}  # bytes from one element to the next: how many steps there are, of either
     for tensor in (one, other):
         item = tensor.element_size()

@@ -13,7 +13,7 @@ from torch import Tensor
 from gmml_aug.backends.call import Batch, Painted
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.cpu.library import library, run, threads_for
-from gmml_aug.backends.cpu.picture import OPERATIONS, picture
+from gmml_aug.backends.cpu.picture import OPERATIONS, Form, empty, picture
 from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.pixels import ask
@@ -93,20 +93,19 @@ class _Call:
         same = donors is images or not program.reads_donors
         self.pool = self.source if same else donors.contiguous(memory_format=form)
         self.clean = torch.empty_like(self.now) if batch.from_bytes else None
-        self.mask = torch.empty((count, 1, *size), dtype=torch.bool, device="cpu")
         last = form is not torch.contiguous_format
         self.picture = picture(program, (channels, *size), dtype, batch.from_bytes, last, plan.resolved)
+        self.mask = empty(count, self.picture.mask)
         self.kept: list[Tensor] = []  # whose addresses the call has
         clean = 0 if self.clean is None else self.clean.data_ptr()
-        self.call = array("q", [count, self.pool.shape[0], 0, 0, 1, 1, layout.ALL, 0])
-        self.call.extend([self.source.data_ptr(), self.pool.data_ptr(), self.now.data_ptr(), clean, 0, self.mask.data_ptr()])
-        self.call.append(self._address(plan.active, torch.bool, (count, len(program.steps))))
+        call = [count, self.pool.shape[0], 0, 0, 1, 1, layout.ALL, 0, self.source.data_ptr(), self.pool.data_ptr()]
+        call += [self.now.data_ptr(), clean, 0, self.mask.data_ptr(), self._address(plan.active, count, self.picture.active)]
         addresses, apart = [0, 0], [0, 0]
         for n, one in enumerate(maps):
             if one is not None:
-                addresses[n] = self._address(one, torch.bool, tuple(one.shape))
+                addresses[n] = self._address(one, len(one), self.picture.mask)
                 apart[n] = 0 if len(one) == 1 else math.prod(size)
-        self.call.extend(addresses + apart + self._places(count, size) + self._drawn(count))
+        self.call = array("q", call + addresses + apart + self._places(count, 2 * len(size)) + self._drawn(count))
         wrong = library().gmml_check(self.picture.address, self.call.buffer_info()[0])
         if batch.out is None:
             for one in (self.now, self.mask, self.clean):
@@ -115,23 +114,24 @@ class _Call:
         if wrong:
             raise _damaged(f"{_WRONG[wrong]} that images of shape {tuple(images.shape)} and {len(self.pool)} donors do not have")
 
-    def _address(self, one: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    def _address(self, one: Tensor, count: int, form: Form) -> int:
         """That of a tensor of the plan, as the core reads it."""
-        if one.shape != shape:
-            raise _damaged(f"a tensor of shape {tuple(one.shape)} where {shape} is wanted")
-        if one.dtype != dtype or not one.is_contiguous():
-            one = one.to(dtype).contiguous()
+        if one.shape != (count, *form.tail):
+            raise _damaged(f"a tensor of shape {tuple(one.shape)} where {(count, *form.tail)} is wanted")
+        if one.dtype != form.dtype or not one.is_contiguous():
+            one = one.to(form.dtype).contiguous()
             self.kept.append(one)
         return one.data_ptr()
 
-    def _places(self, count: int, size: Sequence[int]) -> list[int]:
+    def _places(self, count: int, columns: int) -> list[int]:
         """The address and the number of rows of every place of the plan."""
         found = []
         for place in self.plan.boxes:
             if place.dtype == torch.bool:
-                found += [self._address(place, torch.bool, (count, 1, *size)), -1]
+                found += [self._address(place, count, self.picture.mask), -1]
             else:
-                found += [self._address(place, torch.int32, (count, place.shape[1], 2 * len(size))), place.shape[1]]
+                rows = place.shape[1]
+                found += [self._address(place, count, Form(torch.int32, (rows, columns))), rows]
         return found
 
     def _drawn(self, count: int) -> list[int]:
@@ -140,8 +140,7 @@ class _Call:
         for drawn, wanted in zip(self.plan.drawn, self.picture.drawn, strict=True):
             if len(drawn) < len(wanted):
                 raise _damaged(f"{len(drawn)} tensors for a step that draws {len(wanted)}")
-            for one, (dtype, tail) in zip(drawn, wanted, strict=False):
-                found.append(self._address(one, dtype, (count, *tail)))
+            found += [self._address(one, count, form) for one, form in zip(drawn, wanted, strict=False)]
             found += [0] * (2 - len(wanted))
         return found
 

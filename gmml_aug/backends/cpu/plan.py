@@ -13,7 +13,7 @@ import torch
 from gmml_aug.backends.call import Request
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.cpu.library import library, run, threads_for
-from gmml_aug.backends.cpu.picture import OPERATIONS, drawn
+from gmml_aug.backends.cpu.picture import OPERATIONS, Form, drawn, empty
 from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import plan as reference
 from gmml_aug.chance import FIRST_STEP, Chance
@@ -38,9 +38,9 @@ def plan(program: Program, request: Request) -> Plan:
     if kept is None:
         return reference.plan(program, request)
     batch = shape[0]
-    active = torch.empty((batch, len(program.steps)), dtype=torch.bool, device="cpu")
-    boxes = tuple([torch.empty((batch, *tail), dtype=torch.int32, device="cpu") for tail in kept.boxes])
-    made = [tuple([torch.empty((batch, *tail), dtype=dtype, device="cpu") for dtype, tail in step]) for step in kept.drawn]
+    active = empty(batch, kept.active)
+    boxes = tuple([empty(batch, form) for form in kept.boxes])
+    made = [tuple([empty(batch, form) for form in step]) for step in kept.drawn]
     call = array("q", [batch, request.donors, request.from_batch, 0, keys.data_ptr(), active.data_ptr()])
     call.extend([one.data_ptr() for one in boxes])
     for step in made:
@@ -70,7 +70,7 @@ class _Laws:
     Attributes:
         struct: as the core reads it, without a size.
         places: a struct each, without a size.
-        drawn: per step the dtype, and the shape after the batch, of each tensor that it draws.
+        drawn: per step the form of each tensor that it draws.
         asked: the steps whose fill is asked for its numbers.
         budgets: each with the place of a step that it bounds.
         resolved: as in a plan.
@@ -127,7 +127,8 @@ class _Prepared:
     Attributes:
         address: of the struct.
         memory: bytes that a thread needs.
-        boxes: per place the shape after the batch.
+        active: the form of the tensor of active steps.
+        boxes: likewise for each place.
         drawn: as in laws, and likewise ``asked`` and ``resolved``.
     """
 
@@ -148,7 +149,8 @@ class _Prepared:
         one.place, one.limits = ctypes.addressof(self._places), ctypes.addressof(self._limits)
         self.address = ctypes.addressof(one)
         self.memory = library().gmml_plan_memory(self.address)
-        self.boxes = [(place.rows, 2 * len(size)) for place in self._places[: len(program.places)]]
+        self.active = Form(torch.bool, (len(program.steps),))
+        self.boxes = [Form(torch.int32, (place.rows, 2 * len(size))) for place in self._places[: len(program.places)]]
         self.drawn, self.asked, self.resolved = laws.drawn, laws.asked, laws.resolved
 
 
