@@ -24,6 +24,7 @@ import gmml_aug, gmml_models, sys
 from pathlib import Path
 assert all(Path(package.__file__).is_relative_to(sys.prefix) for package in (gmml_aug, gmml_models)), gmml_aug.__file__
 import torch
+from gmml_aug.backends.cpu.library import library
 images, mask = gmml_aug.presets.gmml()(torch.randn(2, 3, 32, 32))
 assert mask.any()
 model = gmml_models.create_model("gmml_vit_micro_patch8_64.nothing", pretrained=True)
@@ -31,15 +32,26 @@ assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 """
 
 
-def _run(*command: object, cwd: Path) -> str:
+# what is in the core of a package, by the compiler that it was built with
+MARKS = {"gcc": b"GCC: (", "clang": b"clang version", "no compiler": b""}
+
+
+def _run(*command: object, cwd: Path, **variables: str) -> str:
     without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it leads to the checkout
-    run = subprocess.run([*map(str, command)], cwd=cwd, env=without, capture_output=True, text=True, check=False, timeout=600)
+    run = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=without | variables, capture_output=True, text=True, check=False, timeout=600
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return run.stdout
 
 
 @pytest.mark.slow
-def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", MARKS)
+def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(compiler: str, tmp_path: Path) -> None:
+    if compiler != "no compiler" and shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    (tmp_path / "nothing").mkdir()
+    built = {"CC": "", "PATH": str(tmp_path / "nothing")} if compiler == "no compiler" else {"CC": compiler}
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
     from gmml_models import GMMLAutoencoder
@@ -47,11 +59,15 @@ def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(
     tree, out = tmp_path / "tree", tmp_path / "dist"
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NEVER))
     GMMLAutoencoder("vit_micro_patch8_64", depth=1).save_pretrained(tree / WEIGHTS, license="apache-2.0")
-    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree, cwd=tmp_path)  # the wheel is made of the sdist
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree, cwd=tmp_path, **built)
+    # the wheel is made of the sdist
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
 
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
+        cores = [archive.read(name) for name in inside if name.startswith("gmml_aug/backends/cpu/core/") and name.endswith(".so")]
+    assert bool(cores) == bool(MARKS[compiler]) == (not wheel.name.endswith("-any.whl"))
+    assert all(MARKS[compiler] in core for core in cores)
     assert {name.partition("/")[0].partition("-")[0] for name in inside} == {"gmml_aug", "gmml_models", "gmml"}
     assert {f"{WEIGHTS}/{name}" for name in HELD} <= inside
     assert {"gmml_aug/py.typed", "gmml_models/py.typed"} <= inside
@@ -84,7 +100,7 @@ def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(
         # torch, timm and the rest from here; what is installed here of ours is not seen, for a .pth does not follow others
         (places[0] / "packages_of_here.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         options = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet")
-        _run(sys.executable, "-m", "pip", "--python", python, "install", *options, package, cwd=tmp_path)
-        _run(python, "-c", USE, cwd=tmp_path)
+        _run(sys.executable, "-m", "pip", "--python", python, "install", *options, package, cwd=tmp_path, **built)
+        _run(python, "-c", USE + f"assert isinstance(library(), str) == {not MARKS[compiler]}, library()", cwd=tmp_path)
         assert "pretrain" in _run(home / "bin" / "gmml", "--help", cwd=tmp_path)
         assert "gmml_vit_micro_patch8_64.nothing" in _run(home / "bin" / "gmml", "models", cwd=tmp_path)
