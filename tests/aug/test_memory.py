@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,8 +88,8 @@ def test_a_new_size_costs_at_most_a_half_more_than_the_second_call() -> None:
 def test_what_does_not_follow_from_the_size_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def counted(kind: type) -> Callable[..., object]:
-        def make(*about: object) -> object:
+    def counted(kind: type) -> Callable[..., Any]:
+        def make(*about: object) -> Any:
             made.append(kind.__name__)
             return kind(*about)
 
