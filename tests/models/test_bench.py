@@ -295,12 +295,12 @@ def test_a_slow_host_is_not_published_as_the_device(monkeypatch: pytest.MonkeyPa
 
 def test_what_was_the_host_s_time_is_struck_out() -> None:
     report = json.loads(gpu_session.RESULTS.read_text(encoding="utf-8"))
-    drawn = gpu_pages.tables(report, everything=True)
+    drawn = gpu_pages.tables(report)
     assert "| ~~0.98~~ | ~~82.5~~ |" in drawn
     assert "Struck out: the host" in drawn
     for row in report.values():
         for one in row.values() if isinstance(row, dict) else ():
             if isinstance(one, dict):
                 one.pop(gpu_measures.HOST, None)
-    assert "~~" not in gpu_pages.tables(report, everything=True)
-    assert "Struck out" not in gpu_pages.tables(report, everything=True)
+    assert "~~" not in gpu_pages.tables(report)
+    assert "Struck out" not in gpu_pages.tables(report)
