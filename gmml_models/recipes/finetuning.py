@@ -282,7 +282,7 @@ def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
 
 
 def _check(config: FinetuneConfig) -> None:
-    check_installed(_WHO, torchmetrics="torchmetrics")
+    check_installed(_WHO, torchmetrics="torchmetrics", tensorboard="tensorboard")
     if not 0 < config.layer_decay <= 1:
         raise UsageError(f"{_WHO}: layer_decay={config.layer_decay} is not above 0 and at most 1. Give for example 0.75, or 1.")
     if not 0 <= config.ema < 1:

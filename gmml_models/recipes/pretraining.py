@@ -16,7 +16,7 @@ import torch
 from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
 from gmml_models.data.sources import open_source
-from gmml_models.errors import UsageError, WeightsError
+from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.figures.run_sheet import run_sheet, save_sheet
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
@@ -46,6 +46,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         UsageError: what cannot be trained, or not go on; nothing is lost.
     """
     check(config)
+    check_installed("gmml pretrain", tensorboard="tensorboard")
     parallel = start_processes(config)
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run)
