@@ -37,6 +37,11 @@ class WrongKeysError(WeightsError):
     """A well-formed file holds other tensors than the model: missing or surplus keys, or other shapes."""
 
 
+def shown(text: str) -> str:
+    """Text for a terminal: control characters, which names of files may hold, are written as escapes; lines stay lines."""
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
+
+
 def check_installed(who: str, **packages: str) -> None:
     """Refuse to begin where a package is missing that is needed at the end.
 

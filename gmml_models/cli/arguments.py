@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmml_models.errors import UsageError
+from gmml_models.errors import UsageError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: P
 
     reading = read_photographs(paths, size, most, without=output)
     for skipped in reading.skipped:
-        print(f"{who}: {skipped.path} is skipped: {skipped.reason}.", file=sys.stderr)
+        print(f"{who}: {shown(str(skipped.path))} is skipped: {skipped.reason}.", file=sys.stderr)
     if not reading.photographs:
         raise UsageError(
             f"{who}: not one image could be read, so nothing was written. Give image files, or folders of them{advice}."

@@ -12,11 +12,12 @@ class Evaluate(EvaluateConfig):
     """Measure weights on labelled images: k-NN, linear probe, and the head that gmml finetune trained, over several seeds."""
 
     def run(self) -> int:
-        """Measure, print and write the table."""
+        """Measure, print and write the table; the exit code is 1 if images had to be left out."""
         from gmml_models.evaluate.report import terminal
         from gmml_models.recipes.evaluation import evaluate
 
         config = EvaluateConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluateConfig)})
-        print(terminal(evaluate(config)))
+        rows = evaluate(config)
+        print(terminal(rows))
         print(f"Table: {config.out / 'table.md'} and table.json beside it.")
-        return 0
+        return 1 if any(each.left_out for each in rows) else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -21,7 +22,7 @@ from gmml_models.cli.models import Models
 from gmml_models.cli.play import Play
 from gmml_models.cli.stats import Stats
 from gmml_models.cli.train import Finetune, Pretrain
-from gmml_models.errors import UsageError
+from gmml_models.errors import UsageError, shown
 
 
 class Command(Protocol):
@@ -45,6 +46,8 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "models": Models,
     "convert": Convert,
 }
+_HOME = re.compile(r"(?<==)~[\w.-]*(?=/|$)")
+_OPTION = re.compile(r"--?[\w-]+=~")  # --out=~/x: bash reads no ~ behind =
 _DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more."
 
 
@@ -62,14 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    words = [
+        _HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word
+        for word in (sys.argv[1:] if arguments is None else arguments)
+    ]
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS), prog="gmml", description=_DESCRIPTION, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+        dict(COMMANDS), prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
     )
     try:
         code = command.run()
         sys.stdout.flush()
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         code = 2
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -89,3 +96,7 @@ def _reader_is_gone() -> bool:
     except BrokenPipeError:
         return True
     return False
+
+
+def _expanded(home: re.Match[str]) -> str:
+    return os.path.expanduser(home.group())  # noqa: PTH111  # a word, of which the path is a part

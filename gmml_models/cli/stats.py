@@ -23,9 +23,11 @@ class Stats(StatsConfig):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         from gmml_models.data.channel_stats import channel_stats
-        from gmml_models.data.sources import open_source
+        from gmml_models.data.sources import Source, open_source
+        from gmml_models.recipes.labelled_data import tell
 
         source = open_source(self)
+        tell("gmml stats", source)
         console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -36,13 +38,15 @@ class Stats(StatsConfig):
         for name, reason in found.broken.items():
             print(f"gmml stats: {name} is skipped: {reason}.", file=sys.stderr)
         if self.json:
-            print(json.dumps({"mean": found.mean, "std": found.std, "images": found.images, "broken": dict(found.broken)}))
+            aside = {one.name: one.reason for one in source.left} if isinstance(source, Source) else {}
+            whole = {"mean": found.mean, "std": found.std, "images": found.images, "broken": dict(found.broken), "left_out": aside}
+            print(json.dumps(whole))
         else:
             print("\n".join(words(found)))
         for channel, std in enumerate(found.std):
             if std == 0:
                 print(f"gmml stats: channel {channel} is the same everywhere: nothing can be normalised by it.", file=sys.stderr)
-        return 1 if found.broken else 0
+        return 1 if found.broken or (isinstance(source, Source) and source.lost) else 0
 
 
 def words(found: ChannelStats) -> list[str]:

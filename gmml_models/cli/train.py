@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
+
+if TYPE_CHECKING:
+    from gmml_models.train.config import TrainConfig
+    from gmml_models.train.trainer import Outcome
 
 STOPPED = 3  # exit code of a run that stopped at a checkpoint: the same command goes on
 
@@ -19,14 +24,14 @@ class Pretrain(PretrainConfig):
     """
 
     def run(self) -> int:
-        """Train; 0 at the end of the run, 3 where it stopped and the same command goes on."""
+        """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
         if not self.data:
             raise UsageError("gmml pretrain: no data. Give --data FOLDER, or a data set as timm names it.")
         from gmml_models.recipes.pretraining import pretrain
 
         config = PretrainConfig(**{one.name: getattr(self, one.name) for one in fields(PretrainConfig)})
         outcome = pretrain(config)
-        return 0 if outcome.finished or config.dry_run else STOPPED
+        return exit_code(outcome, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +43,16 @@ class Finetune(FinetuneConfig):
     """
 
     def run(self) -> int:
-        """Train; 0 at the end of the run, 3 where it stopped and the same command goes on."""
+        """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
         from gmml_models.recipes.finetuning import finetune
 
         config = FinetuneConfig(**{one.name: getattr(self, one.name) for one in fields(FinetuneConfig)})
         outcome = finetune(config)
-        return 0 if outcome.finished or config.dry_run else STOPPED
+        return exit_code(outcome, config)
+
+
+def exit_code(outcome: Outcome, config: TrainConfig) -> int:
+    """Of a training: 3 where it stopped, 1 where files that may be images were left out, else 0."""
+    if not outcome.finished and not config.dry_run:
+        return STOPPED
+    return 1 if outcome.left_out else 0

@@ -7,8 +7,11 @@ is resumed.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from gmml_models.errors import UsageError
 
 FREE: dict[str, Any] = {"free": True}
 
@@ -37,6 +40,29 @@ class DataConfig:
     """Side at which images are kept there; by default 1.15 times the input."""
     workers: int = field(default=2, metadata=FREE)
     """Processes that decode, where the data is not resident."""
+
+    def __post_init__(self) -> None:
+        """A ``~`` that no shell has read is the home folder."""
+        for name in ("data", "data_root", "test_data", "labels", "weights"):
+            value = getattr(self, name, None)
+            if isinstance(value, str) and value.startswith("~"):
+                object.__setattr__(self, name, os.path.expanduser(value))  # noqa: PTH111  # text, which may name no path at all
+
+
+def check_normalisation(config: DataConfig) -> None:
+    """Refuse a mean or standard deviation that is not of pixels in [0, 1].
+
+    Raises:
+        UsageError: naming the field; where the numbers are of bytes, with what they are in [0, 1].
+    """
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if values is None or all(0 <= one <= 1 and (one > 0 or name == "mean") for one in values):
+            continue
+        words = " ".join(f"{one:g}" for one in values)
+        bytes_ = all(0 <= one <= 255 for one in values) and max(values) > 1
+        advice = f"Of bytes they are --{name} {' '.join(f'{one / 255:.4g}' for one in values)}" if bytes_ else "See gmml stats"
+        allowed = "from 0 to 1" if name == "mean" else "above 0, up to 1"
+        raise UsageError(f"gmml: --{name} {words}: pixels are in [0, 1], so each number is {allowed}. {advice}.")
 
 
 def record(config: DataConfig) -> dict[str, Any]:

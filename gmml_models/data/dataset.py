@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, final
+from typing import NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -15,13 +15,28 @@ from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import stream
 from gmml_models.data.image_files import reason_of
 from gmml_models.data.sampling import Progress
-from gmml_models.errors import UsageError
+from gmml_models.data.scan import LeftOut, told
+from gmml_models.errors import UsageError, shown
 
 Label = int | Tensor | None
 Made = TypeVar("Made")
 _FEW = 0x666577  # the stream of an image's key that says how early a few-shot choice takes it
 _TRIED = 1000  # broken images at the start of a data set, after which nothing more is hoped for
 _AT_ONCE = 64  # images a thread has in hand
+
+
+class Identity(NamedTuple):
+    """By what a data set is known again, wherever it lies.
+
+    Attributes:
+        images: how many.
+        bytes: of all their files.
+        sha256: of their names, sizes and labels, in order.
+    """
+
+    images: int
+    bytes: int
+    sha256: str
 
 
 class Source(ABC):
@@ -34,7 +49,14 @@ class Source(ABC):
 
     Attributes:
         broken: name -> reason of the images that could not be read, as they are met in this process.
+        where: the images lie, for messages.
+        left: files and folders beside them that are not part of the data.
+        notes: what was guessed about them.
     """
+
+    where: str = ""
+    left: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(self, *, channels: int, classes: Sequence[str] = (), multi_label: bool = False) -> None:
         self.channels = channels
@@ -77,8 +99,30 @@ class Source(ABC):
             return self.item(index)
         except Exception as error:  # decoders raise nearly anything on damaged files
             self._bad.add(index)
-            self.broken[self.name(index)] = reason_of(error)
+            self.broken[shown(self.name(index))] = shown(reason_of(error))
             return None
+
+    def identity(self) -> Identity | None:
+        """By what the data set is known again; None where nothing but its length is known."""
+        return None
+
+    def found(self, who: str, what: str = "images") -> list[str]:
+        """What was found, in lines for a person: see `gmml_models.data.scan.told`."""
+        return told(
+            who,
+            what,
+            self.where or "the data set",
+            images=len(self),
+            classes=self.classes,
+            several=self.multi_label,
+            left=self.left,
+            notes=self.notes,
+        )
+
+    @property
+    def lost(self) -> int:
+        """Files that may be images and are not part of the data, and images that could not be read so far."""
+        return sum(one.lost for one in self.left) + len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Label]:
         """One image and its label; for a broken one those of the next that can be read.
@@ -114,6 +158,7 @@ class Subset(Source):
         super().__init__(channels=source.channels, classes=names, multi_label=source.multi_label)
         self.source, self.chosen = source, chosen
         self._place = [self.classes.index(name) for name in source.classes]
+        self.where, self.left, self.notes = source.where, source.left, source.notes
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -121,6 +166,10 @@ class Subset(Source):
     def name(self, index: int) -> str:
         """As in the whole."""
         return self.source.name(self.chosen[index])
+
+    def identity(self) -> Identity | None:
+        """That of the whole: which images are chosen follows from the config."""
+        return self.source.identity()
 
     def labels(self) -> Sequence[Label]:
         """As in the whole, numbered anew."""

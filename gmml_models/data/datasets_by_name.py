@@ -10,8 +10,8 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from gmml_models.data.config import DataConfig
-from gmml_models.data.folders import TEST_SPLITS, TRAIN_SPLITS, Purpose
 from gmml_models.data.map_dataset import image_and_label_keys
+from gmml_models.data.splits import TEST_SPLITS, TRAIN_SPLITS, Purpose
 from gmml_models.data.streams import Iterated, Shards, StreamSource
 from gmml_models.errors import UsageError
 

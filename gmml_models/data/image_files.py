@@ -10,14 +10,17 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # not all that Pillow knows: EPS, for one, would start another program
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "AVIF", "JPEG2000", "TGA")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "AVIF", "JPEG2000", "TGA", "HEIF")
 _WHITE = (255, 255, 255, 255)
 
 
@@ -123,8 +126,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def bundled() -> tuple[Path, ...]:
     """The colour photographs inside scikit-image's package, by path: nothing is imported or downloaded. Empty without it."""
-    from importlib.util import find_spec
-
     found = find_spec("skimage")
     if found is None or found.origin is None:
         return ()
@@ -137,15 +138,33 @@ def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Im
     return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
 
 
-def formats_of_pillow() -> list[str]:
-    """The formats that are read, of those that this Pillow can."""
+@cache
+def formats_of_pillow() -> tuple[str, ...]:
+    """The formats that are read, of those that this Pillow can; with pillow-heif HEIC, and AVIF for an older Pillow."""
     Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+    if find_spec("pillow_heif") is not None:
+        plugin: Any = import_module("pillow_heif")
+        plugin.register_heif_opener()
+        if "AVIF" not in Image.OPEN and hasattr(plugin, "register_avif_opener"):
+            plugin.register_avif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def endings_of_pillow() -> frozenset[str]:
+    """The endings of these formats, in small letters, with their dot."""
+    formats = formats_of_pillow()
+    found = {ending for ending, name in Image.registered_extensions().items() if name in formats}
+    return frozenset(found | ({".mpo"} if "JPEG" in formats else set()))  # several JPEGs in one file, of which the first is read
+
+
+def known_endings() -> str:
+    """The same in words, the usual ones first."""
+    usual = (".png", ".jpg", ".jpeg")
+    return ", ".join([*usual, *sorted(endings_of_pillow() - set(usual))])
 
 
 def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipped]:
-    formats = formats_of_pillow()
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
+    endings = endings_of_pillow()
 
     def wanted(file: Path) -> bool:
         if file.suffix.lower() not in endings or file.name.startswith("."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from gmml_models.errors import UsageError
 
-_VALUES = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
+_TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+_NO = ("-1", "-1.0", "")  # where the column has no other word for it: beside 0 they may say that nobody knows
 
 
 class LabelTable(NamedTuple):
@@ -22,16 +24,19 @@ class LabelTable(NamedTuple):
     names: tuple[str, ...]  # as the CSV writes them
     labels: Tensor  # (N, c) float32 of 0 and 1
     classes: tuple[str, ...]  # of the labels
+    notes: tuple[str, ...] = ()  # columns that were not taken, and what was read as 0
 
 
-def read_labels(path: Path, folder: Path) -> LabelTable:
+def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None) -> LabelTable:
     """Read the rows whose files lie in a folder.
 
-    A column is a label if most of its values are 0 or 1; all others, such as licence texts, are ignored.
+    A column is a label if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and -1, or 1 and nothing. All
+    others, such as licence texts, are named in ``notes``.
 
     Args:
         path: of the CSV, UTF-8.
         folder: only files in it, at any depth, are taken.
+        chosen: names of the columns that are labels; None: as above.
 
     Raises:
         UsageError: no such CSV, or one without a column of files, without a label, with a value that is neither 0 nor 1 in a label,
@@ -58,13 +63,14 @@ def read_labels(path: Path, folder: Path) -> LabelTable:
         seen: set[str] = set()
         twice = next(file for file in files if file in seen or seen.add(file))  # type: ignore[func-returns-value]
         raise UsageError(f"gmml: {path} names {twice} twice. Give every file one line.")
-    columns = _label_columns(path, header, rows)
-    values = [[_VALUES[rows[number][column].strip()] for column in columns] for number in there]
+    columns, notes = _label_columns(path, header, rows, chosen)
+    values = [[float(rows[number][column].strip().lower() in _TRUE) for column in columns] for number in there]
     return LabelTable(
         files=tuple(Path(files[number]) for number in there),
         names=tuple(rows[number][0] for number in there),
         labels=torch.tensor(values, dtype=torch.float32),
         classes=tuple(header[column].strip() for column in columns),
+        notes=tuple(notes),
     )
 
 
@@ -87,19 +93,43 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows[1:]
 
 
-def _label_columns(path: Path, header: list[str], rows: list[list[str]]) -> list[int]:
-    columns = []
+def _label_columns(
+    path: Path, header: list[str], rows: list[list[str]], chosen: Sequence[str] | None
+) -> tuple[list[int], list[str]]:
+    names = [name.strip() for name in header]
+    strange = [name for name in chosen or () if name not in names[1:]]
+    if strange:
+        raise UsageError(f"gmml: {path} has no column {strange[0]!r}. Its columns are {names[1:]}.")
+    columns, notes, ignored = list[int](), list[str](), list[str]()
     for column in range(1, len(header)):
-        odd = [number for number, row in enumerate(rows) if row[column].strip() not in _VALUES]
-        if 2 * len(odd) >= len(rows):
+        if chosen is not None and names[column] not in chosen:
+            ignored.append(names[column])
+            continue
+        words = [row[column].strip().lower() for row in rows]
+        no = _word_for_no(words)
+        odd = [number for number, word in enumerate(words) if word not in (*_TRUE, *_FALSE, no)]
+        if chosen is None and 2 * len(odd) >= len(rows):
+            ignored.append(f"{names[column]} (it holds {rows[odd[0]][column][:20]!r})")
             continue
         if odd:
             raise UsageError(
-                f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed are 0 and 1."
+                f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed are 0 and 1 "
+                "(or true and false, yes and no; 1 and -1; 1 and nothing). Mend that line, or name the labels by --labels-columns."
             )
+        if no is not None:
+            notes.append(f"label {names[column]}: {repr(no) if no else 'nothing'} is read as 0")
         columns.append(column)
     if not columns:
         raise UsageError(
             f"gmml: {path} has no label: none of its columns {header[1:]} holds 0 and 1. Give one column of 0 and 1 for each label."
         )
-    return columns
+    if ignored:
+        notes.append(f"columns that are no labels: {', '.join(ignored)}; --labels-columns says otherwise")
+    return columns, notes
+
+
+def _word_for_no(words: Sequence[str]) -> str | None:
+    """What a column of 1 and -1, or of 1 and nothing, has for 0; None where it has a word for it, or holds something else."""
+    kinds = set(words)
+    others = kinds - set(_TRUE)
+    return next(iter(others)) if len(others) == 1 and len(kinds) > 1 and others <= set(_NO) else None

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from gmml_models.data.config import DataConfig
+from gmml_models.data.config import DataConfig, check_normalisation
 from gmml_models.data.dataset import Label, Source, Subset, check_readable, few_shot
-from gmml_models.data.folders import Purpose, open_files
+from gmml_models.data.folders import open_files
 from gmml_models.data.map_dataset import MapSource
+from gmml_models.data.splits import Purpose
 from gmml_models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def open_source(
 
     Args:
         config: its ``data``, ``split``, ``in_chans`` and, where it has them, ``test_data``, ``test_split``, ``labels`` and
-            ``multi_label``.
+            ``multi_label``, ``labels_columns``, ``class_level``; its ``out`` is never data.
         purpose: "pretrain", "train" or "test".
         dataset: a data set in Python instead of ``config.data``: with a length and images by number, or a stream.
         classes: those of the training images; labels are numbered, and labels in a CSV ordered, as they are.
@@ -75,11 +76,12 @@ def open_source(
         UsageError: nothing there, nothing in it, nothing readable, or labels that are missing or do not fit.
     """
     need = purpose != "pretrain" if labelled is None else labelled
+    check_normalisation(config)
     if dataset is None and not _data(config, purpose):
         raise UsageError("gmml: no data was given. Give --data FOLDER, or in Python dataset=.")
     where = _data(config, purpose) or "the data set"
     try:
-        source = _from_name(config, purpose, need) if dataset is None else _from_python(dataset, config, need)
+        source = _from_name(config, purpose, need, classes) if dataset is None else _from_python(dataset, config, need)
     except OSError as error:
         raise UsageError(f"gmml: {where} could not be read ({error}). Are its name and its permissions right?") from error
     if not isinstance(source, Source):
@@ -97,6 +99,8 @@ def open_source(
         if classes is not None and tuple(classes) != source.classes:
             source = Subset(source, range(len(source)), classes)
     check_readable(source)
+    if dataset is None:
+        source.where = source.where or where
     return source
 
 
@@ -123,7 +127,7 @@ def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequenc
         raise UsageError(f"gmml: {where} has {what}. Give {purpose} images with the same classes.")
 
 
-def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | StreamSource:
+def _from_name(config: DataConfig, purpose: Purpose, need: bool, classes: Sequence[str] | None) -> Source | StreamSource:
     data = _data(config, purpose)
     own = purpose != "test" or data != config.data
     split = getattr(config, "test_split", None) if purpose == "test" else config.split
@@ -139,6 +143,10 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool) -> Source | Str
             channels=config.in_chans,
             csv=None if csv is None else Path(csv).expanduser(),
             multi_label=getattr(config, "multi_label", None),
+            columns=getattr(config, "labels_columns", None),
+            level=getattr(config, "class_level", None),
+            known=classes,
+            output=getattr(config, "out", None),
         )
     from gmml_models.data import datasets_by_name
 

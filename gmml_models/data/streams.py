@@ -26,7 +26,7 @@ from gmml_models.data.loader import Cutter, Fetched, Receiver, Transform, collec
 from gmml_models.data.map_dataset import IMAGE_KEYS, split_item
 from gmml_models.data.sampling import Batch, Share, in_steps
 from gmml_models.data.transforms import ViewPlan
-from gmml_models.errors import UsageError
+from gmml_models.errors import UsageError, shown
 
 _BUFFER = 512  # images among which the next one is chosen
 _TRIED = 1000  # broken images in a row, after which nothing more is hoped for
@@ -88,12 +88,12 @@ class StreamSource:
 
     def decoded(self, record: StreamItem) -> Tensor | None:
         """(C, H, W) uint8; None, and a word in `broken`, if it cannot be read."""
-        if record.name in self.broken:
+        if shown(record.name) in self.broken:
             return None
         try:
             return decode(record.image, self.channels)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
-            self.broken[record.name] = reason_of(error)
+            self.broken[shown(record.name)] = shown(reason_of(error))
             return None
 
     def nothing_readable(self) -> UsageError:
@@ -237,7 +237,7 @@ class Shards:
 
     def _tar(self, url: str, read: Any) -> Iterator[StreamItem]:
         def note(error: Exception) -> bool:
-            self.broken[url] = reason_of(error)
+            self.broken[shown(url)] = shown(reason_of(error))
             return False  # what is left of a damaged tar is not trusted
 
         for found in read(iter([{"url": url}]), handler=note):

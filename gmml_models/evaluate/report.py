@@ -31,6 +31,7 @@ class Measured:
         runs: how many.
         seeds: of the runs; empty where no seed changes anything.
         command: that measures it again.
+        left_out: files beside the images that were measured that may be images, and images that could not be read.
     """
 
     measure: str
@@ -39,6 +40,7 @@ class Measured:
     runs: int
     seeds: tuple[int, ...]
     command: str
+    left_out: int = 0
 
 
 def row(measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str) -> Measured:

@@ -93,6 +93,10 @@ class FinetuneConfig(TrainConfig):
     """Its split."""
     labels: str | None = None
     """multi-label: a CSV, first column the file, then one 0/1 column a label; by default labels.csv in the folder."""
+    labels_columns: tuple[str, ...] | None = None
+    """Its columns that are labels; by default all of two values such as 0 and 1."""
+    class_level: int | None = None
+    """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
     multi_label: bool | None = None
     """Several labels an image; by default where a labels.csv is."""
     few_shot: float = 1.0
@@ -147,6 +151,12 @@ class EvaluateConfig(DataConfig):
     """Its split."""
     labels: str | None = None
     """multi-label: a CSV; by default labels.csv in the folder."""
+    labels_columns: tuple[str, ...] | None = None
+    """Its columns that are labels; by default all of two values such as 0 and 1."""
+    class_level: int | None = None
+    """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
+    multi_label: bool | None = None
+    """Several labels an image; by default where a labels.csv is."""
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
     """What is measured; classifier takes weights that gmml finetune wrote."""
     few_shot: float = 1.0
@@ -168,7 +178,8 @@ class EvaluateConfig(DataConfig):
 
     def __post_init__(self) -> None:
         """A folder may be given as text."""
-        object.__setattr__(self, "out", Path(self.out))
+        super().__post_init__()
+        object.__setattr__(self, "out", Path(self.out).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from gmml_models.models.pooling import check_pool
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
 from gmml_models.recipes.finetune_augment import centre_of
-from gmml_models.recipes.labelled_data import LabelledData, open_labelled, open_test
+from gmml_models.recipes.labelled_data import LabelledData, open_labelled, open_test, tell, tell_unreadable
 from gmml_models.recipes.start_weights import Start, open_weights
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     device = torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     facts: dict[str, Any] = {"weights": config.weights, "sha256": start.sha256, "data": config.data, "device": name}
-    command, rows = command_of(config, "evaluate"), list[Measured]()
+    command, rows, left_out = command_of(config, "evaluate"), list[Measured](), 0
     heads = _open_classifier(config) if "classifier" in config.measures else None
     probes = [each for each in config.measures if each != "classifier"]
     if probes:
@@ -74,23 +74,40 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
             raise UsageError(str(error)) from error
         images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
         assert images.test is not None
+        images.tell(_WHO)
         start.encoder.to(device)
         known, given = (
             features(start.encoder, _batches(source, start, config, device), pool) for source in (images.train, images.test)
         )
         facts |= {"images": len(known.vectors), "test images": len(given.vectors), "classes": len(images.classes), "pool": pool}
+        tell_unreadable(_WHO, images.train, "training images")
+        tell_unreadable(_WHO, images.test, "test images")
+        left_out = images.lost
+        facts |= _unreadable({"images": images.train, "test images": images.test})
         for probe in probes:
             rows += _probed(probe, known, given, images, config, command, device)
     if heads is not None:
         test = open_test(config, who=_WHO, classes=heads.classes, multi_label=heads.multi_label, dataset=test_dataset)
-        facts |= {"test images": len(test), "classes": len(heads.classes)}
+        if not probes:
+            tell(_WHO, test, "test images")
         start = start._replace(encoder=heads.encoder, mean=heads.mean, std=heads.std)
         heads.to(device)
         batches = _batches(test, start, config, device)
         found = score(heads, batches, classes=len(heads.classes), multi_label=heads.multi_label, device=device)
         rows.append(row("classifier", [found], (), command))
+        facts |= {"test images": len(test) - len(test.broken), "classes": len(heads.classes)}
+        if not probes:
+            tell_unreadable(_WHO, test, "test images")
+            left_out = test.lost
+            facts |= _unreadable({"test images": test})
+    rows = [replace(each, left_out=left_out) for each in rows]
     write_table(config.out, rows, facts, who=_WHO)
     return rows
+
+
+def _unreadable(sources: dict[str, Source]) -> dict[str, int]:
+    """For the table: how many images of each source could not be read, where there are any."""
+    return {f"{name} that could not be read": len(source.broken) for name, source in sources.items() if source.broken}
 
 
 def _probed(

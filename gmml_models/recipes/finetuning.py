@@ -11,7 +11,6 @@ MC-SSL 4.2, whose numbers are
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,8 @@ from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.labelled_data import LabelledData, open_labelled
+from gmml_models.recipes.labelled_data import LabelledData, open_labelled, tell_unreadable
+from gmml_models.recipes.next_command import after_finetuning
 from gmml_models.recipes.start_weights import channels_of, open_weights
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
@@ -64,6 +64,8 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     parallel = start_processes(config)
     config = _channels(config, told=parallel.first)
     images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
+    if parallel.first:
+        images.tell(_WHO)
     how = strength(config, multi_label=images.multi_label)
     model, _ = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
@@ -143,8 +145,12 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         if outcome.finished:
             export(config, images, outcome)
         run.end(outcome, feed.broken)
+        if images.test is not None:
+            tell_unreadable(_WHO, images.test, "test images")
         print(summary(config, outcome))
-    return outcome
+    # in workers each image is read elsewhere: what they could not read is in the feed
+    aside = images.lost + len(set(feed.broken) - set(images.train.broken))
+    return replace(outcome, left_out=aside)
 
 
 def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
@@ -259,14 +265,7 @@ def summary(config: FinetuneConfig, outcome: Outcome) -> str:
         )
     if not outcome.finished:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
-    weights, data = shlex.quote(str(config.out / "weights")), shlex.quote(config.data or "FOLDER")
-    lines += [
-        f"Weights: {config.out / 'weights'}",
-        "Next:",
-        f"  gmml evaluate --weights {weights} --data {data} --measures classifier",
-        f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{config.out / 'weights'}').classes)\"",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_finetuning(config)])
 
 
 def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmml_models.data.sources import Source, few_shot, open_source
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
+
+if TYPE_CHECKING:
+    from gmml_models.data.streams import StreamSource
 
 
 class LabelledData(NamedTuple):
@@ -24,6 +28,37 @@ class LabelledData(NamedTuple):
     test: Source | None
     classes: tuple[str, ...]
     multi_label: bool
+
+    @property
+    def lost(self) -> int:
+        """Files of both that may be images and were not used: see `Source.lost`."""
+        return self.train.lost + (0 if self.test is None else self.test.lost)
+
+    def tell(self, who: str) -> None:
+        """Say on stderr what was found."""
+        tell(who, self.train, "training images")
+        if self.test is not None:
+            tell(who, self.test, "test images")
+
+
+def tell(who: str, source: Source | StreamSource, what: str = "images") -> None:
+    """Say on stderr what was found.
+
+    Args:
+        who: the command that speaks.
+        source: of the images.
+        what: they are for.
+    """
+    lines = source.found(who, what) if isinstance(source, Source) else [f"{who}: a stream of {source.images} {what}."]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def tell_unreadable(who: str, source: Source, what: str) -> None:
+    """Say on stderr which images could not be read, so far."""
+    if source.broken:
+        print(f"{who}: {len(source.broken)} of {len(source)} {what} could not be read, and are left out:", file=sys.stderr)
+        for name, reason in source.broken.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
 
 
 def open_labelled(

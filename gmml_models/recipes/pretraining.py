@@ -7,19 +7,21 @@ Defaults are GMML 3.1 where it speaks and the authors' release where it is silen
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
-from gmml_models.data.sources import open_source
+from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.figures.run_sheet import run_sheet, save_sheet
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
+from gmml_models.recipes.labelled_data import tell
+from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
@@ -31,6 +33,8 @@ from gmml_models.train.trainer import Outcome, train
 if TYPE_CHECKING:
     from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.objectives import Objective
+
+_WHO = "gmml pretrain"
 
 
 def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
@@ -48,11 +52,14 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     check(config)
     check_installed("gmml pretrain", tensorboard="tensorboard")
     parallel = start_processes(config)
+    source = open_source(config, purpose="pretrain", dataset=dataset)
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run)
+    if parallel.first:
+        tell(_WHO, source)
     objective = build_objective(config)
     feed = make_feed(
-        open_source(config, purpose="pretrain", dataset=dataset),
+        source,
         view_plan(config, objective.autoencoder),
         batch_size=config.batch_size,
         accumulate=config.accumulate,
@@ -79,7 +86,8 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
             export(config, feed.images, outcome)
         run.end(outcome, feed.broken)
         print(summary(config, outcome))
-    return outcome
+    lost = sum(one.lost for one in source.left) if isinstance(source, Source) else 0
+    return replace(outcome, left_out=lost + len(feed.broken))
 
 
 def build_objective(config: PretrainConfig) -> Objective:
@@ -226,12 +234,4 @@ def summary(config: PretrainConfig, outcome: Outcome) -> str:
         lines.append(
             f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.jsonl'})."
         )
-    tuned = shlex.quote(str(config.out.with_name(f"{config.out.name}-finetuned")))
-    weights, data = shlex.quote(str(config.out / "weights")), shlex.quote(config.data or "FOLDER")
-    lines += [
-        f"Weights: {config.out / 'weights'}",
-        "Next, with labelled images:",
-        f"  gmml evaluate --weights {weights} --data {data}",
-        f"  gmml finetune --weights {weights} --data {data} --out {tuned}",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_pretraining(config)])

@@ -71,7 +71,8 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         """A folder may be given as text."""
-        object.__setattr__(self, "out", Path(self.out))
+        super().__post_init__()
+        object.__setattr__(self, "out", Path(self.out).expanduser())
 
 
 def check(config: TrainConfig) -> None:

@@ -60,6 +60,7 @@ class Outcome:
         seconds: of this call.
         images_per_second: of this call, over all processes.
         waiting: share of this call's time that was spent waiting for data.
+        left_out: files that may be images and are not part of the data, and images that could not be read.
     """
 
     finished: bool
@@ -69,6 +70,7 @@ class Outcome:
     seconds: float
     images_per_second: float
     waiting: float
+    left_out: int = 0
 
 
 def of_views(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from gmml_models.data.dataset import Label, Source, Subset, each
 from gmml_models.data.decode import decode, to_picture
-from gmml_models.data.folders import choose_split
 from gmml_models.data.labels_csv import read_labels
 from gmml_models.data.sources import few_shot, open_source
+from gmml_models.data.splits import choose_split
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from tests.models.data_files import Array, picture, pixels, truncate, write_classes, write_flat, write_labels, write_tar

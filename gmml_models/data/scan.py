@@ -1,0 +1,170 @@
+"""Which files of a folder are images, and which are left out, and why."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmml_models.data.image_files import endings_of_pillow
+from gmml_models.errors import shown
+
+# written by systems beside a person's files: thumbnails, copies of attributes, what was deleted
+_HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+_HEIF = "HEIC and HEIF are read by pillow-heif: pip install pillow-heif"
+# endings that photographs have, and that cannot be read here
+_PHOTOGRAPHS = {
+    **dict.fromkeys((".heic", ".heif", ".heics", ".heifs", ".hif"), _HEIF),
+    **dict.fromkeys((".avif", ".avifs"), "AVIF is read by Pillow from 11.3, or pillow-heif: pip install -U pillow"),
+    **dict.fromkeys((".webp", ".jp2", ".j2k", ".tif", ".tiff"), "this Pillow was built without its decoder"),
+    **dict.fromkeys(
+        (".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".psd", ".svg", ".eps", ".exr", ".hdr", ".dcm"),
+        "this format is not read: convert it to JPEG or PNG",
+    ),
+}
+_RUN = ("checkpoints", "epochs.csv", "weights", "steps.csv")  # beside config.json, in the folder of a run
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not part of a data set.
+
+    Attributes:
+        name: relative to the folder.
+        reason: in a few words.
+        lost: it may be an image that the user wanted: the exit code says so.
+    """
+
+    name: str
+    reason: str
+    lost: bool = True
+
+
+def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftOut]]:
+    """The image files in a folder, at any depth; links are followed.
+
+    Never part of the data are hidden files and folders, folders of runs, links to a folder that holds the link, and what is no
+    regular file, such as a pipe.
+
+    Args:
+        root: the folder.
+        own: the run's own output.
+
+    Returns:
+        the images in natural order (2 before 10), and what was left out.
+
+    Raises:
+        OSError: ``root`` cannot be read.
+    """
+    endings, images, left = endings_of_pillow(), list[Path](), list[LeftOut]()
+    above, output = root.resolve(), None if own is None else own.resolve()
+
+    def leave(path: Path, reason: str, *, lost: bool = True) -> None:
+        left.append(LeftOut(path.relative_to(root).as_posix(), reason, lost))
+
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, parents = waiting.pop()
+        try:
+            here = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise
+            leave(folder, error.strerror or str(error))
+            continue
+        if folder != root and is_run(folder, {entry.name for entry in entries}):
+            leave(folder, "the folder of a run", lost=False)
+            continue
+        chain = parents | {(here.st_dev, here.st_ino)}
+        for entry in entries:
+            path, ending = Path(entry.path), os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  # .jpg alone has no suffix
+            if is_hidden(entry.name):
+                if entry.is_dir() or ending in endings:
+                    leave(path, "hidden", lost=False)
+                continue
+            try:
+                if entry.is_dir():
+                    inside = entry.stat()
+                    if (inside.st_dev, inside.st_ino) in chain or (entry.is_symlink() and above.is_relative_to(path.resolve())):
+                        leave(path, "a link to a folder that holds it", lost=False)
+                    elif output is not None and path.resolve() == output:
+                        leave(path, "the run's own folder", lost=False)
+                    else:
+                        waiting.append((path, chain))
+                elif ending not in endings:
+                    if ending in _PHOTOGRAPHS:
+                        leave(path, _PHOTOGRAPHS[ending])
+                    elif entry.name != "labels.csv":
+                        leave(path, f"not an image ({ending or 'no ending'})", lost=False)
+                elif entry.is_file():
+                    images.append(path)
+                elif entry.is_symlink() and not path.exists():
+                    leave(path, "a link to nothing")
+                else:
+                    leave(path, "not a regular file", lost=False)
+            except OSError as error:
+                leave(path, error.strerror or str(error))
+    return sorted(images, key=lambda path: (natural(str(path)), str(path))), sorted(left, key=lambda one: one.name)
+
+
+def is_hidden(name: str) -> bool:
+    """A file or folder that systems do not show, or write by themselves."""
+    return name.startswith(".") or name in _HIDDEN
+
+
+def is_run(folder: Path, names: Collection[str] | None = None) -> bool:
+    """The folder holds a run of ours: its pictures are no data."""
+    if names is None:
+        names = {one.name for one in folder.iterdir()}
+    return "config.json" in names and any(name in names for name in _RUN)
+
+
+def natural(name: str) -> tuple[int | str, ...]:
+    """A key to sort by: numbers in names count as numbers, capitals as small letters."""
+    parts = re.split(r"(\d+)", name.lower())
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
+
+
+def told(
+    who: str,
+    what: str,
+    where: str,
+    *,
+    images: int,
+    classes: Sequence[str] = (),
+    several: bool = False,
+    left: Iterable[LeftOut] = (),
+    notes: Iterable[str] = (),
+    broken: int = 0,
+) -> list[str]:
+    """What was found, for a person: a line, then one for each guess and each reason why something was left out.
+
+    Args:
+        who: the command that speaks.
+        what: the images are, for example "training images".
+        where: they lie.
+        images: how many.
+        classes: their names, or those of labels.
+        several: an image may have several labels.
+        left: what is no part of them.
+        notes: guesses.
+        broken: how many of the images could not be read so far.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for one in left:
+        by_reason.setdefault(one.reason, []).append(one.name)
+    kind = ("label" if several else "class") + ("" if len(classes) == 1 else "s" if several else "es")
+    named = f", {len(classes)} {kind} ({_some(classes, 10)})" if classes else ""
+    count = sum(map(len, by_reason.values())) + broken
+    aside = f", {count} left out" if count else ""
+    lines = [f"{who}: {images} {what} in {shown(where)}{named}{aside}."]
+    lines += [f"  {shown(note)}" for note in notes]
+    lines += [f"  left out: {len(names)}, {shown(reason)}: {_some(names, 3)}" for reason, names in by_reason.items()]
+    return lines
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")

@@ -1,0 +1,113 @@
+"""Which sub-folder is the training or the test split, and which folders are the classes: guesses that a user can overrule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+from gmml_models.data.scan import natural
+from gmml_models.errors import UsageError
+
+Purpose = Literal["pretrain", "train", "test"]
+TRAIN_SPLITS = ("train", "training")
+TEST_SPLITS = ("test", "val", "valid", "validation", "eval", "evaluation")
+_SAME = (TRAIN_SPLITS, ("val", "valid", "validation"), ("eval", "evaluation"))
+
+
+def choose_split(
+    where: str, tops: Collection[str], split: str | None, purpose: Purpose, own: bool, nested: Callable[[str], bool]
+) -> str | None:
+    """Which sub-folder the images are read from; None: from all of it.
+
+    Without a word from the user, training takes train/ if test/ or val/ is beside it, if it is the only sub-folder, or if it has
+    sub-folders itself (so that a class may be called train); testing takes test/, else val/.
+
+    Args:
+        where: for messages.
+        tops: names of the sub-folders.
+        split: the user's word.
+        purpose: what the images are for.
+        own: the test images have a path of their own, which may be their folder itself.
+        nested: says whether a sub-folder has sub-folders.
+
+    Raises:
+        UsageError: the split that is asked for, or a test split, is not there.
+    """
+    listed = ", ".join(sorted(tops)[:10]) or "none"
+
+    def first_of(names: Collection[str]) -> str | None:
+        return next((top for name in names for top in (name, *sorted(tops)) if top in tops and top.lower() == name), None)
+
+    if split is not None:
+        if split in tops:
+            return split
+        found = first_of((split.lower(), *next((names for names in _SAME if split.lower() in names), ())))
+        if found is not None:
+            return found
+        raise UsageError(f"gmml: {where} has no sub-folder {split!r} (it has: {listed}). Give one of them, or none.")
+    train, test = first_of(TRAIN_SPLITS), first_of(TEST_SPLITS)
+    if purpose == "test":
+        if test is None and not own:
+            raise UsageError(f"gmml: {where} has no test or val sub-folder (it has: {listed}). Give --test-data or --test-split.")
+        return test
+    return train if train is not None and (test is not None or len(tops) == 1 or nested(train)) else None
+
+
+def class_folders(
+    where: str, parts: Sequence[tuple[str, ...]], *, level: int | None, known: Sequence[str] | None, labelled: bool
+) -> tuple[list[int] | None, tuple[str, ...], list[str]]:
+    """Which folder of each image is its class.
+
+    By default that is the first level at which the images lie in different folders, as torchvision's ImageFolder has it; for test
+    images the first level whose folders are the classes of the training images.
+
+    Args:
+        where: for messages.
+        parts: the folders that each image lies in, from the outermost.
+        level: 1: the outermost, 2: those in it, ...; -1: the innermost. None: the default.
+        known: the classes of the training images.
+        labelled: labels are needed.
+
+    Returns:
+        the number of each image's class, or None where the folders are no classes; the names in natural order; what to tell.
+
+    Raises:
+        UsageError: images lie beside the class folders, and labels are needed.
+    """
+    deepest = max(map(len, parts))
+    if level is not None and (level < -1 or level == 0):
+        raise UsageError(
+            f"gmml: class_level={level}. Give 1 for the outermost folders, 2 for those in them, or -1 for the innermost."
+        )
+    if deepest == 0:
+        return None, (), []
+    asked = level
+    if level is None and known is not None:
+        fits = (one for one in range(1, deepest + 1) if all(len(p) >= one and p[one - 1] in known for p in parts))
+        level = next(fits, None)
+    if level is None:
+        level = next((one for one in range(1, deepest + 1) if len({p[one - 1 : one] for p in parts}) > 1), deepest)
+    least = 1 if level == -1 else level
+    loose = sum(len(p) < least for p in parts)
+    if loose and loose < len(parts) and labelled:
+        raise UsageError(
+            f"gmml: in {where} {loose} images lie beside the class folders. Move them into a folder of their class"
+            + (", or give --class-level." if deepest > 1 else ".")
+        )
+    if loose:
+        return None, (), []
+    names = [p[-1] if level == -1 else p[level - 1] for p in parts]
+    classes = sorted(set(names), key=lambda name: (natural(name), name))
+    number = {name: place for place, name in enumerate(classes)}
+    notes = []
+    if deepest > 1 and asked is None and labelled:
+        others = sorted({p[-1] for p in parts if len(p) > level} or {p[0] for p in parts})
+        notes.append(
+            f"the class is the folder of level {level} ({_few(classes)}), not of another ({_few(others)}); "
+            "--class-level says otherwise"
+        )
+    return [number[name] for name in names], tuple(classes), notes
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

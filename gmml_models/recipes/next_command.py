@@ -1,0 +1,59 @@
+"""The commands that a recipe prints at its end: they run as they are printed, or say what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from gmml_models.errors import UsageError
+from gmml_models.recipes.command_line_of import command_of
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from gmml_models.recipes.labelled_data import open_labelled
+
+_FOLDER = "FOLDER"  # stands for what nobody here knows
+
+
+def after_pretraining(config: PretrainConfig) -> list[str]:
+    """Lines for a person: how the weights are measured, and fine-tuned, on the same images where these have labels."""
+    data, images, lacking = _labelled(config)
+    weights = str(config.out / "weights")
+    batch = min(config.batch_size, FinetuneConfig.batch_size)
+    if images is not None:
+        batch = max(min(batch, images) // 2 * 2, 2)  # MixUp takes pairs
+    shared = {"data": data, "weights": weights, "data_root": config.data_root, "workers": config.workers, "cpu": config.cpu}
+    tuned = config.out.with_name(f"{config.out.name}-finetuned")
+    return [
+        f"Next, with labelled images{lacking}:",
+        f"  {command_of(EvaluateConfig(**shared), 'evaluate')}",
+        f"  {command_of(FinetuneConfig(**shared, out=tuned, batch_size=batch, precision=config.precision), 'finetune')}",
+    ]
+
+
+def after_finetuning(config: FinetuneConfig) -> list[str]:
+    """Lines for a person: how the classifier is measured, and loaded."""
+    weights = str(config.out / "weights")
+    known = {one.name for one in fields(EvaluateConfig)}
+    same = {one.name: getattr(config, one.name) for one in fields(FinetuneConfig) if one.name in known}
+    for name in ("out", "batch_size", "img_size", "in_chans", "mean", "std", "pool", "few_shot", "resident", "resident_size"):
+        same.pop(name)  # those of the classifier, or no business of a measurement
+    measured = EvaluateConfig(**{**same, "data": config.data or _FOLDER, "weights": weights, "measures": ("classifier",)})
+    lacking = "" if config.data and config.test_every else " (with labelled test images: FOLDER/test, or --test-data)"
+    return [
+        f"Next{lacking}:",
+        f"  {command_of(measured, 'evaluate')}",
+        f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{weights}').classes)\"",
+    ]
+
+
+def _labelled(config: PretrainConfig) -> tuple[str, int | None, str]:
+    """What to train and measure on: its name, how many training images, and what is missing if it is not the run's data."""
+    advice = f" ({_FOLDER}: train/ and test/ in it, with a folder for each class or a labels.csv)"
+    if config.data.partition("/")[0].lower() in ("torch", "hfds") and not Path(config.data).exists():
+        return config.data, None, ""
+    if not Path(config.data).exists() or not config.data:
+        return _FOLDER, None, advice
+    try:
+        images = open_labelled(EvaluateConfig(data=config.data, in_chans=config.in_chans, out=config.out), who="gmml pretrain")
+    except UsageError:
+        return _FOLDER, None, advice
+    return config.data, len(images.train), ""

@@ -1,0 +1,394 @@
+"""What a folder holds is told: how many images, which classes, what was left out and why; nothing is dropped without a word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from gmml_models.cli.stats import Stats
+from gmml_models.data import image_files
+from gmml_models.data.config import DataConfig
+from gmml_models.data.dataset import Source
+from gmml_models.data.labels_csv import read_labels
+from gmml_models.data.scan import natural, scan
+from gmml_models.data.sources import open_source
+from gmml_models.errors import UsageError, shown
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from gmml_models.recipes.next_command import after_pretraining
+from tests.models.command_line import call
+from tests.models.data_files import picture, png, write_classes, write_flat, write_labels, write_tar
+
+
+def opened(data: Path, **options: Any) -> Source:
+    source = open_source(PretrainConfig(data=str(data), **options))
+    assert isinstance(source, Source)
+    return source
+
+
+def for_training(data: Path, **options: Any) -> Source:
+    return open_source(FinetuneConfig(data=str(data), **options), purpose="train")
+
+
+def left_out(source: Source) -> dict[str, tuple[str, bool]]:
+    return {one.name: (one.reason, one.lost) for one in source.left}
+
+
+# files
+
+
+def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings = image_files.endings_of_pillow() - {".heic", ".heif", ".hif", ".heics", ".heifs", ".avif"}
+    monkeypatch.setattr("gmml_models.data.scan.endings_of_pillow", lambda: endings)
+    images = ["a.png", "b.PNG", "c.jpg", "d.JPG", "e.jpeg", "f.jpe", "g.jfif", "h.bmp", "i.gif", "j.tif", "k.tiff", "l.webp"]
+    images += ["m.ppm", "n.pgm", "o.tga", "p.jp2", "q.mpo", "deep/er/r.jpg", "with blank.png", "ünïcode.png", "12²3.png"]
+    for number, name in enumerate(images):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(tmp_path / name, "JPEG" if name.endswith((".jpe", ".jfif", ".mpo")) else None)
+    empty = ["x.HEIC", "x.heif", "x.avif", "x.jxl", "x.CR2", "x.nef", "x.arw", "x.dng", "x.psd", "x.svg", "x.eps", "x.dcm"]
+    no_image = [
+        "notes.txt",
+        "table.csv",
+        "a.json",
+        "film.mp4",
+        "film.mov",
+        "all.zip",
+        "all.tar.gz",
+        "noending",
+        "Thumbs.db",
+        "x.pdf",
+    ]
+    hidden = [".DS_Store", "._a.jpg", ".hidden.png"]
+    for name in (*empty, *no_image, *hidden):
+        (tmp_path / name).write_bytes(png(0))
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"):
+        write_flat(tmp_path / name, 2)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "lost.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "good.jpg").symlink_to("c.jpg")
+    (tmp_path / "deep" / "up").symlink_to("..")
+    source = opened(tmp_path)
+    assert sorted(source.name(index) for index in range(len(source))) == sorted([*images, "good.jpg"])
+    told = left_out(source)
+    assert {name for name, (_, lost) in told.items() if lost} == {*empty, "lost.jpg"}
+    assert source.lost == len(empty) + 1
+    assert set(told) == {
+        *empty,
+        *no_image,
+        "._a.jpg",
+        ".hidden.png",
+        ".ipynb_checkpoints",
+        "__MACOSX",
+        "@eaDir",
+        ".git",
+        "pipe.jpg",
+        "lost.jpg",
+        "deep/up",
+    }
+    assert "pip install pillow-heif" in told["x.HEIC"][0]
+    assert "convert it to JPEG" in told["x.CR2"][0]
+    assert told["notes.txt"] == ("not an image (.txt)", False)
+    assert told["pipe.jpg"] == ("not a regular file", False)
+    assert told["deep/up"] == ("a link to a folder that holds it", False)
+    assert told["lost.jpg"] == ("a link to nothing", True)
+    assert {told[name][0] for name in (".hidden.png", ".git", "@eaDir")} == {"hidden"}
+
+
+@pytest.mark.skipif("HEIF" not in image_files.formats_of_pillow(), reason="pillow-heif is not installed")
+def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(number).save(tmp_path / f"{number}.HEIC", "HEIF")
+    assert len(opened(tmp_path)) == 2
+
+
+def test_links_are_followed_but_not_back(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"cat": 2, "dog": 2})
+    elsewhere = write_flat(tmp_path / "elsewhere", 3)
+    (root / "cow").symlink_to(elsewhere)
+    (root / "cat" / "all").symlink_to(root)
+    (root / "dog" / "above").symlink_to(tmp_path)
+    (root / "cat" / "x").symlink_to("../dog/y")
+    (root / "dog" / "y").symlink_to("../cat/x")  # these two lead nowhere
+    images, left = scan(root)
+    assert sorted(file.parent.name for file in images) == ["cat", "cat", "cow", "cow", "cow", "dog", "dog"]
+    assert {one.name for one in left if "holds it" in one.reason} == {"cat/all", "dog/above"}
+
+
+def test_natural_order_takes_every_name() -> None:
+    names = ["10", "9", "a2", "a10", "A1", "½", "²", "1²", "٣", ""]
+    assert sorted(names, key=natural)[:1] == [""]
+    assert sorted(["a10", "a9", "A1"], key=natural) == ["A1", "a9", "a10"]
+
+
+def test_names_reach_the_terminal_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_flat(tmp_path, 3)
+    (tmp_path / "x\x1b[2J\x1b[31mred.jpg").write_text("junk")
+    (tmp_path / "y\x1b[2J.heic").write_text("junk")
+    (tmp_path / "z\x1b]0;title\x07.txt").write_text("junk")
+    assert Stats(data=str(tmp_path)).run() == 1
+    printed = capsys.readouterr()
+    assert r"x\x1b[2J\x1b[31mred.jpg" in printed.err
+    assert all(one.isprintable() or one == "\n" for one in printed.out + printed.err)
+    ran = call(capsys, "stats", "--data", str(tmp_path / "no\x1b[2Jwhere"))
+    assert (ran.code, "\x1b" in ran.err) == (2, False)
+    assert shown("ä\u202e\udcff\n") == "ä\\u202e\\udcff\n"
+
+
+def test_stats_tell_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_flat(tmp_path, 3)
+    assert Stats(data=str(tmp_path), json=True).run() == 0
+    assert capsys.readouterr().err == f"gmml stats: 3 images in {tmp_path}.\n"
+    (tmp_path / "raw.cr2").write_text("raw")
+    assert Stats(data=str(tmp_path), json=True).run() == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["left_out"] == {"raw.cr2": "this format is not read: convert it to JPEG or PNG"}
+    assert printed.err.splitlines() == [
+        f"gmml stats: 3 images in {tmp_path}, 1 left out.",
+        "  left out: 1, this format is not read: convert it to JPEG or PNG: raw.cr2",
+    ]
+
+
+# the run's own output
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_what_a_run_writes_is_never_its_data(tmp_path: Path, split: bool) -> None:
+    write_flat(tmp_path / "train" if split else tmp_path, 4)
+    out = tmp_path / "runs" / "mine"
+    before = opened(tmp_path, out=out)
+    for run in (out, tmp_path / "runs" / "another"):
+        write_flat(run / "pictures", 2)
+        (run / "checkpoints").mkdir()
+        (run / "config.json").write_text("{}")
+    after = opened(tmp_path, out=out)
+    assert len(before) == len(after) == 4
+    assert before.identity() == after.identity()
+    assert len(opened(out / "pictures")) == 2  # where it is asked for by name
+
+
+# classes
+
+
+def test_the_class_is_the_outermost_folder_that_differs_and_that_is_told(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("dog/2021", "dog/2022", "cat/2021", "cat/2022"):
+            write_flat(tmp_path / split / name, 1)
+    source = for_training(tmp_path)
+    assert source.classes == ("cat", "dog")
+    assert [source.name(index).split("/")[0] for index in range(4)] == [source.classes[int(one)] for one in labels(source)]
+    assert any("level 1 (cat, dog), not of another (2021, 2022); --class-level" in note for note in source.notes)
+    for level, names in ((1, ("cat", "dog")), (2, ("2021", "2022")), (-1, ("2021", "2022"))):
+        chosen = for_training(tmp_path, class_level=level)
+        assert (chosen.classes, chosen.notes) == (names, ())
+    tar = for_training(write_tar(tmp_path.with_suffix(".tar"), tmp_path))
+    assert (tar.classes, tar.notes) == (source.classes, source.notes)
+    with pytest.raises(UsageError, match="class_level=0"):
+        for_training(tmp_path, class_level=0)
+    write_flat(tmp_path / "train" / "cow", 1)
+    with pytest.raises(UsageError, match=r"images lie beside the class folders.*--class-level"):
+        for_training(tmp_path, class_level=2)
+
+
+def labels(source: Source) -> list[int]:
+    return [one for one in source.labels() if isinstance(one, int)]
+
+
+def test_folders_around_the_classes_are_no_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train" / "photos" / "all", {"cat": 2, "dog": 2})
+    write_classes(tmp_path / "test" / "dog", {"2021": 1, "2022": 1})
+    source = for_training(tmp_path)
+    assert source.classes == ("cat", "dog")
+    test = open_source(EvaluateConfig(data=str(tmp_path)), purpose="test", classes=source.classes)
+    assert list(test.labels()) == [1, 1]  # by the names of the training images, not by 2021 and 2022
+
+
+def test_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_classes(tmp_path / split, {"a": 2, "b": 2, ".ipynb_checkpoints": 2})
+    tar = write_tar(tmp_path.with_suffix(".tar"), tmp_path)
+    for data in (tmp_path, tar):
+        source = for_training(data)
+        assert (source.classes, len(source)) == (("a", "b"), 4)
+        assert [one.reason for one in source.left] == ["hidden"] * len(source.left)
+        assert source.left
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "Validation"), ("training", "valid")])
+def test_splits_are_found_in_any_spelling(tmp_path: Path, train: str, test: str) -> None:
+    write_classes(tmp_path / train, {"a": 2, "b": 2})
+    write_classes(tmp_path / test, {"a": 1, "b": 1})
+    assert len(for_training(tmp_path)) == 4
+    assert len(open_source(EvaluateConfig(data=str(tmp_path)), purpose="test")) == 2
+    assert len(opened(tmp_path, split=test.lower())) == 2
+
+
+# labels
+
+
+@pytest.mark.parametrize(
+    "words", [("1", "0"), ("True", "False"), ("TRUE", "false"), ("yes", "No"), ("1", "-1"), ("1", ""), ("1.0", "-1.0")]
+)
+def test_a_label_may_be_written_so(tmp_path: Path, words: tuple[str, str]) -> None:
+    write_flat(tmp_path, 4)
+    rows = [f"{number:03d}.png,{number % 2},{words[number > 0]}" for number in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,sea,sun", *rows]))
+    found = read_labels(tmp_path / "labels.csv", tmp_path)
+    assert found.classes == ("sea", "sun")
+    assert found.labels.tolist() == [[0, 1], [1, 0], [0, 0], [1, 0]]
+    assert bool(found.notes) == (words[1] in ("-1", "", "-1.0"))
+
+
+@pytest.mark.parametrize("column", ["1 0 -1 0", "1 0  0", "1 0 maybe 0", "True False  True"])
+def test_a_label_of_more_than_two_values_is_refused(tmp_path: Path, column: str) -> None:
+    write_flat(tmp_path, 4)
+    rows = [f"{number:03d}.png,{word}" for number, word in enumerate(column.split(" "))]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,sun", *rows]))
+    with pytest.raises(UsageError, match=r"line 4: the label 'sun' is .*--labels-columns"):
+        read_labels(tmp_path / "labels.csv", tmp_path)
+
+
+def test_columns_that_are_no_labels_are_named_and_can_be_chosen(tmp_path: Path) -> None:
+    table = write_labels(tmp_path, {"train": 6, "test": 2})
+    source = for_training(tmp_path)
+    assert source.notes == ("columns that are no labels: licence (it holds 'free, to all'); --labels-columns says otherwise",)
+    chosen = for_training(tmp_path, labels_columns=("sky",))
+    assert chosen.classes == ("sky",)
+    assert [one.tolist() for one in chosen.labels() if isinstance(one, Tensor)] == [[number >> 1 & 1] for number in range(6)]
+    with pytest.raises(UsageError, match="has no column 'sun'"):
+        read_labels(table, tmp_path, ("sun",))
+    with pytest.raises(UsageError, match="the label 'licence' is 'free, to all'"):
+        read_labels(table, tmp_path, ("licence",))
+
+
+def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
+    write_labels(tmp_path, {"train": 6, "test": 2})
+    write_flat(tmp_path / "train", 2, first=90)
+    source = for_training(tmp_path)
+    assert left_out(source) == dict.fromkeys(("090.png", "091.png"), ("in no line of labels.csv", False))
+
+
+# numbers and words
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (
+            {"mean": (128.0, 128.0, 128.0)},
+            r"--mean 128 128 128: pixels are in \[0, 1\].*Of bytes they are --mean 0.502 0.502 0.502",
+        ),
+        ({"std": (64.0, 64.0, 64.0)}, r"--std 64 64 64.*Of bytes they are --std 0.251"),
+        ({"std": (0.0, 0.5, 0.5)}, r"--std 0 0.5 0.5.*above 0"),
+        ({"mean": (-0.5, 0.5, 0.5)}, "See gmml stats"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "See gmml stats"),
+    ],
+)
+def test_mean_and_std_of_another_scale_are_refused(tmp_path: Path, option: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        opened(write_flat(tmp_path, 2), **option)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_flat(tmp_path / "photos", 3)
+    assert PretrainConfig(out=Path("~/x"), data="~/photos").out == tmp_path / "x"
+    assert EvaluateConfig(out=Path("~/x"), weights="~/w").weights == str(tmp_path / "w")
+    assert DataConfig(data="~/photos").data == str(tmp_path / "photos")
+    assert call(capsys, "corrupt", "photos", "-o=~/sheet.png", "--size=32").code == 0
+    assert (tmp_path / "sheet.png").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_an_identity_is_names_and_sizes_wherever_they_lie(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"cat": 2, "dog": 2})
+    known = opened(root).identity()
+    assert known is not None
+    assert known.bytes == sum(file.stat().st_size for file in root.rglob("*.png"))
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    assert opened(moved).identity() == known == opened(Path(f"{moved}/../moved/")).identity()
+    Image.new("RGB", (99, 99)).save(moved / "cat" / "000.png")
+    assert opened(moved).identity() != known
+    shutil.move(root / "cat" / "000.png", root / "cat" / "zzz.png")
+    assert opened(root).identity() != known
+
+
+# the commands that train and measure
+
+
+def test_images_that_cannot_be_read_are_told_of_training_and_of_test_images_and_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, first in (("train", 0), ("test", 50)):
+        write_classes(tmp_path / "data" / split, {"a": 6, "b": 6}, first=first)
+    words = ("--data", tmp_path / "data", "--workers", "0", "--batch-size", "4", "--cpu")
+    weights = "gmml_vit_micro_patch8_64.caltech101"
+    whole = call(capsys, "evaluate", *words, "--weights", weights, "--out", tmp_path / "e", "--measures", "knn", "--k", "2")
+    assert (whole.code, whole.err.splitlines()) == (
+        0,
+        [
+            f"gmml evaluate: 12 training images in {tmp_path / 'data' / 'train'}, 2 classes (a, b).",
+            f"gmml evaluate: 12 test images in {tmp_path / 'data' / 'test'}, 2 classes (a, b).",
+        ],
+    )
+    for file in (tmp_path / "data" / "test" / "a").iterdir():
+        file.write_text("junk")
+    ran = call(capsys, "evaluate", *words, "--weights", weights, "--out", tmp_path / "e", "--measures", "knn", "--k", "2")
+    assert ran.code == 1
+    assert "6 of 12 test images could not be read, and are left out:\n  a/000.png: not an image" in ran.err
+    assert "- test images: 6\n" in (tmp_path / "e" / "table.md").read_text()
+    assert "- test images that could not be read: 6\n" in (tmp_path / "e" / "table.md").read_text()
+    more = ("--model", "vit_micro_patch8_64", "--epochs", "1", "--img-size", "16")
+    ran = call(capsys, "finetune", *words, *more, "--out", tmp_path / "f")
+    assert ran.code == 1
+    assert "12 training images in" in ran.err
+    assert "6 of 12 test images could not be read" in ran.err
+    (tmp_path / "data" / "train" / "a" / "raw.nef").write_text("raw")
+    ran = call(capsys, "pretrain", *words, *more, "--out", tmp_path / "p", "--pictures-every", "0")
+    assert ran.code == 1
+    assert "12 images in" in ran.err
+    assert "left out: 1, this format is not read: convert it to JPEG or PNG: a/raw.nef" in ran.err
+
+
+def told_commands(out: str) -> list[list[str]]:
+    return [shlex.split(line)[1:] for line in out.splitlines() if line.startswith("  gmml ")]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_next_commands_run_as_they_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], several: bool) -> None:
+    data = tmp_path / "a folder"
+    if several:
+        write_labels(data, {"train": 13, "test": 4})
+    else:
+        write_classes(data / "train", {"a": 7, "b": 6})
+        write_classes(data / "test", {"a": 2, "b": 2}, first=50)
+    small = ("--model", "vit_micro_patch8_64", "--img-size", "16", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--cpu")
+    first = call(capsys, "pretrain", "--data", data, "--out", tmp_path / "p", "--pictures-every", "0", *small)
+    assert first.code == 0, first.err
+    measure, tune = told_commands(first.out)
+    for words in (measure, tune):
+        assert tuple(words[words.index("--workers") :][:2]) == ("--workers", "0")
+    measured = call(capsys, *measure, "--out", tmp_path / "e")
+    assert measured.code == 0, measured.err
+    tuned = call(capsys, *tune, "--epochs", "1", "--test-every", "1")
+    assert tuned.code == 0, tuned.err
+    (again,) = told_commands(tuned.out)
+    last = call(capsys, *again, "--out", tmp_path / "f")
+    assert last.code == 0, last.err
+
+
+def test_without_labels_the_next_commands_say_what_is_missing(tmp_path: Path) -> None:
+    lines = after_pretraining(PretrainConfig(data=str(write_flat(tmp_path / "flat", 4)), out=tmp_path / "run"))
+    assert "FOLDER: train/ and test/ in it" in lines[0]
+    assert all("--data FOLDER" in line for line in lines[1:])
+    assert "--data wds/" not in "".join(after_pretraining(PretrainConfig(data="wds/shards", out=tmp_path / "run")))
