@@ -82,11 +82,11 @@ class Metrics:
                 f"scores (B, {self.classes}) and labels {f'(B, {self.classes})' if self.multi_label else '(B,)'}."
             )
         self._images += len(scores)
-        # torchmetrics takes a sigmoid itself, but only of scores outside [0, 1]; in float32, since bfloat16 would tie neighbours
-        values = scores.detach().float()
-        values = values.sigmoid() if self.multi_label else values
-        for part in self._parts.values():
-            part.update(values, labels.long())
+        values = scores.detach().float()  # bfloat16 would tie neighbours
+        for name, part in self._parts.items():
+            # torchmetrics takes a sigmoid itself, but only of scores outside [0, 1]
+            of = values if not self.multi_label else _ordered(values) if name == "precisions" else values.sigmoid()
+            part.update(of, labels.long())
 
     def compute(self) -> dict[str, float]:
         """The measures, in percent; with several processes each must call it, and gets those of all images."""
@@ -140,6 +140,16 @@ def score(
 def main_measure(found: dict[str, float]) -> str:
     """The name of the measure that runs are compared by: "mAP" or "top1"."""
     return "mAP" if "mAP" in found else "top1"
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """Float32 scores as float64 in [0, 1] of the same order, ties included: a sigmoid makes one number of all beyond 16.6.
+
+    The bits of floats, read as integers, rise with them; those of the negative ones fall, and are turned round.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0 is 0
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).double()
+    return ((rising + 2.0**31) / 2.0**32).where(~scores.isnan(), scores.double())
 
 
 def _over(part: Tensor, whole: Tensor) -> Tensor:

@@ -129,6 +129,16 @@ def test_scores_that_look_like_probabilities_are_logits_all_the_same() -> None:
     assert measure(logits, wanted, multi_label=True)["OR"] == 100
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 30.0, 1e6])
+def test_average_precision_is_that_of_the_logits_however_large(scale: float) -> None:
+    scores = scale * torch.tensor([[18.0], [20.0], [25.0], [30.0], [-1.0], [-20.0], [-25.0]])
+    labels = torch.tensor([[0], [0], [1], [1], [0], [0], [0]])
+    assert measure(scores, labels, multi_label=True)["mAP"] == 100.0
+    assert measure(-scores, 1 - labels, multi_label=True)["mAP"] == 100.0
+    tied = torch.tensor([[0.0], [-0.0], [float("inf")], [float("inf")]])
+    assert measure(tied, torch.tensor([[1], [0], [0], [1]]), multi_label=True)["mAP"] == pytest.approx(50.0)
+
+
 def test_bfloat16_scores_are_widened_before_the_sigmoid() -> None:
     logits = torch.tensor([[6.0], [6.0625], [5.0]]).bfloat16()  # their sigmoids are equal in bfloat16
     assert measure(logits, torch.tensor([[0], [1], [0]]), multi_label=True)["mAP"] == 100
