@@ -1,4 +1,4 @@
-"""A file is whole or it is not there: written aside, then renamed."""
+"""A file is whole or it is not there, after a power cut too: written aside, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Write a file aside and rename it; a link stays a link.
+    """Write a file aside, flush it and rename it; a link stays a link.
 
     Args:
         path: in a folder that exists.
@@ -19,7 +19,22 @@ def write_aside(path: Path, content: str | bytes) -> None:
     whole = Path(os.path.realpath(path))
     aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(content if isinstance(content, bytes) else f"{content}\n".encode())
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(whole)
+        flush_folder(whole.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can do so."""
+    if os.name != "posix":  # Windows opens no folders
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

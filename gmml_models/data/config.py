@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gmml_models.errors import UsageError
 
+_PLACES = ("data", "data_root", "test_data", "labels", "weights")
 FREE: dict[str, Any] = {"free": True}
 
 
@@ -43,7 +45,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """A ``~`` that no shell has read is the home folder."""
-        for name in ("data", "data_root", "test_data", "labels", "weights"):
+        for name in _PLACES:
             value = getattr(self, name, None)
             if isinstance(value, str) and value.startswith("~"):
                 object.__setattr__(self, name, os.path.expanduser(value))  # noqa: PTH111  # text, which may name no path at all
@@ -70,8 +72,27 @@ def record(config: DataConfig) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config), default=str))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-def differences(config: DataConfig, recorded: dict[str, Any]) -> list[str]:
-    """What differs between a config and the record of a run, as ``name: then -> now``, but for what is free to differ."""
+def place(value: Any) -> Any:
+    """A path of what is there, in one spelling; anything else as it is."""
+    try:
+        return os.path.realpath(value) if isinstance(value, str) and value and os.path.exists(value) else value  # noqa: PTH110
+    except (OSError, ValueError):
+        return value
+
+
+def differences(config: DataConfig, recorded: dict[str, Any], *, free: Collection[str] = ()) -> list[str]:
+    """What differs between a config and the record of a run, as ``name: then -> now``.
+
+    Args:
+        config: of now.
+        recorded: of then.
+        free: names that may differ, beside ``out`` and what the config's fields call free. Paths may be spelt otherwise.
+    """
     now = record(config)
-    fixed = [one.name for one in fields(config) if not one.metadata.get("free") and one.name != "out"]
-    return [f"{name}: {recorded.get(name)!r} -> {now[name]!r}" for name in fixed if recorded.get(name, now[name]) != now[name]]
+    fixed = [one.name for one in fields(config) if not one.metadata.get("free") and one.name not in ("out", *free)]
+    other = [name for name in fixed if recorded.get(name, now[name]) != now[name]]
+    return [
+        f"{name}: {recorded.get(name)!r} -> {now[name]!r}"
+        for name in other
+        if name not in _PLACES or place(recorded.get(name)) != place(now[name])
+    ]

@@ -86,6 +86,9 @@ class StreamSource:
             if not met:
                 raise UsageError(f"gmml: {self.where} holds no images. {self._first_broken()}".rstrip())
 
+    def identity(self) -> None:
+        """Nothing: a stream would have to be read."""
+
     def decoded(self, record: StreamItem) -> Tensor | None:
         """(C, H, W) uint8; None, and a word in `broken`, if it cannot be read."""
         if shown(record.name) in self.broken:

@@ -96,7 +96,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         transform=transform,
     )
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(config, writes=parallel.first and not config.dry_run)
+        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=images.train.identity())
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 

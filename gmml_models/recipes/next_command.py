@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.command_line_of import command_of
@@ -20,7 +21,13 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
     batch = min(config.batch_size, FinetuneConfig.batch_size)
     if images is not None:
         batch = max(min(batch, images) // 2 * 2, 2)  # MixUp takes pairs
-    shared = {"data": data, "weights": weights, "data_root": config.data_root, "workers": config.workers, "cpu": config.cpu}
+    shared: dict[str, Any] = {
+        "data": data,
+        "weights": weights,
+        "data_root": config.data_root,
+        "workers": config.workers,
+        "cpu": config.cpu,
+    }
     tuned = config.out.with_name(f"{config.out.name}-finetuned")
     return [
         f"Next, with labelled images{lacking}:",

@@ -54,7 +54,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     parallel = start_processes(config)
     source = open_source(config, purpose="pretrain", dataset=dataset)
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(config, writes=parallel.first and not config.dry_run)
+        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     if parallel.first:
         tell(_WHO, source)
     objective = build_objective(config)

@@ -9,61 +9,106 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gmml_models.atomic_write import write_aside
-from gmml_models.data.config import differences, record
-from gmml_models.errors import UsageError
+from gmml_models.data.config import differences, place, record
+from gmml_models.errors import UsageError, shown
 from gmml_models.train.config import TrainConfig
+from gmml_models.train.owner import LOCK, Owner
 
 if TYPE_CHECKING:
+    from gmml_models.data.dataset import Identity
     from gmml_models.train.trainer import Outcome
 
-_CONFIG, _DONE = "config.json", "finished.json"
+_CONFIG, _DATA, _DONE = "config.json", "data.json", "finished.json"
 
 
 @final
 class RunFolder:
-    """Files of one run, written by its first process.
+    """Files of one run, written by its first process, which owns the folder: see `Owner`.
 
-    ``config.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end, ``finished.json``.
+    ``config.json``, ``data.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end,
+    ``finished.json``.
 
     Args:
         config: of the run.
         writes: False for all processes but the first, which then only read.
+        data: by what the training images are known again, if anything.
 
     Raises:
-        UsageError: the folder holds a run that was told otherwise, or cannot be written to.
+        UsageError: another process owns the folder; it holds a run that was told otherwise or has other data, or cannot be
+            written to.
     """
 
-    def __init__(self, config: TrainConfig, *, writes: bool = True) -> None:
+    def __init__(self, config: TrainConfig, *, writes: bool = True, data: Identity | None = None) -> None:
         self.folder = config.out
         self.checkpoints = self.folder / "checkpoints"
         self._writes = writes
         self._board: Any = None
         self._from = 0
+        self._owner: Owner | None = None
         known = self.folder / _CONFIG
-        began = known.exists() and any(self.checkpoints.glob("step-*"))  # one without a checkpoint has nothing to lose
-        if began:
-            told = json.loads(known.read_text(encoding="utf-8"))
-            other = differences(config, told)
-            if told.get("kind") != config.kind:
-                other.insert(0, f"kind: {told.get('kind')} -> {config.kind}")
-            if other:
-                raise UsageError(
-                    f"gmml: {self.folder} holds a run that was told otherwise: {'; '.join(other)}. Give the same options to go on, "
-                    "or another --out for another run; nothing was changed."
-                )
-        elif self.folder.exists() and not self.folder.is_dir():
+        if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"gmml: {self.folder} is a file. Give another --out: an empty folder, or a new one.")
-        elif self.folder.exists() and any(self.folder.iterdir()) and writes and not known.exists():
-            raise UsageError(
-                f"gmml: {self.folder} holds files that are not a run's. Give another --out: an empty folder, or a new one."
-            )
         if writes:
+            if self.folder.exists() and not known.exists() and not any(self.checkpoints.glob("step-*")):
+                strange = [path for path in self.folder.iterdir() if path.name != LOCK and not path.name.startswith(f"{_CONFIG}.")]
+                if strange:
+                    raise UsageError(
+                        f"gmml: {self.folder} holds files that are not a run's. Give another --out: an empty folder, or a new one."
+                    )
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if not began:
-                    write_aside(known, json.dumps({"kind": config.kind, **record(config)}, indent=2))
+                self._owner = Owner(self.folder)
             except OSError as error:
                 raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
+        try:
+            began = any(self.checkpoints.glob("step-*"))  # one without a checkpoint has nothing to lose
+            if began and known.exists():
+                self._same(config, data)
+            if writes:
+                if not began or not known.exists():
+                    write_aside(known, json.dumps({"kind": config.kind, **record(config)}, indent=2))
+                if data is not None and (not began or not (self.folder / _DATA).exists()):
+                    write_aside(self.folder / _DATA, json.dumps(data._asdict(), indent=2))
+        except OSError as error:
+            self._release()
+            raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
+        except UsageError:
+            self._release()
+            raise
+
+    def _same(self, config: TrainConfig, data: Identity | None) -> None:
+        """Refuse other options and other data than those that the run began with; the same data may lie elsewhere."""
+        told = read_json(self.folder / _CONFIG, "remove it to begin anew with the options that are given: they must be the same")
+        before = None
+        if (self.folder / _DATA).exists():
+            before = read_json(self.folder / _DATA, "remove it if the data is what it was")
+        same_data = data is not None and before is not None and before == data._asdict()
+        other = differences(config, told, free=("data",) if same_data else ())
+        if told.get("kind") != config.kind:
+            other.insert(0, f"kind: {told.get('kind')} -> {config.kind}")
+        if other:
+            raise UsageError(
+                f"gmml: {self.folder} holds a run that was told otherwise: {'; '.join(other)}. Give the same options to go on, "
+                "or another --out for another run; nothing was changed."
+            )
+        if data is not None and before is not None and not same_data:
+            what = (
+                f"{before.get('images')} images of {before.get('bytes')} bytes -> {data.images} of {data.bytes}"
+                if (before.get("images"), before.get("bytes")) != (data.images, data.bytes)
+                else f"{data.images} images of the same size together, but with other names, sizes or labels"
+            )
+            raise UsageError(
+                f"gmml: the run in {self.folder} began with other data: images: {what}. Give back what it began with, or another "
+                "--out for another run; nothing was changed."
+            )
+        if same_data and self._writes and place(told.get("data")) != place(config.data):
+            lay = shown(str(told.get("data")))
+            print(f"The data lies in {shown(config.data)} now, and lay in {lay}: its names and sizes are the same.")
+
+    def _release(self) -> None:
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
 
     def rewind(self, step: int) -> None:
         """Forget the rows behind ``step``: the run goes on from there."""
@@ -116,13 +161,28 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Flush TensorBoard, and let go of the folder."""
+        self._release()
         board, self._board = self._board, None
         if board is not None:
             try:
                 board.close()
             except OSError as error:
                 print(f"gmml: TensorBoard could not write its last numbers ({error}); they are in the .jsonl files.")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """A file of a run.
+
+    Raises:
+        UsageError: it is damaged, with the advice.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(
+            f"gmml: {path} is damaged ({error}), by a power cut perhaps. The checkpoints are untouched: {advice}."
+        ) from error
 
 
 def _plain(value: float | int | str) -> float | int | str | None:

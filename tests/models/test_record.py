@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gmml_models.data.config import differences, record
+from gmml_models.data.dataset import Identity
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.train.config import check
@@ -147,3 +152,103 @@ def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
 
 def test_durations_in_words() -> None:
     assert [clock(seconds) for seconds in (45, 200, 7500, 300_000)] == ["45 s", "3 min", "2 h 05 min", "3 days 11 h"]
+
+
+# who writes, and about which data
+
+KNOWN = Identity(images=4, bytes=1000, sha256="aa")
+
+
+def in_another_process(code: str) -> subprocess.Popen[str]:
+    """Python that prints a line when it is there, and waits for its stdin to end."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nprint('there', flush=True)\ninput()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "there\n"
+    return child
+
+
+def test_of_two_processes_one_owns_the_folder_and_the_other_says_who(tmp_path: Path) -> None:
+    code = (
+        "from gmml_models.recipes.config import PretrainConfig; from gmml_models.train.run_folder import RunFolder;"
+        f"held = RunFolder(PretrainConfig(data='flowers', out={str(tmp_path / 'run')!r}, epochs=3))"
+    )
+    child = in_another_process(code)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=rf"is in use: process {child.pid} on .*, since .*another --out"):
+        RunFolder(config(tmp_path, seed=1))
+    RunFolder(config(tmp_path), writes=False)  # the other processes of a run ask for nothing
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    child.kill()  # however it ends
+    child.communicate()
+    first, second = RunFolder(config(tmp_path, seed=1)), RunFolder(config(tmp_path, seed=1))
+    first.close()
+    del first, second  # an exception lets go of a folder too
+    RunFolder(config(tmp_path, seed=1)).close()
+    child = in_another_process(code)  # let go
+    child.communicate("\n")
+
+
+def test_a_child_that_outlives_its_run_does_not_own_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, time; from gmml_models.recipes.config import PretrainConfig;"
+        "from gmml_models.train.run_folder import RunFolder;"
+        f"held = RunFolder(PretrainConfig(data='flowers', out={str(tmp_path / 'run')!r}, epochs=3));"
+        "pid = os.fork();\nif pid == 0: time.sleep(60); os._exit(0)\nprint(pid, flush=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", f"{code}\ninput()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    orphan = int(child.stdout.readline())
+    try:
+        child.kill()
+        child.communicate()
+        RunFolder(config(tmp_path, seed=1))
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("torn", ["", '{"kind": "pretrain", "lr"', "[1]"])
+def test_a_torn_config_is_named_and_can_be_written_anew(tmp_path: Path, torn: str) -> None:
+    begun(tmp_path)
+    known = tmp_path / "run" / "config.json"
+    known.write_text(torn)
+    with pytest.raises(UsageError, match=r"config.json is damaged \(.*The checkpoints are untouched: remove it"):
+        RunFolder(config(tmp_path))
+    known.unlink()
+    RunFolder(config(tmp_path))
+    assert json.loads(known.read_text())["epochs"] == 3
+
+
+def test_other_data_is_refused_though_there_is_as_much_of_it(tmp_path: Path) -> None:
+    held = RunFolder(config(tmp_path), data=KNOWN)
+    (held.checkpoints / "step-00000001").mkdir(parents=True)
+    RunFolder(config(tmp_path), data=KNOWN)
+    with pytest.raises(UsageError, match=r"other data: images: 4 images of the same size together, but with other names"):
+        RunFolder(config(tmp_path), data=KNOWN._replace(sha256="bb"))
+    with pytest.raises(UsageError, match=r"other data: images: 4 images of 1000 bytes -> 5 of 1200"):
+        RunFolder(config(tmp_path), data=Identity(images=5, bytes=1200, sha256="bb"))
+    (tmp_path / "run" / "data.json").unlink()  # as in runs of before
+    RunFolder(config(tmp_path), data=KNOWN)
+    assert json.loads((tmp_path / "run" / "data.json").read_text()) == KNOWN._asdict()
+
+
+def test_the_same_data_may_lie_elsewhere_or_be_spelt_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowers").mkdir()
+    held = RunFolder(config(tmp_path), data=KNOWN)
+    (held.checkpoints / "step-00000001").mkdir(parents=True)
+    for spelling in ("flowers/", "./flowers", str(tmp_path / "flowers")):
+        RunFolder(config(tmp_path, data=spelling), data=KNOWN)
+        RunFolder(config(tmp_path, data=spelling))  # nothing is known of it
+    assert capsys.readouterr().out == ""
+    (tmp_path / "flowers").rename(tmp_path / "moved")
+    RunFolder(config(tmp_path, data="moved"), data=KNOWN)
+    assert "The data lies in moved now, and lay in flowers" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="data: 'flowers' -> 'moved'"):
+        RunFolder(config(tmp_path, data="moved"))
