@@ -27,7 +27,7 @@ from tests.strategies import every_tree, small_sizes
 
 INTERPRETS = os.environ.get("TRITON_INTERPRET") == "1"
 KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
-slowly = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+slowly = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def check(corrupt: ga.Corruption, shape: tuple[int, ...], where: torch.device, seed: int = 0, *, taken: bool = True) -> ga.Plan:
@@ -87,7 +87,7 @@ def test_shares(
 @slowly
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
-    count=st.integers(1, 9) | st.tuples(st.integers(1, 4), st.integers(4, 90)),
+    count=st.integers(1, 9) | st.tuples(st.integers(1, 4), st.integers(4, 40)),
     side=st.tuples(st.floats(0.0, 0.5), st.floats(0.5, 1.0)),
     placement=st.sampled_from(get_args(Placement)),
     align=st.integers(1, 9),
@@ -97,7 +97,7 @@ def test_counts(
     where: torch.device, size: tuple[int, int], count: Any, side: Any, placement: Placement, align: int, seed: int
 ) -> None:
     boxes = ga.Boxes(count=count, side=side, placement=placement, align=min(align, *size), invert=seed % 2 == 1)
-    check(ga.InBoxes(boxes, ga.Zeros(), p=0.5), (5, 1, *size), where, seed)
+    check(ga.InBoxes(boxes, ga.Zeros(), p=0.5), (3, 1, *size), where, seed)
 
 
 @slowly
