@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from gmml_models.data.config import DataConfig
 _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 
 
-def command_of(config: DataConfig, name: str, *, bare: bool = False) -> str:
+def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequence[str] = ()) -> str:
     """The words ``gmml NAME ...`` that give a config; what is at its default is left out.
 
     Args:
         config: any of `gmml_models.recipes.config`.
         name: of the command.
         bare: only the last part of paths, and no ``out``: for what is published.
+        first: names of fields that are written before the others.
     """
     words = ["gmml", name]
-    for field in dataclasses.fields(config):
+    known = {field.name: field for field in dataclasses.fields(config)}
+    for field in (known[one] for one in dict.fromkeys((*first, *known))):
         value = getattr(config, field.name)
         if value == field.default or (bare and field.name == "out"):
             continue

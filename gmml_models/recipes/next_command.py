@@ -11,6 +11,7 @@ from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.recipes.labelled_data import open_labelled
 
+_FIRST = ("weights", "data", "out")  # what a person looks for
 _FOLDER = "FOLDER"  # stands for what nobody here knows
 
 
@@ -29,10 +30,11 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
         "cpu": config.cpu,
     }
     tuned = config.out.with_name(f"{config.out.name}-finetuned")
+    tuning = FinetuneConfig(**shared, out=tuned, batch_size=batch, precision=config.precision)
     return [
         f"Next, with labelled images{lacking}:",
-        f"  {command_of(EvaluateConfig(**shared), 'evaluate')}",
-        f"  {command_of(FinetuneConfig(**shared, out=tuned, batch_size=batch, precision=config.precision), 'finetune')}",
+        f"  {command_of(EvaluateConfig(**shared), 'evaluate', first=_FIRST)}",
+        f"  {command_of(tuning, 'finetune', first=_FIRST)}",
     ]
 
 
@@ -47,7 +49,7 @@ def after_finetuning(config: FinetuneConfig) -> list[str]:
     lacking = "" if config.data and config.test_every else " (with labelled test images: FOLDER/test, or --test-data)"
     return [
         f"Next{lacking}:",
-        f"  {command_of(measured, 'evaluate')}",
+        f"  {command_of(measured, 'evaluate', first=_FIRST)}",
         f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{weights}').classes)\"",
     ]
 
