@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
@@ -217,10 +218,13 @@ def _may_hold_images(path: Path, output: Path | None = None) -> bool:
     """A sub-folder that may be a split or a class: not a run's, nor one that holds runs alone."""
     if is_hidden(path.name) or not path.is_dir() or (output is not None and path.resolve() == output.resolve()):
         return False
+    if is_run(path):
+        return False
     try:
-        inside = list(path.iterdir())
-        ours = [one.is_dir() and is_run(one) for one in inside]
-        return not is_run(path) and not (inside and all(ours))
+        inside = path.iterdir()
+        first = next(inside, None)
+        # the first that is no run ends the search: a class may have very many images
+        return first is None or not all(one.is_dir() and is_run(one) for one in chain((first,), inside))
     except OSError:
         return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftO
                 raise
             leave(folder, error.strerror or str(error))
             continue
-        if folder != root and is_run(folder, {entry.name for entry in entries}):
+        if folder != root and any(entry.name == "config.json" for entry in entries) and is_run(folder):
             leave(folder, "the folder of a run", lost=False)
             continue
         chain = parents | {(here.st_dev, here.st_ino)}
@@ -115,11 +115,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _HIDDEN
 
 
-def is_run(folder: Path, names: Collection[str] | None = None) -> bool:
+def is_run(folder: Path) -> bool:
     """The folder holds a run of ours: its pictures are no data."""
-    if names is None:
-        names = {one.name for one in folder.iterdir()}
-    return "config.json" in names and any(name in names for name in _RUN)
+    return (folder / "config.json").is_file() and any((folder / name).exists() for name in _RUN)
 
 
 def natural(name: str) -> tuple[int | str, ...]:
