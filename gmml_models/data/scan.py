@@ -158,7 +158,7 @@ def told(
     named = f", {len(classes)} {kind} ({_some(classes, 10)})" if classes else ""
     count = sum(map(len, by_reason.values())) + broken
     aside = f", {count} left out" if count else ""
-    lines = [f"{who}: {images} {what} in {shown(where)}{named}{aside}."]
+    lines = [f"{who}: {images} {what} in {shown(where)}{named}{aside}"]
     lines += [f"  {shown(note)}" for note in notes]
     lines += [f"  left out: {len(names)}, {shown(reason)}: {_some(names, 3)}" for reason, names in by_reason.items()]
     return lines

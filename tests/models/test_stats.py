@@ -75,7 +75,7 @@ def test_the_command_prints_options_to_paste(tmp_path: Path, capsys: pytest.Capt
         "--mean " + " ".join(f"{one:.4f}" for one in mean),
         "--std " + " ".join(f"{one:.4f}" for one in std),
     ]
-    assert printed.err == f"gmml stats: 5 images in {root / 'train'}, 2 classes (cat, dog).\n"
+    assert printed.err == f"gmml stats: 5 images in {root / 'train'}, 2 classes (cat, dog)\n"
     assert Stats(data=str(root), split="test", in_chans=1).run() == 0
     assert len(capsys.readouterr().out.split()) == 4
 

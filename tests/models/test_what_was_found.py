@@ -146,13 +146,13 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path, capsys: pytest.Capture
 def test_stats_tell_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_flat(tmp_path, 3)
     assert Stats(data=str(tmp_path), json=True).run() == 0
-    assert capsys.readouterr().err == f"gmml stats: 3 images in {tmp_path}.\n"
+    assert capsys.readouterr().err == f"gmml stats: 3 images in {tmp_path}\n"
     (tmp_path / "raw.cr2").write_text("raw")
     assert Stats(data=str(tmp_path), json=True).run() == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out)["left_out"] == {"raw.cr2": "this format is not read: convert it to JPEG or PNG"}
     assert printed.err.splitlines() == [
-        f"gmml stats: 3 images in {tmp_path}, 1 left out.",
+        f"gmml stats: 3 images in {tmp_path}, 1 left out",
         "  left out: 1, this format is not read: convert it to JPEG or PNG: raw.cr2",
     ]
 
@@ -337,8 +337,8 @@ def test_images_that_cannot_be_read_are_told_of_training_and_of_test_images_and_
     assert (whole.code, whole.err.splitlines()) == (
         0,
         [
-            f"gmml evaluate: 12 training images in {tmp_path / 'data' / 'train'}, 2 classes (a, b).",
-            f"gmml evaluate: 12 test images in {tmp_path / 'data' / 'test'}, 2 classes (a, b).",
+            f"gmml evaluate: 12 training images in {tmp_path / 'data' / 'train'}, 2 classes (a, b)",
+            f"gmml evaluate: 12 test images in {tmp_path / 'data' / 'test'}, 2 classes (a, b)",
         ],
     )
     for file in (tmp_path / "data" / "test" / "a").iterdir():
