@@ -82,7 +82,7 @@ class Launch:
 
 def paint(corrupt: ga.Corruption, images: Tensor, maps: Maps = NOWHERE, dtype: torch.dtype | None = None) -> None:
     """Launch everything that a batch needs."""
-    plan = corrupt.sample(images.shape, keys=some_keys(2), backend="reference")
+    plan = corrupt.sample(images.shape, keys=some_keys(len(images)), backend="reference")
     fused.paint(corrupt.program, Batch(images, images, maps, None, dtype or images.dtype), plan)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,10 @@ def test_a_failed_write_keeps_the_old_figure(
 ) -> None:
     (tmp_path / f"figure.{ending}").write_bytes(b"old")
 
-    def full(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(28, "No space left on device")
+    def full(handle: int) -> None:  # what was written is seen to have no room when it is flushed
+        raise OSError(28, f"No space left on device for {handle}")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     ran = run("attention", photos, "--weights", weights, "-o", tmp_path / f"figure.{ending}")
     assert ran.code == 2
     assert "No space left on device" in ran.err
