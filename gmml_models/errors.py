@@ -54,7 +54,7 @@ def check_installed(who: str, **packages: str) -> None:
     """
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
-        raise UsageError(f"{who} needs {' and '.join(missing)}. Install them: pip install 'gmml[train]'.")
+        raise UsageError(f"{who} needs {' and '.join(missing)}. Install them: pip install '.[train]' in a clone of the repository.")
 
 
 def from_hub(error: Exception, what: str) -> Exception:

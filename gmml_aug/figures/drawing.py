@@ -37,7 +37,9 @@ def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("show: drawing needs matplotlib, which is not installed. Run pip install 'gmml[demo]'.") from error
+        raise ImportError(
+            "show: drawing needs matplotlib, which is not installed. Run pip install matplotlib; in a clone pip install '.[demo]'."
+        ) from error
 
     class Shown(Figure):
         def _repr_png_(self) -> bytes:

@@ -65,7 +65,7 @@ def bundled_photographs(who: str, why: str) -> Sequence[Path]:
     if not found:
         raise UsageError(
             f"{who}: {why} shows photographs that come with scikit-image, which is not installed. "
-            'Install it with pip install "gmml[demo]", or give IMAGES.'
+            'Install it with pip install ".[demo]" in a clone of the repository, or give IMAGES.'
         )
     return found
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Protocol
 
 from gmml_models.cli.bench import Bench
@@ -48,7 +49,7 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
 }
 _HOME = re.compile(r"(?<==)~[\w.-]*(?=/|$)")
 _OPTION = re.compile(r"--?[\w-]+=~")  # --out=~/x: bash reads no ~ behind =
-_DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more."
+_DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more; gmml --version."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     import tyro
 
+    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"gmml {version('gmml')}")
+        return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show

@@ -42,7 +42,10 @@ class Play:
         if self.port is not None and not 1 <= self.port <= 65535:
             raise UsageError(f"gmml play: --port {self.port} is out of range. Allowed is 1 to 65535.")
         if find_spec("gradio") is None:
-            raise UsageError('gmml play: the page needs gradio, which is not installed. Install it with pip install "gmml[play]".')
+            raise UsageError(
+                "gmml play: the page needs gradio, which is not installed. Install it with "
+                'pip install ".[play]" in a clone of the repository.'
+            )
         self._check_address()
         from gmml_models.data.image_files import bundled
 
@@ -50,7 +53,7 @@ class Play:
         if len(found) < 2:
             raise UsageError(
                 "gmml play: the pictures to choose from come with scikit-image, which is not installed. Install it with "
-                'pip install "gmml[play]".'
+                'pip install ".[play]" in a clone of the repository.'
             )
         self._serve(found)
         return 0

@@ -61,7 +61,9 @@ def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
-        raise ImportError("concepts: k-means needs scikit-learn, which is not installed. Run pip install 'gmml[train]'.") from error
+        raise ImportError(
+            "concepts: k-means needs scikit-learn, which is not installed. Run pip install '.[train]' in a clone of the repository."
+        ) from error
     tokens = F.normalize(_patch_tokens(vit, images).float(), dim=-1).flatten(0, 1).cpu().numpy()  # (B*N, d)
     order = np.lexsort(tokens[:, :8].T)  # an order that follows from the tokens, not from the images'
     away = np.tile(_from_the_middle(grid), len(images))

@@ -163,7 +163,7 @@ def test_matplotlib_is_imported_when_it_draws_and_no_window_is_asked_for() -> No
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     images = random_images((2, 3, 8, 8))
-    with pytest.raises(ImportError, match=r"show: .* pip install 'gmml\[demo\]'"):
+    with pytest.raises(ImportError, match=r"show: .* pip install '\.\[demo\]'"):
         ga.show(images, ga.Noise()(images))
 
 

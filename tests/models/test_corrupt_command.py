@@ -19,6 +19,7 @@ from PIL import Image
 import gmml_aug
 import gmml_models
 from gmml_models.cli import corrupt as corrupt_command
+from gmml_models.cli import main as command_line
 from gmml_models.cli.corrupt import Corrupt
 from gmml_models.data import image_files
 from gmml_models.errors import UsageError
@@ -439,7 +440,7 @@ def test_the_demo_says_what_it_lacks(run: Run, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(image_files, "bundled", tuple)
     ran = run("--demo", "-o", tmp_path / "demo.png")
     assert ran.code == 2
-    assert 'pip install "gmml[demo]"' in ran.err
+    assert 'pip install ".[demo]" in a clone' in ran.err
 
 
 # ---------------------------------------------------------------- what the sheet shows
@@ -538,6 +539,11 @@ def test_the_version_is_the_library_s() -> None:
     assert gmml_models.__version__ == gmml_aug.__version__
     with pytest.raises(AttributeError, match="nonsense"):
         _ = gmml_models.nonsense
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    command_line(["--version"])
+    assert capsys.readouterr().out == f"gmml {gmml_aug.__version__}\n"
 
 
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in ("corrupt", "reconstruct", "attention", "concepts"))])

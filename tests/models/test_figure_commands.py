@@ -114,7 +114,7 @@ def test_without_images_those_of_scikit_image_are_taken_and_the_file_has_the_com
     monkeypatch.setattr(image_files, "bundled", tuple)
     ran = run(command, "--weights", weights)
     assert ran.code == 2
-    assert 'pip install "gmml[demo]"' in ran.err
+    assert 'pip install ".[demo]" in a clone' in ran.err
 
 
 def test_broken_files_are_named_and_the_others_drawn(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:

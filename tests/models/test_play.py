@@ -436,9 +436,9 @@ def test_a_taken_port_and_a_foreign_address_are_refused_at_once(monkeypatch: pyt
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play_command, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'gradio, which is not installed. .*pip install "gmml\[play\]"'):
+    with pytest.raises(UsageError, match=r'gradio, which is not installed. .*pip install "\.\[play\]" in a clone'):
         Play().run()
     monkeypatch.setattr(play_command, "find_spec", lambda name: object())
     monkeypatch.setattr(image_files, "bundled", tuple)
-    with pytest.raises(UsageError, match=r'scikit-image, which is not installed. .*pip install "gmml\[play\]"'):
+    with pytest.raises(UsageError, match=r'scikit-image, which is not installed. .*pip install "\.\[play\]" in a clone'):
         Play().run()

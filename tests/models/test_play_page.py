@@ -26,7 +26,7 @@ _MISSING = [name for name in ("gradio", "playwright", "skimage") if importlib.ut
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(bool(_MISSING), reason=f'needs {", ".join(_MISSING)}: pip install "gmml[browser]"'),
+    pytest.mark.skipif(bool(_MISSING), reason=f'needs {", ".join(_MISSING)}: pip install ".[browser]"'),
     pytest.mark.skipif(_CHROMIUM is None, reason="needs a Chromium: the package chromium of Debian, for example"),
 ]
 

@@ -128,7 +128,7 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(
 
 def test_what_is_needed_is_asked_for_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gmml_models.errors.find_spec", lambda name: None if name == "tensorboard" else True)
-    with pytest.raises(UsageError, match=r"gmml pretrain needs tensorboard\. .*gmml\[train\]"):
+    with pytest.raises(UsageError, match=r"gmml pretrain needs tensorboard\. .*\.\[train\]"):
         pretrain(small(tmp_path / "run"), dataset=Pictures())
     assert not (tmp_path / "run").exists()
 
