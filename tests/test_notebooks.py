@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def test_there_are_three() -> None:
 
 @pytest.mark.parametrize("notebook", notebooks.NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_gives_what_it_holds(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if absent := missing("\n".join("".join(cell["source"]) for cell in _code(notebook))):
+    code = "\n".join("".join(cell["source"]) for cell in _code(notebook))
+    absent = list(missing(code))
+    if "albumentations" in code and find_spec("albumentations") is None:  # a peer that gmml bench is asked for by name
+        absent.append("albumentations")
+    if absent:
         pytest.skip(f"not installed: {', '.join(absent)}")
     shutil.copytree(notebooks.FOLDER, tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path / "notebooks")
