@@ -111,7 +111,7 @@ def test_clusters_that_cannot_be_are_refused(clusters: Any) -> None:
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(ImportError, match=r"pip install 'gmml\[train\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[train\]'"):
         concepts(encoder(), torch.randn(1, 3, 32, 32))
 
 

@@ -200,7 +200,7 @@ def test_the_command_prints_what_the_table_says(
 
 def test_a_package_that_is_missing_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gmml_models.errors.find_spec", lambda name: None if name == "sklearn" else True)
-    with pytest.raises(UsageError, match=r"needs scikit-learn\. Install them: pip install 'gmml\[train\]'"):
+    with pytest.raises(UsageError, match=r"needs scikit-learn\. Install them: pip install '\.\[train\]'"):
         evaluate(EvaluateConfig())
 
 
