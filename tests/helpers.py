@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -223,3 +226,17 @@ def kinds_slowly(tree: ga.Corruption, plan: ga.Plan, size: Sequence[int]) -> Ten
             for pixel in covered:
                 found[(image, 0, *pixel)] = working[-1][0] + 1
     return found
+
+
+def disassembled(cubin: bytes, folder: Path) -> tuple[str, str]:
+    """A kernel for a GPU as SASS, and what it uses of registers and stack, by the tools that come with Triton."""
+    import triton  # type: ignore[import-untyped, unused-ignore]  # no types, and not everywhere
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    if not (tools / "nvdisasm").is_file():
+        pytest.skip("this Triton comes without nvdisasm")
+    file = folder / "kernel.cubin"
+    file.write_bytes(cubin)
+    commands = [[str(tools / "nvdisasm"), "-c", str(file)], [str(tools / "cuobjdump"), "-res-usage", str(file)]]
+    sass, usage = (subprocess.run(words, capture_output=True, text=True, check=True) for words in commands)
+    return sass.stdout, usage.stdout + usage.stderr

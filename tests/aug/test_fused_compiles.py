@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from gmml_aug.backends.call import Batch, Maps, Request
 from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.backends.triton import paint as fused
 from gmml_aug.backends.triton import plan as fused_plan
-from tests.helpers import random_images, some_keys
+from tests.helpers import disassembled, random_images, some_keys
 
 pytestmark = pytest.mark.skipif(
     not fused_steps.has_triton() or os.environ.get("TRITON_INTERPRET") == "1", reason="needs triton 3.4, and no interpreter"
@@ -177,17 +176,9 @@ class Code(NamedTuple):
 
 def code_of(made: Any, folder: Path) -> Code:
     """By the tools that come with Triton."""
-    import triton  # type: ignore[import-untyped, unused-ignore]
-
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    if not (tools / "nvdisasm").is_file():
-        pytest.skip("this Triton comes without nvdisasm")
-    file = folder / "kernel.cubin"
-    file.write_bytes(made.asm["cubin"])
-    usage = subprocess.run([tools / "cuobjdump", "-res-usage", file], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout + usage.stderr)
+    listing, usage = disassembled(made.asm["cubin"], folder)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found
-    listing = subprocess.run([tools / "nvdisasm", "-c", file], capture_output=True, text=True, check=True).stdout
     return Code(len(re.findall(r"(?m)^\s*/\*[0-9a-f]{4,}\*/\s+\S", listing)), int(found[1]), int(found[2]))
 
 

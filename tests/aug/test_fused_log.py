@@ -6,7 +6,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from gmml_aug.backends.triton import lower
 from gmml_aug.chance import to_normal
+from tests.helpers import disassembled
 
 pytestmark = pytest.mark.skipif(
     not lower.has_triton() or os.environ.get("TRITON_INTERPRET") == "1", reason="needs triton 3.4, and no interpreter"
@@ -49,12 +49,7 @@ def compiled(kind: str) -> Any:
 
 def instructions(made: Any, folder: Path) -> list[str]:
     """SASS, by the disassembler that comes with Triton."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    if not tool.is_file():
-        pytest.skip("this Triton comes without nvdisasm")
-    file = folder / "kernel.cubin"
-    file.write_bytes(made.asm["cubin"])
-    listing = subprocess.run([tool, "-c", file], capture_output=True, text=True, check=True).stdout
+    listing, _ = disassembled(made.asm["cubin"], folder)
     return re.findall(r"(?m)^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", listing)
 
 

@@ -16,7 +16,6 @@ from gmml_aug.backends.triton.painting import PLAIN, Painting
 from gmml_aug.ops import Convolve
 from gmml_aug.places.boxes import Boxes
 
-_FAR = 6.07  # of sigma, as in the kernels
 # in place: rows and columns of a tile and its warps, programs for each multiprocessor, and the largest radius
 _BOX_TILE, _BOX_WARPS, _PROGRAMS, _FARTHEST = (8, 128), 4, 4, 28
 # by axes: rows, columns and warps of a tile, and bytes of float32 between the axes: the best of those tried on an H200
@@ -57,7 +56,7 @@ def in_place(call: Painting, number: int) -> None:
 
 def _radius(operation: Convolve) -> int:
     """The largest that its taps have; those far from the middle weigh nothing."""
-    return min(operation.taps[1] // 2, int(_FAR * operation.sigma[1]))
+    return min(operation.taps[1] // 2, int(box_kernels().FAR.value * operation.sigma[1]))
 
 
 @cache

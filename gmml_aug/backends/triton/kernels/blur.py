@@ -11,11 +11,11 @@ import triton.language as tl
 from gmml_aug.backends.triton.kernels.paint import in_dtype
 from gmml_aug.backends.triton.kernels.tiles import IMAGES, bounded, boxes_meet, in_boxes, pixels_at, tile_place
 
-_FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `functional._FAINT`
+FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `functional._FAINT`
 
 
 @triton.jit
-def _fold(x, length, NEAR: tl.constexpr):
+def fold(x, length, NEAR: tl.constexpr):
     """`functional.reflect`; NEAR: no tap reaches over more than one border, so nothing has to be divided."""
     if NEAR:
         x = tl.abs(x)
@@ -30,11 +30,11 @@ def _fold(x, length, NEAR: tl.constexpr):
 def _moved(tap, plane, rows, columns, depth, height, width, axis: tl.constexpr, D: tl.constexpr, NEAR: tl.constexpr):
     """(R, W) int32: the pixels that a tap sees."""
     if axis == D - 1:
-        columns = _fold(columns + tap, width, NEAR)
+        columns = fold(columns + tap, width, NEAR)
     if axis == D - 2:
-        rows = _fold(rows + tap, height, NEAR)
+        rows = fold(rows + tap, height, NEAR)
     if axis == D - 3:
-        plane = _fold(plane + tap, depth, NEAR)
+        plane = fold(plane + tap, depth, NEAR)
     return pixels_at(plane, rows, columns, height, width)
 
 
@@ -61,7 +61,7 @@ def blur_axis(
         pixel = pixels_at(plane, rows, columns, height, width)
         wide = image.to(tl.int64)
         sigma = tl.load(sigmas + image)
-        radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * _FAR).to(tl.int32))
+        radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * FAR).to(tl.int32))
         scale = -0.7213475204444817 / (sigma * sigma)  # exp(x) is 2 ** (x / ln(2))
         start = source + (wide - source_first) * source_image
         totals = ()

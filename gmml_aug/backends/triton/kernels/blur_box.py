@@ -14,16 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from gmml_aug.backends.triton.kernels.blur import FAR, fold
 from gmml_aug.backends.triton.kernels.paint import in_dtype
-
-_FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `functional._FAINT`
-
-
-@triton.jit
-def _fold(x, length):
-    """A coordinate folded back at the borders, which are not repeated; no tap reaches over more than one of them."""
-    x = tl.abs(x)
-    return tl.minimum(x, 2 * (length - 1) - x)
 
 
 @triton.jit
@@ -39,7 +31,7 @@ def _along(
         used = here[:, None] & (column < end)[None, :]
         total = tl.load(line + (tl.minimum(column, width - 1) * step)[None, :], mask=used, other=0).to(tl.float32)
         for t in range(1, radius + 1):
-            before, after = _fold(column - t, width), _fold(column + t, width)
+            before, after = fold(column - t, width, True), fold(column + t, width, True)
             used = here[:, None] & ((column < end) & (after >= 0))[None, :]
             one = tl.load(line + (before * step)[None, :], mask=used, other=0).to(tl.float32)
             other = tl.load(line + (after * step)[None, :], mask=used, other=0).to(tl.float32)
@@ -64,7 +56,7 @@ def _across(
         some = (row < end_row)[:, None] & (group < end)
         total = tl.load(middle + at, mask=some, other=0)
         for t in range(1, radius + 1):
-            above, below = _fold(row - t, height) % RING, _fold(row + t, height) % RING
+            above, below = fold(row - t, height, True) % RING, fold(row + t, height, True) % RING
             one = tl.load(ring + (above * apart)[:, None] + at, mask=some, other=0)
             other = tl.load(ring + (below * apart)[:, None] + at, mask=some, other=0)
             total = tl.fma(one + other, tl.exp2(t * t * scale), total)
@@ -91,7 +83,7 @@ def blur_box(
         y0, x0 = tl.load(box), tl.load(box + 1)
         y1, x1 = tl.minimum(y0 + tl.load(box + 2), height), tl.minimum(x0 + tl.load(box + 3), width)
         sigma = tl.load(sigmas + image)
-        radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * _FAR).to(tl.int32))
+        radius = tl.minimum(tl.load(kernels + image).to(tl.int32) // 2, (sigma * FAR).to(tl.int32))
         radius = tl.minimum(radius, (RING - R) // 2)
         works = tl.load(active + image * all_steps + number) != 0
         if works & (radius > 0) & (y1 > y0) & (x1 > x0) & (y0 >= 0) & (x0 >= 0):
