@@ -21,7 +21,7 @@ LAYERS = [
     ["colours"],
     ["ops", "places"],
     ["plan", "program"],
-    ["backends.call", "backends.kept"],
+    ["backends.call", "backends.kept", "backends.laws"],
     ["backends.reference"],
     ["backends.cpu", "backends.triton"],
     ["backends.base"],

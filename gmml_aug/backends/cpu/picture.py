@@ -13,17 +13,18 @@ from torch import Tensor
 
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.kept import Kept
+from gmml_aug.backends.laws import grey_law, noise_law
 from gmml_aug.chance import normal_table
-from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Convolve, Draw, Mix, Operation, Take
 from gmml_aug.plan import Resolved
 from gmml_aug.program import Program
-from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, noise_statistics, pixel_statistics
+from gmml_aug.values import Values, byte_scales
 
 OPERATIONS: Final = (Colour, Take, Draw, Mix, Convolve)
 TYPES: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8)
 
 _CPU: Final = torch.device("cpu")
+_NOISES: Final = {"uniform": layout.UNIFORM, "matched": layout.MATCHED, "standard": layout.TABLE, "normal": layout.NORMAL}
 _SOURCES: Final = {"zeros": layout.ZEROS, "drawn": layout.DRAWN, "mean": layout.MEAN}
 
 
@@ -146,7 +147,7 @@ def drawn(operation: Operation, channels: int, dims: int) -> tuple[Form, ...]:
 
 def _fields(operation: Operation, like: Tensor, values: Values, constants: list[float]) -> dict[str, Any]:
     """The fields of a step; its constants are added to the others."""
-    channels, first = like.shape[1], len(constants)
+    first = len(constants)
     if isinstance(operation, Colour):
         return {"operation": _SOURCES[operation.source]}
     if isinstance(operation, Take):
@@ -154,34 +155,14 @@ def _fields(operation: Operation, like: Tensor, values: Values, constants: list[
     if isinstance(operation, Convolve):
         return {"operation": layout.BLUR, "taps": operation.taps[1]}
     if isinstance(operation, Mix):
-        mean, std = known_statistics(like, values) or ((0.0,) * channels, (1.0,) * channels)
-        weights = luma_weights(channels)
-        constants += [weight * spread for weight, spread in zip(weights, std, strict=True)]
-        constants.append(sum(weight * middle for weight, middle in zip(weights, mean, strict=True)))
-        constants += [*mean, *(1.0 / spread for spread in std)]
+        weights, shift, mean, std = grey_law(like, values)
+        constants += [*weights, shift, *mean, *(1.0 / spread for spread in std)]
         return {"operation": layout.GREY, "constants": first}
     if isinstance(operation, Draw):
-        kind, spread, shifts, divisors = _noise(operation, like, values)
+        law, spread, shifts, divisors = noise_law(operation, like, values)
+        kind = layout.BYTES if law == "uniform" and like.dtype == torch.uint8 else _NOISES[law]
         constants += [spread, *shifts, *divisors]
         clamps = values == "unit" and like.is_floating_point() and kind in (layout.NORMAL, layout.MATCHED)
         flags = layout.PIXEL * (operation.per == "pixel") + layout.CLAMP * clamps
         return {"operation": layout.NOISE, "kind": kind, "flags": flags, "constants": first}
     return {"operation": -1}
-
-
-def _noise(operation: Draw, like: Tensor, values: Values) -> tuple[int, float, Sequence[float], Sequence[float]]:
-    """Which draw, and the numbers of ``(draw * spread + shift) / divisor``, the last two one a channel."""
-    mean, std = pixel_statistics(like, values)
-    whole = like.dtype == torch.uint8
-    plain = not whole and values != "unit"
-    kind = operation.distribution or ("normal" if plain else "uniform")
-    if kind == "uniform":
-        return layout.BYTES if whole else layout.UNIFORM, 1.0, [-middle for middle in mean], noise_statistics(like, values)[1]
-    if kind == "matched":
-        return layout.MATCHED, 1.0, mean, std
-    if plain and (operation.per == "channel" or values == "normalised"):
-        return layout.TABLE, 1.0, mean, std
-    middle, spread = UNIFORM
-    if plain:
-        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
-    return layout.NORMAL, spread, [middle - one for one in mean], std

@@ -13,18 +13,18 @@ import torch
 from gmml_aug.backends.call import Request
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.cpu.library import library, run, threads_for
-from gmml_aug.backends.cpu.picture import OPERATIONS, Form, drawn, empty
+from gmml_aug.backends.cpu.picture import Form, drawn, empty
 from gmml_aug.backends.kept import Kept
+from gmml_aug.backends.laws import DrawLaw, draw_law
 from gmml_aug.backends.reference import plan as reference
 from gmml_aug.chance import FIRST_STEP, Chance
-from gmml_aug.ops import Colour, Convolve, Draw, Take
+from gmml_aug.ops import Colour
 from gmml_aug.places.base import TINY, Place, free_axes, free_size
 from gmml_aug.places.boxes import Boxes, Placement
 from gmml_aug.places.grid import Blocks, Cells
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program, Step
 
-_OURS = "gmml_aug.fills."  # fills that draw by the law of their operation
 _LARGEST = 1 << 31  # cells, and pixels along a side
 _IMAGE = 1e4  # nanoseconds of work for an image, more or less
 
@@ -81,9 +81,9 @@ class _Laws:
         gates: list[layout.Gate] = []
         constants: list[float] = []
         draws = []
-        for step, works in zip(program.steps, working, strict=True):
-            law, fields = _law(step, constants)
-            one = layout.Draws(law=law, works=works, gate=len(gates), gates=len(step.gates), **fields)
+        laws = [draw_law(step) for step in program.steps]
+        for step, law, works in zip(program.steps, laws, working, strict=True):
+            one = layout.Draws(works=works, gate=len(gates), gates=len(step.gates), **_fields(step, law, constants))
             one.budget_list, one.budgets = len(numbers), len(step.budgets)
             draws.append(one)
             numbers += step.budgets
@@ -105,8 +105,10 @@ class _Laws:
             dims=dims, channels=channels, steps=len(draws), places=len(places), budgets=len(program.budgets),
             **{name: ctypes.addressof(one) for name, one in self._tables.items()},
         )  # fmt: skip
-        self.drawn = [drawn(step.operation, channels, dims) if _ours(step) else () for step in program.steps]
-        self.asked = [number for number, step in enumerate(program.steps) if not _ours(step)]
+        self.drawn = [
+            () if law is None else drawn(step.operation, channels, dims) for step, law in zip(program.steps, laws, strict=True)
+        ]
+        self.asked = [number for number, law in enumerate(laws) if law is None]
         self.budgets = [(budget, step.place) for step in program.steps for budget in step.budgets]
         self.resolved = program.resolved
 
@@ -164,29 +166,14 @@ def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool]) -
 _prepare = Kept(_prepared)
 
 
-def _ours(step: Step) -> bool:
-    """True for a fill that draws by the law of its operation, or nothing."""
-    return type(step.fill).__module__.startswith(_OURS) and type(step.operation) in OPERATIONS
-
-
-def _law(step: Step, constants: list[float]) -> tuple[int, dict[str, Any]]:
-    """By which law a step draws, and the numbers in it."""
-    operation = step.operation
-    if not _ours(step):
-        return layout.NOTHING, {}
-    if isinstance(operation, Draw):
-        return layout.KEY, {}
-    if isinstance(operation, Take):
-        return layout.SHIFT if not operation.donor else layout.DONOR_SHIFT if operation.moved else layout.DONOR, {}
-    if isinstance(operation, Convolve):
-        (low, high), (least, most) = operation.sigma, operation.taps
-        return layout.GAUSSIAN, {"low": low, "span": high - low, "least": least, "values": (most - least) // 2 + 1}
-    if isinstance(operation, Colour) and operation.source == "drawn":
-        if not operation.channels:
-            return layout.COLOUR_DRAWN, {"low": operation.low, "span": operation.high - operation.low}
-        constants += operation.channels
-        return layout.COLOUR_FIXED, {"constants": len(constants) - len(operation.channels)}
-    return layout.NOTHING, {}
+def _fields(step: Step, law: DrawLaw | None, constants: list[float]) -> dict[str, Any]:
+    """By which law a step draws, and the numbers in it, as the core reads them."""
+    if law is None:
+        return {"law": layout.NOTHING}
+    if law.name == "COLOUR_FIXED" and isinstance(step.operation, Colour):
+        constants += step.operation.channels
+        return {"law": layout.COLOUR_FIXED, "constants": len(constants) - len(step.operation.channels)}
+    return {"law": getattr(layout, law.name), "low": law.low, "span": law.span, "least": law.least, "values": law.values}
 
 
 def _place(where: Place | None, dims: int) -> layout.Place:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gmml_aug.backends.kept import Kept
+from gmml_aug.backends.laws import grey_law, noise_law
 from gmml_aug.colours import average, deviation
-from gmml_aug.functional import luma_weights
 from gmml_aug.ops import Colour, Draw, Mix, Take
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program, Step
-from gmml_aug.values import UNIFORM, Values, byte_scales, known_statistics, noise_statistics, pixel_statistics
+from gmml_aug.values import Values, byte_scales
 
 IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their own
 
@@ -63,7 +63,7 @@ class Lowered:
         return torch.stack(numbers) if numbers else plan.keys, torch.stack(colours) if colours else plan.keys
 
     def _lower(self, number: int, step: Step, values: Values) -> tuple[Any, ...]:
-        kinds, channels, operation, place = kernels(), self._like.shape[1], step.operation, step.place
+        kinds, operation, place = kernels(), step.operation, step.place
         row = len(self._numbers)
         if isinstance(operation, Draw):
             own = -1
@@ -71,17 +71,15 @@ class Lowered:
                 own = len(self._colours)
                 self._colours += [(number, "mean"), (number, "deviation")]
             self._numbers.append((number, 0, -1))
-            kind, spread, *lines = _noise(operation, self._like, values)
+            law, spread, *lines = noise_law(operation, self._like, values)
+            kind = (kinds.UNIFORM if law == "uniform" else kinds.NORMAL).value
             clamps = values == "unit" and self._like.is_floating_point()
             how = (operation.per == "pixel") + 2 * clamps
             return (kinds.NOISE.value, place, how, row, kind, own, spread, *map(self._keep, lines))
         if isinstance(operation, Mix):
-            centres, spreads = known_statistics(self._like, values) or ((0.0,) * channels, (1.0,) * channels)
-            weights = luma_weights(channels)
-            to_luma = [weight * spread for weight, spread in zip(weights, spreads, strict=True)]
-            middle = float(sum(weight * centre for weight, centre in zip(weights, centres, strict=True)))
-            back = [1.0 / spread for spread in spreads], [-centre / spread for centre, spread in zip(centres, spreads, strict=True)]
-            return (kinds.GREY.value, place, 0, -1, middle, *map(self._keep, (to_luma, *back)))
+            weights, shift, mean, std = grey_law(self._like, values)
+            back = [1.0 / spread for spread in std], [-middle / spread for middle, spread in zip(mean, std, strict=True)]
+            return (kinds.GREY.value, place, 0, -1, shift, *map(self._keep, (weights, *back)))
         if isinstance(operation, Take):
             self._numbers += [(number, 0, -1)] * operation.donor
             self._numbers += [(number, int(operation.donor), axis) for axis in range(self._dims)] * operation.moved
@@ -99,21 +97,6 @@ class Lowered:
 
 
 lower: Final = Kept(Lowered)
-
-
-def _noise(operation: Draw, images: Tensor, values: Values) -> tuple[int, float, tuple[float, ...], tuple[float, ...]]:
-    """Which draw, and the numbers of ``(draw * spread + shift) / std``, the last two per channel, as the reference has them."""
-    mean, std = pixel_statistics(images, values)
-    plain = images.dtype != torch.uint8 and values != "unit"
-    kind = operation.distribution or ("normal" if plain else "uniform")
-    if kind == "uniform":
-        return kernels().UNIFORM.value, 1.0, tuple(-m for m in mean), noise_statistics(images, values)[1]
-    middle, spread = UNIFORM
-    if plain and (operation.per == "channel" or values == "normalised"):
-        return kernels().NORMAL.value, 1.0, (0.0,) * len(mean), (1.0,) * len(std)
-    if plain:
-        middle, spread = sum(mean) / len(mean), sum(std) / len(std)
-    return kernels().NORMAL.value, spread, tuple(middle - m for m in mean), std
 
 
 @cache

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from gmml_aug.backends.call import Request
 from gmml_aug.backends.kept import Kept
+from gmml_aug.backends.laws import DrawLaw, draw_law
 from gmml_aug.backends.reference import plan as reference
 from gmml_aug.backends.reference.plan import drawn_by
 from gmml_aug.backends.triton.layout import tiling
 from gmml_aug.backends.triton.lower import plan_kernels
 from gmml_aug.backends.triton.marks import ROWS, empty_marks, keep
 from gmml_aug.chance import FIRST_STEP, Chance, mix_int
-from gmml_aug.ops import Colour, Convolve, Draw, Mix, Take, Tensors
+from gmml_aug.ops import Convolve, Draw, Take, Tensors
 from gmml_aug.places.base import TINY, Place
 from gmml_aug.places.boxes import Boxes, Placement
 from gmml_aug.plan import Plan
@@ -31,7 +32,6 @@ from gmml_aug.program import Program, Step
 _WIDEST = 1024  # columns that a program counts at a time
 _WORDS = 256  # of the lines of a box that it holds
 _MOST_STEPS = 32
-_OURS = "gmml_aug.fills."  # fills that draw by the law of their operation
 
 
 def plan(program: Program, request: Request) -> Plan:
@@ -104,9 +104,8 @@ class _Prepared:
         ends = [sum(map(len, groups[:n])) for n in range(len(groups) + 1)]
         lists = (table, [*ends, *(place for group in groups for place in group)], budgets or [0])
         sent = torch.tensor([number for one in lists for number in one], dtype=torch.int64, device="cpu")
-        if device.type == "cuda":
-            sent = sent.pin_memory()
-        self.tables = sent.to(device, non_blocking=True).split_with_sizes([len(one) for one in lists])
+        # waits, once: a call on another stream may be the next to read them
+        self.tables = sent.to(device).split_with_sizes([len(one) for one in lists])
         width = 1 << (self.tiling.words - 1).bit_length()
         self.constants: dict[str, Any] = {
             "STEPS": tuple((*step[:4], step[4] or 0, *step[5:]) for step in steps), "GATES": tuple(map(tuple, gates)) or (0,),
@@ -116,31 +115,25 @@ class _Prepared:
 
     def _law(self, step: Step, channels: int) -> tuple[Any, ...]:
         """By which law a step draws (None: its fill is asked), its first rows among numbers and floats, and the numbers in it."""
-        kinds, operation = plan_kernels(), step.operation
+        operation, law = step.operation, draw_law(step)
         number, real = self.numbers, self.floats
-        law: Any = None
         sections: tuple[Section, ...] = ()
-        range_, integers = (0.0, 0.0), (0, 0)
         one = Section(number, (), real=False)
-        if type(step.fill).__module__.startswith(_OURS):
-            if isinstance(operation, Draw):
-                law, sections = kinds.KEY, (one,)
-            elif isinstance(operation, Take):
-                law = (kinds.DONOR_SHIFT if operation.moved else kinds.DONOR) if operation.donor else kinds.SHIFT
-                sections = (one,) * operation.donor + (Section(number + operation.donor, (2,), real=False),) * operation.moved
-            elif isinstance(operation, Convolve):
-                (low, high), (least, most) = operation.sigma, operation.taps
-                law, sections = kinds.GAUSSIAN, (Section(real, (), real=True), one)
-                range_, integers = (low, high - low), (least, (most - least) // 2 + 1)
-            elif isinstance(operation, Colour) and operation.source == "drawn" and not operation.channels:
-                law, sections = kinds.COLOUR, (Section(real, (channels,), real=True),)
-                range_ = operation.low, operation.high - operation.low
-            elif isinstance(operation, Mix) or (isinstance(operation, Colour) and operation.source != "drawn"):
-                law = kinds.NOTHING
+        if law is None or law.name == "COLOUR_FIXED":
+            law = None
+        elif isinstance(operation, Draw):
+            sections = (one,)
+        elif isinstance(operation, Take):
+            sections = (one,) * operation.donor + (Section(number + operation.donor, (2,), real=False),) * operation.moved
+        elif isinstance(operation, Convolve):
+            sections = (Section(real, (), real=True), one)
+        elif law.name == "COLOUR_DRAWN":
+            sections = (Section(real, (channels,), real=True),)
         self.sections.append(sections)
         self.numbers += sum(math.prod(one.tail) for one in sections if not one.real)
         self.floats += sum(math.prod(one.tail) for one in sections if one.real)
-        return (None if law is None else law.value, number, real, *range_, *integers)
+        name, *numbers = law or DrawLaw("NOTHING")
+        return (None if law is None else getattr(plan_kernels(), name).value, number, real, *numbers)
 
     def plan(self, request: Request, keys: Tensor) -> Plan:
         """One launch."""

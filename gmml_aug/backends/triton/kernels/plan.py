@@ -21,7 +21,7 @@ from gmml_aug.backends.triton.kernels.paint import mix
 _GATES, _BOXES = (tl.constexpr(chance.mix_int(number + 1)) for number in (chance.GATES, chance.BOXES))
 
 # what a step draws
-NOTHING, KEY, DONOR, SHIFT, DONOR_SHIFT, COLOUR, GAUSSIAN = (tl.constexpr(law) for law in range(7))
+NOTHING, KEY, DONOR, SHIFT, DONOR_SHIFT, COLOUR_DRAWN, GAUSSIAN = (tl.constexpr(law) for law in range(7))
 
 
 @triton.jit
@@ -74,7 +74,7 @@ def _draw(
         _shift(mix(own), here, image, height, width)
     if law == DONOR_SHIFT:
         _shift(mix(own + 1), here + batch, image, height, width)
-    if law == COLOUR:
+    if law == COLOUR_DRAWN:
         for c in tl.static_range(C):
             tl.store(floats + STEPS[n][6] * batch + image * C + c, _uniform(mix(own + c)) * STEPS[n][8] + STEPS[n][7])
     if law == GAUSSIAN:
