@@ -215,8 +215,9 @@ def keep_apart(batch: Batch, program: Program) -> Batch:
     return batch._replace(donors=pool.clone()) if program.reads_donors and overlap(out, pool) else batch
 
 
-def check_bytes(images: Tensor, values: Values, dtype: torch.dtype) -> None:
+def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool) -> None:
     """Bytes, and a way to normalise them."""
+    checks.check_switch("from_bytes", "clean", clean)
     mend = " Images that are floats already go to the corruption itself: corrupt(images)."
     check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
     if dtype not in NORMALISED:

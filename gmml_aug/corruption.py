@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Options = dict[str, Any]  # of `Corruption.sample`
 
 
-class CallOptions(TypedDict, total=False):
-    """The options of a call, for those who pass them on; `Corruption.__call__` says what each is."""
+class SampledOptions(TypedDict, total=False):
+    """What a call and `Corruption.from_bytes` both take; `Corruption.__call__` says what each is."""
 
     generator: torch.Generator | None
     keys: Tensor | None
@@ -42,8 +42,13 @@ class CallOptions(TypedDict, total=False):
     forced: Tensor | None
     ratios: Ratios | None
     lengths: Lengths | None
-    out: Tensor | None
     backend: Choice
+
+
+class CallOptions(SampledOptions, total=False):
+    """The options of a call, for those who pass them on."""
+
+    out: Tensor | None
 
 
 class Corruption(ABC):
@@ -122,6 +127,16 @@ class Corruption(ABC):
         done = self._run(images, None, chance, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
 
+    @overload
+    def from_bytes(
+        self, images: Tensor, *, dtype: torch.dtype = ..., clean: Literal[True] = ..., **options: Unpack[SampledOptions]
+    ) -> CorruptedPair: ...
+
+    @overload
+    def from_bytes(
+        self, images: Tensor, *, dtype: torch.dtype = ..., clean: Literal[False], **options: Unpack[SampledOptions]
+    ) -> Corrupted: ...
+
     def from_bytes(
         self,
         images: Tensor,
@@ -135,24 +150,27 @@ class Corruption(ABC):
         ratios: Ratios | None = None,
         lengths: Lengths | None = None,
         dtype: torch.dtype = torch.bfloat16,
+        clean: bool = True,
         backend: Choice = "auto",
-    ) -> CorruptedPair:
+    ) -> CorruptedPair | Corrupted:
         """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
 
         ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8, ``dtype``, that of the results, is float16, bfloat16 or float32;
-        all else is as in a call. ``clean`` is ``(b / 255 - mean) / std``, or ``b / 255`` for ``values="unit"``, computed in float32
-        and rounded once; the corrupted images and the mask are those of a call with ``clean``. The kernels read the bytes once,
-        and write both batches as they are made.
+        all else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255`` for
+        ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those of a call with them.
+        Where it can be, the bytes are read once, and both batches written as they are made.
+
+        With ``clean=False`` the clean images are neither made nor returned: for a loss that normalises the bytes where it compares,
+        such as ``gmml_models.masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
 
         Raises:
             TypeError: images that are not uint8, another dtype; and what a call raises.
             ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
         """
-        call_checks.check_bytes(images, self.program.values, dtype)
+        call_checks.check_bytes(images, self.program.values, dtype, clean)
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
-        done = self._run(images, dtype, chance, (donors, allowed, forced), None, backend)
-        assert done.clean is not None
-        return CorruptedPair(done.images, done.mask, done.clean)
+        done = self._run(images, dtype, chance, (donors, allowed, forced), None, backend, clean)
+        return Corrupted(done.images, done.mask) if done.clean is None else CorruptedPair(done.images, done.mask, done.clean)
 
     def _run(
         self,
@@ -162,6 +180,7 @@ class Corruption(ABC):
         given: Given,
         out: Tensor | None,
         backend: Choice,
+        clean: bool = True,
     ) -> Painted:
         """Paint a batch by a plan, or by one that is sampled with these options."""
         program, donors = self.program, None if given[0] is images else given[0]
@@ -173,7 +192,7 @@ class Corruption(ABC):
             pool, bank = call_checks.check_donors(images, donors, program)
         if out is not None:
             checks.check_out(out, images)
-        batch = Batch(images, pool, maps, out, dtype or images.dtype)
+        batch = Batch(images, pool, maps, out, dtype or images.dtype, clean)
         gradient = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
         painter = choose(backend, program, images.shape, batch.dtype, images.device, gradient=gradient)
         plan = how if isinstance(how, Plan) else self.sample(images.shape, bank=bank, device=images.device, backend=backend, **how)

@@ -48,6 +48,7 @@ class Batch(NamedTuple):
     maps: Maps
     out: Tensor | None  # where the result is written, memory of its own; None for a new tensor
     dtype: torch.dtype  # of the result
+    clean: bool = True  # from bytes: the clean images are asked for as well
 
     @property
     def from_bytes(self) -> bool:
@@ -60,7 +61,7 @@ class Painted(NamedTuple):
 
     images: Tensor  # (B, C, *S)
     mask: Tensor  # (B, 1, *S) bool
-    clean: Tensor | None = None  # (B, C, *S) normalised alone, from bytes
+    clean: Tensor | None = None  # (B, C, *S) normalised alone, from bytes and where asked for
 
 
 class CorruptedPair(NamedTuple):

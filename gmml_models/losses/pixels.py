@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gmml_aug.checks import check_channels, check_values
+from gmml_aug.values import Values, normalise
 from gmml_models.losses.checks import same
 from gmml_models.models.patches import Target, check_target, normalise_patches
 
@@ -25,6 +27,7 @@ def masked_l1(
     reduction: Reduction = "mean",
     target: Target = "pixels",
     patch: int | Sequence[int] | None = None,
+    values: Values | None = None,
 ) -> Tensor:
     """Absolute difference where the image was manipulated.
 
@@ -33,19 +36,22 @@ def masked_l1(
 
     Args:
         reconstruction: what the model says.
-        clean: what it should say.
+        clean: what it should say. Bytes are normalised by ``values``, here where they are compared, so that a batch from
+            ``corrupt.from_bytes(images, clean=False)`` needs no normalised target: ``masked_l1(model(out.images), images, out.mask,
+            values=corrupt.program.values)``.
         mask: True where the pixel was manipulated.
         reduction: over the images: "mean", "sum", or "none" for one number an image.
         target: what the model is to say: "pixels", the clean image itself, or "normalised", the clean image with every patch
             normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. All pixels of the
             clean patch count there, those outside the mask too.
         patch: side of a patch, or one side an axis, for the normalised target; not used otherwise.
+        values: ``(mean, std)`` of the channels, for pixels in 0 to 1, or "unit" for these themselves; for bytes alone.
 
     Shapes:
-        (B, C, *S) float, (B, C, *S) float, (B, 1, *S) bool -> () or (B,).
+        (B, C, *S) float, (B, C, *S) float or uint8, (B, 1, *S) bool -> () or (B,).
 
     Raises:
-        TypeError: images that are not float, a mask that is not bool.
+        TypeError: images that are neither float nor, with ``values``, bytes; a mask that is not bool.
         ValueError: shapes that do not fit, an empty batch, an unknown ``reduction`` or ``target``; a normalised target without a
             ``patch``, or one that does not divide the images.
 
@@ -53,7 +59,7 @@ def masked_l1(
         GMML 2.3, equation 1, which sums; the release averages over the manipulated elements of the whole batch. Averaging within
         each image first is ours. The normalised target is MAE's (He et al., 2021, 3), which compares squares.
     """
-    wanted = _wanted("masked_l1", clean, target, patch)
+    wanted = _wanted("masked_l1", clean, target, patch, values)
     return _reduce("masked_l1", _masked("masked_l1", reconstruction, wanted, mask, squared=False), reduction)
 
 
@@ -65,13 +71,14 @@ def masked_l2(
     reduction: Reduction = "mean",
     target: Target = "pixels",
     patch: int | Sequence[int] | None = None,
+    values: Values | None = None,
 ) -> Tensor:
     """Squared difference where the image was manipulated; otherwise as `masked_l1`.
 
     Source:
         The code that the authors of MC-SSL published; the paper has `l1`.
     """
-    wanted = _wanted("masked_l2", clean, target, patch)
+    wanted = _wanted("masked_l2", clean, target, patch, values)
     return _reduce("masked_l2", _masked("masked_l2", reconstruction, wanted, mask, squared=True), reduction)
 
 
@@ -82,6 +89,7 @@ def l1(
     reduction: Reduction = "mean",
     target: Target = "pixels",
     patch: int | Sequence[int] | None = None,
+    values: Values | None = None,
 ) -> Tensor:
     """Absolute difference over the whole image: per image the mean, then the mean over the images.
 
@@ -91,18 +99,19 @@ def l1(
         reduction: as `masked_l1`.
         target: likewise.
         patch: likewise.
+        values: likewise.
 
     Shapes:
-        (B, C, *S) float, (B, C, *S) float -> () or (B,).
+        (B, C, *S) float, (B, C, *S) float or uint8 -> () or (B,).
 
     Raises:
-        TypeError: images that are not float.
+        TypeError: images that are neither float nor, with ``values``, bytes.
         ValueError: shapes that differ, an empty batch, an unknown ``reduction`` or ``target``; ``patch`` as `masked_l1`.
 
     Source:
         MC-SSL 3.2.1, equation 1, which sums; the mean is ours.
     """
-    one, other = same("l1", reconstruction=reconstruction, clean=_wanted("l1", clean, target, patch))
+    one, other = same("l1", reconstruction=reconstruction, clean=_wanted("l1", clean, target, patch, values))
     return _reduce("l1", (one - other).abs().flatten(1).mean(1), reduction)
 
 
@@ -113,18 +122,29 @@ def l2(
     reduction: Reduction = "mean",
     target: Target = "pixels",
     patch: int | Sequence[int] | None = None,
+    values: Values | None = None,
 ) -> Tensor:
     """Squared difference over the whole image; otherwise as `l1`.
 
     Source:
         Ours, for comparison.
     """
-    one, other = same("l2", reconstruction=reconstruction, clean=_wanted("l2", clean, target, patch))
+    one, other = same("l2", reconstruction=reconstruction, clean=_wanted("l2", clean, target, patch, values))
     return _reduce("l2", (one - other).square().flatten(1).mean(1), reduction)
 
 
-def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] | None) -> Tensor:
+def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] | None, values: Values | None) -> Tensor:
     """What the model is to say."""
+    if clean.dtype == torch.uint8 and values in (None, "normalised"):
+        raise TypeError(
+            f"{who}: clean is torch.uint8 and values={values!r} do not say by what to normalise it. Give values=(mean, std), those "
+            "of the corruption (corrupt.program.values), or float images."
+        )
+    if clean.dtype != torch.uint8 and values is not None:
+        raise TypeError(f"{who}: values={values!r} is for bytes, and clean is {clean.dtype}. Leave it out, or give the bytes.")
+    if values is not None:
+        check_channels(who, check_values(who, values), clean.shape[1])
+        clean = normalise(clean, values, torch.float32)
     if target == "pixels":
         return clean
     check_target(who, target)

@@ -368,6 +368,11 @@ static void paint_plan(Case *c, PlanCall *plan) {
         if (memcmp(one, two, (size_t)total) || memcmp(mask, mask_two, (size_t)(c->batch * c->pixels)))
             fail("images that depend on memory, or on bands");
         const u8 *before = picture->from_bytes ? clean : images;
+        if (picture->from_bytes) {
+            c->picture.from_bytes = 2, call->clean = 0;  // the clean images are not kept
+            paint_once(c, call, 1, 0x3C);
+            if (memcmp(one, two, (size_t)total)) fail("images that depend on what becomes of the clean ones");
+        }
         for (i64 i = 0; i < c->batch * c->pixels; i++)
             for (i64 k = 0; !mask[i] && k < channels; k++) {
                 i64 image = i / c->pixels, pixel = i % c->pixels;

@@ -144,6 +144,9 @@ def test_from_bytes_is_the_reference_s(form: str, dtype: torch.dtype, bank: bool
     assert torch.equal(one.mask, other.mask)
     assert same_bits(one.clean, other.clean)
     assert_close(one.images, other.images)
+    alone = tree.from_bytes(images, keys=some_keys(4), donors=donors, dtype=dtype, backend="cpu", clean=False)
+    assert same_bits(alone.images, one.images)
+    assert torch.equal(alone.mask, one.mask)
 
 
 @pytest.mark.usefixtures("worth_threads")
@@ -160,7 +163,9 @@ def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], dtype
         torch.set_num_threads(threads)
         found.append((tree(images, keys=keys, backend="cpu"), tree.sample(shape, keys=keys, backend="cpu")))
         if dtype == torch.uint8:
-            assert same_bits(tree.from_bytes(images, keys=keys, backend="cpu").images, tree.from_bytes(images, keys=keys).images)
+            wanted = tree.from_bytes(images, keys=keys, backend="cpu").images
+            assert same_bits(wanted, tree.from_bytes(images, keys=keys).images)
+            assert same_bits(wanted, tree.from_bytes(images, keys=keys, backend="cpu", clean=False).images)
     for (images_of, mask), plan in found[1:]:
         assert same_bits(images_of, found[0][0].images)
         assert torch.equal(mask, found[0][0].mask)

@@ -66,17 +66,28 @@ def mixed(values: Values, dims: int = 2) -> ga.Chain:
 def check(corrupt: ga.Corruption, images: Tensor, dtype: torch.dtype, **options: Any) -> ga.CorruptedPair:
     """The promise, on torch's path."""
     before = images.clone()
-    found = corrupt.from_bytes(images, dtype=dtype, **options)
+    found: ga.CorruptedPair = corrupt.from_bytes(images, dtype=dtype, **options)
     assert same_bits(images, before)
     assert same_bits(found.clean, normalised(images, corrupt.program.values, dtype))
-    if "donors" in options:
+    given = {"donors": options["donors"]} if "donors" in options else {}
+    if given:
         options["donors"] = normalised(options["donors"], corrupt.program.values, dtype)
     wanted = corrupt(found.clean, **options)
     assert same_bits(found.images, wanted.images)
     assert torch.equal(found.mask, wanted.mask)
     like = torch.empty_like(images)
     assert found.images.stride() == found.clean.stride() == like.stride()
+    check_alone(corrupt, images, found, dtype=dtype, **options | given)
     return found
+
+
+def check_alone(corrupt: ga.Corruption, images: Tensor, wanted: ga.CorruptedPair, **options: Any) -> None:
+    """Without the clean images the others are the same, to the bit."""
+    found = corrupt.from_bytes(images, clean=False, **options)
+    assert type(found) is ga.Corrupted
+    assert same_bits(found.images, wanted.images)
+    assert torch.equal(found.mask, wanted.mask)
+    assert found.images.stride() == wanted.images.stride()
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -149,7 +160,8 @@ def test_what_cannot_be_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
     images, corrupt = some_bytes((3, 3, 8, 8)), ga.presets.gmml(values=KNOWN)
     wrong: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (TypeError, "uint8 tensor.*float32 came", lambda: corrupt.from_bytes(images.float())),
-        (TypeError, "list came", lambda: corrupt.from_bytes([images])),  # type: ignore[arg-type]
+        (TypeError, "list came", lambda: corrupt.from_bytes([images])),  # type: ignore[call-overload]
+        (TypeError, "clean='no'.*True or False", lambda: corrupt.from_bytes(images, clean="no")),  # type: ignore[call-overload]
         (TypeError, "float64 came.*bfloat16", lambda: corrupt.from_bytes(images, dtype=torch.float64)),
         (TypeError, "dtype=torch.uint8 came", lambda: corrupt.from_bytes(images, dtype=torch.uint8)),
         (ValueError, r"values=\(mean, std\)", lambda: ga.presets.gmml().from_bytes(images)),
@@ -158,7 +170,7 @@ def test_what_cannot_be_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch)
         (ValueError, "keys have shape", lambda: corrupt.from_bytes(images, keys=some_keys(2))),
         (ValueError, "3 channels", lambda: corrupt.from_bytes(images[:, :2])),
         (ValueError, "allowed has shape", lambda: corrupt.from_bytes(images, allowed=torch.ones(2, 1, 8, 8, dtype=torch.bool))),
-        (ValueError, "backend='cuda'", lambda: corrupt.from_bytes(images, backend="cuda")),  # type: ignore[arg-type]
+        (ValueError, "backend='cuda'", lambda: corrupt.from_bytes(images, backend="cuda")),  # type: ignore[call-overload]
     ]
     if not INTERPRETS:
         wrong.append((ValueError, 'backend="fused" cannot', lambda: corrupt.from_bytes(images, backend="fused")))
@@ -218,6 +230,7 @@ def check_fused(corrupt: ga.Corruption, images: Tensor, dtype: torch.dtype, **op
     assert found.clean.stride() == found.images.stride() == torch.empty_like(images).stride()
     outside = ~found.mask.expand_as(images)
     assert same_bits(found.images[outside], found.clean[outside])
+    check_alone(corrupt, images, found, dtype=dtype, backend="fused", **options)
     step = {torch.float32: 1e-5, torch.float16: 2.0**-8, torch.bfloat16: 2.0**-5}[dtype]
     torch.testing.assert_close(found.images.float(), wanted.images.float(), rtol=step, atol=step)
 

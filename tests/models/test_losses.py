@@ -13,6 +13,8 @@ from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
+import gmml_aug as ga
+import gmml_models as gm
 from gmml_models.losses import (
     ConceptLoss,
     concept_loss,
@@ -148,7 +150,7 @@ def test_half_types_do_not_overflow_inside(bad: float) -> None:
         ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value a pixel"),
         ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "beside images"),
         ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\) and reconstruction \(4, 3, 6, 5\)"),
-        ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.uint8)}, TypeError, "clean is torch.uint8, not a float type"),
+        ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.int32)}, TypeError, "clean is torch.int32, not a float type"),
         ({"reduction": "avg"}, ValueError, "'avg' is unknown. Allowed are 'mean', 'sum' and 'none'"),
         (
             {"reconstruction": torch.zeros(0, 3, 6, 5), "clean": torch.zeros(0, 3, 6, 5), "mask": torch.zeros(0, 1, 6, 5).bool()},
@@ -492,3 +494,29 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     torch.testing.assert_close((ranks[0][1] + ranks[1][1]) / 2, whole.detach())
     for view in range(2):  # each rank's loss is a mean over half the images
         torch.testing.assert_close(torch.cat([found[2 + view] for found in ranks]) / 2, views[view].grad)
+
+
+@pytest.mark.parametrize("values", ["unit", ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))], ids=str)
+@pytest.mark.parametrize("target", ["pixels", "normalised"])
+def test_bytes_are_normalised_where_they_are_compared(values: Any, target: Any) -> None:
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    corrupt = ga.presets.gmml(values=values)
+    corrupted, mask = corrupt.from_bytes(images, keys=torch.arange(4), dtype=torch.float32, clean=False)
+    clean = corrupt.from_bytes(images, keys=torch.arange(4), dtype=torch.float32).clean
+    more: dict[str, Any] = {"target": target, "patch": 8}
+    for masked in (gm.masked_l1, gm.masked_l2):
+        assert torch.equal(masked(corrupted, images, mask, values=values, **more), masked(corrupted, clean, mask, **more))
+    for whole in (gm.l1, gm.l2):
+        assert torch.equal(whole(corrupted, images, values=values, **more), whole(corrupted, clean, **more))
+
+
+def test_bytes_without_statistics_and_floats_with_them_are_refused() -> None:
+    stored, mask = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    with pytest.raises(TypeError, match=r"masked_l1: clean is torch.uint8 and values=None.*corrupt.program.values"):
+        gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask)
+    with pytest.raises(TypeError, match=r"values='normalised' do not say"):
+        gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask, values="normalised")
+    with pytest.raises(TypeError, match=r"l2: values='unit' is for bytes, and clean is torch.float32"):
+        gm.l2(torch.zeros(2, 3, 8, 8), stored.float(), values="unit")
+    with pytest.raises(ValueError, match="2 channels"):
+        gm.l1(torch.zeros(2, 3, 8, 8), stored, values=((0.5, 0.5), (1.0, 1.0)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gmml_aug.backends.call import Batch, Painted
 from gmml_aug.backends.cpu import layout
 from gmml_aug.backends.cpu.library import library, run, threads_for
-from gmml_aug.backends.cpu.picture import OPERATIONS, Form, empty, picture
+from gmml_aug.backends.cpu.picture import OPERATIONS, Form, asks, empty, picture
 from gmml_aug.backends.kept import Kept
 from gmml_aug.backends.reference import paint as reference
 from gmml_aug.backends.reference.pixels import ask
@@ -69,6 +69,8 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
         if number < len(program.steps):
             call.ask(number)
         first = number + 1
+    if not batch.clean:
+        call.clean = None
     if call.now is done:
         if batch.out is not None and not done.is_inference():
             torch.autograd.graph.increment_version(done)  # torch has not seen that it was written to
@@ -81,7 +83,7 @@ class _Call:
     """One call: its tensors, as the core reads and writes them."""
 
     def __init__(self, program: Program, batch: Batch, plan: Plan, done: Tensor) -> None:
-        images, donors, maps, _, dtype = batch
+        images, donors, maps, _, dtype, wanted = batch
         count, channels, *size = images.shape
         form = _format_of(done)
         # other layouts get a copy, and so does what requires gradients: torch itself must write to it, or refuse
@@ -92,9 +94,11 @@ class _Call:
         self.source = images.contiguous(memory_format=form)
         same = donors is images or not program.reads_donors
         self.pool = self.source if same else donors.contiguous(memory_format=form)
-        self.clean = torch.empty_like(self.now) if batch.from_bytes else None
-        last = form is not torch.contiguous_format
-        self.picture = picture(program, (channels, *size), dtype, batch.from_bytes, last, plan.resolved)
+        last, bytes_ = form is not torch.contiguous_format, int(batch.from_bytes)
+        if bytes_ and not wanted and threads_for(self.now.numel() * _NUMBER) <= count and not asks(program):
+            bytes_ = layout.ONE_CLEAN
+        self.clean = torch.empty_like(self.now) if bytes_ == 1 else None
+        self.picture = picture(program, (channels, *size), dtype, bytes_, last, plan.resolved)
         self.mask = empty(count, self.picture.mask)
         self.kept: list[Tensor] = []  # whose addresses the call has
         clean = 0 if self.clean is None else self.clean.data_ptr()

@@ -44,7 +44,7 @@ class Look:
         channels: int,
         dims: int,
         dtype: torch.dtype,
-        from_bytes: bool,
+        from_bytes: int,
         channels_last: bool,
         resolved: Resolved,
     ) -> None:
@@ -73,11 +73,19 @@ class Look:
             normal_typed=self._normal[1].data_ptr(), **{name: ctypes.addressof(one) for name, one in self._tables.items()},
         )  # fmt: skip
         self.drawn = tuple(drawn(step.operation, channels, dims) for step in program.steps)
-        self.asked = tuple(n for n, step in enumerate(program.steps) if type(step.operation) not in OPERATIONS)
+        self.asked = asks(program)
         self.blurs = tuple(n for n, step in enumerate(program.steps) if isinstance(step.operation, Convolve))
 
 
 _look = Kept(Look)
+
+
+def _asks(program: Program) -> tuple[int, ...]:
+    return tuple(n for n, step in enumerate(program.steps) if type(step.operation) not in OPERATIONS)
+
+
+asks = Kept(_asks)
+"""The steps whose fill makes its own pixels."""
 
 
 class Picture:
@@ -96,7 +104,7 @@ class Picture:
         program: Program,
         shape: Sequence[int],
         dtype: torch.dtype,
-        from_bytes: bool,
+        from_bytes: int,
         channels_last: bool,
         resolved: Resolved,
     ) -> None:

@@ -31,7 +31,8 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
     if batch.from_bytes:
         clean = normalise(batch.images, program.values, batch.dtype)
         donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
-        return paint(program, batch._replace(images=clean, donors=donors), plan)._replace(clean=clean)
+        painted = paint(program, batch._replace(images=clean, donors=donors), plan)
+        return painted._replace(clean=clean if batch.clean else None)
     images, out = batch.images, batch.out
     mask = torch.zeros(images.shape[0], 1, *images.shape[2:], dtype=torch.bool, device=images.device)
     graph = torch.is_grad_enabled() and (images.requires_grad or batch.donors.requires_grad)

@@ -30,13 +30,15 @@ class Painting:
     """One call: the tensors that its kernels share, and the kernel that most steps run in."""
 
     def __init__(self, program: Program, batch: Batch, plan: Plan) -> None:
-        images, donors, self.maps, out, dtype = batch
+        images, donors, self.maps, out, dtype, self.clean_wanted = batch
         self.program, self.plan = program, plan
         self.clean = plain(images)  # as they came: bytes, where they are to be normalised
         self.donors = self.clean if donors is images else plain(donors)
         self.wanted = torch.empty_like(images, dtype=dtype) if out is None else out
         self.out = self.wanted if layout(self.wanted) is not None else torch.empty_like(self.clean, dtype=dtype)
-        self.kept = torch.empty_like(self.out) if dtype != images.dtype else None  # the clean batch, normalised
+        self.from_bytes = batch.from_bytes
+        # the clean batch, normalised: made where it is asked for, or where a step needs all of it
+        self.kept = torch.empty_like(self.out) if self.from_bytes and self.clean_wanted else None
         self.now = self.clean  # what the next step sees; `out` from the first one on
         self.batch, self.channels, *self.size = images.shape
         self.pixels = math.prod(self.size)
@@ -67,7 +69,7 @@ class Painting:
 
         What ``boxed`` will blur in place is marked as touched.
         """
-        run = lower(self.program, first, end, self.channels, self.out.dtype, self.kept is not None)
+        run = lower(self.program, first, end, self.channels, self.out.dtype, self.from_bytes)
         numbers, colours = run.tables(self.plan, self._cleaned)
         maps, apart, given = self.given()
         item = self.out.element_size()
@@ -93,8 +95,10 @@ class Painting:
 
     def _cleaned(self) -> Tensor:
         """The clean images, normalised if they came as bytes."""
-        if self.kept is None:
+        if not self.from_bytes:
             return self.clean
+        if self.kept is None:
+            self.kept = torch.empty_like(self.out).copy_(normalise(self.clean, self.program.values, self.out.dtype))
         self.begin()
         return self.kept
 
@@ -104,7 +108,7 @@ class Painting:
         here = step_mask(self.program, self.plan, number, self.places, self.maps)
         clean = self._cleaned()
         donors = clean if self.donors is self.clean else self.donors
-        if self.kept is not None and donors is not clean:
+        if self.from_bytes and donors is not clean:
             donors = normalise(donors, self.program.values, self.out.dtype)
         scene, operation = Scene(self.out, clean, donors, here, self.program.values), self.program.steps[number].operation
         function = function_of(operation, "triton") or function_of(operation, "reference")
@@ -117,15 +121,16 @@ class Painting:
         """Copy or normalise the images, unless a step has written all of them."""
         if self.now is self.out:
             return
-        if self.kept is None:
-            self.now = self.out.copy_(self.clean)
-        else:
+        if self.from_bytes:
             self.run(0, 0)
+        else:
+            self.now = self.out.copy_(self.clean)
 
     def result(self) -> Painted:
         """Images and mask, and the clean batch if it was made."""
         self.begin()
+        kept = self.kept if self.clean_wanted else None
         if self.wanted is self.out:
-            return Painted(self.out, self.mask, self.kept)
-        kept = None if self.kept is None else torch.empty_like(self.wanted).copy_(self.kept)
+            return Painted(self.out, self.mask, kept)
+        kept = None if kept is None else torch.empty_like(self.wanted).copy_(kept)
         return Painted(self.wanted.copy_(self.out), self.mask, kept)

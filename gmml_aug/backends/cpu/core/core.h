@@ -73,7 +73,8 @@ typedef struct {       // what a step does to pixels
 } Step;
 
 typedef struct {       // what is painted
-    i64 dims, channels, size[3], interleaved, type, from_bytes;
+    i64 dims, channels, size[3], interleaved, type;
+    i64 from_bytes;    // 1: bytes are normalised; ONE_CLEAN: for a call without ``clean``, in one piece: a thread has one clean image
     i64 steps, places;
     const Step *step;
     const i64 *reading;  // per place: three edges of its grid, 1 if inverted

@@ -169,6 +169,8 @@ static void paint(Frame *frame) {
             work(frame, step, call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation]);
 }
 
+static const i64 SIZES[] = {4, 8, 2, 2, 1};  // bytes of a number, by Picture.type
+
 static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) {
     i64 lines = picture->size[0] * picture->size[1], width = picture->size[2], unit = picture->interleaved ? picture->channels : 1;
     i64 bits = (lines + bands - 1) / bands * words_of(width) * 8, reach = 0, bytes = 0;
@@ -177,10 +179,11 @@ static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) 
     i64 rows = 3 + smaller(2 * reach + 1, picture->size[1]);
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
     i64 blur = (rows * larger(padded((width + 2 * reach) * unit), ROW) + padded(2 * reach * unit + PAD)) * 8;
-    i64 sizes[3] = {bits, 16 * picture->channels, reach ? blur : 0};
-    void **parts[3] = {(void **)&frame->here, &frame->numbers, &frame->memory};
-    for (int k = 0; k < 3; bytes += whole(sizes[k++], 64))
-        if (memory) *parts[k] = memory + bytes;
+    i64 clean = picture->from_bytes == ONE_CLEAN && bands == 1 ? lines * width * picture->channels * SIZES[picture->type] : 0;
+    i64 sizes[4] = {bits, 16 * picture->channels, reach ? blur : 0, clean};
+    void **parts[4] = {(void **)&frame->here, &frame->numbers, &frame->memory, &frame->clean};
+    for (int k = 0; k < 4; bytes += whole(sizes[k++], 64))
+        if (memory) *parts[k] = sizes[k] ? memory + bytes : 0;
     return bytes;
 }
 

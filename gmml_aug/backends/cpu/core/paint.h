@@ -8,6 +8,7 @@ enum { BLOCK = 512, PAD = 16, MOST_TAPS = 255 };  // pixels that are computed at
 enum { BLOCK_BYTES = 64, ROW = 768 };  // of a blur: bytes that are summed at a time, numbers of a row that has several channels
 enum { PIXEL = 1, CLAMP = 2 };  // flags of noise
 enum { OTHER = 1, MOVED = 2 };  // flags of TAKE
+enum { ONE_CLEAN = 2 };          // Picture.from_bytes
 enum { ALL, READ, MERGE };      // PaintCall.phase: a blur in bands reads first, and is put in its place once all have read
 
 typedef struct {
@@ -23,6 +24,7 @@ typedef struct {
     u64 *here;                 // bits of these lines
     void *numbers;             // two a channel
     void *memory;              // of a blur
+    void *clean;               // one image, where the clean ones are not kept
     u8 ones[BLOCK];
 } Frame;
 

@@ -16,6 +16,7 @@ static inline T *NAME(now)(const Frame *frame) {
 }
 
 static inline const T *NAME(clean)(const Frame *frame) {
+    if (frame->clean) return frame->clean;
     const void *clean = frame->call->clean ? frame->call->clean : frame->call->images;
     return (const T *)clean + frame->image * frame->picture->channels * frame->pixels;
 }
@@ -48,7 +49,7 @@ static void NAME(begin)(const Frame *frame) {
     T *now = NAME(now)(frame);
     if (frame->picture->from_bytes) {
         const u8 *bytes = (const u8 *)frame->call->images + frame->image * channels * frame->pixels;
-        T *clean = (T *)frame->call->clean + frame->image * channels * frame->pixels;
+        T *clean = (T *)NAME(clean)(frame);
         for (i64 c = 0; c < channels; c++) {
             i64 at = c * frame->apart + frame->first * frame->width * frame->beside;
             NAME(normalise)(frame, bytes + at, clean + at, c, count);
