@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmml_aug import functional, presets
 from gmml_aug.adapters.collate import CollateCorrupt
+from gmml_aug.adapters.graph import Graphed
 from gmml_aug.adapters.loops import Module, TimmCorrupt
 from gmml_aug.backends.call import Corrupted, CorruptedPair
 from gmml_aug.chance import Chance, keys
@@ -42,6 +43,7 @@ __all__ = [
     "CorruptedPair",
     "Corruption",
     "Fill",
+    "Graphed",
     "Grey",
     "InBoxes",
     "Jitter",

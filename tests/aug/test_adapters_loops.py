@@ -237,3 +237,15 @@ def test_the_gradient_of_alien_content_goes_to_its_donor(device: torch.device) -
     wanted = (weight * ~done.mask).index_add(0, plan.drawn[0][0], weight * done.mask)
     assert images.grad is not None
     torch.testing.assert_close(images.grad, wanted)
+
+
+def test_a_graph_is_recorded_on_cuda_alone() -> None:
+    graphed = ga.Graphed(ga.presets.gmml())
+    with pytest.raises(ValueError, match=r"Graphed: images on a CUDA device.*cpu came. Call the corruption itself"):
+        graphed(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="list came"):
+        graphed.buffer([1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Graphed: corrupt=.gmml. is no corruption"):
+        ga.Graphed("gmml")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="most"):
+        ga.Graphed(ga.presets.gmml(), most=0)
