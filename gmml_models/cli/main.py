@@ -24,6 +24,7 @@ from gmml_models.cli.play import Play
 from gmml_models.cli.stats import Stats
 from gmml_models.cli.train import Finetune, Pretrain
 from gmml_models.errors import UsageError, shown
+from gmml_models.recipes.named import FINETUNE, PRETRAIN, beginning_with, recipe_in
 
 
 class Command(Protocol):
@@ -73,8 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word
         for word in (sys.argv[1:] if arguments is None else arguments)
     ]
+    commands = dict(COMMANDS)
+    if recipe := recipe_in(words):
+        commands["pretrain"] = beginning_with(Pretrain, PRETRAIN[recipe])
+        commands["finetune"] = beginning_with(Finetune, FINETUNE[recipe])
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS), prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        commands, prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
     )
     try:
         code = command.run()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
+from gmml_models.recipes.named import Recipe
 
 if TYPE_CHECKING:
     from gmml_models.train.config import TrainConfig
@@ -23,6 +24,9 @@ class Pretrain(PretrainConfig):
     Defaults are GMML 3.1 where it speaks and the authors' release where it is silent. With torchrun it uses several processes:
     torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
     """
+
+    recipe: Recipe = "paper"
+    """Settings that the other options start from; small: for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
         """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
@@ -42,6 +46,9 @@ class Finetune(FinetuneConfig):
     One class an image (class folders) as DeiT through timm, which GMML 3.1 and MC-SSL 4.3 follow. Several labels an image (a
     labels.csv) as MC-SSL 4.2, whose numbers are --img-size 448 --epochs 80 --batch-size 48.
     """
+
+    recipe: Recipe = "paper"
+    """Settings that the other options start from; small: for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
         """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""

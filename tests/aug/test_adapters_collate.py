@@ -217,6 +217,7 @@ def train(rank: int, folder: str) -> None:
     torch.manual_seed(0)
     plain = DataLoader(Alike(), batch_size=3, collate_fn=ga.CollateCorrupt(NOISE))
     torch.save(one_epoch(plain)["mask"], f"{folder}/plain-{rank}.pt")
+    distributed.barrier()  # nobody leaves while another still waits for it
     distributed.destroy_process_group()
 
 
