@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gmml_models.distributed import sum_over_ranks
 from gmml_models.losses.checks import check_temperature, same
+from gmml_models.models.slow_state import SlowState
 
 
 def concept_loss(
@@ -46,11 +47,12 @@ def concept_loss(
 
 
 @final
-class ConceptLoss(nn.Module):
+class ConceptLoss(SlowState):
     """`concept_loss` with its centre: a moving average of the teacher's logits, which keeps one concept from taking everything.
 
     Comparing leaves the centre as it is. Call ``observe`` for what a step's forward passes give, however many they are, then
-    ``update`` once; or ``update(teacher)`` where there is one pass. What was observed is not kept in the state.
+    ``update`` once; or ``update(teacher)`` where there is one pass. What was observed is not kept in the state. The centre is
+    float32 whatever the dtype of the model around it.
 
     Args:
         classes: K, how many concepts.

@@ -16,6 +16,7 @@ from gmml_models.losses import ConceptLoss
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.heads import ConceptHead
 from gmml_models.models.patches import Target
+from gmml_models.models.slow_state import computing_as
 from gmml_models.models.tokens import Encoded
 from gmml_models.objectives.objective import Loss, Objective, Views, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
@@ -204,7 +205,7 @@ class MCSSL(Objective):
         assert self.patch_loss is not None
         every = torch.cat([one.cls for one in encoded if one.cls is not None]) if self.cls else None
         student, student_cls = self.head(encoded[0].patches, every, self.learns if self.freeze_last else None)
-        with torch.no_grad():
+        with torch.no_grad(), computing_as(clean):
             known = self.teacher.autoencoder.encode(clean, ())
             target, target_cls = self.teacher.head(known.patches, known.cls if self.cls else None)
         parts = {"concepts": self.patch_loss(student, target)}  # of (V*B, N, K)

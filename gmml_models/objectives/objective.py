@@ -157,8 +157,9 @@ class Objective(nn.Module, ABC):
         self._sizes([images], keys)
         _, corrupted, mask = self._batch([images], keys, [0])
         model = self.exported()
+        dtype = next(model.parameters()).dtype  # of a teacher float32, whatever that of the images
         with evaluating(model):
-            return Reconstruction(corrupted, mask, model.restore(corrupted, clean=images))
+            return Reconstruction(corrupted, mask, model.restore(corrupted.to(dtype), clean=images.to(dtype)))
 
     @property
     def _name(self) -> str:

@@ -15,6 +15,7 @@ from gmml_models.losses import contrastive_loss
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.heads import ContrastiveHead
 from gmml_models.models.patches import Target
+from gmml_models.models.slow_state import computing_as
 from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
 from gmml_models.objectives.teacher import Teacher
 from gmml_models.schedule import cosine
@@ -110,7 +111,7 @@ class SiT(Objective):
         encoded = self.autoencoder.encode(corrupted)
         reconstruction = self._error(self.autoencoder.decode(encoded), clean, mask).mean()
         student_1, student_2 = self.head(encoded.cls).chunk(2)
-        with torch.no_grad():
+        with torch.no_grad(), computing_as(clean):
             teacher_1, teacher_2 = self.teacher.head(self.teacher.autoencoder.encode(clean, ()).cls).chunk(2)
         contrast = contrastive_loss(student_1, student_2, teacher_1, teacher_2, temperature=self.temperature)
         loss = contrast + self.reconstruction_weight * reconstruction

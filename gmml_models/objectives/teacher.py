@@ -1,4 +1,4 @@
-"""The teacher: a slow average of the student."""
+"""The teacher: a slow average of the student, in float32 whatever the student's dtype."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.slow_state import SlowState, widen
 
 Head = TypeVar("Head", bound=nn.Module)
 
 
 @final
-class Teacher(nn.Module, Generic[Head]):
+class Teacher(SlowState, Generic[Head]):
     """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
 
-    The autoencoder is always in evaluation mode: no dropout, no drop path. The head follows the mode of the objective, so that
+    Its weights are float32 or wider: ``objective.bfloat16()`` leaves them as they are, and its passes over half-precision images go
+    through `gmml_models.models.slow_state.computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path. The head follows the mode of the objective, so that
     batch norms see the batch while training.
 
     Args:
@@ -41,6 +43,7 @@ class Teacher(nn.Module, Generic[Head]):
         self.autoencoder = copy.deepcopy(autoencoder)
         self.autoencoder.set_grad_checkpointing(False)
         self.head: Head = copy.deepcopy(head)
+        widen(self)
         self.requires_grad_(False)
         self.train(autoencoder.training)
 
@@ -62,6 +65,8 @@ class Teacher(nn.Module, Generic[Head]):
             momentum: how much of the teacher stays.
         """
         mine = [*self.autoencoder.parameters(), *self.head.parameters()]
-        get_ema_multi_avg_fn(momentum)(mine, [*autoencoder.parameters(), *head.parameters()], None)
+        theirs = [*autoencoder.parameters(), *head.parameters()]
+        wide = [other if other.dtype == own.dtype else other.to(own.dtype) for own, other in zip(mine, theirs, strict=True)]
+        get_ema_multi_avg_fn(momentum)(mine, wide, None)
         for own, other in zip(self.autoencoder.buffers(), autoencoder.buffers(), strict=True):
             own.copy_(other)

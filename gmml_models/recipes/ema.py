@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import final
+from collections.abc import Callable
+from typing import Self, final
 
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
 from gmml_models.models.classifier import Classifier
+from gmml_models.models.slow_state import keeping_width, widen
 
 _WARM = 10  # steps, of the rise of the decay
 
@@ -17,6 +19,8 @@ _WARM = 10  # steps, of the rise of the decay
 @final
 class Tuning(nn.Module):
     """A classifier with an exponential moving average of its weights; all of it is in the state_dict, so that a run resumes.
+
+    The average is float32 or wider, whatever the dtype of the classifier.
 
     Args:
         classifier: the one that learns.
@@ -39,6 +43,8 @@ class Tuning(nn.Module):
         self.classifier = classifier
         self.decay = decay
         self.average = copy.deepcopy(classifier).requires_grad_(False) if decay else None
+        if self.average is not None:
+            widen(self.average)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor, *, average: bool = False) -> Tensor:
@@ -46,6 +52,12 @@ class Tuning(nn.Module):
         model = self.best if average else self.classifier
         logits: Tensor = model(images)
         return logits
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        average, self.average = self.average, None
+        super()._apply(fn, recurse)
+        self.average = None if average is None else average._apply(keeping_width(fn), recurse)
+        return self
 
     @property
     def best(self) -> Classifier:
@@ -61,7 +73,7 @@ class Tuning(nn.Module):
         self.steps += 1
         rate = 1.0 - ((1.0 + done) / (_WARM + done)).clamp(max=self.decay)  # a tensor: asking for its value would wait
         for average, weight in zip(self.average.parameters(), self.classifier.parameters(), strict=True):
-            average.lerp_(weight, rate)
+            average.lerp_(weight.to(average.dtype), rate.to(average.dtype))
         for held, buffer in zip(self.average.buffers(), self.classifier.buffers(), strict=True):
             held.copy_(buffer)
 

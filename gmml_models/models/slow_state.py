@@ -1,0 +1,43 @@
+"""State that moves by small steps, an average or a centre: float32 or wider, whatever the dtype of the model around it.
+
+A teacher that stays by 0.996 at a step moves by less than the last bit of bfloat16, so that it would never move at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+class SlowState(nn.Module):
+    """A module whose tensors no ``.half()``, ``.bfloat16()`` or ``.to(dtype)`` narrows; devices and wider types are followed."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(keeping_width(fn), recurse)
+
+
+def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What ``Module._apply`` is given, without what it does to the precision of wider tensors."""
+
+    def kept(tensor: Tensor) -> Tensor:
+        out = fn(tensor)
+        narrows = tensor.is_floating_point() and out.dtype in _NARROW and tensor.dtype not in _NARROW
+        return tensor.to(out.device) if narrows else out
+
+    return kept
+
+
+def widen(module: nn.Module) -> None:
+    """Bring half-precision parameters and buffers of a module to float32, in place."""
+    module._apply(lambda tensor: tensor.float() if tensor.dtype in _NARROW else tensor)
+
+
+def computing_as(images: Tensor) -> AbstractContextManager[Any]:
+    """Where float32 weights see half-precision images: products in the images' dtype, as those of the model around."""
+    return torch.autocast(images.device.type, images.dtype) if images.dtype in _NARROW else nullcontext()
