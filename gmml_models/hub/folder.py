@@ -8,30 +8,16 @@ revision or hash that the caller pins shows an exchange. This module knows no mo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from gmml_models import errors
-from gmml_models.hub.safetensors_check import (
-    SHA256,
-    check_header,
-    check_sha256,
-    looks_like,
-    no_constant,
-    read_tensors,
-    regular_size,
-    sha256_of,
-)
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from gmml_models.hub.config_check import CONFIG, FORMAT_VERSION, check_config
+from gmml_models.hub.safetensors_check import check_sha256, read_tensors
+from gmml_models.hub.write import CARD, NEXT, finish, write_folder
 
 __all__ = [
     "FORMAT_VERSION",
@@ -45,12 +31,7 @@ __all__ = [
     "write_folder",
 ]
 
-FORMAT_VERSION = 1
-
-CONFIG, _CARD, _NEXT = "config.json", "README.md", ".gmml-next"
-_MOST_BYTES = 1 << 20
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
-_WEIGHTS = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
 
 
 def fetch(
@@ -83,7 +64,7 @@ def fetch(
     if os.fspath(source) and Path(source).is_dir():
         if revision is not None:
             raise ValueError(f"fetch: {os.fspath(source)} is a local folder and has no revision={revision!r}. Leave it out.")
-        for path in (Path(source, _NEXT, filename), Path(source, filename)):  # the first: a write that was cut short
+        for path in (Path(source, NEXT, filename), Path(source, filename)):  # the first: a write that was cut short
             if path.is_file():
                 return path
         raise errors.NotThereError(f"fetch: no file {filename} in the folder {os.fspath(source)}.")
@@ -126,103 +107,13 @@ def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any
         WeightsError: as `fetch` does.
         UnreadableFileError: not a config of ours.
     """
-    path = fetch(source, CONFIG, **options)
-
-    def refuse(problem: str) -> NoReturn:
-        raise errors.UnreadableFileError(f"read_config: {path} {problem}")
-
-    if (size := regular_size(path, "read_config")) >= _MOST_BYTES:
-        refuse(f"holds {size} bytes, allowed are fewer than {_MOST_BYTES}.")
-    try:
-        config = json.loads(path.read_bytes(), parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        refuse(f"is not JSON ({error}); it looks like {looks_like(path)}.")
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        refuse("is not a JSON object with an 'architecture'.")
-    if not isinstance(config.get("gmml"), dict):
-        refuse("has no 'gmml' part: it was not written by gmml_models. Build its encoder with timm.create_model instead.")
-    if (version := config.get("format_version")) != FORMAT_VERSION or isinstance(version, bool):
-        refuse(f"has format_version {version!r}, this gmml reads {FORMAT_VERSION}. A newer gmml may read it.")
-    files = config["gmml"].get("files")
-    if not isinstance(files, dict) or not files:
-        refuse("records no files under gmml.files.")
-    for name, about in files.items():
-        sound = _WEIGHTS.fullmatch(name) and isinstance(about, dict) and type(about.get("size")) is int
-        if not sound or not isinstance(about.get("sha256"), str) or not SHA256.fullmatch(about["sha256"]):
-            refuse(f"records {name!r} under gmml.files without a sha256 of 64 hex digits and a size, or its name is no file's.")
-    return config
+    return check_config(fetch(source, CONFIG, **options))
 
 
 def expected_sha256(config: Mapping[str, Any], filename: str) -> str | None:
     """The hash that a config records for a file; None where it does not know the file."""
     found = config.get("gmml", {}).get("files", {}).get(filename, {}).get("sha256")
     return None if found is None else str(found)
-
-
-def write_folder(
-    folder: str | os.PathLike[str],
-    *,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    config: Mapping[str, Any],
-    card: str | Callable[[Mapping[str, Any]], str],
-) -> None:
-    """Write a folder that `read_config` and `read_tensors` take, whole or not at all.
-
-    Everything is written aside, made one by a rename, then moved into place, the config last. Whoever reads through `fetch` sees
-    the old files until that rename and the new ones after it, also where the writer was killed in between. One writer at a time.
-
-    Args:
-        folder: made where it is missing; other files in it are left alone.
-        tensors: the tensors of each file, by file name.
-        config: what goes into ``config.json``, completed by the hashes and sizes of the files.
-        card: the text of ``README.md``, or what makes it from the completed config.
-
-    Raises:
-        ValueError: nothing to write, weights that are not finite, or a config that JSON cannot say.
-        UnreadableFileError: `read_config` or `read_tensors` would refuse it.
-        OSError: no room or no permission; the old files are as they were.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    if not tensors or not all(_WEIGHTS.fullmatch(name) and tensors[name] for name in tensors):
-        raise ValueError(f"write_folder: files {sorted(tensors)}; give plain names that end in .safetensors, with tensors.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _finish(folder)
-    for left in folder.glob(".gmml-aside-*"):  # of a writer that was killed
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True)
-    aside = folder / f".gmml-aside-{secrets.token_hex(4)}"
-    aside.mkdir()
-    try:
-        files = {}
-        for name, each in tensors.items():
-            wrong = [key for key, tensor in each.items() if not torch.isfinite(tensor).all()]
-            if wrong:
-                raise ValueError(f"write_folder: {name} would hold weights that are not finite: {', '.join(sorted(wrong)[:5])}.")
-            # a copy of each: tied or sliced tensors share storage, which safetensors refuses
-            own = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in each.items()}
-            try:
-                save_file(own, aside / name, metadata={"format": "pt"})
-            except SafetensorError as error:
-                raise OSError(f"write_folder: cannot write {name} into {folder}: {error}") from error
-            check_header(aside / name, who="write_folder")
-            files[name] = {"sha256": sha256_of(aside / name), "size": (aside / name).stat().st_size}
-        whole = {**config, "format_version": FORMAT_VERSION, "gmml": {**config.get("gmml", {}), "files": files}}
-        text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        (aside / CONFIG).write_text(text, encoding="utf-8", newline="\n")
-        (aside / _CARD).write_text(card if isinstance(card, str) else card(whole), encoding="utf-8", newline="\n")
-        read_config(aside)
-        for path in aside.iterdir():  # on the disk before the rename: also a power cut leaves one set or the other
-            path.chmod(0o644)
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        aside.replace(folder / _NEXT)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    _finish(folder)
 
 
 def push_folder(
@@ -250,7 +141,7 @@ def push_folder(
         WeightsError: in one of its subclasses; nothing was committed.
     """
     folder = Path(folder)
-    _finish(folder)
+    finish(folder)
     files = (config := read_config(folder))["gmml"]["files"]
     for name in files:
         check_sha256(folder / name, expected_sha256(config, name), who="push_folder")
@@ -265,28 +156,10 @@ def push_folder(
             repo_id=repo,
             folder_path=folder,
             revision=revision,
-            allow_patterns=[*files, CONFIG, _CARD],
+            allow_patterns=[*files, CONFIG, CARD],
             commit_message=message or f"Upload {config['architecture']} with gmml",
         )
         return str(done.commit_url)
-
-
-def _finish(folder: Path) -> None:
-    """Move a written set into place, the config last; each step can be the last one of a killed writer."""
-    written = folder / _NEXT
-    if not written.is_dir():
-        return
-    kept = {path.name for path in written.iterdir()}
-    if CONFIG in kept:
-        for name in kept - {CONFIG}:
-            (written / name).replace(folder / name)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # the old config may be anybody's
-            new = json.loads((written / CONFIG).read_bytes())["gmml"]["files"]
-            for name in json.loads((folder / CONFIG).read_bytes())["gmml"]["files"]:
-                if _WEIGHTS.fullmatch(name) and name not in new:
-                    (folder / name).unlink(missing_ok=True)
-        (written / CONFIG).replace(folder / CONFIG)
-    shutil.rmtree(written)
 
 
 @contextlib.contextmanager

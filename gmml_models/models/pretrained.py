@@ -20,7 +20,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.folder import CONFIG, commit_of, expected_sha256, fetch, read_config, read_tensors
+from gmml_models.hub.config_check import CONFIG
+from gmml_models.hub.folder import commit_of, expected_sha256, fetch, read_config, read_tensors
 from gmml_models.models.encoders import build_encoder, describe_encoder
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"

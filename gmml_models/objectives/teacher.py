@@ -20,8 +20,8 @@ class Teacher(SlowState, Generic[Head]):
     """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
 
     Its weights are float32 or wider: ``objective.bfloat16()`` leaves them as they are, and its passes over half-precision images go
-    through `gmml_models.models.slow_state.computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path. The head follows the mode of the objective, so that
-    batch norms see the batch while training.
+    through `gmml_models.models.slow_state.computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path.
+    The head follows the mode of the objective, so that batch norms see the batch while training.
 
     Args:
         autoencoder: the student's.

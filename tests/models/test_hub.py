@@ -313,7 +313,7 @@ def test_a_busy_hub_is_told_apart_after_the_clients_retries(stocked: Hub, status
 # --- writing ----------------------------------------------------------------------------------------------------------------------
 
 _WRITER = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
 from gmml_models.hub import folder as hub
@@ -359,7 +359,7 @@ def kill_at(step, number, after):
         return call
     for name in ("replace", "unlink", "mkdir", "write_text", "chmod"):
         setattr(Path, name, counted(getattr(Path, name)))
-    hub.shutil.rmtree = counted(hub.shutil.rmtree)
+    shutil.rmtree = counted(shutil.rmtree)
     write(number)
 
 write(1)

@@ -1,0 +1,49 @@
+"""The config.json of a folder of weights: what it must say before anything of the folder is opened."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gmml_models import errors
+from gmml_models.hub.safetensors_check import SHA256, looks_like, no_constant, regular_size
+
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+WEIGHTS = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+_MOST_BYTES = 1 << 20
+
+
+def check_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json that is there.
+
+    Raises:
+        NotThereError: no such file.
+        UnreadableFileError: not a config of ours.
+    """
+
+    def refuse(problem: str) -> NoReturn:
+        raise errors.UnreadableFileError(f"read_config: {path} {problem}")
+
+    if (size := regular_size(path, "read_config")) >= _MOST_BYTES:
+        refuse(f"holds {size} bytes, allowed are fewer than {_MOST_BYTES}.")
+    try:
+        config = json.loads(path.read_bytes(), parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        refuse(f"is not JSON ({error}); it looks like {looks_like(path)}.")
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        refuse("is not a JSON object with an 'architecture'.")
+    if not isinstance(config.get("gmml"), dict):
+        refuse("has no 'gmml' part: it was not written by gmml_models. Build its encoder with timm.create_model instead.")
+    if (version := config.get("format_version")) != FORMAT_VERSION or isinstance(version, bool):
+        refuse(f"has format_version {version!r}, this gmml reads {FORMAT_VERSION}. A newer gmml may read it.")
+    files = config["gmml"].get("files")
+    if not isinstance(files, dict) or not files:
+        refuse("records no files under gmml.files.")
+    for name, about in files.items():
+        sound = WEIGHTS.fullmatch(name) and isinstance(about, dict) and type(about.get("size")) is int
+        if not sound or not isinstance(about.get("sha256"), str) or not SHA256.fullmatch(about["sha256"]):
+            refuse(f"records {name!r} under gmml.files without a sha256 of 64 hex digits and a size, or its name is no file's.")
+    return config

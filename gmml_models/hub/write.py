@@ -1,0 +1,105 @@
+"""Write a folder of weights, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmml_models.hub.config_check import CONFIG, FORMAT_VERSION, WEIGHTS, check_config
+from gmml_models.hub.safetensors_check import check_header, sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD, NEXT = "README.md", ".gmml-next"
+
+
+def write_folder(
+    folder: str | os.PathLike[str],
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    config: Mapping[str, Any],
+    card: str | Callable[[Mapping[str, Any]], str],
+) -> None:
+    """Write a folder that `read_config` and `read_tensors` take, whole or not at all.
+
+    Everything is written aside, made one by a rename, then moved into place, the config last. Whoever reads through `fetch` sees
+    the old files until that rename and the new ones after it, also where the writer was killed in between. One writer at a time.
+
+    Args:
+        folder: made where it is missing; other files in it are left alone.
+        tensors: the tensors of each file, by file name.
+        config: what goes into ``config.json``, completed by the hashes and sizes of the files.
+        card: the text of ``README.md``, or what makes it from the completed config.
+
+    Raises:
+        ValueError: nothing to write, weights that are not finite, or a config that JSON cannot say.
+        UnreadableFileError: `read_config` or `read_tensors` would refuse it.
+        OSError: no room or no permission; the old files are as they were.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    if not tensors or not all(WEIGHTS.fullmatch(name) and tensors[name] for name in tensors):
+        raise ValueError(f"write_folder: files {sorted(tensors)}; give plain names that end in .safetensors, with tensors.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    finish(folder)
+    for left in folder.glob(".gmml-aside-*"):  # of a writer that was killed
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+    aside = folder / f".gmml-aside-{secrets.token_hex(4)}"
+    aside.mkdir()
+    try:
+        files = {}
+        for name, each in tensors.items():
+            wrong = [key for key, tensor in each.items() if not torch.isfinite(tensor).all()]
+            if wrong:
+                raise ValueError(f"write_folder: {name} would hold weights that are not finite: {', '.join(sorted(wrong)[:5])}.")
+            # a copy of each: tied or sliced tensors share storage, which safetensors refuses
+            own = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in each.items()}
+            try:
+                save_file(own, aside / name, metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise OSError(f"write_folder: cannot write {name} into {folder}: {error}") from error
+            check_header(aside / name, who="write_folder")
+            files[name] = {"sha256": sha256_of(aside / name), "size": (aside / name).stat().st_size}
+        whole = {**config, "format_version": FORMAT_VERSION, "gmml": {**config.get("gmml", {}), "files": files}}
+        text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        (aside / CONFIG).write_text(text, encoding="utf-8", newline="\n")
+        (aside / CARD).write_text(card if isinstance(card, str) else card(whole), encoding="utf-8", newline="\n")
+        check_config(aside / CONFIG)
+        for path in aside.iterdir():  # on the disk before the rename: also a power cut leaves one set or the other
+            path.chmod(0o644)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        aside.replace(folder / NEXT)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    finish(folder)
+
+
+def finish(folder: Path) -> None:
+    """Move a written set into place, the config last; each step can be the last one of a killed writer."""
+    written = folder / NEXT
+    if not written.is_dir():
+        return
+    kept = {path.name for path in written.iterdir()}
+    if CONFIG in kept:
+        for name in kept - {CONFIG}:
+            (written / name).replace(folder / name)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # the old config may be anybody's
+            new = json.loads((written / CONFIG).read_bytes())["gmml"]["files"]
+            for name in json.loads((folder / CONFIG).read_bytes())["gmml"]["files"]:
+                if WEIGHTS.fullmatch(name) and name not in new:
+                    (folder / name).unlink(missing_ok=True)
+        (written / CONFIG).replace(folder / CONFIG)
+    shutil.rmtree(written)
