@@ -1,0 +1,109 @@
+"""Image files by number, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final
+
+from torch import Tensor
+
+from gmml_models.data.dataset import Identity, Label, Source
+from gmml_models.data.decode import decode
+from gmml_models.data.scan import LeftOut
+
+
+class Files(Protocol):
+    """Bytes and names of files, wherever they lie."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What a person finds each by."""
+
+    def read(self, index: int) -> bytes:
+        """All of a file."""
+
+    def size(self, index: int) -> int:
+        """Bytes of a file; -1 where it is gone."""
+
+
+@final
+@dataclass(frozen=True)
+class LooseFiles:
+    """Files on a disk."""
+
+    paths: Sequence[Path | str]
+    names: Sequence[str]
+
+    def read(self, index: int) -> bytes:
+        """All of a file."""
+        return Path(self.paths[index]).read_bytes()
+
+    def size(self, index: int) -> int:
+        """Bytes of a file; -1 where it is gone."""
+        try:
+            return Path(self.paths[index]).stat().st_size
+        except OSError:
+            return -1
+
+
+@final
+class FileSource(Source):
+    """Image files.
+
+    Args:
+        files: their bytes and names.
+        targets: their labels, or None.
+        classes: names of the labels.
+        channels: 1 or 3.
+        multi_label: labels are (c,) tensors.
+        where: they lie.
+        left: what is no part of them.
+        notes: guesses about them.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        targets: Sequence[int] | Tensor | None,
+        *,
+        classes: Sequence[str] = (),
+        channels: int = 3,
+        multi_label: bool = False,
+        where: str = "",
+        left: Sequence[LeftOut] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(channels=channels, classes=classes, multi_label=multi_label)
+        self.files = files
+        self.targets = targets
+        self.where, self.left, self.notes = where, tuple(left), tuple(notes)
+
+    def __len__(self) -> int:
+        return len(self.files.names)
+
+    def name(self, index: int) -> str:
+        """Path, relative to the folder or the CSV, or inside the tar."""
+        return self.files.names[index]
+
+    def identity(self) -> Identity:
+        """From the names and sizes of the files, and the labels of a CSV."""
+        total, digest = 0, hashlib.sha256()
+        for index, name in enumerate(self.files.names):
+            size = self.files.size(index)
+            total += size
+            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+        if isinstance(self.targets, Tensor):
+            digest.update(self.targets.numpy().tobytes())
+        return Identity(images=len(self), bytes=total, sha256=digest.hexdigest())
+
+    def labels(self) -> Sequence[Label]:
+        """From the names of the folders, or the CSV."""
+        return [None] * len(self) if self.targets is None else list(self.targets)
+
+    def item(self, index: int) -> tuple[Tensor, Label]:
+        """Read and decode one file."""
+        label = None if self.targets is None else self.targets[index]
+        return decode(self.files.read(index), self.channels), label
