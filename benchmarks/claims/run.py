@@ -29,7 +29,8 @@ from gmml_models.errors import UsageError
 from gmml_models.evaluate.report import versions
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.recipes.evaluation import evaluate
-from gmml_models.recipes.finetuning import finetune, measures
+from gmml_models.recipes.finetuned_weights import measures
+from gmml_models.recipes.finetuning import finetune
 from gmml_models.recipes.pretraining import build_objective, pretrain
 from gmml_models.train.config import TrainConfig
 from gmml_models.train.trainer import Outcome

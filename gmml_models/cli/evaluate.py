@@ -19,5 +19,8 @@ class Evaluate(EvaluateConfig):
         config = EvaluateConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluateConfig)})
         rows = evaluate(config)
         print(terminal(rows))
-        print(f"Table: {config.out / 'table.md'} and table.json beside it.")
+        print(
+            f"Table: {config.out / 'table.md'} and table.json; class by class: classes.csv"
+            + (" and confusion-*.csv." if any(each.confusion is not None for each in rows) else ".")
+        )
         return 1 if any(each.left_out for each in rows) else 0

@@ -21,6 +21,7 @@ from gmml_models.cli.evaluate import Evaluate
 from gmml_models.cli.figures import AttentionMaps, Concepts, Reconstruct
 from gmml_models.cli.models import Models
 from gmml_models.cli.play import Play
+from gmml_models.cli.predict import Predict
 from gmml_models.cli.stats import Stats
 from gmml_models.cli.train import Finetune, Pretrain
 from gmml_models.errors import UsageError, shown
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "pretrain": Pretrain,
     "finetune": Finetune,
     "evaluate": Evaluate,
+    "predict": Predict,
     "reconstruct": Reconstruct,
     "attention": AttentionMaps,
     "concepts": Concepts,

@@ -15,6 +15,13 @@ from gmml_models.data.scan import LeftOut, is_hidden
 from gmml_models.data.splits import Purpose, choose_split, class_folders
 from gmml_models.errors import UsageError
 
+ARCHIVES = (".tar",)
+
+
+def is_archive(path: Path) -> bool:
+    """A file whose ending says that it holds others."""
+    return path.name.lower().endswith(ARCHIVES) and path.is_file()
+
 
 @final
 @dataclass(frozen=True)
@@ -46,8 +53,10 @@ def open_tar(
     channels: int,
     level: int | None,
     known: Sequence[str] | None,
+    *,
+    whole: bool = False,
 ) -> FileSource:
-    """Open a tar; arguments and errors as `gmml_models.data.folders.open_files`."""
+    """Open a tar; arguments and errors as `gmml_models.data.folders.open_files`; ``whole``: no sub-folder of it is a split."""
     if path.suffix.lower() != ".tar":
         raise UsageError(f"gmml: {path} is a file, but not an uncompressed .tar. Give a folder or a .tar of images.")
     with _more_endings():
@@ -75,7 +84,7 @@ def open_tar(
     while len({parts[: shared + 1] for parts in folders}) == 1 and len(folders[0]) > shared:
         shared += 1
     below = [parts[shared:] for parts in folders]
-    tops = {parts[0] for parts in below if parts}
+    tops = {parts[0] for parts in below if parts and not whole}
     chosen = choose_split(str(path), tops, split, purpose, own, lambda name: any(p[0] == name and len(p) > 1 for p in below if p))
     numbers = [number for number, parts in enumerate(below) if chosen is None or parts[:1] == (chosen,)]
     inner = [below[number][chosen is not None :] for number in numbers]

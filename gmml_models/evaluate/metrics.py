@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gmml_models.evaluate.per_class import PerClass
+
 MULTI_LABEL = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1")
 MULTI_CLASS = ("top1", "top5")
 THRESHOLD = 0.5
@@ -85,7 +87,7 @@ class Metrics:
         values = scores.detach().float()  # bfloat16 would tie neighbours
         for name, part in self._parts.items():
             # torchmetrics takes a sigmoid itself, but only of scores outside [0, 1]
-            of = values if not self.multi_label else _ordered(values) if name == "precisions" else values.sigmoid()
+            of = values if not self.multi_label else ordered(values) if name == "precisions" else values.sigmoid()
             part.update(of, labels.long())
 
     def compute(self) -> dict[str, float]:
@@ -120,6 +122,7 @@ def score(
     classes: int,
     multi_label: bool,
     device: torch.device | str = "cpu",
+    also: PerClass | None = None,
 ) -> dict[str, float]:
     """`Metrics` of a classifier, without gradients; its mode is the caller's business.
 
@@ -129,11 +132,15 @@ def score(
         classes: c.
         multi_label: see `Metrics`.
         device: where the model is.
+        also: is given every batch too.
     """
     metrics = Metrics(classes, multi_label=multi_label, device=device)
     with torch.no_grad():
         for batch in batches:
-            metrics.update(model(batch.views[0].to(device)), batch.labels.to(device))
+            scores, labels = model(batch.views[0].to(device)), batch.labels.to(device)
+            metrics.update(scores, labels)
+            if also is not None:
+                also.update(scores, labels)
     return metrics.compute()
 
 
@@ -142,7 +149,7 @@ def main_measure(found: dict[str, float]) -> str:
     return "mAP" if "mAP" in found else "top1"
 
 
-def _ordered(scores: Tensor) -> Tensor:
+def ordered(scores: Tensor) -> Tensor:
     """Float32 scores as float64 in [0, 1] of the same order, ties included: a sigmoid makes one number of all beyond 16.6.
 
     The bits of floats, read as integers, rise with them; those of the negative ones fall, and are turned round.

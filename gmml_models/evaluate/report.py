@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import gmml_aug
 from gmml_models.atomic_write import write_aside
-from gmml_models.errors import UsageError
+from gmml_models.errors import UsageError, shown
+from gmml_models.evaluate.per_class import ByClass, ClassRow, confusion_csv, hardest, to_csv
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PACKAGES = ("torch", "timm", "torchvision", "torchmetrics", "scikit-learn", "numpy")
 
@@ -32,6 +37,8 @@ class Measured:
         seeds: of the runs; empty where no seed changes anything.
         command: that measures it again.
         left_out: files beside the images that were measured that may be images, and images that could not be read.
+        classes: a line for each class or label, counted over all runs.
+        confusion: one class an image: (c, c) int64, how many images of class i were taken for class j, over all runs.
     """
 
     measure: str
@@ -41,9 +48,13 @@ class Measured:
     seeds: tuple[int, ...]
     command: str
     left_out: int = 0
+    classes: tuple[ClassRow, ...] = ()
+    confusion: Tensor | None = field(default=None, compare=False)
 
 
-def row(measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str) -> Measured:
+def row(
+    measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str, by_class: ByClass | None = None
+) -> Measured:
     """A row of the measures of one run or more."""
     names = list(found[0])
     return Measured(
@@ -54,6 +65,8 @@ def row(measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int]
         runs=len(found),
         seeds=tuple(seeds),
         command=command,
+        classes=() if by_class is None else by_class.rows,
+        confusion=None if by_class is None else by_class.confusion,
     )
 
 
@@ -84,7 +97,9 @@ def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
 
 
 def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any], *, who: str) -> None:
-    """Write ``table.json`` and ``table.md``, each aside and renamed.
+    """Write ``table.json`` and ``table.md``, ``classes.csv`` and a ``confusion-*.csv`` for each row that has one.
+
+    Each is written aside and renamed.
 
     Raises:
         UsageError: no room or no permission.
@@ -94,17 +109,30 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
         folder.mkdir(parents=True, exist_ok=True)
         write_aside(folder / "table.json", json.dumps(whole, indent=2, allow_nan=False))
         write_aside(folder / "table.md", markdown(rows, facts))
+        by_class = [(each.measure, each.classes) for each in rows if each.classes]
+        if by_class:
+            write_aside(folder / "classes.csv", to_csv(by_class).encode())
+        for each in rows:
+            if each.confusion is not None:
+                names = [one.name for one in each.classes]
+                write_aside(folder / f"confusion-{_slug(each.measure)}.csv", confusion_csv(names, each.confusion).encode())
     except OSError as error:
         raise UsageError(f"{who}: the table cannot be written to {folder} ({error}). Give another --out.") from error
 
 
+def _slug(measure: str) -> str:
+    """A name for a file: "20-NN, weighted" is "20-nn-weighted"."""
+    return re.sub(r"[^a-z0-9]+", "-", measure.lower()).strip("-")
+
+
 def _plain(each: Measured) -> dict[str, Any]:
-    """In types that JSON has: it has no NaN."""
+    """In types that JSON has: it has no NaN. Confusions have files of their own."""
     numbers = {
         part: {name: value if math.isfinite(value) else None for name, value in getattr(each, part).items()}
         for part in ("values", "spread")
     }
-    return {**asdict(each), **numbers}
+    held = {name: value for name, value in asdict(replace(each, confusion=None)).items() if name != "confusion"}
+    return {**held, **numbers, "classes": [one._asdict() for one in each.classes]}
 
 
 def _number(value: float | None, spread: float | None) -> str:
@@ -120,4 +148,7 @@ def terminal(rows: Sequence[Measured]) -> str:
     for each in rows:
         told = ", ".join(f"{name} {_number(value, each.spread.get(name))}" for name, value in each.values.items())
         lines.append(f"{each.measure:<{wide}}  {told}" + (f"  ({each.runs} runs)" if each.runs > 1 else ""))
+    worst = hardest(rows[-1].classes)
+    if worst:
+        lines += [f"Hardest by {rows[-1].measure}:", *(f"  {shown(line)}" for line in worst)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Recipes: pretrain on a data set, fine-tune, evaluate, and a data set's statistics.
+"""Recipes: pretrain on a data set, fine-tune, evaluate, predict, and a data set's statistics.
 
 Every recipe is a function of a frozen config (`gmml_models.recipes.config`) and, if you like, data sets in Python. The command line
 is made of the same configs. Names are imported when they are asked for.
@@ -10,22 +10,36 @@ from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_models.data.channel_stats import channel_stats
-    from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig, StatsConfig
+    from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig, StatsConfig
     from gmml_models.recipes.evaluation import evaluate
     from gmml_models.recipes.finetuning import finetune
+    from gmml_models.recipes.prediction import predict
     from gmml_models.recipes.pretraining import pretrain
 
 _WHERE = {
     "EvaluateConfig": ".config",
     "FinetuneConfig": ".config",
+    "PredictConfig": ".config",
     "PretrainConfig": ".config",
     "StatsConfig": ".config",
-    "channel_stats": ".data.stats",
+    "channel_stats": "gmml_models.data.channel_stats",
     "evaluate": ".evaluation",
     "finetune": ".finetuning",
+    "predict": ".prediction",
     "pretrain": ".pretraining",
 }
 
-__all__ = ["EvaluateConfig", "FinetuneConfig", "PretrainConfig", "StatsConfig", "channel_stats", "evaluate", "finetune", "pretrain"]
+__all__ = [
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "StatsConfig",
+    "channel_stats",
+    "evaluate",
+    "finetune",
+    "predict",
+    "pretrain",
+]
 
 __getattr__, __dir__ = lazily(__name__, _WHERE, __all__)

@@ -137,6 +137,8 @@ class FinetuneConfig(TrainConfig):
     """Decay of an average of the weights, which is then what is measured; 0: none."""
     test_every: int = field(default=1, metadata=FREE)
     """Epochs between measurements; 0: none, and no test images are needed."""
+    keep_best: bool = field(default=True, metadata=FREE)
+    """Keep the weights of the epoch that measured best, in weights-best beside the weights of the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,38 @@ class EvaluateConfig(DataConfig):
         """A folder may be given as text."""
         super().__post_init__()
         object.__setattr__(self, "out", Path(self.out).expanduser())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Tell the classes or the labels of new images by a classifier that gmml finetune trained."""
+
+    images: tuple[Path, ...] = ()
+    """Image files, and folders of them at any depth; or one archive."""
+    weights: str = ""
+    """What gmml finetune wrote: a folder, or a Hub name."""
+    out: Path | None = None
+    """Where the table is written, a .csv or .json file; by default it is printed as CSV."""
+    top: int = 1
+    """One class an image: how many of the most probable classes are told."""
+    threshold: tuple[float, ...] = (0.5,)
+    """Several labels an image: a label holds from this probability on; one for all, or one a label, in their order."""
+    img_size: int | None = None
+    """Side of the input; that of the weights by default."""
+    batch_size: int = 64
+    """Images at once."""
+    workers: int = 2
+    """Processes that decode."""
+    cpu: bool = False
+    """Stay on the CPU even where a GPU is at hand."""
+
+    def __post_init__(self) -> None:
+        """Paths may be given as text; a ``~`` that no shell has read is the home folder."""
+        object.__setattr__(self, "images", tuple(Path(one).expanduser() for one in self.images))
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(self.out).expanduser())
+        if self.weights.startswith("~"):
+            object.__setattr__(self, "weights", str(Path(self.weights).expanduser()))
 
 
 @dataclass(frozen=True, kw_only=True)

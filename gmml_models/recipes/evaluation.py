@@ -19,6 +19,7 @@ from gmml_models.evaluate.features import Features, features
 from gmml_models.evaluate.knn import knn
 from gmml_models.evaluate.linear_probe import linear_probe
 from gmml_models.evaluate.metrics import measure, score
+from gmml_models.evaluate.per_class import PerClass
 from gmml_models.evaluate.report import Measured, row, write_table
 from gmml_models.models.classifier import Classifier
 from gmml_models.models.pooling import check_pool
@@ -40,14 +41,16 @@ _TEMPERATURE = 0.07
 
 
 def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Measured]:
-    """Measure weights, and write ``table.md`` and ``table.json`` into ``config.out``.
+    """Measure weights, and write ``table.md``, ``table.json``, ``classes.csv`` and confusion matrices into ``config.out``.
 
     - "knn": `gmml_models.evaluate.knn.knn` by cosine, weighted at temperature 0.07, and plain.
     - "linear": `gmml_models.evaluate.linear_probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
 
     Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard
-    deviation are over the seeds. What no seed changes is measured once, and has no spread. Images are centre crops.
+    deviation are over the seeds. What no seed changes is measured once, and has no spread. Images are centre crops. Class by class
+    images are counted over all seeds: ``classes.csv`` has precision, recall and F1 of each, ``confusion-*.csv`` which class is
+    taken for which.
 
     Args:
         config: see `EvaluateConfig`.
@@ -93,8 +96,9 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
         start = start._replace(encoder=heads.encoder, mean=heads.mean, std=heads.std)
         heads.to(device)
         batches = _batches(test, start, config, device)
-        found = score(heads, batches, classes=len(heads.classes), multi_label=heads.multi_label, device=device)
-        rows.append(row("classifier", [found], (), command))
+        by_class = PerClass(heads.classes, multi_label=heads.multi_label, device=device)
+        found = score(heads, batches, classes=len(heads.classes), multi_label=heads.multi_label, device=device, also=by_class)
+        rows.append(row("classifier", [found], (), command, by_class.compute()))
         facts |= {"test images": len(test) - len(test.broken), "classes": len(heads.classes)}
         if not probes:
             tell_unreadable(_WHO, test, "test images")
@@ -119,6 +123,7 @@ def _probed(
     fixed = probe == "knn" and config.few_shot == 1
     seeds = config.seeds[:1] if fixed else config.seeds
     found: dict[str, list[dict[str, float]]] = {}
+    by_class: dict[str, PerClass] = {}
     for seed in seeds:
         taken = _few(images.train, known, config.few_shot, seed)
         vectors, labels = known.vectors[taken].to(device), known.labels[taken].to(device)
@@ -133,7 +138,10 @@ def _probed(
                 scores[f"{config.k}-NN, {way}"] = shares.clamp(0, 1).logit() if images.multi_label else shares
         for title, each in scores.items():
             found.setdefault(title, []).append(measure(each, given.labels, multi_label=images.multi_label))
-    return [row(title, numbers, () if fixed else seeds, command) for title, numbers in found.items()]
+            if title not in by_class:
+                by_class[title] = PerClass(images.classes, multi_label=images.multi_label)
+            by_class[title].update(each, given.labels)
+    return [row(title, numbers, () if fixed else seeds, command, by_class[title].compute()) for title, numbers in found.items()]
 
 
 def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:

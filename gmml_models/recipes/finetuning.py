@@ -10,31 +10,26 @@ MC-SSL 4.2, whose numbers are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, in_order, make_feed
-from gmml_models.errors import UsageError, WeightsError, check_installed
-from gmml_models.evaluate.metrics import MULTI_CLASS, MULTI_LABEL, main_measure, score
-from gmml_models.models.classifier import Classifier
-from gmml_models.recipes.command_line_of import command_of
+from gmml_models.errors import UsageError, check_installed
+from gmml_models.evaluate.metrics import score
 from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
-from gmml_models.recipes.labelled_data import LabelledData, open_labelled, tell_unreadable
-from gmml_models.recipes.next_command import after_finetuning
-from gmml_models.recipes.start_weights import channels_of, open_weights
+from gmml_models.recipes.finetuned_weights import build_classifier, export, is_best, keep_best, summary
+from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
+from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
 from gmml_models.train.parallel import start_processes
-from gmml_models.train.progress import clock, teller
+from gmml_models.train.progress import teller
 from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.trainer import Outcome, train
 
@@ -48,8 +43,10 @@ _BASE_BATCH = 512  # DeiT's, that its learning rate is meant for
 def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any = None) -> Outcome:
     """Train a classifier; the folder ``config.out`` then holds config, losses, measures, checkpoints and ``weights``.
 
-    The same call goes on where an earlier one stopped, for whatever reason, to the same weights. What is measured on the test
-    images decides nothing: the weights are those of the last step, or their average.
+    The same call goes on where an earlier one stopped, for whatever reason, to the same weights. ``weights`` are those of the last
+    step, or their average: what is measured on the test images has no say in them. Beside them lies ``weights-best``, the epoch
+    with the highest "top1" or "mAP" on these images, the first of equals; since they chose it, its number is flattering, and
+    images that had no say are what it should be measured on.
 
     Args:
         config: see `FinetuneConfig`.
@@ -67,7 +64,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     if parallel.first:
         images.tell(_WHO)
     how = strength(config, multi_label=images.multi_label)
-    model, _ = build_classifier(config, images)
+    model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
     world = parallel.world
     if how.mixes and config.batch_size // (config.accumulate * world) % 2:
@@ -121,13 +118,18 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         if images.test is None or (epochs % config.test_every and epochs != config.epochs):
             return {}
         with parallel.autocast():
-            return score(
+            found = score(
                 lambda views: tuning(views, average=True),
                 test_batches(),
                 classes=len(images.classes),
                 multi_label=images.multi_label,
                 device=parallel.device,
             )
+        if config.keep_best and not config.dry_run:
+            whole = checkpoint.whole_model(tuning) if config.fsdp else None  # every process takes part
+            if parallel.first and is_best(found, run.history()):
+                keep_best(config, images, tuning, whole, objective, {"epoch": float(epochs), **found})
+        return found
 
     outcome = train(
         config,
@@ -151,121 +153,6 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     # in workers each image is read elsewhere: what they could not read is in the feed
     aside = images.lost + len(set(feed.broken) - set(images.train.broken))
     return replace(outcome, left_out=aside)
-
-
-def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
-    """The classifier that a config describes, and what its encoder was pretrained by; the head follows from the seed alone.
-
-    Raises:
-        UsageError: weights, encoder or sizes that cannot be had.
-    """
-    torch.manual_seed(config.seed)
-    if config.weights is None:
-        try:
-            model = Classifier(
-                config.model,
-                images.classes,
-                pool=config.pool or "token",
-                multi_label=images.multi_label,
-                img_size=config.img_size,
-                patch_size=config.patch_size,
-                in_chans=config.in_chans,
-                mean=config.mean,
-                std=config.std,
-                drop_path_rate=config.drop_path,
-            )
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{_WHO}: {error}") from error
-        model.set_grad_checkpointing(config.grad_checkpointing)
-        return model, None
-    start = open_weights(
-        config.weights,
-        who=_WHO,
-        img_size=config.img_size,
-        patch_size=config.patch_size,
-        in_chans=config.in_chans,
-        drop_path=config.drop_path,
-    )
-    torch.manual_seed(config.seed)
-    try:
-        model = Classifier(
-            start.encoder,
-            images.classes,
-            pool=config.pool or start.pool,
-            multi_label=images.multi_label,
-            mean=config.mean or start.mean,
-            std=config.std or start.std,
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{_WHO}: {error}") from error
-    model.set_grad_checkpointing(config.grad_checkpointing)
-    return model, start.objective
-
-
-def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> None:
-    """Write ``weights``, an encoder as gmml_models, timm and transformers load it and its head, from the last checkpoint.
-
-    Raises:
-        UsageError: no room, or weights that are not finite; the checkpoint stays.
-    """
-    model, objective = build_classifier(config, images)
-    tuning = Tuning(model, config.ema)
-    private = ("out", "data", "data_root", "test_data", "labels", "weights")
-    measured, command = measures(outcome)[-1:], command_of(config, "finetune", bare=True)
-    about = {
-        "objective": objective or "supervised",
-        "data": {
-            "name": (Path(config.data).name if Path(config.data).exists() else config.data) or None,
-            "images": len(images.train),
-        },
-        "recipe": {name: value for name, value in record(config).items() if name not in private},
-        "metrics": [
-            {"name": f"{name} (%)", "value": round(value, 2), "measured_by": "gmml finetune, one run", "command": command}
-            for row in measured
-            for name, value in row.items()
-            if name != "epoch" and math.isfinite(value)
-        ],
-    }
-    last = checkpoint.newest(config.out / "checkpoints")
-    assert last is not None
-    tensors = checkpoint.read(last)  # whole, however it was trained; the model at hand may be sharded
-    tuning.load_state_dict({name.removeprefix("model/"): one for name, one in tensors.items() if name.startswith("model/")})
-    try:
-        tuning.best.save_pretrained(config.out / "weights", about=about)
-    except (OSError, ValueError, WeightsError) as error:
-        raise UsageError(
-            f"{_WHO}: the weights could not be written ({error}). The checkpoint is whole: give the same command again."
-        ) from error
-
-
-def measures(outcome: Outcome) -> list[dict[str, float]]:
-    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.evaluate.metrics.Metrics`."""
-    rows = []
-    for row in outcome.history:
-        told = {name: row[name] for name in (*MULTI_CLASS, *MULTI_LABEL) if name in row}
-        found = {name: math.nan if value is None else float(value) for name, value in told.items()}
-        if found:
-            rows.append({"epoch": float(row["epoch"]), **found})
-    return rows
-
-
-def summary(config: FinetuneConfig, outcome: Outcome) -> str:
-    """What a person reads at the end, with the next command."""
-    speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
-    skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
-    lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
-    found = measures(outcome)
-    if found:
-        main, last = main_measure(found[-1]), found[-1]
-        best = max(found, key=lambda row: row[main] if row[main] == row[main] else -1.0)
-        told = ", ".join(f"{name} {value:.2f}" for name, value in last.items() if name != "epoch")
-        lines.append(f"Test images, in percent, after epoch {last['epoch']:.0f}: {told}.")
-        lines.append(
-            f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.jsonl'})."
-        )
-    if not outcome.finished:
-        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
-    return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_finetuning(config)])
 
 
 def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gmml_models.errors import UsageError
 from gmml_models.recipes.command_line_of import command_of
-from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig
 from gmml_models.recipes.labelled_data import open_labelled
 
 _FIRST = ("weights", "data", "out")  # what a person looks for
@@ -39,7 +40,7 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
 
 
 def after_finetuning(config: FinetuneConfig) -> list[str]:
-    """Lines for a person: how the classifier is measured, and loaded."""
+    """Lines for a person: how the classifier is measured, asked about new images, and loaded."""
     weights = str(config.out / "weights")
     known = {one.name for one in fields(EvaluateConfig)}
     same = {one.name: getattr(config, one.name) for one in fields(FinetuneConfig) if one.name in known}
@@ -50,8 +51,16 @@ def after_finetuning(config: FinetuneConfig) -> list[str]:
     return [
         f"Next{lacking}:",
         f"  {command_of(measured, 'evaluate', first=_FIRST)}",
+        f"  {_predicting(config, weights)}",
         f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{weights}').classes)\"",
     ]
+
+
+def _predicting(config: FinetuneConfig, weights: str) -> str:
+    """Whatever images a person has; those of the test where they are files."""
+    images = next((one for one in (config.test_data, config.data) if one and Path(one).exists()), _FOLDER)
+    also = [*(["--workers", str(config.workers)] if config.workers != PredictConfig.workers else []), *(["--cpu"] * config.cpu)]
+    return shlex.join(["gmml", "predict", images, "--weights", weights, "--out", str(config.out / "predictions.csv"), *also])
 
 
 def _labelled(config: PretrainConfig) -> tuple[str, int | None, str]:

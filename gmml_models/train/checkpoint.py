@@ -164,6 +164,11 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tens
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
+def whole_model(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model that may be sharded, whole and on the CPU; every process must call it."""
+    return dict(get_model_state_dict(model, options=_WHOLE))
+
+
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int = 1) -> Path:
     """Write a checkpoint and then remove all but the ``keep`` newest; for one process.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -20,6 +22,7 @@ from gmml_models.errors import UsageError
 from gmml_models.evaluate import report
 from gmml_models.evaluate.knn import knn
 from gmml_models.evaluate.metrics import MULTI_LABEL, measure
+from gmml_models.evaluate.per_class import PerClass, hardest, to_csv
 from gmml_models.hub import folder as hub
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
@@ -174,6 +177,72 @@ class TestTable:
         there = torch.stack([torch.arange(16) % 2, torch.arange(16) // 2 % 2, torch.zeros(16, dtype=torch.long)], 1) > 0
         assert rows[0].values["OP"] == pytest.approx(100 * float((said & there).sum() / said.sum()), abs=1e-3)
         assert rows[0].values["OR"] == pytest.approx(100 * float((said & there).sum() / there.sum()), abs=1e-3)
+
+
+class TestClassByClass:
+    def test_lines_and_confusions_add_up_to_the_measure(
+        self, textures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        weighted, plain, probe = evaluate(told(textures, weights, tmp_path, seeds=(0, 1)))
+        for row, runs in ((weighted, 1), (plain, 1), (probe, 2)):
+            assert row.confusion is not None
+            assert [one.name for one in row.classes] == ["brick", "grass", "gravel"]
+            assert row.confusion.sum(1).tolist() == [one.images for one in row.classes] == [7 * runs] * 3
+            assert row.confusion.sum(0).tolist() == [one.said for one in row.classes]
+            assert 100 * int(row.confusion.trace()) / (21 * runs) == pytest.approx(row.values["top1"])
+            assert np.mean([one.recall for one in row.classes]) == pytest.approx(row.values["top1"]), "as many of each"
+            for place, one in enumerate(row.classes):
+                right = int(row.confusion[place, place])
+                assert one.precision == pytest.approx(100 * right / one.said if one.said else 0)
+                if one.mistaken is not None:
+                    name, times = one.mistaken
+                    others = {other.name: int(row.confusion[place, at]) for at, other in enumerate(row.classes) if at != place}
+                    assert others[name] == times == max(others.values()) > 0
+        lines = list(csv.DictReader(io.StringIO((tmp_path / "classes.csv").read_text())))
+        assert [(one["measure"], one["class"]) for one in lines] == [
+            (row.measure, one.name) for row in (weighted, plain, probe) for one in row.classes
+        ]
+        assert {file.name for file in tmp_path.glob("confusion-*.csv")} == {
+            "confusion-5-nn-weighted.csv",
+            "confusion-5-nn-plain.csv",
+            "confusion-linear-probe.csv",
+        }
+        (_, *names), *rest = csv.reader(io.StringIO((tmp_path / "confusion-linear-probe.csv").read_text()))
+        assert [[int(one) for one in row] for _, *row in rest] == probe.confusion.tolist()
+        assert names == [name for name, *_ in rest] == ["brick", "grass", "gravel"]
+        written = json.loads((tmp_path / "table.json").read_text())["rows"][2]
+        assert "confusion" not in written
+        assert [one["recall"] for one in written["classes"]] == [one.recall for one in probe.classes]
+        said = report.terminal([weighted, plain, probe])
+        worst = min(probe.classes, key=lambda one: one.f1)
+        assert f"Hardest by linear probe:\n  {worst.name}: {worst.recall:.0f} % of 14 found" in said
+
+    def test_of_several_labels_each_has_its_precision_recall_and_ap(self) -> None:
+        scores = torch.tensor([[4.0, -1.0, 30.0], [3.0, 2.0, 20.0], [-2.0, 1.0, 25.0], [1.0, -3.0, -1.0]])
+        labels = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
+        found = PerClass(("a", "b", "c"), multi_label=True)
+        found.update(scores[:2], labels[:2])
+        found.update(scores[2:], labels[2:])
+        a, b, c = found.compute().rows
+        assert (a.images, a.said, b.images, b.said) == (2, 3, 1, 2)
+        assert (a.precision, a.recall, a.f1) == pytest.approx((200 / 3, 100, 80))
+        assert (b.precision, b.recall) == (50, 100)
+        assert (a.ap, b.ap) == pytest.approx((100 * (1 + 2 / 3) / 2, 100))
+        assert c.ap == pytest.approx(100), "in order by the logits, though a sigmoid in float32 makes them equal"
+        assert found.compute().confusion is None
+        whole = measure(scores, labels, multi_label=True)
+        assert whole["mAP"] == pytest.approx(np.mean([one.ap for one in (a, b, c)]))
+        assert (whole["CP"], whole["CR"]) == pytest.approx(
+            (np.mean([one.precision for one in (a, b, c)]), np.mean([one.recall for one in (a, b, c)]))
+        )
+        assert next(csv.DictReader(io.StringIO(to_csv([("x", (a,))]))))["AP"] == f"{a.ap:.2f}"
+
+    def test_a_label_that_no_image_has(self) -> None:
+        found = PerClass(("a", "b"), multi_label=True)
+        found.update(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.tensor([[1, 0], [0, 0]]))
+        rows = found.compute().rows
+        assert (rows[1].images, rows[1].said, rows[1].ap, rows[1].recall) == (0, 1, None, 0.0)
+        assert hardest(rows) == []
 
 
 def test_what_could_not_be_measured_is_null_in_json(tmp_path: Path) -> None:

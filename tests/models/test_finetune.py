@@ -136,6 +136,35 @@ class TestRuns:
         assert str(tmp_path) not in card
         assert str(classes.parent) not in card
 
+    @pytest.mark.parametrize("ema", [0.0, 0.9])
+    def test_the_best_epoch_is_kept_and_measures_what_it_says(
+        self, classes: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ema: float
+    ) -> None:
+        config = told(classes, tmp_path / "run", pretrained, epochs=8, lr=0.5, ema=ema)
+        outcome = finetune(config)
+        measured = [float(row["top1"]) for row in outcome.history]
+        best = measured.index(max(measured))  # the first of equals
+        out = tmp_path / "run" / "weights-best"
+        told_of_it = json.loads((out / "config.json").read_text())["gmml"]["metrics"][0]
+        assert told_of_it["value"] == pytest.approx(max(measured), abs=0.01)
+        assert told_of_it["measured_by"] == (f"gmml finetune, epoch {best + 1}, chosen by the 9 test images that measure it")
+        again = evaluate(
+            EvaluateConfig(
+                weights=str(out), data=str(classes), measures=("classifier",), out=tmp_path / "table", workers=0, cpu=True
+            )
+        )
+        assert again[0].values["top1"] == pytest.approx(max(measured), abs=1e-3)
+        said = capsys.readouterr().out
+        assert f"Its weights: {out}" in said
+        # and one that was stopped after each step keeps the same
+        stopped = replace(config, out=tmp_path / "stopped")
+        while not finetune(replace(stopped, stop_after=0.0)).finished:
+            pass
+        one, two = (load_file(run / "weights-best" / "model.safetensors") for run in (tmp_path / "run", tmp_path / "stopped"))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        assert not finetune(replace(config, out=tmp_path / "none", epochs=1, keep_best=False)).left_out
+        assert not (tmp_path / "none" / "weights-best").exists()
+
     @pytest.mark.parametrize("options", [{"ema": 0.9}, {"layer_decay": 0.5, "accumulate": 2}], ids=str)
     def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         self, classes: Path, pretrained: Path, tmp_path: Path, options: dict[str, Any]

@@ -364,8 +364,12 @@ def told_commands(out: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in out.splitlines() if line.startswith("  gmml ")]
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_the_next_commands_run_as_they_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], several: bool) -> None:
+@pytest.mark.parametrize(
+    ("several", "method"), [(False, "gmml"), (True, "gmml"), (False, "sit"), (False, "mc_ssl"), (False, "autoencoder")]
+)
+def test_the_next_commands_run_as_they_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], several: bool, method: str
+) -> None:
     data = tmp_path / "a folder"
     if several:
         write_labels(data, {"train": 13, "test": 4})
@@ -373,7 +377,8 @@ def test_the_next_commands_run_as_they_are_printed(tmp_path: Path, capsys: pytes
         write_classes(data / "train", {"a": 7, "b": 6})
         write_classes(data / "test", {"a": 2, "b": 2}, first=50)
     small = ("--model", "vit_micro_patch8_64", "--img-size", "16", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--cpu")
-    first = call(capsys, "pretrain", "--data", data, "--out", tmp_path / "p", "--pictures-every", "0", *small)
+    small = (*small, "--pictures-every", "0", "--method", method, "--classes", "32", "--head-width", "16")
+    first = call(capsys, "pretrain", "--data", data, "--out", tmp_path / "p", *small)
     assert first.code == 0, first.err
     measure, tune = told_commands(first.out)
     for words in (measure, tune):
@@ -382,9 +387,26 @@ def test_the_next_commands_run_as_they_are_printed(tmp_path: Path, capsys: pytes
     assert measured.code == 0, measured.err
     tuned = call(capsys, *tune, "--epochs", "1", "--test-every", "1")
     assert tuned.code == 0, tuned.err
-    (again,) = told_commands(tuned.out)
+    again, tell = told_commands(tuned.out)
     last = call(capsys, *again, "--out", tmp_path / "f")
     assert last.code == 0, last.err
+    said = call(capsys, *tell)
+    assert said.code == 0, said.err
+    assert "17 predictions" in said.out
+    (line,) = (one for one in tuned.out.splitlines() if one.startswith("  python -c "))
+    _, _, code = shlex.split(line)
+    exec(code)
+    assert capsys.readouterr().out == f"{('sea', 'sky') if several else ('a', 'b')}\n"
+
+
+def test_without_test_images_the_next_commands_say_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(tmp_path / "data" / "train", {"a": 4, "b": 4})
+    words = ("--data", tmp_path / "data", "--model", "vit_micro_patch8_64", "--img-size", "16", "--epochs", "1", "--cpu")
+    ran = call(capsys, "finetune", *words, "--batch-size", "4", "--workers", "0", "--test-every", "0", "--out", tmp_path / "f")
+    assert ran.code == 0, ran.err
+    assert "Next (with labelled test images: FOLDER/test, or --test-data):" in ran.out
+    _, tell = told_commands(ran.out)
+    assert call(capsys, *tell).code == 0
 
 
 def test_without_labels_the_next_commands_say_what_is_missing(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Where a score comes from: a line for each class or label, and which classes are taken for which.
+
+c classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import torch
+
+from gmml_models.evaluate.metrics import THRESHOLD, ordered
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WORST = 3
+
+
+class ClassRow(NamedTuple):
+    """How one class or label fares; shares in percent, 0 where nothing was there to be found or was said.
+
+    Attributes:
+        name: of it.
+        images: that have it, over all runs.
+        said: images that it was said of.
+        precision: share of these that have it.
+        recall: share of the images that have it, of which it was said: the accuracy of the class.
+        f1: 2 precision recall / (precision + recall).
+        ap: labels: average precision; None for classes, and where no image has the label.
+        mistaken: classes: what its images were most often taken for, and how often; None without a mistake.
+    """
+
+    name: str
+    images: int
+    said: int
+    precision: float
+    recall: float
+    f1: float
+    ap: float | None = None
+    mistaken: tuple[str, int] | None = None
+
+
+class ByClass(NamedTuple):
+    """What `PerClass` found.
+
+    Attributes:
+        rows: a line for each class or label, in their order.
+        confusion: classes: (c, c) int64, how many images of class i were taken for class j; labels: None.
+    """
+
+    rows: tuple[ClassRow, ...]
+    confusion: Tensor | None
+
+
+@final
+class PerClass:
+    """Collects scores batch by batch, over one run or several, and counts class by class; `torchmetrics` does the counting.
+
+    A label is said at probability above 0.5, as in `gmml_models.evaluate.metrics.Metrics`.
+
+    Args:
+        classes: their names, c of them.
+        multi_label: an image may have several.
+        device: where the scores are.
+
+    Shapes:
+        update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
+    """
+
+    def __init__(self, classes: Sequence[str], *, multi_label: bool = False, device: torch.device | str = "cpu") -> None:
+        from torchmetrics import classification as of
+
+        self.classes, self.multi_label, count = tuple(classes), multi_label, len(classes)
+        options: dict[str, Any] = {"validate_args": False}
+        if multi_label:
+            self._counts: Any = of.MultilabelConfusionMatrix(count, threshold=THRESHOLD, **options).to(device)
+            self._precisions: Any = of.MultilabelAveragePrecision(count, average="none", thresholds=None, **options).to(device)
+        else:
+            self._counts = of.MulticlassConfusionMatrix(count, **options).to(device)
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        """Add a batch."""
+        values = scores.detach().float()
+        if self.multi_label:
+            self._precisions.update(ordered(values), labels.long())
+            values = values.sigmoid()
+        self._counts.update(values, labels.long())
+
+    def compute(self) -> ByClass:
+        """The lines, and the confusions; of several processes each must call it."""
+        counts = self._counts.compute().cpu()
+        if not self.multi_label:
+            return ByClass(tuple(self._class_row(place, counts) for place in range(len(self.classes))), counts)
+        with warnings.catch_warnings():  # of labels that do not occur
+            warnings.filterwarnings("ignore", message="No positive samples")
+            precisions = self._precisions.compute().reshape(-1).tolist()
+        rows = []
+        for name, ((_, wrong), (missed, right)), ap in zip(self.classes, counts.tolist(), precisions, strict=True):
+            there = right + missed
+            rows.append(_row(name, right, right + wrong, there)._replace(ap=100 * ap if there else None))
+        return ByClass(tuple(rows), None)
+
+    def _class_row(self, place: int, counts: Tensor) -> ClassRow:
+        right = int(counts[place, place])
+        row = _row(self.classes[place], right, int(counts[:, place].sum()), int(counts[place].sum()))
+        others = counts[place].clone()
+        others[place] = 0
+        most = int(others.argmax())
+        return row._replace(mistaken=(self.classes[most], int(others[most])) if others[most] > 0 else None)
+
+
+def to_csv(measured: Sequence[tuple[str, Sequence[ClassRow]]]) -> str:
+    """Lines of several ways of measuring as one CSV.
+
+    Args:
+        measured: the name of a way, and its lines.
+    """
+    held = io.StringIO()
+    table = csv.writer(held, lineterminator="\n")
+    several = any(row.ap is not None for _, rows in measured for row in rows)
+    last = ["AP"] if several else ["mistaken for", "times"]
+    table.writerow(["measure", "class", "images", "said", "precision", "recall", "F1", *last])
+    for name, rows in measured:
+        for row in rows:
+            behind = ["" if row.ap is None else f"{row.ap:.2f}"] if several else list(row.mistaken or ("", ""))
+            numbers = (f"{value:.2f}" for value in (row.precision, row.recall, row.f1))
+            table.writerow([name, row.name, row.images, row.said, *numbers, *behind])
+    return held.getvalue()
+
+
+def confusion_csv(classes: Sequence[str], confusion: Tensor) -> str:
+    """A confusion matrix: a line a class, a column for what its images were taken for."""
+    held = io.StringIO()
+    table = csv.writer(held, lineterminator="\n")
+    table.writerow(["class", *classes])
+    table.writerows([name, *row] for name, row in zip(classes, confusion.tolist(), strict=True))
+    return held.getvalue()
+
+
+def hardest(rows: Sequence[ClassRow]) -> list[str]:
+    """The classes with the lowest F1 of those that occur, in words; none where all are told perfectly."""
+    worst = sorted((row for row in rows if row.images and row.f1 < 100), key=lambda row: row.f1)[:_WORST]
+    return [
+        f"{row.name}: {row.recall:.0f} % of {row.images} found, {row.precision:.0f} % of {row.said} right"
+        + (f", most often taken for {row.mistaken[0]} ({row.mistaken[1]})" if row.mistaken is not None else "")
+        for row in worst
+    ]
+
+
+def _row(name: str, right: int, said: int, there: int) -> ClassRow:
+    precision, recall = (100 * right / whole if whole else 0.0 for whole in (said, there))
+    together = precision + recall
+    return ClassRow(name, there, said, precision, recall, 2 * precision * recall / together if together else 0.0)

@@ -1,0 +1,88 @@
+"""What a classifier says of images, as a table: CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Probabilities of the images that could be read, in their order.
+
+    Attributes:
+        names: of the images.
+        classes: of the classes or labels.
+        multi_label: an image may have several: each probability stands by itself; otherwise they sum to 1.
+        probabilities: (N, c) float32, on the CPU.
+        left_out: name -> reason of the images that could not be read.
+    """
+
+    names: Sequence[str]
+    classes: Sequence[str]
+    multi_label: bool
+    probabilities: Tensor
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def top(self, count: int = 1) -> list[list[tuple[str, float]]]:
+        """The most probable classes of each image with their probabilities, the first of equals first."""
+        values, which = self.probabilities.sort(dim=1, descending=True, stable=True)
+        return [
+            [(self.classes[place], value) for place, value in zip(places[:count], row[:count], strict=True)]
+            for places, row in zip(which.tolist(), values.tolist(), strict=True)
+        ]
+
+    def labels(self, threshold: Sequence[float] = (0.5,)) -> list[list[str]]:
+        """The labels of each image whose probability is at least the threshold: one for all, or one a label."""
+        limits = self.probabilities.new_tensor(list(threshold))
+        return [[self.classes[place] for place in row.nonzero().flatten().tolist()] for row in self.probabilities >= limits]
+
+
+def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
+    """A line for column names, then one an image.
+
+    One class an image: ``file``, ``class``, ``probability``, and where more are asked for ``class_2``, ``probability_2``, ...
+    Several labels: ``file``, ``labels`` (those that hold, joined by "; "), then the probability of each label by its name.
+    """
+    held = io.StringIO()
+    table = csv.writer(held, lineterminator="\n")
+    if found.multi_label:
+        table.writerow(["file", "labels", *found.classes])
+        for name, names, row in zip(found.names, found.labels(threshold), found.probabilities.tolist(), strict=True):
+            table.writerow([name, "; ".join(names), *(f"{value:.4f}" for value in row)])
+    else:
+        count = min(top, len(found.classes))
+        behind = ["", *(f"_{place}" for place in range(2, count + 1))]
+        table.writerow(["file", *(f"{word}{end}" for end in behind for word in ("class", "probability"))])
+        for name, best in zip(found.names, found.top(count), strict=True):
+            table.writerow([name, *(word for one, value in best for word in (one, f"{value:.4f}"))])
+    return held.getvalue()
+
+
+def to_json(found: Predictions, facts: Mapping[str, Any], *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
+    """``predictions``, one an image; ``left_out``; and what made them.
+
+    One class an image: ``{"file": ..., "classes": [{"class": ..., "probability": ...}, ...]}``. Several labels: ``{"file": ...,
+    "labels": [...], "probabilities": {label: ...}}``.
+    """
+    rows: list[dict[str, Any]]
+    if found.multi_label:
+        held = zip(found.names, found.labels(threshold), found.probabilities.tolist(), strict=True)
+        rows = [
+            {"file": name, "labels": names, "probabilities": dict(zip(found.classes, row, strict=True))}
+            for name, names, row in held
+        ]
+    else:
+        rows = [
+            {"file": name, "classes": [{"class": one, "probability": value} for one, value in best]}
+            for name, best in zip(found.names, found.top(top), strict=True)
+        ]
+    return json.dumps({**facts, "predictions": rows, "left_out": dict(found.left_out)}, indent=2)
