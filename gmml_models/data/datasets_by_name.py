@@ -114,9 +114,8 @@ def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataCo
             f"gmml: {where}: {what}. Give wds/FOLDER, and a --split such as 'train-{{0000..0009}}.tar' for some of its tars."
         )
     broken: dict[str, str] = {}
-    source = StreamSource(
-        Shards(urls, broken), images=_length(config.stream_images or count, where), channels=config.in_chans, where=where
-    )
+    images = _length(config.stream_images or count, where)
+    source = StreamSource(Shards(urls, broken), images=images, channels=config.in_chans, shards=len(urls), where=where)
     source.broken = broken
     return source
 
@@ -144,8 +143,15 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
     streamed = type(dataset).__module__.partition(".")[0] == "datasets"
     records = Iterated(dataset, image_and_label_keys(dataset)[0], streamed)
     divides = isinstance(dataset, IterableDataset) and not streamed
-    count = _length(count, where)
-    return StreamSource(records, images=count, channels=config.in_chans, shuffles=streamed, divides=divides, where=where)
+    return StreamSource(
+        records,
+        images=_length(count, where),
+        channels=config.in_chans,
+        shuffles=streamed,
+        divides=divides,
+        shards=getattr(dataset, "num_shards", 1) if streamed and hasattr(dataset, "shard") else 1,
+        where=where,
+    )
 
 
 def is_stream(dataset: Any) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 from gmml_models.data.loader import WorkerFeed, every_image
 from gmml_models.data.resident_loader import ResidentFeed, fits, size_kept
 from gmml_models.data.sampling import Batch, Feed, Progress, Share
-from gmml_models.data.streams import StreamFeed, StreamSource
+from gmml_models.data.stream_loader import StreamFeed
+from gmml_models.data.streams import StreamSource
 from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError
 

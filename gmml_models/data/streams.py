@@ -1,35 +1,27 @@
 """Streams: data sets that are read from one end to the other, such as shards of tars and streamed Hugging Face data sets.
 
-Every process and every worker reads the whole stream and decodes only what is its own. So neither their number nor a restart
-changes which images a step sees. Reading is cheap beside decoding; where it is not (a slow network, many processes), fetch the
-data first.
+One that lies in several shards can be read in shares, each with shards of its own: `gmml_models.data.stream_loader` says which.
 """
 
 from __future__ import annotations
 
 import importlib
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
-import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
-from gmml_aug.chance import keys as make_keys
 from gmml_aug.chance import mix_int
 from gmml_models.data.decode import decode
 from gmml_models.data.image_files import reason_of
-from gmml_models.data.loader import Cutter, Fetched, Receiver, Transform, collect, loader
 from gmml_models.data.map_dataset import IMAGE_KEYS, split_item
-from gmml_models.data.sampling import Batch, Share, in_steps
-from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError, shown
 
-_BUFFER = 512  # images among which the next one is chosen
-_TRIED = 1000  # broken images in a row, after which nothing more is hoped for
+_BUFFER, _LEAST = 512, 32  # images among which the next one is chosen: of a stream, and of each share of one at least
+TRIED = 1000  # broken images in a row, after which nothing more is hoped for
 _SHUFFLE = 0x73747265616D
 
 
@@ -45,11 +37,13 @@ class StreamSource:
     """Images one after the other, without labels.
 
     Args:
-        begin: gives the records of a pass; its argument decides their order, where it can be decided.
+        begin: (seed, share, shares) -> the records of one of several shares, in an order that the seed decides where it can be
+            decided; share 0 of 1 is everything.
         images: in an epoch. If the stream ends before, it begins again; if it goes on, the rest waits for another order.
         channels: of every image.
         shuffles: ``begin`` shuffles by itself; else records pass through a buffer of 512 from which they are drawn.
         divides: it may give each of several workers another part, as data sets of torch do, and is then read by one at most.
+        shards: so many files it lies in: any number that divides it is one of shares that hold about equally much.
         where: for messages.
 
     Attributes:
@@ -58,31 +52,35 @@ class StreamSource:
 
     def __init__(
         self,
-        begin: Callable[[int], Iterable[StreamItem]],
+        begin: Callable[[int, int, int], Iterable[StreamItem]],
         *,
         images: int,
         channels: int,
         shuffles: bool = False,
         divides: bool = False,
+        shards: int = 1,
         where: str = "the stream",
     ) -> None:
-        self.begin, self.images, self.channels = begin, images, channels
+        self.begin, self.images, self.channels, self.shards = begin, images, channels, shards
         self.shuffles, self.divides, self.where = shuffles, divides, where
         self.broken: dict[str, str] = {}
 
-    def records(self, seed: int, epoch: int) -> Iterator[StreamItem]:
-        """Records without end, in an order that follows from seed and epoch.
+    def records(self, seed: int, epoch: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
+        """Records without end, in an order that follows from seed and epoch: those of a share, then of the shares behind it.
 
         Raises:
             UsageError: the stream is empty.
         """
+        chance = mix_int(mix_int(mix_int(seed) + epoch) + _SHUFFLE) % (1 << 32)
+        buffer = max(_BUFFER // shares, _LEAST)
         while True:
-            chance = mix_int(mix_int(mix_int(seed) + epoch) + _SHUFFLE) % (1 << 32)
-            records = iter(self.begin(chance))
             met = False
-            for record in records if self.shuffles else shuffled(records, chance):
-                met = True
-                yield record
+            for turn in range(shares):
+                now = (share + turn) % shares
+                records = self.begin(chance, now, shares)
+                for record in records if self.shuffles else shuffled(records, mix_int(chance + now), buffer):
+                    met = True
+                    yield record
             if not met:
                 raise UsageError(f"gmml: {self.where} holds no images. {self._first_broken()}".rstrip())
 
@@ -101,19 +99,19 @@ class StreamSource:
 
     def nothing_readable(self) -> UsageError:
         """What to raise where no image can be read."""
-        return UsageError(f"gmml: {_TRIED} images in a row of {self.where} could not be read. {self._first_broken()}")
+        return UsageError(f"gmml: {TRIED} images in a row of {self.where} could not be read. {self._first_broken()}")
 
     def _first_broken(self) -> str:
         return next((f"The first was {name}: {reason}." for name, reason in self.broken.items()), "")
 
 
-def shuffled(records: Iterable[StreamItem], seed: int) -> Iterator[StreamItem]:
-    """Records in another order: each one is drawn from the next 512 that wait."""
+def shuffled(records: Iterable[StreamItem], seed: int, buffer: int = _BUFFER) -> Iterator[StreamItem]:
+    """Records in another order: each one is drawn from the next ``buffer`` that wait."""
     chance = random.Random(seed)
     waiting: list[StreamItem] = []
     for record in records:
         waiting.append(record)
-        if len(waiting) > _BUFFER:
+        if len(waiting) > buffer:
             yield waiting.pop(_swap(waiting, chance.randrange(len(waiting))))
     while waiting:
         yield waiting.pop(_swap(waiting, chance.randrange(len(waiting))))
@@ -124,118 +122,24 @@ def _swap(waiting: list[StreamItem], place: int) -> int:
     return -1
 
 
-@final
-class StreamFeed:
-    """A `Feed` of a stream; an image's number is its place in the stream of the epoch.
-
-    Args:
-        source: of the images.
-        plan: of the views.
-        share: which images are this process's.
-        device: where batches end.
-        workers: processes; 0: this one.
-        transform: in place of the plan's views.
-    """
-
-    def __init__(
-        self, source: StreamSource, plan: ViewPlan, share: Share, *, device: torch.device, workers: int, transform: Transform | None
-    ) -> None:
-        self.steps_per_epoch, self.images = share.steps_per_epoch, share.images
-        self._source, self._plan, self._share, self._device = source, plan, share, device
-        self._workers = min(workers, 1) if source.divides else workers
-        self._cutter = Cutter(plan, transform)
-        self._receive = Receiver(plan, share.seed, device, plain=transform is not None)
-        self.broken = self._receive.broken
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
-        """See `Feed`. What lies before ``first_step`` is read, but not decoded."""
-        parts = [part.tolist() for part in self._share.remaining(torch.arange(self.images), first_step)]
-        reading = _Reading(self._source, self._cutter, self._share.seed, epoch, parts)
-        fetched = loader(reading, None, workers=self._workers, device=self._device, persistent=False)
-        yield from in_steps(map(self._receive, fetched), self._share.accumulate)
-
-    def sample(self, count: int) -> Batch:
-        """See `Feed`. The first images of the stream: spreading them would read all of it."""
-        numbers = list(range(min(count, self.images)))
-        reading = _Reading(self._source, Cutter(self._plan, centre=True), self._share.seed, 0, [numbers])
-        receive = Receiver(self._plan, self._share.seed, self._device, plain=True)
-        batch = receive(next(iter(reading)))
-        self.broken.update(receive.broken)
-        return batch
-
-
-@final
-@dataclass
-class _Reading(IterableDataset[Fetched]):
-    """The batches of some parts of a stream; of several workers each makes every so manieth."""
-
-    source: StreamSource
-    cutter: Cutter
-    seed: int
-    epoch: int
-    parts: Sequence[Sequence[int]]  # numbers in the stream, contiguous and rising
-
-    def __iter__(self) -> Iterator[Fetched]:
-        worker = get_worker_info()
-        first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        told = 0
-        try:
-            ahead = _Ahead(self.source.records(self.seed, self.epoch))
-            for numbers in self.parts[first::every]:
-                keys = make_keys(self.seed, self.epoch, numbers).split(1)
-                views = [self.cutter(self._healthy(ahead, number), key) for number, key in zip(numbers, keys, strict=True)]
-                news = dict(list(self.source.broken.items())[told:])
-                told += len(news)
-                yield Fetched(*collect(views, []), list(numbers), self.epoch, news)
-        except UsageError as error:  # through the loader it would come with the worker's traceback
-            yield Fetched((), None, [], self.epoch, dict(self.source.broken), str(error))
-
-    def _healthy(self, ahead: _Ahead, number: int) -> Tensor:
-        """The image with this number, or for a broken one the next that can be read."""
-        for place in range(number, number + _TRIED):
-            image = self.source.decoded(ahead.get(place, number))
-            if image is not None:
-                return image
-        raise self.source.nothing_readable()
-
-
-class _Ahead:
-    """Records by number, as long as nobody asks for one before those that were given up."""
-
-    def __init__(self, records: Iterator[StreamItem]) -> None:
-        self._records, self._held, self._first = records, deque[StreamItem](), 0
-
-    def get(self, number: int, oldest: int) -> StreamItem:
-        """A record; those before ``oldest`` are given up."""
-        while self._held and self._first < oldest:
-            self._held.popleft()
-            self._first += 1
-        while self._first < oldest:
-            next(self._records)
-            self._first += 1
-        while self._first + len(self._held) <= number:
-            self._held.append(next(self._records))
-        return self._held[number - self._first]
-
-
 @dataclass(frozen=True)
 class Shards:
     """Records of webdataset shards: tars in which what belongs together has one name. Their order is drawn anew each time.
 
     Args:
-        urls: of the tars.
+        urls: of the tars; so many are the shards that can be shared out.
         broken: where damaged tars are noted.
     """
 
     urls: tuple[str, ...]
     broken: dict[str, str]
 
-    def __call__(self, seed: int) -> Iterator[StreamItem]:
-        """The records of one pass."""
+    def __call__(self, seed: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
+        """The records of one share in one pass."""
         read = importlib.import_module("webdataset.tariterators").tarfile_samples
         urls = list(self.urls)
         random.Random(seed).shuffle(urls)
-        for url in urls:
+        for url in urls[share::shares]:
             yield from self._tar(url, read)
 
     def _tar(self, url: str, read: Any) -> Iterator[StreamItem]:
@@ -243,10 +147,16 @@ class Shards:
             self.broken[shown(url)] = shown(reason_of(error))
             return False  # what is left of a damaged tar is not trusted
 
-        for found in read(iter([{"url": url}]), handler=note):
-            image = next((found[key] for key in (*IMAGE_KEYS, *_ENDINGS) if key in found), None)
-            if image is not None:
-                yield StreamItem(f"{url}: {found['__key__']}", image)
+        opened: dict[str, Any] = {"url": url}
+        try:
+            for found in read(iter([opened]), handler=note):
+                image = next((found[key] for key in (*IMAGE_KEYS, *_ENDINGS) if key in found), None)
+                if image is not None:
+                    yield StreamItem(f"{url}: {found['__key__']}", image)
+        finally:
+            if "stream" in opened:  # the library leaves it open
+                with suppress(Exception):
+                    opened["stream"].close()
 
 
 _ENDINGS = ("bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif", "jp2")
@@ -266,17 +176,20 @@ class Iterated:
     image_key: str | None = None
     streamed: bool = False
 
-    def __call__(self, seed: int) -> Iterator[StreamItem]:
-        """The records of one pass."""
-        for number, item in enumerate(self._shuffled(seed) if self.streamed else self.items):
+    def __call__(self, seed: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
+        """The records of one pass; of a stream of Hugging Face's, those of one share."""
+        whose = f" of share {share}" if shares > 1 else ""
+        for number, item in enumerate(self._shuffled(seed, share, shares) if self.streamed else self.items):
             try:
                 image = split_item(item, self.image_key)[0]
             except ValueError as error:
                 raise UsageError(f"gmml: the items of the data set hold no image: {error}.") from error
-            yield StreamItem(f"image {number}", image)
+            yield StreamItem(f"image {number}{whose}", image)
 
-    def _shuffled(self, seed: int) -> Iterator[Any]:
+    def _shuffled(self, seed: int, share: int, shares: int) -> Iterator[Any]:
         stream: Any = self.items
+        if shares > 1:
+            stream = stream.shard(num_shards=shares, index=share)
         # not iter(): in a worker that gives this worker's part alone
-        for batch in stream.shuffle(seed=seed, buffer_size=_BUFFER).iter(batch_size=1):
+        for batch in stream.shuffle(seed=seed, buffer_size=max(_BUFFER // shares, _LEAST)).iter(batch_size=1):
             yield {key: values[0] for key, values in batch.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -19,7 +23,8 @@ import gmml_aug
 from gmml_models.data.channel_stats import channel_stats
 from gmml_models.data.loaders import Feed, ViewPlan, make_feed
 from gmml_models.data.sources import open_source
-from gmml_models.data.streams import StreamSource, shuffled
+from gmml_models.data.stream_loader import Shares
+from gmml_models.data.streams import Shards, StreamItem, StreamSource, shuffled
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 from tests.models.data_files import pixels, png, write_classes, write_shard
@@ -203,6 +208,86 @@ def test_a_stream_has_no_labels_and_cannot_be_kept() -> None:
         feed_of(stream(Sized()), batch_size=64)
 
 
+# shards of any kind, shared out
+
+
+@dataclass(frozen=True)
+class Told:
+    """Shards of a few images each, 64 in all; what is read is written down."""
+
+    log: Path
+    shards: int = 16
+
+    def __call__(self, seed: int, share: int, shares: int) -> Iterator[StreamItem]:
+        order = list(range(self.shards))
+        random.Random(seed).shuffle(order)
+        for shard in order[share::shares]:
+            for number in range(shard * 64 // self.shards, (shard + 1) * 64 // self.shards):
+                with self.log.open("a") as file:
+                    file.write(f"{number}\n")
+                yield StreamItem(f"{number}", Image.new("RGB", (12, 10), (4 * number,) * 3))
+
+
+def sharded(log: Path, shards: int = 16) -> StreamSource:
+    return StreamSource(Told(log, shards), images=64, channels=3, shards=shards)
+
+
+def read(log: Path) -> Counter[int]:
+    found = Counter(map(int, log.read_text().split()))
+    log.unlink()
+    return found
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 2), (8, 0)])
+def test_processes_and_workers_read_shards_of_their_own_and_see_what_one_would(tmp_path: Path, world: int, workers: int) -> None:
+    log = tmp_path / "log"
+    whole = [step[0] for step in feed_of(sharded(log), CHANCE).epoch(1)]
+    assert read(log) == Counter(range(64))
+    feeds = [feed_of(sharded(log), CHANCE, rank=rank, world=world, workers=workers) for rank in range(world)]
+    found = list(zip(*(feed.epoch(1) for feed in feeds), strict=True))
+    assert len(found) == len(whole) == 8
+    assert all(same(joined([parts[0] for parts in step]), one) for step, one in zip(found, whole, strict=True))
+    assert read(log) == Counter(range(64)), "nobody reads what another one reads"
+
+
+def test_shards_are_drawn_anew_each_epoch_and_every_image_comes_once(tmp_path: Path) -> None:
+    feed, firsts = feed_of(sharded(tmp_path / "log", shards=4), batch_size=4), set()
+    for epoch in range(6):
+        shades = [(step[0].views[0].mean((1, 2, 3)) * 255 / 4).round().int() for step in feed.epoch(epoch)]
+        assert sorted(torch.cat(shades).tolist()) == list(range(64))
+        blocks = torch.stack(shades) // 16  # a share, one shard of four, has a place in all batches
+        assert torch.equal(blocks, blocks[:1].expand_as(blocks))
+        firsts.add(tuple(blocks[0].tolist()))
+    assert len(firsts) > 3
+
+
+@pytest.mark.parametrize("first", [1, 2, 7])
+def test_a_stream_of_shards_goes_on_from_the_middle(tmp_path: Path, first: int) -> None:
+    feed = feed_of(sharded(tmp_path / "log"), CHANCE, accumulate=2, workers=2)
+    whole = flat(feed.epoch(3))
+    assert all(map(same, flat(feed.epoch(3, first)), whole[2 * first :]))
+
+
+def test_a_share_that_is_short_goes_on_with_the_next_one(tmp_path: Path) -> None:
+    records = sharded(tmp_path / "log", shards=4).records(0, 0, share=3, shares=4)
+    found = [int(next(records).name) // 16 for _ in range(80)]
+    assert all(len(set(found[start : start + 16])) == 1 for start in range(0, 80, 16))
+    assert len(set(found[:64])) == 4
+    assert found[64:] == found[:16]
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 20))
+def test_shares_are_equally_large_and_read_in_order(shards: int, batch_size: int, steps: int) -> None:
+    shares = Shares.of(shards, batch_size, steps)
+    assert (shards % shares.count, batch_size % shares.blocks, steps % shares.turns) == (0, 0, 0)
+    seen: list[list[int]] = [[] for _ in range(shares.count)]
+    for number in range(batch_size * steps):
+        share, place = shares.find(number)
+        seen[share].append(place)
+    assert all(places == list(range(batch_size * steps // shares.count)) for places in seen)
+
+
 # shards of webdataset
 
 
@@ -254,6 +339,16 @@ def test_shards_are_read_by_folder_pattern_and_info_file(shards: Path) -> None:
     assert not ways[0].broken
     with pytest.raises(UsageError, match="its info file does not fit"):
         named(f"wds/{shards}", split="nonsense")
+
+
+def test_shards_are_opened_in_an_order_that_follows_from_the_seed(shards: Path) -> None:
+    urls = tuple(sorted(str(file) for file in shards.iterdir()))
+    orders = [list(dict.fromkeys(item.name.split(":")[0] for item in Shards(urls, {})(seed, 0, 1))) for seed in (0, *range(9))]
+    assert orders[0] == orders[1]
+    assert all(tuple(sorted(order)) == urls for order in orders)
+    assert len({tuple(order) for order in orders}) > 3
+    parts = [[item.name for item in Shards(urls, {})(5, share, 3)] for share in range(3)]
+    assert [name for part in parts for name in part] == [item.name for item in Shards(urls, {})(5, 0, 1)]
 
 
 def test_damaged_images_and_shards_are_named(shards: Path) -> None:
