@@ -47,8 +47,8 @@ gallery: $(VENV)/.demo  ## draw docs/gallery.md and its pictures anew
 notebooks: $(VENV)/.test  ## run docs/notebooks and write their outputs into them; the bench needs the extra bench
 	$(BIN)/python -m benchmarks.notebooks
 
-docs: $(VENV)/.test  ## build the pages into site/, strictly; open site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+docs: $(VENV)/.test  ## build the pages into site/, strictly, and check every link; open site/index.html
+	$(BIN)/python -m benchmarks.site
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,4 +63,4 @@ $(VENV)/.test: $(VENV)/bin/python $(SETUP)
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png restored.png site
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png restored.png site .cache
