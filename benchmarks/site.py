@@ -1,9 +1,9 @@
 """Build the pages into a folder, and check what the generator does not.
 
 ``python -m benchmarks.site`` builds ``mkdocs.yml`` with Zensical in strict mode, which stops at a broken link in a page and at
-a name that the reference cannot find. Then it reads the built files and reports docstrings that were misread, pages that the navigation
-leaves out, links that lead to no file or no heading (those of the navigation too), and anything a browser would fetch from another
-host.
+a name that the reference cannot find. Then it reads the built files and reports docstrings that were misread, pages that the
+navigation leaves out, links that lead to no file or no heading (those of the navigation too), and anything a browser would fetch
+from another host.
 
 Pages have edit links, and the reference links to the source, where the address of the repository is known: from the variables that
 GitHub sets in workflows, or from the git remote ``origin``.
