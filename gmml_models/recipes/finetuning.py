@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from gmml_models.data.loaders import Batch, in_order, make_feed
+from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
 from gmml_models.recipes.config import FinetuneConfig
@@ -28,6 +29,8 @@ from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
+from gmml_models.train.dry_run import needs, small_part, took
+from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import teller
 from gmml_models.train.run_folder import RunFolder
@@ -67,21 +70,27 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
     world = parallel.world
-    if how.mixes and config.batch_size // (config.accumulate * world) % 2:
+    of_an_image = activation_bytes(model.encoder)
+    asked, config = config, fitted(config, of_an_image, parallel, pairs=how.mixes)
+    told = config
+    parts = config.accumulate or 1
+    if how.mixes and config.batch_size // (parts * world) % 2:
         raise UsageError(
-            f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {config.accumulate} parts on {world} "
-            f"process(es) makes odd batches. Give a multiple of {2 * config.accumulate * world}, or --mixup 0 --cutmix 0."
+            f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {parts} parts on {world} "
+            f"process(es) makes odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
         )
     if config.resident and transform is not None:
         raise UsageError(
             f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
             "Give --auto-augment none --erasing 0, or leave --resident out."
         )
+    if config.dry_run:
+        config = small_part(config, parallel.device, world)
     feed = make_feed(
         images.train,
         plan,
         batch_size=config.batch_size,
-        accumulate=config.accumulate,
+        accumulate=config.accumulate or 1,
         seed=config.seed,
         rank=parallel.rank,
         world=world,
@@ -93,7 +102,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         transform=transform,
     )
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=images.train.identity())
+        run = RunFolder(asked, writes=parallel.first and not config.dry_run, data=images.train.identity())
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 
@@ -131,6 +140,9 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
                 keep_best(config, images, tuning, whole, objective, {"epoch": float(epochs), **found})
         return found
 
+    share = Share(images=feed.images, batch_size=told.batch_size, accumulate=parts, world=world)
+    if config.dry_run and parallel.first:
+        print(needs(told, share, tuning, of_an_image), flush=True)
     outcome = train(
         config,
         tuning,
@@ -143,7 +155,9 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         lr_scale={f"classifier.{name}": scale for name, scale in layer_scales(model, config.layer_decay).items()},
         facts={"images": feed.images, "classes": list(images.classes)},
     )
-    if parallel.first and not config.dry_run:
+    if config.dry_run and parallel.first:
+        print(took(told, share, config, outcome.quickest, parallel.device))
+    elif parallel.first:
         if outcome.finished:
             export(config, images, outcome)
         run.end(outcome, feed.broken)

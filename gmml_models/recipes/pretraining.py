@@ -7,6 +7,7 @@ Defaults are GMML 3.1 where it speaks and the authors' release where it is silen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import torch
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import Batch, ViewPlan, make_feed
+from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.figures.run_sheet import run_sheet, save_sheet
@@ -25,6 +27,8 @@ from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
+from gmml_models.train.dry_run import needs, small_part, took
+from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import clock, teller
 from gmml_models.train.run_folder import RunFolder
@@ -58,11 +62,16 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     if parallel.first:
         tell(_WHO, source)
     objective = build_objective(config)
+    plan = view_plan(config, objective.autoencoder)
+    of_an_image = activations(config, objective, plan)
+    config = told = fitted(config, of_an_image, parallel)
+    if config.dry_run:
+        config = small_part(config, parallel.device, parallel.world)
     feed = make_feed(
         source,
-        view_plan(config, objective.autoencoder),
+        plan,
         batch_size=config.batch_size,
-        accumulate=config.accumulate,
+        accumulate=config.accumulate or 1,
         seed=config.seed,
         rank=parallel.rank,
         world=parallel.world,
@@ -80,14 +89,29 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         return {}
 
     facts = {"images": feed.images, "method": config.method}
+    share = Share(images=feed.images, batch_size=told.batch_size, accumulate=told.accumulate or 1, world=parallel.world)
+    if config.dry_run and parallel.first:
+        print(needs(told, share, objective, of_an_image), flush=True)
     outcome = train(config, objective, feed, run, parallel, at_epoch=at_epoch, facts=facts)
-    if parallel.first and not config.dry_run:
+    if config.dry_run and parallel.first:
+        print(took(told, share, config, outcome.quickest, parallel.device))
+    elif parallel.first:
         if outcome.finished:
             export(config, feed.images, outcome)
         run.end(outcome, feed.broken)
         print(summary(config, outcome))
     lost = sum(one.lost for one in source.left) if isinstance(source, Source) else 0
     return replace(outcome, left_out=lost + len(feed.broken))
+
+
+def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) -> int:
+    """Bytes that an image of a step keeps between forward and backward pass, about."""
+    encoder = objective.autoencoder.encoder
+    local = plan.local_views * math.prod(plan.local_size) / math.prod(plan.size)
+    head = 0
+    if config.method == "mc_ssl" and config.terms != "reconstruction":  # hidden layers, then logits and their softmax
+        head = plan.views * encoder.patch_embed.num_patches * (6 * (config.head_width or 2048) + 4 * config.classes)
+    return activation_bytes(encoder, views=plan.views + math.ceil(local), more=head)
 
 
 def build_objective(config: PretrainConfig) -> Objective:

@@ -30,8 +30,8 @@ class TrainConfig(DataConfig):
     """Times that every image is seen."""
     batch_size: int = 256
     """Images a step, over all processes and accumulated parts."""
-    accumulate: int = 1
-    """Parts that a step is cut into, to save memory."""
+    accumulate: int | None = None
+    """Parts that a step is cut into, to save memory; by default as few as fit."""
     lr: float = 5e-4
     """Learning rate at 256 images a step (GMML 3.1); it grows with batch_size / 256."""
     min_lr: float = 1e-6
@@ -83,9 +83,9 @@ def check(config: TrainConfig) -> None:
     """
     who = "gmml"
     for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 1)):
-        if getattr(config, name) < least:
+        if getattr(config, name) is not None and getattr(config, name) < least:
             raise UsageError(f"{who}: {name}={getattr(config, name)} is below {least}. Give a whole number from {least}.")
-    if config.batch_size % config.accumulate:
+    if config.accumulate is not None and config.batch_size % config.accumulate:
         raise UsageError(
             f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "
             "all parts of a step weigh the same."

@@ -1,42 +1,72 @@
-"""``--dry-run``: what a run would need, measured on a few steps that are thrown away."""
+"""``--dry-run``: what a run would need, by arithmetic, and then by a few steps of a few images that are thrown away."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gmml_models.data.sampling import Feed
+from gmml_models.data.sampling import Share
 from gmml_models.train.config import TrainConfig
 from gmml_models.train.progress import clock
 
-STEPS = 4
+STEPS = 3
+_IMAGES = 8  # a step, on a CPU
+_LONG = 24 * 3600.0  # seconds
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 
-def needs(
-    config: TrainConfig, feed: Feed, model: nn.Module, trained: Sequence[Tensor], device: torch.device, seconds: float
-) -> str:
-    """What a run would need: parameters, memory, steps, time.
+def small_part(config: Config, device: torch.device, world: int) -> Config:
+    """The config of the steps that are measured: of one part, on a CPU of a few images of it, decoded as they come."""
+    part = config.batch_size // ((config.accumulate or 1) * world)
+    part = part if device.type == "cuda" else min(part, _IMAGES)
+    return replace(config, batch_size=part * world, accumulate=1, resident=False, workers=0)
+
+
+def needs(config: TrainConfig, share: Share, model: nn.Module, of_an_image: int) -> str:
+    """What a run would need, by arithmetic: parameters, memory, steps.
 
     Args:
         config: of the run.
-        feed: its images.
+        share: of its images.
         model: all that it holds.
-        trained: what learns of it.
-        device: where it is.
-        seconds: a step, without waiting for data.
+        of_an_image: bytes of activations.
     """
-    total = feed.steps_per_epoch * config.epochs
-    held, learnt = sum(one.numel() for one in model.parameters()), sum(one.numel() for one in trained)
+    held = sum(one.numel() for one in model.parameters())
+    learnt = sum(one.numel() for one in model.parameters() if one.requires_grad)
     fixed = (4 * held + 12 * learnt) / 2**20  # float32: weights, gradients, two moments
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
+    active = share.part_size * of_an_image / 2**20
+    parts = f"{share.accumulate} part{'s' * (share.accumulate != 1)} a step"
+    steps = share.steps_per_epoch * config.epochs
     return (
         f"parameters: {held:,}, of which {learnt:,} learn\n"
-        f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser; peak {peak:,.0f} MiB on {device} in these steps\n"
-        f"steps: {total:,} = {config.epochs} epochs of {feed.steps_per_epoch} ({feed.images:,} images)\n"
-        f"time: {clock(seconds * total)} at {seconds:.2f} s a step ({config.batch_size / seconds:.0f} img/s), data not counted"
+        f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser, about {active:,.0f} MiB for "
+        f"{share.part_size} images at once ({parts})\n"
+        f"steps: {steps:,} = {config.epochs} epochs of {share.steps_per_epoch} ({share.images:,} images)"
+    )
+
+
+def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: float, device: torch.device) -> str:
+    """What the steps that were measured say of the time.
+
+    Args:
+        config: of the run.
+        share: of its images.
+        measured: of these steps.
+        seconds: a step of them, without waiting for data.
+        device: where they ran.
+    """
+    speed = measured.batch_size / seconds
+    total = share.steps_per_epoch * config.epochs * config.batch_size / speed
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
+    advice = "\nThat is long for a CPU: --recipe small has settings for one." if device.type == "cpu" and total > _LONG else ""
+    return (
+        f"time: {clock(total)} at {speed:.0f} img/s, from {measured.batch_size} images a step, data not counted; peak "
+        f"{peak:,.0f} MiB on {device} in these steps{advice}"
     )
 
 

@@ -1,16 +1,23 @@
-"""SIGINT and SIGTERM end a run after its step."""
+"""SIGINT and SIGTERM end a run after its step, with a checkpoint; a second one ends it at once."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_ANSWER = b"gmml: stopping after this step, with a checkpoint. A second signal stops at once; the last checkpoint stays.\n"
+
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM is noted in the list, the second does what it always does; in the main thread alone."""
+    """The first SIGINT or SIGTERM is noted in the list and answered, the second does what it always does; in the main thread alone.
+
+    A second one may come at any moment, while a checkpoint is written too: files are written aside and renamed, so the newest whole
+    checkpoint is there to go on from.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -19,6 +26,7 @@ def signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         caught.append(number)
+        os.write(2, _ANSWER)  # print may be at work in what was interrupted
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

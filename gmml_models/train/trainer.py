@@ -22,14 +22,14 @@ from gmml_models.errors import UsageError
 from gmml_models.schedule import Schedule
 from gmml_models.train import checkpoint
 from gmml_models.train.config import TrainConfig
-from gmml_models.train.dry_run import STEPS, needs
+from gmml_models.train.dry_run import STEPS
 from gmml_models.train.optim import clip_gradients, parameter_groups, set_rates
 from gmml_models.train.parallel import Parallel
 from gmml_models.train.progress import Progress
 from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.signals import signals
 
-_HOPELESS = 100  # steps in a row that were not finite
+_HOPELESS = 3  # steps in a row that were not finite, each of other images: the weights or the rate are to blame
 _LOG_EVERY = 10  # steps between the logged ones
 _MINUTES = 5.0  # between checkpoints, where no number of steps is given
 
@@ -60,6 +60,7 @@ class Outcome:
         seconds: of this call.
         images_per_second: of this call, over all processes.
         waiting: share of this call's time that was spent waiting for data.
+        quickest: seconds of the quickest step, without waiting for data.
         left_out: files that may be images and are not part of the data, and images that could not be read.
     """
 
@@ -70,6 +71,7 @@ class Outcome:
     seconds: float
     images_per_second: float
     waiting: float
+    quickest: float = float("inf")
     left_out: int = 0
 
 
@@ -101,7 +103,7 @@ def train_steps(
     """Train, from the newest checkpoint if there is one, until the end, a signal, the clock or a fault; `train` asks for all steps.
 
     Args:
-        config: numbers of the run. A dry run takes a few steps, says what the run would need, and writes nothing.
+        config: numbers of the run. A dry run takes a few steps and writes nothing.
         learner: a module; moved to its device.
         feed: the images.
         run: the folder.
@@ -119,7 +121,7 @@ def train_steps(
         how it went.
 
     Raises:
-        UsageError: no room for a checkpoint, a checkpoint that is damaged or of another model, a hundred steps in a row that are
+        UsageError: no room for a checkpoint, a checkpoint that is damaged or of another model, three steps in a row that are
             not finite.
     """
     bare, facts = cast(nn.Module, learner), facts or {}
@@ -185,9 +187,9 @@ def train_steps(
             state.step += 1
             if state.in_a_row >= _HOPELESS:
                 raise UsageError(
-                    f"gmml: {_HOPELESS} steps in a row were not finite (loss {numbers['loss']}, gradient norm "
-                    f"{numbers['grad_norm']}). The last checkpoint is whole. Give a lower --lr, or --precision fp32, under another "
-                    "--out."
+                    f"gmml: {_HOPELESS} steps in a row were not finite, each of other images (loss {numbers['loss']}, gradient "
+                    f"norm {numbers['grad_norm']}). The last checkpoint is whole. Give a lower --lr, or --precision fp32, "
+                    "under another --out."
                 )
 
             now = time.monotonic()
@@ -219,8 +221,6 @@ def train_steps(
             yield state
     seconds = max(time.monotonic() - began, 1e-9)
     parallel.wait()
-    if config.dry_run and parallel.first:
-        print(needs(config, feed, bare, trained, parallel.device, quickest))
     return Outcome(
         finished=state.step >= total and not config.dry_run,
         steps=state.step,
@@ -229,6 +229,7 @@ def train_steps(
         seconds=seconds,
         images_per_second=(state.step - first) * config.batch_size / seconds,
         waiting=coming.waited / seconds,
+        quickest=quickest,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -112,8 +113,24 @@ def kill(processes: list[BaseProcess]) -> bool:
     return any(alive)
 
 
-def kill_somewhere(config: Any, dataset: Pictures, log: Path, chance: random.Random, world: int = 1) -> bool:
-    """Start a run and kill it: at any moment behind its first new step, or while it writes a checkpoint."""
+def interrupt_twice(processes: list[BaseProcess], chance: random.Random) -> bool:
+    """Ctrl-C, and again within a tenth of a second; True if any was still at work."""
+    alive = [process.is_alive() for process in processes]
+    for pause in (chance.random() * 0.1, 0.0):
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        time.sleep(pause)
+    for process in processes:
+        process.join(60)
+    assert not any(process.is_alive() for process in processes)
+    return any(alive)
+
+
+def kill_somewhere(
+    config: Any, dataset: Pictures, log: Path, chance: random.Random, world: int = 1, *, gently: bool = False
+) -> bool:
+    """Start a run and kill it, or press Ctrl-C twice: at any moment behind its first new step, or while it writes a checkpoint."""
     folder = config.out / "checkpoints"
     before = newest(folder)
     processes = start(config, dataset, log, world)
@@ -126,7 +143,7 @@ def kill_somewhere(config: Any, dataset: Pictures, log: Path, chance: random.Ran
             time.sleep(chance.random() * 0.6)
             break
         time.sleep(0.001)
-    return kill(processes)
+    return interrupt_twice(processes, chance) if gently else kill(processes)
 
 
 def newest(folder: Path) -> str:

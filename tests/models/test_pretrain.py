@@ -123,6 +123,8 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(
     assert "steps: 1,600 = 800 epochs of 2 (8 images)" in said
     assert "parameters: 1," in said
     assert "time: " in said
+    assert "MiB for 4 images at once (1 part a step)" in said
+    assert "--recipe small" not in said
     assert not (tmp_path / "run").exists()
 
 

@@ -51,15 +51,24 @@ def test_three_kills_change_no_bit(straight: Path, tmp_path: Path) -> None:
     assert not list(config.out.rglob("*.part"))
 
 
+def test_two_ctrl_c_in_a_row_change_no_bit(straight: Path, tmp_path: Path) -> None:
+    config: PretrainConfig = small(tmp_path / "run", **FULL)
+    assert kill_somewhere(config, PICTURES, tmp_path / "log", random.Random(3), gently=True)
+    finish(start(config, PICTURES, tmp_path / "log"), tmp_path / "log")
+    assert result(config.out) == result(straight)
+    assert not list(config.out.rglob("*.part"))
+
+
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gently", [False, True], ids=["killed", "Ctrl-C twice"])
+def test_twenty_kills_change_no_bit(tmp_path: Path, gently: bool) -> None:
     longer = {**FULL, "epochs": 12}
     one = small(tmp_path / "straight", **longer)
     finish(start(one, PICTURES, tmp_path / "log"), tmp_path / "log")
     other = small(tmp_path / "killed", **longer)
     chance, done = random.Random(7), 0
     for _ in range(60):
-        done += kill_somewhere(other, PICTURES, tmp_path / "log", chance)
+        done += kill_somewhere(other, PICTURES, tmp_path / "log", chance, gently=gently)
         if done == 20:
             break
     assert done == 20

@@ -1,0 +1,71 @@
+"""What a step holds in memory, by arithmetic, and in how many parts it fits."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from gmml_models.errors import UsageError
+from gmml_models.train.config import TrainConfig
+from gmml_models.train.parallel import Parallel
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+_HELD = 17  # numbers a token and width that a block of a ViT keeps for its gradients: counted by saved tensors, 16.7 to 17.2
+_ON_A_CPU = 1 << 30  # bytes of activations: larger parts are no faster there
+_OF_A_GPU = 0.6  # share of its memory
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def activation_bytes(encoder: VisionTransformer, *, views: int = 1, more: int = 0) -> int:
+    """Bytes of float32 that an image keeps between forward and backward pass, about; in bfloat16 it is less.
+
+    Args:
+        encoder: a vision transformer.
+        views: of its size, of each image.
+        more: numbers beside the blocks, of each image: the logits of a head.
+    """
+    tokens, width = int(encoder.patch_embed.num_patches) + 1, int(encoder.embed_dim)
+    return (views * tokens * width * len(encoder.blocks) * _HELD + more) * 4
+
+
+def parts_that_fit(batch_size: int, of_an_image: int, device: torch.device, *, world: int = 1, pairs: bool = False) -> int:
+    """The smallest number of parts of a step whose activations fit: into a gibibyte on a CPU, else into 60 % of the device.
+
+    Args:
+        batch_size: images a step, over all processes.
+        of_an_image: bytes.
+        device: where a process computes.
+        world: number of processes.
+        pairs: parts are even, for MixUp. Otherwise they have two images at least, as aliens need another one.
+
+    Raises:
+        UsageError: the batch cannot be shared out evenly.
+    """
+    if batch_size % world:
+        raise UsageError(f"gmml: batch_size={batch_size} cannot be shared out over {world} processes. Give a multiple of {world}.")
+    mine = batch_size // world
+    room = _ON_A_CPU
+    if device.type == "cuda":
+        room = int(_OF_A_GPU * torch.cuda.get_device_properties(device).total_memory)
+    allowed = [parts for parts in range(1, mine + 1) if mine % parts == 0 and (parts == 1 or mine // parts >= 2)]
+    even = [parts for parts in allowed if not pairs or mine // parts % 2 == 0]
+    return next((parts for parts in even or [1] if mine // parts * of_an_image <= room), (even or [1])[-1])
+
+
+def fitted(config: Config, of_an_image: int, parallel: Parallel, *, pairs: bool = False) -> Config:
+    """The config with the parts of a step: `parts_that_fit`, where it says nothing; more than one are told on stderr."""
+    if config.accumulate is not None:
+        return config
+    parts = parts_that_fit(config.batch_size, of_an_image, parallel.device, world=parallel.world, pairs=pairs)
+    if parts > 1 and parallel.first:
+        print(
+            f"gmml: a step of {config.batch_size} images is taken in {parts} parts, which fit the memory (--accumulate {parts}).",
+            file=sys.stderr,
+        )
+    return replace(config, accumulate=parts)
