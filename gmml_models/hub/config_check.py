@@ -36,7 +36,7 @@ def check_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         refuse("is not a JSON object with an 'architecture'.")
     if not isinstance(config.get("gmml"), dict):
-        refuse("has no 'gmml' part: it was not written by gmml_models. Build its encoder with timm.create_model instead.")
+        refuse("has no 'gmml' part: it was not written by gmml_models. Others' weights: gmml_models.encoder_from(folder).")
     if (version := config.get("format_version")) != FORMAT_VERSION or isinstance(version, bool):
         refuse(f"has format_version {version!r}, this gmml reads {FORMAT_VERSION}. A newer gmml may read it.")
     files = config["gmml"].get("files")

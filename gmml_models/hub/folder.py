@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gmml_models import errors
+from gmml_models.hub.card_place import keeping_the_hubs_card
 from gmml_models.hub.config_check import CONFIG, FORMAT_VERSION, check_config
 from gmml_models.hub.safetensors_check import check_sha256, read_tensors
-from gmml_models.hub.write import CARD, NEXT, finish, write_folder
+from gmml_models.hub.source_name import resolved
+from gmml_models.hub.write import NEXT, finish, write_folder
 
 __all__ = [
     "FORMAT_VERSION",
@@ -47,7 +49,7 @@ def fetch(
     """The path of one file of a folder, downloaded first where that is needed. Its bytes are not checked here.
 
     Args:
-        source: a local folder, or a Hub name "org/name" or "org/name@revision".
+        source: a local folder, or a Hub name "org/name" or "org/name@revision", as `gmml_models.hub.source_name.resolved` takes it.
         filename: the file's name in it.
         revision: branch, tag or commit. A full commit (40 hex digits) that is in the cache makes no request.
         token: as the Hub client takes it; by default the one that ``hf auth login`` stored.
@@ -61,21 +63,27 @@ def fetch(
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
         raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give one like 'model.safetensors'.")
-    if os.fspath(source) and Path(source).is_dir():
+    where = resolved("fetch", source)
+    if isinstance(where, Path) and where.is_dir():
         if revision is not None:
-            raise ValueError(f"fetch: {os.fspath(source)} is a local folder and has no revision={revision!r}. Leave it out.")
-        for path in (Path(source, NEXT, filename), Path(source, filename)):  # the first: a write that was cut short
+            raise ValueError(f"fetch: {where} is a local folder and has no revision={revision!r}. Leave it out.")
+        for path in (where / NEXT / filename, where / filename):  # the first: a write that was cut short
             if path.is_file():
                 return path
-        raise errors.NotThereError(f"fetch: no file {filename} in the folder {os.fspath(source)}.")
-    if not isinstance(source, str) or not _HUB_NAME.fullmatch(source) or source.startswith("."):
+        raise errors.NotThereError(f"fetch: no file {filename} in the folder {where}.")
+    if isinstance(where, Path) and where.is_file():
+        raise errors.NotThereError(
+            f"fetch: {where} is a file, not a folder. Give the folder that it lies in, if gmml wrote that; the encoder of somebody "
+            f"else's file is gmml_models.encoder_from({os.fspath(where)!r})."
+        )
+    if isinstance(where, Path) or not _HUB_NAME.fullmatch(where) or where.startswith("."):
         raise errors.NotThereError(
             f"fetch: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
             "'org/name@revision'."
         )
-    repo, _, named = source.partition("@")
+    repo, _, named = where.partition("@")
     if named and revision not in (None, named):
-        raise ValueError(f"fetch: {source!r} names one revision and revision={revision!r} another. Give one of them.")
+        raise ValueError(f"fetch: {where!r} names one revision and revision={revision!r} another. Give one of them.")
     revision = named or revision
     from huggingface_hub import hf_hub_download
 
@@ -95,7 +103,7 @@ def fetch(
 
 
 def commit_of(path: Path) -> str | None:
-    """The commit that a fetched file belongs to: fetch a folder's other files at it. None for local folders."""
+    """The commit in the path of a file that the client downloaded into its cache: fetch a repository's other files at it."""
     found = re.fullmatch(r"[0-9a-f]{40}", path.parent.name)
     return found and found[0]
 
@@ -127,7 +135,8 @@ def push_folder(
 ) -> str:
     """Put a folder that `write_folder` wrote on the Hub, as one commit, after its hashes were checked; the commit's address.
 
-    Nothing but the config, the card and the files that the config records is sent.
+    Nothing but the config, the cards and the files that the config records is sent. A README.md on the Hub that a person wrote or
+    changed is kept: ours is MODEL_CARD.md then.
 
     Args:
         folder: the folder.
@@ -152,13 +161,14 @@ def push_folder(
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            revision=revision,
-            allow_patterns=[*files, CONFIG, CARD],
-            commit_message=message or f"Upload {config['architecture']} with gmml",
-        )
+        with keeping_the_hubs_card(api, repo, revision, folder, config) as (place, cards):
+            done = api.upload_folder(
+                repo_id=repo,
+                folder_path=place,
+                revision=revision,
+                allow_patterns=[*files, CONFIG, *cards],
+                commit_message=message or f"Upload {config['architecture']} with gmml",
+            )
         return str(done.commit_url)
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_MOST_HEADER, _MOST_BYTES, _MOST_AXES, _MOST_NAME = 16 << 20, 8 << 30, 8, 512
+MOST_BYTES = 8 << 30
+
+_MOST_HEADER, _MOST_AXES, _MOST_NAME = 16 << 20, 8, 512
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 _LOOKS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes: a pickle, which may run code",
@@ -57,7 +59,7 @@ def read_tensors(
     *,
     sha256: str | None = None,
     device: str = "cpu",
-    most_bytes: int = _MOST_BYTES,
+    most_bytes: int = MOST_BYTES,
     finite: bool = True,
 ) -> dict[str, Tensor]:
     """Read a safetensors file that may be hostile: hash, then header, then the tensors; never a pickle.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -12,13 +14,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gmml_models.hub.card_place import card_of, card_place, is_ours
 from gmml_models.hub.config_check import CONFIG, FORMAT_VERSION, WEIGHTS, check_config
 from gmml_models.hub.safetensors_check import check_header, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CARD, NEXT = "README.md", ".gmml-next"
+NEXT = ".gmml-next"
+
+_log = logging.getLogger("gmml_models")
 
 
 def write_folder(
@@ -34,10 +39,11 @@ def write_folder(
     the old files until that rename and the new ones after it, also where the writer was killed in between. One writer at a time.
 
     Args:
-        folder: made where it is missing; other files in it are left alone.
+        folder: made where it is missing; other files in it are left alone. So is a README.md that we did not write, or that was
+            changed since: the card is MODEL_CARD.md then.
         tensors: the tensors of each file, by file name.
         config: what goes into ``config.json``, completed by the hashes and sizes of the files.
-        card: the text of ``README.md``, or what makes it from the completed config.
+        card: the text of the card, or what makes it from the completed config.
 
     Raises:
         ValueError: nothing to write, weights that are not finite, or a config that JSON cannot say.
@@ -64,8 +70,9 @@ def write_folder(
             wrong = [key for key, tensor in each.items() if not torch.isfinite(tensor).all()]
             if wrong:
                 raise ValueError(f"write_folder: {name} would hold weights that are not finite: {', '.join(sorted(wrong)[:5])}.")
-            # a copy of each: tied or sliced tensors share storage, which safetensors refuses
-            own = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in each.items()}
+            # a copy of each: tied or sliced tensors share storage, which safetensors refuses; lazy signs are carried out
+            own = {key: tensor.detach().to("cpu", copy=True) for key, tensor in each.items()}
+            own = {key: tensor.resolve_conj().resolve_neg().contiguous() for key, tensor in own.items()}
             try:
                 save_file(own, aside / name, metadata={"format": "pt"})
             except SafetensorError as error:
@@ -73,15 +80,19 @@ def write_folder(
             check_header(aside / name, who="write_folder")
             files[name] = {"sha256": sha256_of(aside / name), "size": (aside / name).stat().st_size}
         whole = {**config, "format_version": FORMAT_VERSION, "gmml": {**config.get("gmml", {}), "files": files}}
+        written = (card if isinstance(card, str) else card(whole)).encode()
+        whole["gmml"]["card"] = {"file": card_place(folder), "sha256": hashlib.sha256(written).hexdigest()}
         text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (aside / CONFIG).write_text(text, encoding="utf-8", newline="\n")
-        (aside / CARD).write_text(card if isinstance(card, str) else card(whole), encoding="utf-8", newline="\n")
+        (aside / card_of(whole)).write_bytes(written)
         check_config(aside / CONFIG)
         for path in aside.iterdir():  # on the disk before the rename: also a power cut leaves one set or the other
             path.chmod(0o644)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         aside.replace(folder / NEXT)
+        if card_of(whole) != "README.md":
+            _log.info("%s: README.md was not written by gmml and is kept; the card is %s", folder, card_of(whole))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     finish(folder)
@@ -97,9 +108,11 @@ def finish(folder: Path) -> None:
         for name in kept - {CONFIG}:
             (written / name).replace(folder / name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # the old config may be anybody's
-            new = json.loads((written / CONFIG).read_bytes())["gmml"]["files"]
-            for name in json.loads((folder / CONFIG).read_bytes())["gmml"]["files"]:
-                if WEIGHTS.fullmatch(name) and name not in new:
+            new, old = (json.loads((place / CONFIG).read_bytes()) for place in (written, folder))
+            for name in old["gmml"]["files"]:
+                if WEIGHTS.fullmatch(name) and name not in new["gmml"]["files"]:
                     (folder / name).unlink(missing_ok=True)
+            if card_of(old) != card_of(new) and is_ours(folder / card_of(old), folder / CONFIG):
+                (folder / card_of(old)).unlink(missing_ok=True)
         (written / CONFIG).replace(folder / CONFIG)
     shutil.rmtree(written)

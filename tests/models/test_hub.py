@@ -169,6 +169,82 @@ def test_two_revisions_at_once_are_refused() -> None:
         hub.fetch("a/b@main", MODEL, revision="v2")
 
 
+# --- a card that a person wrote ---------------------------------------------------------------------------------------------------
+
+PERSONS = "---\nlicense: mit\n---\n# my project\n\nweeks of work\n"
+
+
+def cards(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix == ".md"}
+
+
+def test_a_readme_that_a_person_wrote_is_kept_and_ours_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(PERSONS)
+    for seed in range(2):
+        write(tmp_path, seed)
+        assert (tmp_path / "README.md").read_text() == PERSONS
+        assert (tmp_path / "MODEL_CARD.md").read_text() == "# A card\n"
+        assert cards(tmp_path) == {"README.md", "MODEL_CARD.md"}
+    (tmp_path / "README.md").unlink()
+    write(tmp_path)
+    assert cards(tmp_path) == {"README.md"}  # ours again, and nothing stale beside it
+    assert (tmp_path / "README.md").read_text() == "# A card\n"
+
+
+def test_our_own_readme_is_replaced_until_a_person_changes_it(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        hub.write_folder(tmp_path, tensors=tensors(), config=CONFIG, card=text)
+        assert (tmp_path / "README.md").read_text() == text
+    (tmp_path / "README.md").write_text("two, and what I found out")
+    write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "two, and what I found out"
+    (tmp_path / "MODEL_CARD.md").write_text("mine too")
+    write(tmp_path)
+    assert (tmp_path / "MODEL_CARD.md").read_text() == "mine too"
+    assert (tmp_path / "MODEL_CARD-2.md").read_text() == "# A card\n"
+
+
+@pytest.mark.parametrize("other", ["{}", "not JSON", '{"gmml": {"card": 3}}', '{"gmml": {"card": {"file": "README.md"}}}'])
+def test_a_config_of_somebody_else_makes_no_readme_ours(tmp_path: Path, other: str) -> None:
+    (tmp_path / "README.md").write_text(PERSONS)
+    (tmp_path / "config.json").write_text(other)
+    write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == PERSONS
+
+
+def test_both_cards_of_a_folder_are_pushed(server: Hub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(PERSONS)
+    assert server.call("push_folder", write(tmp_path), REPO, token=TOKEN).error is None
+    held = server.repos[REPO].commits[server.repos[REPO].refs["main"]]
+    assert held["README.md"].decode() == PERSONS
+    assert held["MODEL_CARD.md"] == b"# A card\n"
+
+
+def test_a_readme_that_a_person_wrote_on_the_hub_is_kept(server: Hub, folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # ours may be replaced
+        assert server.call("push_folder", folder, REPO, token=TOKEN).error is None
+    assert server.repos[REPO].commits[server.repos[REPO].refs["main"]]["README.md"] == b"# A card\n"
+    server.commit(REPO, "main", {"README.md": PERSONS.encode()})
+    for seed in (3, 4):
+        new = write(tmp_path / str(seed), seed)
+        assert server.call("push_folder", new, REPO, token=TOKEN).error is None
+        held = server.repos[REPO].commits[server.repos[REPO].refs["main"]]
+        assert held["README.md"].decode() == PERSONS
+        assert held["MODEL_CARD.md"] == b"# A card\n"
+        assert held["model.safetensors"] == (new / "model.safetensors").read_bytes()
+    again = server.call("fetch", REPO, "README.md").value
+    assert Path(again).read_text() == PERSONS
+
+
+def test_lazy_signs_are_carried_out(tmp_path: Path) -> None:
+    lazy = torch.complex(torch.ones(3), torch.ones(3)).conj().imag
+    assert lazy.is_neg()
+    hub.write_folder(tmp_path, tensors={MODEL: {"w": lazy, "v": lazy[1:]}}, config=CONFIG, card="")
+    read = hub.read_tensors(tmp_path / MODEL)
+    assert torch.equal(read["w"], -torch.ones(3))
+    assert torch.equal(read["v"], -torch.ones(2))
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,96 @@
+"""Where our card goes: README.md, unless a person wrote the one that is there; then beside it.
+
+The config records name and sha256 of the card that was written with it. A README.md of another hash is somebody's work: it is
+kept, in the folder and on the Hub, and ours is MODEL_CARD.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmml_models.hub.config_check import CONFIG
+from gmml_models.hub.safetensors_check import sha256_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD, BESIDE = "README.md", "MODEL_CARD.md"
+
+
+def card_place(folder: Path) -> str:
+    """The name under which our card replaces nothing that a person wrote in a folder."""
+    names = itertools.chain((CARD, BESIDE), (f"MODEL_CARD-{number}.md" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(folder / name) or is_ours(folder / name, folder / CONFIG))
+
+
+def card_of(config: Mapping[str, Any]) -> str:
+    """The name of the card that was written with a config."""
+    told = config["gmml"].get("card")
+    name = told.get("file") if isinstance(told, dict) else None
+    return name if isinstance(name, str) and Path(name).name == name and name.endswith(".md") else CARD
+
+
+@contextlib.contextmanager
+def keeping_the_hubs_card(
+    api: HfApi, repo: str, revision: str | None, folder: Path, config: Mapping[str, Any]
+) -> Iterator[tuple[Path, list[str]]]:
+    """The folder to upload and the names of its cards: a README.md that a person wrote on the Hub is not replaced by ours.
+
+    Args:
+        api: the client.
+        repo: "owner/name", which is there.
+        revision: the branch.
+        folder: what is to be uploaded.
+        config: its config.
+    """
+    names = sorted({name for name in (CARD, card_of(config)) if (folder / name).is_file()})
+    ours = (folder / CARD).is_file() and is_ours(folder / CARD, folder / CONFIG)
+    if not ours or not _a_person_wrote(api, repo, revision):
+        yield folder, names
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        for path in folder.iterdir():
+            if path.is_file():
+                to = Path(place) / (BESIDE if path.name == CARD else path.name)
+                try:
+                    os.link(path, to)
+                except OSError:
+                    shutil.copyfile(path, to)
+        yield Path(place), [BESIDE]
+
+
+def _a_person_wrote(api: HfApi, repo: str, revision: str | None) -> bool:
+    """Whether the README.md of a repository is there, and not the one that the config beside it records."""
+    from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
+
+    def there(name: str) -> Path | None:
+        try:
+            return Path(api.hf_hub_download(repo, name, revision=revision))
+        except RemoteEntryNotFoundError:
+            return None
+        except EntryNotFoundError:  # an empty repository has no revision to look into
+            if api.list_repo_files(repo, revision=revision):
+                raise
+            return None
+
+    card = there(CARD)
+    if card is None:
+        return False
+    config = there(CONFIG)
+    return config is None or not is_ours(card, config)
+
+
+def is_ours(card: Path, config: Path) -> bool:
+    """Whether the config beside a card records its name and hash. The config may be anybody's."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        told = json.loads(config.read_bytes())["gmml"]["card"]
+        return bool(told["file"] == card.name and card.is_file() and told["sha256"] == sha256_of(card))
+    return False

@@ -1,0 +1,34 @@
+"""What a loader was given: a folder, or a name on the Hub, as people and timm write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_HUB, _FOLDER = ("hf-hub:", "hf_hub:"), "local-dir:"
+
+
+def resolved(who: str, source: object) -> Path | str:
+    """A path for a local folder, a str for what can only be a Hub name.
+
+    Args:
+        who: speaks in errors.
+        source: a folder, with ``~`` for the home folder or timm's ``local-dir:`` in front, or ``owner/name``, or
+            ``hf-hub:owner/name`` for the Hub even where a folder of that name is there.
+
+    Raises:
+        TypeError: neither text nor a path.
+    """
+    if not isinstance(source, (str, os.PathLike)) or not isinstance(os.fspath(source), str):
+        raise TypeError(
+            f"{who}: source is a {type(source).__name__}. Give a folder, 'owner/name' on the Hub, or a name that "
+            "gmml_models.list_models() gives."
+        )
+    text = os.fspath(source)
+    for prefix in _HUB:
+        if text.startswith(prefix):
+            return text.removeprefix(prefix)
+    folder = Path(text.removeprefix(_FOLDER)).expanduser()
+    if text.startswith((_FOLDER, "~")) or not isinstance(source, str) or (text and folder.exists()):
+        return folder
+    return text
