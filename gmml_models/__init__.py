@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gmml_models.models.classifier import Classifier
     from gmml_models.models.encoders import build_encoder
     from gmml_models.models.heads import ConceptHead, ContrastiveHead
-    from gmml_models.models.registry import create_model, from_pretrained, list_models
+    from gmml_models.models.loading import create_model, from_pretrained
+    from gmml_models.models.registry import list_models
     from gmml_models.models.tokens import Encoded
     from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, Reconstruction, SiT
 
@@ -38,7 +39,8 @@ _WHERE = {
     ],
     "gmml_models.models.classifier": ["Classifier"],
     "gmml_models.objectives": ["GMML", "MCSSL", "Autoencode", "Objective", "Reconstruction", "SiT"],
-    "gmml_models.models.registry": ["create_model", "from_pretrained", "list_models"],
+    "gmml_models.models.loading": ["create_model", "from_pretrained"],
+    "gmml_models.models.registry": ["list_models"],
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -22,8 +22,10 @@ from gmml_models.models.decoders import build_decoder
 from gmml_models.models.encoders import build_encoder, describe_encoder
 from gmml_models.models.geometry import default_blocks, final_norm
 from gmml_models.models.patches import Target, check_target
+from gmml_models.models.registry import located
 from gmml_models.models.restore import restore, to_pixels
 from gmml_models.models.tokens import Encoded, encode_tokens
+from gmml_models.models.wrappers import saveable
 
 
 class GMMLAutoencoder(nn.Module):
@@ -43,8 +45,9 @@ class GMMLAutoencoder(nn.Module):
         patch_size: side of a patch, or (height, width); of the name by default.
         in_chans: channels of the images; of the name by default.
         mean: per channel, what the images were normalised by; a note for whoever loads the model, nothing is normalised here.
-            ImageNet's for three channels and 0 otherwise by default.
-        std: likewise; ImageNet's for three channels and 1 otherwise by default.
+            By default what the encoder's ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three
+            channels and 0 otherwise.
+        std: likewise; ImageNet's for three channels and 1 otherwise in the end.
         target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
             `gmml_models.models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
         options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
@@ -152,25 +155,26 @@ class GMMLAutoencoder(nn.Module):
             license: of the weights; "unknown" by default.
 
         Raises:
-            ValueError: the encoder cannot be described, or weights are not finite.
+            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
             OSError: no room or no permission; what was there is as it was.
         """
-        ours = {
-            **(about or {}),
-            "decoder": self.decoder_name,
-            "blocks": list(self.blocks),
-            **({} if self.target == "pixels" else {"target": self.target}),
-            "parameters": {"encoder": pretrained.count(self.encoder), "decoder": pretrained.count(self.decoder)},
-        }
-        write_folder(
-            folder,
-            tensors={
-                pretrained.ENCODER: self.encoder.state_dict(),
-                pretrained.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
-            },
-            config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
-            card=model_card,
-        )
+        with saveable("save_pretrained", self):
+            ours = {
+                **(about or {}),
+                "decoder": self.decoder_name,
+                "blocks": list(self.blocks),
+                **({} if self.target == "pixels" else {"target": self.target}),
+                "parameters": {"encoder": pretrained.count(self.encoder), "decoder": pretrained.count(self.decoder)},
+            }
+            write_folder(
+                folder,
+                tensors={
+                    pretrained.ENCODER: self.encoder.state_dict(),
+                    pretrained.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
+                },
+                config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+                card=model_card,
+            )
 
     def push_to_hub(
         self,
@@ -198,17 +202,19 @@ class GMMLAutoencoder(nn.Module):
         *,
         revision: str | None = None,
         sha256: str | Mapping[str, str] | None = None,
+        verify: bool = True,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> Self:
-        """The autoencoder of a local folder or a Hub repository, in evaluation mode, float32.
+        """The autoencoder of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
 
         Args:
-            source: a folder, or ``owner/name``.
+            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
+            verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: of the Hub client.
             local_files_only: never ask the network.
@@ -217,10 +223,11 @@ class GMMLAutoencoder(nn.Module):
         Raises:
             WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
         """
-        where = pretrained.WeightsSource(
-            name=source,
+        where = located(
+            source,
             revision=revision,
             sha256=sha256,
+            verify=verify,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,

@@ -16,6 +16,7 @@ from gmml_models.models import geometry, pretrained
 from gmml_models.models.encoders import build_encoder
 from gmml_models.models.pooling import Pool, check_pool, pooled
 from gmml_models.models.registry import located
+from gmml_models.models.wrappers import saveable
 
 _HEAD = "heads.classifier."
 _HIDDEN = 2048
@@ -36,9 +37,9 @@ class Classifier(nn.Module):
         img_size: side of the images, or (height, width); of the name by default.
         patch_size: side of a patch, or (height, width); of the name by default.
         in_chans: channels of the images; of the name by default.
-        mean: per channel, what the images were normalised by; a note for whoever loads the model. ImageNet's for three channels
-            and 0 otherwise by default.
-        std: likewise; ImageNet's for three channels and 1 otherwise by default.
+        mean: per channel, what the images were normalised by; a note for whoever loads the model. By default what the encoder's
+            ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three channels and 0 otherwise.
+        std: likewise; ImageNet's for three channels and 1 otherwise in the end.
         options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
 
     Shapes:
@@ -106,28 +107,29 @@ class Classifier(nn.Module):
             license: of the weights; "unknown" by default.
 
         Raises:
-            ValueError: the encoder cannot be described, or weights are not finite.
+            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
             OSError: no room or no permission; what was there is as it was.
         """
-        ours = {
-            **(about or {}),
-            "classifier": {
-                "classes": list(self.classes),
-                "pool": self.pool,
-                "multi_label": self.multi_label,
-                "hidden": self.hidden,
-            },
-            "parameters": {"encoder": pretrained.count(self.encoder), "head": pretrained.count(self.head)},
-        }
-        write_folder(
-            folder,
-            tensors={
-                pretrained.ENCODER: self.encoder.state_dict(),
-                pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
-            },
-            config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
-            card=classifier_card,
-        )
+        with saveable("save_pretrained", self):
+            ours = {
+                **(about or {}),
+                "classifier": {
+                    "classes": list(self.classes),
+                    "pool": self.pool,
+                    "multi_label": self.multi_label,
+                    "hidden": self.hidden,
+                },
+                "parameters": {"encoder": pretrained.count(self.encoder), "head": pretrained.count(self.head)},
+            }
+            write_folder(
+                folder,
+                tensors={
+                    pretrained.ENCODER: self.encoder.state_dict(),
+                    pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
+                },
+                config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+                card=classifier_card,
+            )
 
     @classmethod
     def from_pretrained(
@@ -136,6 +138,7 @@ class Classifier(nn.Module):
         *,
         revision: str | None = None,
         sha256: str | Mapping[str, str] | None = None,
+        verify: bool = True,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -147,6 +150,7 @@ class Classifier(nn.Module):
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
+            verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: of the Hub client.
             local_files_only: never ask the network.
@@ -159,6 +163,7 @@ class Classifier(nn.Module):
             source,
             revision=revision,
             sha256=sha256,
+            verify=verify,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,

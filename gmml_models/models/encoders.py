@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,8 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models.models.geometry import final_norm
+from gmml_models.models.encoder_options import OF_TIMM, check_options
+from gmml_models.models.geometry import final_norm, tell
 
 _BASE, _DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 _MICRO = {"embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -26,8 +26,6 @@ SHORT_NAMES: dict[str, dict[str, Any]] = {  # small encoders that timm has no na
     "vit_tiny_patch4_32": {"img_size": 32, "patch_size": 4},
 }
 _MODULES = {"vision_transformer", "deit"}
-_OF_TIMM = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
-_ARGUMENTS = set(inspect.signature(VisionTransformer.__init__).parameters) - {"self", "num_classes"}
 _WITHOUT_WEIGHT = ("Dropout", "DropPath", "PatchDropout", "Identity")  # what regularises only, and need not be described
 
 
@@ -44,6 +42,9 @@ def build_encoder(
 
     For another size than its own, the position embedding is resampled at every call (timm's ``dynamic_img_size``); weights and
     results at its own size stay the same. An encoder that was built already is switched to this in place and returned.
+
+    What is known of its images (mean, std, interpolation, crop) is in ``pretrained_cfg``, as timm has it: timm's for a built
+    encoder and with ``pretrained``; for fresh weights ImageNet's, since those that timm has for the name are those of weights.
 
     Args:
         encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or one that is built.
@@ -73,7 +74,7 @@ def build_encoder(
             f"build_encoder: encoder is a {type(encoder).__name__}. Allowed are names and timm's VisionTransformer; give for "
             "example 'vit_small_patch16_224', or timm.create_model('vit_small_patch16_224', num_classes=0)."
         )
-    _check_options(given)
+    check_options(given)
     short = SHORT_NAMES.get(encoder)
     if short is not None and pretrained:
         raise ValueError(
@@ -83,7 +84,10 @@ def build_encoder(
     if short is None:
         _check_name(encoder)
     arguments = {**(short or {}), **given}
-    return _accept(_create(_BASE if short is not None else encoder, pretrained, arguments), repr(encoder))
+    vit = _accept(_create(_BASE if short is not None else encoder, pretrained, arguments), repr(encoder))
+    if not pretrained and not OF_TIMM & given.keys():
+        tell(vit, {"architecture": vit.pretrained_cfg["architecture"]})
+    return vit
 
 
 def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
@@ -177,31 +181,15 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
             f"build_encoder: img_size={size} of {who} is not a multiple of patch_size={patch}. Give another img_size or "
             f"patch_size, for example img_size={tuple(max(p, s - s % p) for s, p in zip(size or patch, patch, strict=True))}."
         )
-    vit.dynamic_img_size = True
-    vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
     accepted: VisionTransformer = vit
+    take_any_size(accepted)
     return accepted
 
 
-def _check_options(given: dict[str, Any]) -> None:
-    for name, value in given.items():
-        if name == "num_classes":
-            raise TypeError(
-                "build_encoder: num_classes is always 0. For a classifier, use timm.create_model with the saved encoder."
-            )
-        if name not in _ARGUMENTS | _OF_TIMM:
-            close = difflib.get_close_matches(name, _ARGUMENTS)
-            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(_ARGUMENTS))}."
-            raise TypeError(f"build_encoder: {name}={value!r} is no argument of timm's VisionTransformer. {hint}")
-        if name in ("img_size", "patch_size"):
-            sides = value if isinstance(value, (tuple, list)) else (value, value)
-            if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-                raise ValueError(
-                    f"build_encoder: {name}={value!r} is neither a whole number above 0 nor a pair of them. Give for example "
-                    f"{name}=32 or {name}=(32, 48)."
-                )
-        if name == "in_chans" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give for example in_chans=3.")
+def take_any_size(vit: VisionTransformer) -> None:
+    """Switch an encoder to images of any size that its patches divide."""
+    vit.dynamic_img_size = True
+    vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
 
 
 def _check_name(name: str) -> None:

@@ -1,9 +1,10 @@
-"""What an encoder is asked before any work: its images (size, patches, channels, statistics) and its blocks; all models alike."""
+"""What an encoder is asked before any work: its images (size, channels, preprocessing) and its blocks; all models alike."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
@@ -87,7 +88,7 @@ def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequen
 def statistics(
     who: str, vit: VisionTransformer, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel: those given, else ImageNet's for three channels, and 0 and 1 otherwise.
+    """Mean and standard deviation per channel: those given, else those of `preprocessing`.
 
     Args:
         who: speaks in errors.
@@ -98,13 +99,65 @@ def statistics(
     Raises:
         ValueError: not one finite number a channel, or ``std`` not above 0.
     """
-    channels = in_chans(vit)
-    rgb = channels == 3
-    means = _per_channel(who, "mean", mean, IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * channels)
-    stds = _per_channel(who, "std", std, IMAGENET_DEFAULT_STD if rgb else (1.0,) * channels)
+    own = preprocessing(vit)
+    means = _per_channel(who, "mean", mean, own["mean"])
+    stds = _per_channel(who, "std", std, own["std"])
     if min(stds) <= 0:
         raise ValueError(f"{who}: std={stds} must be above 0. Give the standard deviation of each channel.")
     return means, stds
+
+
+def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
+    """How images are prepared for an encoder: mean, std, interpolation, crop_pct and, where it is not the centre, crop_mode.
+
+    What the encoder's ``pretrained_cfg`` says, where it says it for these channels; else ImageNet's statistics for three channels
+    and 0 and 1 otherwise, bicubic, and a crop of 0.9 (of all for images below 160 pixels).
+    """
+    channels = in_chans(vit)
+    said = getattr(vit, "pretrained_cfg", None)
+    said = said if isinstance(said, Mapping) else {}
+    rgb = channels == 3
+    found: dict[str, Any] = {
+        "mean": IMAGENET_DEFAULT_MEAN if rgb else (0.0,) * channels,
+        "std": IMAGENET_DEFAULT_STD if rgb else (1.0,) * channels,
+        "interpolation": "bicubic",
+        "crop_pct": 0.9 if min(img_size(vit)) >= 160 else 1.0,
+    }
+    for name in ("mean", "std"):
+        numbers = said.get(name)
+        if isinstance(numbers, (tuple, list)) and len(numbers) == channels and all(map(_is_number, numbers)):
+            found[name] = tuple(map(float, numbers))
+    if _is_number(said.get("crop_pct")):
+        found["crop_pct"] = float(said["crop_pct"])
+    for name in ("interpolation", "crop_mode"):
+        if isinstance(said.get(name), str):
+            found[name] = said[name]
+    return found
+
+
+def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
+    """Write into an encoder's ``pretrained_cfg``, where timm looks, what is known of it, completed by `preprocessing`'s defaults.
+
+    Args:
+        vit: the encoder.
+        facts: under timm's names; what ``pretrained_cfg`` said before is forgotten.
+    """
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+    vit.pretrained_cfg = {
+        "input_size": (in_chans(vit), *img_size(vit)),
+        "fixed_input_size": True,
+        "num_classes": 0,
+        "pool_size": None,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        **plain,
+    }
+    vit.pretrained_cfg |= preprocessing(vit)
+    vit.default_cfg = vit.pretrained_cfg  # timm's older name for it
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _per_channel(who: str, name: str, values: Sequence[float] | None, default: Sequence[float]) -> tuple[float, ...]:

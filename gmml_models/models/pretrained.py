@@ -15,16 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gmml_models.errors import WrongKeysError
+from gmml_models.errors import WrongBytesError, WrongKeysError
 from gmml_models.hub.config_check import CONFIG
 from gmml_models.hub.folder import commit_of, expected_sha256, fetch, read_config, read_tensors
-from gmml_models.models.encoders import build_encoder, describe_encoder
+from gmml_models.hub.safetensors_check import sha256_of
+from gmml_models.hub.source_name import resolved
+from gmml_models.models.encoders import build_encoder, describe_encoder, take_any_size
+from gmml_models.models.geometry import preprocessing, tell
+from gmml_models.models.wrappers import plain_names
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
+_SOURCE = "gmml_source"  # the attribute of an encoder that says where its weights are from
 
 _log = logging.getLogger("gmml_models")
 
@@ -37,6 +43,7 @@ class WeightsSource:
         name: a local folder, or the Hub's ``owner/name``.
         revision: branch, tag or commit; a commit pins the files.
         sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the folder's own record.
+        verify: compare the hashes that the folder records itself; those of ``sha256`` are compared always.
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: of the Hub client.
         local_files_only: never ask the network.
@@ -46,6 +53,7 @@ class WeightsSource:
     name: str | os.PathLike[str]
     revision: str | None = None
     sha256: str | Mapping[str, str] | None = None
+    verify: bool = True
     token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
@@ -53,7 +61,8 @@ class WeightsSource:
 
     def pinned(self) -> WeightsSource:
         """The same source at the commit that it is at now, so that all its files belong together."""
-        commit = commit_of(fetch(self.name, CONFIG, **self._options()))
+        config = fetch(self.name, CONFIG, **self._options())
+        commit = None if isinstance(resolved("fetch", self.name), Path) else commit_of(config)
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
 
     def config(self) -> dict[str, Any]:
@@ -65,16 +74,36 @@ class WeightsSource:
         path = self.file(filename)
         given = {ENCODER: self.sha256} if isinstance(self.sha256, str) else dict(self.sha256 or {})
         expected = given.get(filename)
-        kind = "the pin that was given" if expected else "the folder's own record, which shows damage but not exchange"
-        expected = expected or expected_sha256(config, filename)
-        _log.info(
-            "%s of %s: sha256 %s", filename, self.name, f"checked against {kind}" if expected else "not recorded, not checked"
+        pinned = expected is not None
+        kind = "the pin that was given" if pinned else "the folder's own record, which shows damage but not exchange"
+        expected = expected or (expected_sha256(config, filename) if self.verify else None)
+        said = (
+            f"checked against {kind}" if expected else "not recorded, not checked" if self.verify else "not checked (verify=False)"
         )
-        return read_tensors(path, sha256=expected)
+        _log.info("%s of %s: sha256 %s", filename, self.name, said)
+        try:
+            return plain_names(read_tensors(path, sha256=expected))
+        except WrongBytesError as error:
+            if pinned:
+                raise
+            raise WrongBytesError(self._another(path, filename, expected, config)) from error
 
     def file(self, filename: str) -> Path:
         """One file of the folder, on this machine."""
         return fetch(self.name, filename, **self._options())
+
+    def _another(self, path: Path, filename: str, expected: str | None, config: Mapping[str, Any]) -> str:
+        """What is said of a file that is not the one that the folder's config records."""
+        found, by = sha256_of(path), config.get("transformers_version")
+        who = f"transformers {by}, as config.json says, " if isinstance(by, str) else "another program than gmml "
+        repair = (
+            "copy the folder again" if isinstance(resolved("fetch", self.name), Path) else "load again with force_download=True"
+        )
+        pin = f"sha256='{found}'" if filename == ENCODER else f"sha256={{'{filename}': '{found}'}}"
+        return (
+            f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml had; then "
+            f"load them with verify=False, or with {pin}, which is compared. Or the file is damaged: {repair}."
+        )
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -94,7 +123,7 @@ def make_config(
     gmml: Mapping[str, Any],
     license: str | None = None,
 ) -> dict[str, Any]:
-    """The description of an encoder that timm reads, with our part beside it.
+    """The description of an encoder that timm reads, with our part beside it; interpolation and crop are the encoder's own.
 
     Args:
         encoder: what ``model.safetensors`` will hold.
@@ -104,6 +133,7 @@ def make_config(
         license: of the weights.
     """
     architecture, arguments = describe_encoder(encoder)
+    source = getattr(encoder, _SOURCE, None)
     height, width = encoder.patch_embed.img_size
     channels = encoder.patch_embed.proj.in_channels
     return {
@@ -115,8 +145,7 @@ def make_config(
         "pretrained_cfg": {
             "input_size": [channels, height, width],
             "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 0.9 if min(height, width) >= 160 else 1.0,
+            **{name: value for name, value in preprocessing(encoder).items() if name not in ("mean", "std")},
             "mean": list(mean),
             "std": list(std),
             "num_classes": 0,
@@ -124,7 +153,7 @@ def make_config(
             "classifier": "head",
             "license": license or "unknown",
         },
-        "gmml": dict(gmml),
+        "gmml": {**({"source": dict(source)} if source else {}), **gmml},
     }
 
 
@@ -134,7 +163,53 @@ def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTran
     with torch.device("meta"):
         encoder = build_encoder(config["architecture"], **arguments)
     fill(encoder, source.tensors(ENCODER, config), f"{ENCODER} of {source.name}")
+    tell(encoder, {"architecture": config["architecture"], **config.get("pretrained_cfg", {})})
+    if isinstance(source_of := config.get("gmml", {}).get("source"), dict):
+        remember(encoder, source_of)
     return encoder.eval()
+
+
+def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
+    """The encoder of a folder for another use, by timm, in evaluation mode; it takes images of any size as `load_encoder`'s does.
+
+    Args:
+        source: where the folder is.
+        config: its config.
+        options: of timm: ``num_classes``, ``img_size``, ``in_chans``, ...
+
+    Raises:
+        ValueError: timm refuses the options.
+    """
+    source.tensors(ENCODER, config)  # every check, before timm opens the same file
+    folder = source.file(ENCODER).parent
+    given = dict(options)
+    if "global_pool" in given:  # the last norm keeps its place, before the pooling, and its name in the file
+        pools_late = config.get("global_pool", "token") == "avg"
+        given.setdefault("fc_norm", config.get("model_args", {}).get("fc_norm", pools_late))
+    try:
+        encoder: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"from_pretrained: timm refuses {dict(options)} for the {config['architecture']} of {source.name}: "
+            f"{words or 'no reason'}. Change these options, or leave them out."
+        ) from error
+    if "dynamic_img_size" not in options:
+        for part in encoder.modules():  # with features_only it lies inside
+            if isinstance(part, VisionTransformer):
+                take_any_size(part)
+    loaded: VisionTransformer = encoder.eval()
+    return loaded
+
+
+def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
+    """Note where an encoder's weights are from, for the config and card of what is saved with it.
+
+    Args:
+        encoder: the encoder.
+        source: file, sha256, kind and network.
+    """
+    setattr(encoder, _SOURCE, dict(source))
 
 
 def count(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The registry: which weights there are, what each folder holds, and models by name.
+"""The registry: which weights there are, what each folder holds, and where the files of a name are.
 
 A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.caltech101``; without the part behind the point it names
 an architecture. Small weights of ours lie in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work with no
@@ -13,18 +13,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from gmml_models.errors import NotThereError
+from gmml_models.hub.source_name import resolved
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.models.pretrained import WeightsSource
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-_PREFIX = "gmml_"
+PREFIX = "gmml_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,97 +88,25 @@ def located(
         revision: instead of the registry's.
         sha256: instead of the registry's.
         options: of `gmml_models.models.pretrained.WeightsSource`.
+
+    Raises:
+        TypeError: neither text nor a path.
+        NotThereError: a name of a registry's kind that it does not have.
     """
     from gmml_models.models.pretrained import WeightsSource
 
+    where = resolved("from_pretrained", source)
     entry = registry().get(str(source))
     if entry is not None:
         source = entry.folder or entry.repo or source
-        revision, sha256 = revision or entry.revision, sha256 or entry.sha256
+        revision, sha256 = revision or entry.revision, sha256 or (entry.sha256 if options.get("verify", True) else None)
+    elif isinstance(where, str) and where.startswith(PREFIX) and "/" not in where:
+        raise NotThereError(f"from_pretrained: no weights named {where!r}, and no such folder. {known(where)}")
     return WeightsSource(name=source, revision=revision, sha256=sha256, **options)
 
 
-def from_pretrained(
-    source: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    sha256: str | Mapping[str, str] | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    **options: Any,
-) -> VisionTransformer:
-    """The plain timm encoder of a folder, a Hub repository or a name of the registry, in evaluation mode, float32.
-
-    Args:
-        source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
-        revision: branch, tag or commit.
-        sha256: of ``model.safetensors``, checked instead of the folder's own record.
-        token: for private and gated repositories; the Hub client's own by default.
-        cache_dir: of the Hub client.
-        local_files_only: never ask the network.
-        force_download: replace what the cache holds, to repair it.
-        options: of timm, for another use of the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...; timm
-            then resamples position embeddings and adapts the first layer.
-
-    Raises:
-        WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
-    """
-    import timm
-
-    from gmml_models.models.pretrained import ENCODER, load_encoder
-
-    where = located(
-        source,
-        revision=revision,
-        sha256=sha256,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    ).pinned()
-    config = where.config()
-    if not options:
-        return load_encoder(where, config)
-    where.tensors(ENCODER, config)  # every check, before timm opens the same file
-    folder = where.file(ENCODER).parent
-    encoder = cast("VisionTransformer", timm.create_model(f"local-dir:{folder}", pretrained=True, **options))
-    return encoder.eval()
-
-
-def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMMLAutoencoder:
-    """A `GMMLAutoencoder` by name; its ``encoder`` is the plain timm model.
-
-    Args:
-        name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights of the registry.
-        pretrained: load the weights; otherwise they are random.
-        options: of `GMMLAutoencoder`, without ``pretrained`` only.
-
-    Raises:
-        NotThereError: no such weights; the message lists those there are.
-        ValueError: the name does not begin with ``gmml_``, or options came with ``pretrained``.
-    """
-    from gmml_models.models.autoencoder import GMMLAutoencoder
-
-    if not name.startswith(_PREFIX):
-        raise ValueError(f"create_model: {name!r} does not begin with {_PREFIX!r}. For an encoder alone use timm.create_model.")
-    if not pretrained:
-        return GMMLAutoencoder(name.removeprefix(_PREFIX).split(".")[0], **options)
-    entries = registry()
-    entry = entries.get(name)
-    if entry is None:
-        close = difflib.get_close_matches(name, entries)
-        known = f"There are: {', '.join(sorted(close or entries))}." if entries else "The registry is empty so far."
-        raise NotThereError(
-            f"create_model: no weights named {name!r}. {known} For weights of others use GMMLAutoencoder.from_pretrained(folder or "
-            "Hub name); for random ones pretrained=False."
-        )
-    if options:
-        raise ValueError(
-            f"create_model: options {sorted(options)} came with pretrained=True, whose config says everything. Leave them out, or "
-            "load the encoder for another use: gmml_models.from_pretrained(name, num_classes=10)."
-        )
-    where = entry.folder if entry.folder is not None else entry.repo
-    assert where is not None
-    return GMMLAutoencoder.from_pretrained(where, revision=entry.revision, sha256=entry.sha256)
+def known(name: str) -> str:
+    """Which names there are, those that look like the one that was given first of all."""
+    names = registry()
+    close = difflib.get_close_matches(name, names)
+    return f"There are: {', '.join(sorted(close or names))}." if names else "The registry is empty so far."

@@ -10,7 +10,7 @@ from torch import Tensor
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.figures.corruption_steps import MEAN, STD
 from gmml_models.models.autoencoder import GMMLAutoencoder
-from gmml_models.models.registry import create_model, registry
+from gmml_models.models.registry import registry
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def load(weights: str | None) -> Restorer | None:
     if weights is None:
         return None
     try:
-        model = create_model(weights, pretrained=True) if weights in entries else GMMLAutoencoder.from_pretrained(weights)
+        model = GMMLAutoencoder.from_pretrained(weights)
     except (WeightsError, ValueError) as error:
         raise UsageError(f"gmml play: --weights {weights} cannot be used. {error}") from error
     if model.in_chans != 3:

@@ -58,7 +58,7 @@ def open_weights(
     Raises:
         UsageError: weights that are not there or cannot be read, another patch size, an ``img_size`` that patches do not divide.
     """
-    from gmml_models.models.registry import from_pretrained
+    from gmml_models.models.loading import from_pretrained
 
     try:
         config = read_config(name)

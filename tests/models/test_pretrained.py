@@ -208,3 +208,80 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert set(gm.__all__) <= set(dir(gm))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         gm.nonsense  # noqa: B018  # the access is what is tested
+
+
+class TestTheEncodersOwnPreprocessing:
+    """mean, std, interpolation and crop of a given encoder are its own, and travel; fresh weights have ImageNet's."""
+
+    FACTS: dict[str, Any] = {
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "interpolation": "bilinear",
+        "crop_pct": 0.8,
+        "crop_mode": "squash",
+    }
+
+    @pytest.fixture
+    def vit(self) -> VisionTransformer:
+        found = timm.create_model(
+            "vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1, pretrained_cfg_overlay=self.FACTS
+        ).eval()
+        assert isinstance(found, VisionTransformer)
+        return found
+
+    def test_they_travel_to_every_loader(self, vit: VisionTransformer, tmp_path: Path) -> None:
+        model = gm.GMMLAutoencoder(vit)
+        assert (model.mean, model.std) == (self.FACTS["mean"], self.FACTS["std"])
+        model.save_pretrained(tmp_path)
+        again = gm.GMMLAutoencoder.from_pretrained(tmp_path)
+        assert (again.mean, again.std) == (model.mean, model.std)
+        for encoder in (
+            again.encoder,
+            gm.from_pretrained(tmp_path),
+            gm.from_pretrained(tmp_path, num_classes=3),
+            timm.create_model(f"local-dir:{tmp_path}", pretrained=True),
+        ):
+            wanted = timm.data.resolve_data_config({}, model=vit) | {"input_size": (3, 32, 32)}
+            found = timm.data.resolve_data_config({}, model=encoder)
+            assert json.loads(json.dumps(found)) == json.loads(json.dumps(wanted))  # a list is as good as a tuple
+        again.save_pretrained(tmp_path / "again")
+        first, second = (
+            json.loads((folder / "config.json").read_text())["pretrained_cfg"] for folder in (tmp_path, tmp_path / "again")
+        )
+        assert first == second
+
+    def test_the_processor_of_transformers_has_them(self, vit: VisionTransformer, tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        gm.GMMLAutoencoder(vit).save_pretrained(tmp_path)
+        told = transformers.AutoImageProcessor.from_pretrained(tmp_path).data_config
+        assert {name: told[name] for name in self.FACTS} == self.FACTS
+
+    def test_same_pixels_give_the_same_features_by_either_config(self, vit: VisionTransformer, tmp_path: Path) -> None:
+        gm.GMMLAutoencoder(vit).save_pretrained(tmp_path)
+        picture, found = torch.rand(1, 3, 32, 32), []
+        for encoder in (vit, timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()):
+            cfg = timm.data.resolve_data_config({}, model=encoder)
+            mean, std = (torch.tensor(cfg[name])[:, None, None] for name in ("mean", "std"))
+            found.append(encoder.forward_features((picture - mean) / std))
+        assert torch.equal(*found)
+
+    def test_the_classifier_and_the_objectives_take_them(self, vit: VisionTransformer) -> None:
+        assert gm.Classifier(vit, 3).mean == self.FACTS["mean"]
+        assert gm.GMML(vit, blocks=(1,)).autoencoder.std == self.FACTS["std"]
+
+    def test_what_is_said_goes_before(self, vit: VisionTransformer) -> None:
+        model = gm.GMMLAutoencoder(vit, mean=(0.0, 0.0, 0.0))
+        assert (model.mean, model.std) == ((0.0, 0.0, 0.0), self.FACTS["std"])
+
+    @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k", "vit_micro_patch8_64"])
+    def test_fresh_weights_have_imagenets(self, name: str) -> None:
+        encoder = gm.build_encoder(name, depth=1)
+        assert encoder.pretrained_cfg["mean"] == gm.GMMLAutoencoder(encoder).mean == (0.485, 0.456, 0.406)
+        assert "hf_hub_id" not in encoder.pretrained_cfg  # nothing was loaded from there
+
+    @pytest.mark.parametrize("said", [{"mean": "abc"}, {"mean": (0.5,)}, {"mean": (0.5, None, 0.5)}, {"crop_pct": "x"}, None])
+    def test_what_is_no_fact_is_left_aside(self, vit: VisionTransformer, said: Any) -> None:
+        vit.pretrained_cfg = said
+        assert gm.GMMLAutoencoder(vit).mean == (0.485, 0.456, 0.406)
+        one = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1, in_chans=1)
+        assert gm.GMMLAutoencoder(one).mean == (0.0,)  # type: ignore[arg-type]  # timm's are for three channels

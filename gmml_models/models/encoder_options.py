@@ -1,0 +1,56 @@
+"""Options of timm's vision transformers, judged before timm sees them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+OF_TIMM = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_OF_FEATURES = {"features_only", "out_indices", "feature_cls"}
+_ARGUMENTS = set(inspect.signature(VisionTransformer.__init__).parameters) - {"self", "num_classes"}
+
+
+def check_names(who: str, given: Mapping[str, Any], *, also: Iterable[str] = ()) -> None:
+    """Refuse options that neither timm's `VisionTransformer` has nor timm itself takes.
+
+    Args:
+        who: speaks in errors.
+        given: the options.
+        also: names that the caller has arguments for: they are proposed where one was misspelt.
+
+    Raises:
+        TypeError: naming the option and what was meant.
+    """
+    for name in given:
+        if name not in _ARGUMENTS | OF_TIMM | _OF_FEATURES | {"num_classes"}:
+            close = difflib.get_close_matches(name, [*_ARGUMENTS, "num_classes", *also])
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(_ARGUMENTS))}."
+            raise TypeError(f"{who}: {name}={given[name]!r} is no argument of timm's VisionTransformer. {hint}")
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse what `build_encoder` cannot build an encoder with.
+
+    Raises:
+        TypeError: an option that there is not.
+        ValueError: a size or a number of channels that cannot be.
+    """
+    check_names("build_encoder", given)
+    for name, value in given.items():
+        if name == "num_classes":
+            raise TypeError(
+                "build_encoder: num_classes is always 0. For a classifier, use timm.create_model with the saved encoder."
+            )
+        if name in ("img_size", "patch_size"):
+            sides = value if isinstance(value, (tuple, list)) else (value, value)
+            if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+                raise ValueError(
+                    f"build_encoder: {name}={value!r} is neither a whole number above 0 nor a pair of them. Give for example "
+                    f"{name}=32 or {name}=(32, 48)."
+                )
+        if name == "in_chans" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give for example in_chans=3.")

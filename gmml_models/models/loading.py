@@ -1,0 +1,99 @@
+"""Encoders and autoencoders by a folder, a Hub name or a name of the registry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+from gmml_models.errors import NotThereError
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.encoder_options import check_names
+from gmml_models.models.pretrained import load_encoder, load_for
+from gmml_models.models.registry import PREFIX, known, located, registry
+
+_OWN_OPTIONS = ("revision", "sha256", "verify", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def from_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    sha256: str | Mapping[str, str] | None = None,
+    verify: bool = True,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    **options: Any,
+) -> VisionTransformer:
+    """The plain timm encoder of a folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+
+    It takes images of any size that its patches divide, and its ``pretrained_cfg`` says how they are prepared.
+
+    Args:
+        source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives; timm's ``local-dir:`` and ``hf-hub:``
+            may stand before it.
+        revision: branch, tag or commit.
+        sha256: of ``model.safetensors``, checked instead of the folder's own record.
+        verify: compare the hash that the folder records; False for weights that somebody saved again into a folder of ours.
+        token: for private and gated repositories; the Hub client's own by default.
+        cache_dir: of the Hub client.
+        local_files_only: never ask the network.
+        force_download: replace what the cache holds, to repair it.
+        options: of timm, for another use of the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...; timm
+            then resamples position embeddings and adapts the first layer. ``dynamic_img_size=False`` takes one size only.
+
+    Raises:
+        TypeError: ``source`` is neither text nor a path, or an option that timm's `VisionTransformer` does not have.
+        ValueError: options that timm refuses for this encoder.
+        WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+    """
+    check_names("from_pretrained", options, also=_OWN_OPTIONS)
+    where = located(
+        source,
+        revision=revision,
+        sha256=sha256,
+        verify=verify,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    ).pinned()
+    config = where.config()
+    return load_for(where, config, options) if options else load_encoder(where, config)
+
+
+def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMMLAutoencoder:
+    """A `GMMLAutoencoder` by name; its ``encoder`` is the plain timm model.
+
+    Args:
+        name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights of the registry.
+        pretrained: load the weights; otherwise they are random.
+        options: of `GMMLAutoencoder`, without ``pretrained`` only.
+
+    Raises:
+        TypeError: ``name`` is no text.
+        NotThereError: no such weights; the message lists those there are.
+        ValueError: the name does not begin with ``gmml_``, or options came with ``pretrained``.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"create_model: name is a {type(name).__name__}. Give for example 'gmml_vit_small_patch16_224'.")
+    if not name.startswith(PREFIX):
+        raise ValueError(f"create_model: {name!r} does not begin with {PREFIX!r}. For an encoder alone use timm.create_model.")
+    encoder, _, tag = name.removeprefix(PREFIX).partition(".")
+    if name not in registry() and (pretrained or tag):
+        raise NotThereError(
+            f"create_model: no weights named {name!r}. {known(name)} For weights of others use "
+            f"GMMLAutoencoder.from_pretrained(folder or Hub name); for random ones create_model({PREFIX + encoder!r})."
+        )
+    if not pretrained:
+        return GMMLAutoencoder(encoder, **options)
+    if options:
+        raise ValueError(
+            f"create_model: options {sorted(options)} came with pretrained=True, whose config says everything. Leave them out, or "
+            "load the encoder for another use: gmml_models.from_pretrained(name, num_classes=10)."
+        )
+    return GMMLAutoencoder.from_pretrained(name)

@@ -1,0 +1,116 @@
+"""What people put around a model or into it: taken off where nothing changes by it, and named where the weights are others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# what wrappers call the module inside: torch.compile; activation checkpointing; FSDP 1; DistributedDataParallel, DataParallel
+_INSIDE = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module")
+_PREFIXES = re.compile(r"(^|(?<=\.))(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.|^(module\.)+")
+_QUANTISED = ("torch.ao.", "torch.nn.quantized", "torchao.", "bitsandbytes.", "quanto.", "optimum.quanto.")
+
+
+def without_prefixes(name: str) -> str:
+    """A parameter's name without what wrappers put into it: ``module._orig_mod.norm.bias`` is ``norm.bias``."""
+    before = None
+    while name != before:
+        before, name = name, _PREFIXES.sub("", name)
+    return name
+
+
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under names without the prefixes of wrappers; as they are where two would share one name."""
+    plain = {without_prefixes(name): tensor for name, tensor in tensors.items()}
+    return plain if len(plain) == len(tensors) else dict(tensors)
+
+
+def inside(module: nn.Module) -> nn.Module | None:
+    """The module that a wrapper wraps; None for a module that is none."""
+    kind = type(module)
+    wraps = kind.__name__ in ("OptimizedModule", "CheckpointWrapper", "DistributedDataParallel", "DataParallel")
+    if not wraps or not kind.__module__.startswith("torch."):
+        return None
+    return next((getattr(module, name) for name in _INSIDE if isinstance(getattr(module, name, None), nn.Module)), None)
+
+
+@contextmanager
+def saveable(who: str, model: nn.Module) -> Iterator[None]:
+    """Take wrappers off the parts of a model for a while, after a look whether its weights are what they seem to be.
+
+    Args:
+        who: speaks in errors.
+        model: what is to be saved.
+
+    Raises:
+        ValueError: it is on the meta device, quantised, sharded, or holds adapters or parametrisations that are not merged.
+    """
+    taken: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                plain = child
+                while (deeper := inside(plain)) is not None:
+                    plain = deeper
+                if plain is not child:
+                    taken.append((parent, name, child))
+                    parent._modules[name] = plain
+        _check_weights(who, model)
+        yield
+    finally:
+        for parent, name, child in reversed(taken):
+            parent._modules[name] = child
+
+
+def _check_weights(who: str, model: nn.Module) -> None:
+    def refuse(what: str, advice: str) -> None:
+        raise ValueError(f"{who}: {what}. {advice}")
+
+    for name, part in model.named_modules():
+        at, kind = name or "the model", type(part)
+        if kind.__module__.startswith(_QUANTISED):
+            refuse(
+                f"{at} is quantised ({kind.__module__}.{kind.__name__})",
+                "Save the model before it is quantised, and quantise it again after loading.",
+            )
+        if kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") or kind.__name__.startswith("FSDP"):
+            refuse(f"{at} is sharded over processes (FSDP)", _GATHER)
+        if kind.__module__.startswith("peft.") or any(one.startswith("lora_") for one in (*part._parameters, *part._modules)):
+            refuse(
+                f"{at} holds adapters that are not merged ({kind.__name__})",
+                "Merge them into the weights first, with peft model = model.merge_and_unload().",
+            )
+        if torch.nn.utils.parametrize.is_parametrized(part):
+            refuse(
+                f"{at} has parametrised weights ({', '.join(part.parametrizations)})",  # type: ignore[arg-type]
+                "Merge them first: torch.nn.utils.parametrize.remove_parametrizations(module, name).",
+            )
+    tensors: dict[str, Any] = model.state_dict()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            continue  # extra state, which no file of tensors holds
+        if tensor.is_meta:
+            refuse(
+                f"{name} is on torch's meta device and has no values",
+                "Build the model on a real device, or load weights into it first.",
+            )
+        if type(tensor).__name__ == "DTensor":
+            refuse(f"{name} is sharded over processes (DTensor)", _GATHER)
+        if tensor.is_quantized or type(tensor).__module__.startswith(_QUANTISED):
+            refuse(
+                f"{name} is quantised ({type(tensor).__name__})",
+                "Save the model before it is quantised, and quantise it again after loading.",
+            )
+        if tensor.layout != torch.strided:
+            refuse(f"{name} is sparse ({tensor.layout})", "Give it back its zeros first: parameter.to_dense().")
+
+
+_GATHER = (
+    "Gather it first: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, options=StateDictOptions("
+    "full_state_dict=True)), load that into a model built anew, and save that."
+)
