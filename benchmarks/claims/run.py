@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -317,10 +318,24 @@ def command(row: Row, seeds: Iterable[int]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions and date."""
+    """Hardware, versions, commit and date."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     date, system = datetime.now(UTC).date().isoformat(), f"{platform.system()} {platform.machine()}"
-    return {"cpu": cpu_name(), "gpu": gpu, "threads": torch.get_num_threads(), "date": date, "system": system, **versions()}
+    told = {"cpu": cpu_name(), "gpu": gpu, "threads": torch.get_num_threads(), "date": date, "system": system, **versions()}
+    return told | ({"commit": found} if (found := commit()) else {})
+
+
+def commit() -> str | None:
+    """Of the clone that this runs in, with a plus where files of it were changed; None where there is none."""
+    words = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head, changed = (
+            subprocess.run([*words, *more], capture_output=True, text=True, check=True).stdout.strip()
+            for more in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}+" if changed else head
 
 
 def read(results: Path) -> Results:

@@ -17,6 +17,7 @@ import numpy as np
 import gmml_aug
 from gmml_models.atomic_write import write_aside
 from gmml_models.errors import UsageError, shown
+from gmml_models.evaluate.baselines import WORDS
 from gmml_models.evaluate.per_class import ByClass, ClassRow, confusion_csv, hardest, to_csv
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Measured:
         left_out: files beside the images that were measured that may be images, and images that could not be read.
         classes: a line for each class or label, counted over all runs.
         confusion: one class an image: (c, c) int64, how many images of class i were taken for class j, over all runs.
+        features: whose they are: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.
     """
 
     measure: str
@@ -50,10 +52,17 @@ class Measured:
     left_out: int = 0
     classes: tuple[ClassRow, ...] = ()
     confusion: Tensor | None = field(default=None, compare=False)
+    features: str = "weights"
 
 
 def row(
-    measure: str, found: Sequence[Mapping[str, float]], seeds: Sequence[int], command: str, by_class: ByClass | None = None
+    measure: str,
+    found: Sequence[Mapping[str, float]],
+    seeds: Sequence[int],
+    command: str,
+    by_class: ByClass | None = None,
+    *,
+    features: str = "weights",
 ) -> Measured:
     """A row of the measures of one run or more."""
     names = list(found[0])
@@ -67,6 +76,7 @@ def row(
         command=command,
         classes=() if by_class is None else by_class.rows,
         confusion=None if by_class is None else by_class.confusion,
+        features=features,
     )
 
 
@@ -82,14 +92,15 @@ def versions() -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
-    """The table as Markdown: one line a way of measuring, one column a measure."""
+    """The table as Markdown: one line a way of measuring, one column a measure; with baselines it says whose features."""
     names = list(dict.fromkeys(name for each in rows for name in each.values))
-    head = ["measure (%)", *names, "runs", "seeds"]
+    several = len({each.features for each in rows}) > 1
+    head = [*["features"] * several, "measure (%)", *names, "runs", "seeds"]
     lines = [head, ["---"] * len(head)]
     for each in rows:
         cells = [_number(each.values.get(name), each.spread.get(name)) for name in names]
         seeds = " ".join(map(str, each.seeds)) or "none matters"
-        lines.append([each.measure, *cells, str(each.runs), seeds])
+        lines.append([*[_whose(each)] * several, each.measure, *cells, str(each.runs), seeds])
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **versions()}.items())
     commands = "\n".join(dict.fromkeys(each.command for each in rows))
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -141,14 +152,21 @@ def _number(value: float | None, spread: float | None) -> str:
     return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
 
 
+def _whose(each: Measured) -> str:
+    return WORDS.get(each.features, each.features)
+
+
 def terminal(rows: Sequence[Measured]) -> str:
     """The numbers in lines for a person."""
-    wide = max(len(each.measure) for each in rows)
+    several = len({each.features for each in rows}) > 1
+    wide, whose = max(len(each.measure) for each in rows), max(len(_whose(each)) for each in rows)
     lines = []
     for each in rows:
         told = ", ".join(f"{name} {_number(value, each.spread.get(name))}" for name, value in each.values.items())
-        lines.append(f"{each.measure:<{wide}}  {told}" + (f"  ({each.runs} runs)" if each.runs > 1 else ""))
-    worst = hardest(rows[-1].classes)
+        first = f"{_whose(each):<{whose}}  " if several else ""
+        lines.append(f"{first}{each.measure:<{wide}}  {told}" + (f"  ({each.runs} runs)" if each.runs > 1 else ""))
+    own = [each for each in rows if each.features == "weights"]
+    worst = hardest(own[-1].classes) if own else []
     if worst:
-        lines += [f"Hardest by {rows[-1].measure}:", *(f"  {shown(line)}" for line in worst)]
+        lines += [f"Hardest by {own[-1].measure}:", *(f"  {shown(line)}" for line in worst)]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import final
 
@@ -61,6 +61,18 @@ class Canvas:
 
         def step(image: Image.Image, scale: int) -> None:
             image.paste(colour, (x * scale, y * scale, (x + width) * scale, (y + height) * scale))
+
+        self._steps.append(step)
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: int = 1) -> None:
+        """A line through points (x, y); one point alone is a dot."""
+
+        def step(image: Image.Image, scale: int) -> None:
+            there = [(x * scale, y * scale) for x, y in points]
+            if len(there) == 1:
+                ((x, y),) = there
+                there = [(x - scale, y), (x + scale, y)]
+            ImageDraw.Draw(image).line(there, fill=colour, width=width * scale, joint="curve")
 
         self._steps.append(step)
 

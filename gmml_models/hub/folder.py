@@ -19,7 +19,7 @@ from gmml_models.hub.card_place import keeping_the_hubs_card
 from gmml_models.hub.config_check import CONFIG, FORMAT_VERSION, check_config
 from gmml_models.hub.safetensors_check import check_sha256, read_tensors
 from gmml_models.hub.source_name import resolved
-from gmml_models.hub.write import NEXT, finish, write_folder
+from gmml_models.hub.write import NEXT, finish, is_extra, write_folder
 
 __all__ = [
     "FORMAT_VERSION",
@@ -135,8 +135,8 @@ def push_folder(
 ) -> str:
     """Put a folder that `write_folder` wrote on the Hub, as one commit, after its hashes were checked; the commit's address.
 
-    Nothing but the config, the cards and the files that the config records is sent. A README.md on the Hub that a person wrote or
-    changed is kept: ours is MODEL_CARD.md then.
+    Nothing but the config, the cards and the files that the config records, weights and extras, is sent. A README.md on the Hub that
+    a person wrote or changed is kept: ours is MODEL_CARD.md then.
 
     Args:
         folder: the folder.
@@ -166,7 +166,7 @@ def push_folder(
                 repo_id=repo,
                 folder_path=place,
                 revision=revision,
-                allow_patterns=[*files, CONFIG, *cards],
+                allow_patterns=[*files, *filter(is_extra, config["gmml"].get("extras") or ()), CONFIG, *cards],
                 commit_message=message or f"Upload {config['architecture']} with gmml",
             )
         return str(done.commit_url)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-_TAGS = ("gmml", "image-feature-extraction", "timm", "transformers", "self-supervised-learning")
+from gmml_models.hub.card_results import results
+from gmml_models.hub.markdown import code, fenced, is_number, line, mapping, mappings, table
+from gmml_models.hub.model_index import LICENCE, front_matter, licence_link, licence_of, name_of
+
+LOG, CURVE = "epochs.jsonl", "loss.png"
+"""Files beside the weights that the card names where they are there."""
 _CODE_LICENCE = "Apache-2.0"
 _LISTED = 20  # classes
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _CITATION = """```bibtex
 @article{atito2022gmml,
   title  = {{GMML} is All you Need},
@@ -33,24 +33,33 @@ def model_card(config: Mapping[str, Any]) -> str:
     Nothing is claimed that the config does not say; what it does not say is named as not recorded.
 
     Args:
-        config: as ``config.json``; its ``gmml`` part may have decoder, blocks, objective, data (name, licence, images), recipe,
-            metrics (name, value, spread, measured_by, command), license, source (file, sha256) and files.
+        config: as ``config.json``; its ``gmml`` part may have
+
+            - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256), base_model, parameters;
+            - data: name, hub, licence, images, and for several sets ``sets`` of the same (with ``id``, a plain name);
+            - license, license_link;
+            - encoder: name, width, depth, heads, patch_size, img_size: see `gmml_models.models.encoders.shape_of`;
+            - cost: gmacs, images_per_second, measured_on;
+            - run: commit, versions, hardware, seconds, date, seed;
+            - metrics: name, value, spread, measured_by, command, and for a table beside its baselines also dataset (id, name,
+              licence), split, images, metric, seeds, mean and spread over ``mean_seeds``, and baselines (name, value, spread,
+              seeds).
     """
-    ours = _mapping(config.get("gmml"))
-    data, source = _mapping(ours.get("data")), _mapping(ours.get("source"))
-    files, model = _mapping(ours.get("files")), _mapping(config.get("pretrained_cfg"))
-    licence = ours.get("license") or model.get("license") or "unknown"
-    name = _line(ours.get("name") or config.get("architecture") or "vision transformer")
+    ours = mapping(config.get("gmml"))
+    source, model, extras = mapping(ours.get("source")), mapping(config.get("pretrained_cfg")), mapping(ours.get("extras"))
+    files, run, cost = mapping(ours.get("files")), mapping(ours.get("run")), mapping(ours.get("cost"))
+    name = name_of(config)
+    sizes = [one.get("size") for one in map(mapping, files.values())]
     parts = [
-        _front_matter(name, licence, data, ours.get("metrics")),
+        front_matter(config),
         f"# {name}",
-        f"A timm `{_code(config.get('architecture', 'vision_transformer'))}` encoder, pretrained without labels by Group Masked "
-        "Model Learning (GMML) or one of its relatives, for `gmml_models`, timm and transformers. It returns features: it has no "
-        "classifier.",
-        _table(
+        f"{_encoder(config)}, pretrained without labels by Group Masked Model Learning (GMML) or one of its relatives, for "
+        "`gmml_models`, timm and transformers. It returns features: it has no classifier.",
+        table(
             ("", ""),
             [
                 ("Objective", ours.get("objective")),
+                ("Base model", ours.get("base_model")),
                 ("Decoder", ours.get("decoder")),
                 ("Blocks fused for the decoder", ours.get("blocks")),
                 ("Target of the decoder", ours.get("target")),
@@ -59,36 +68,109 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Mean of the normalisation", model.get("mean")),
                 ("Std of the normalisation", model.get("std")),
                 ("Interpolation, crop", [model[key] for key in ("interpolation", "crop_pct") if key in model] or None),
+                ("Parameters", _parameters(ours.get("parameters"))),
+                ("Size of the files", f"{sum(sizes) / 1e6:.1f} MB" if sizes and all(type(one) is int for one in sizes) else None),
+                ("Multiply-adds of an image", f"{cost['gmacs']:.3g} G" if is_number(cost.get("gmacs")) else None),
+                ("Throughput", _throughput(cost)),
                 ("Converted from", source.get("file")),
                 ("sha256 of that file", source.get("sha256")),
             ],
         ),
         "## Data",
-        _table(
-            ("", ""),
-            [("Name", data.get("name")), ("Images", data.get("images")), ("Licence of the data", data.get("licence"))],
-            keep=True,
-        ),
+        _data(mapping(ours.get("data"))),
         "## Licences",
-        f"The weights: {_line(licence)}. The code that loads them, gmml: {_CODE_LICENCE}. The data: "
-        f"{_line(data.get('licence') or 'not recorded')}. These are three things; see to it that your use is allowed by each.",
+        f"The weights: {line(licence_of(config))}{_where(config)}. The code that loads them, gmml: {_CODE_LICENCE}. The data: "
+        f"{line(mapping(ours.get('data')).get('licence') or 'not recorded')}. These are three things; see to it that your use is "
+        "allowed by each.",
         "## Recipe",
-        _fenced(ours.get("recipe")),
+        fenced(ours.get("recipe")),
+        _run(run, extras),
         "## Results",
-        _metrics(ours.get("metrics")),
+        results(ours.get("metrics")),
         "## Use",
         _USE,
         "## Files",
-        _table(
+        table(
             ("File", "Bytes", "sha256"),
-            [(name, _mapping(about).get("size"), _mapping(about).get("sha256")) for name, about in sorted(files.items())],
+            [
+                (name, mapping(about).get("size"), mapping(about).get("sha256"))
+                for name, about in sorted({**files, **extras}.items())
+            ],
             keep=True,
         ),
-        "`gmml_models` compares these hashes before it opens a file. That shows damage, not an exchange: pin a revision for that.",
+        "`gmml_models` compares the hashes of the weights before it opens them. That shows damage, not an exchange: pin a revision "
+        "for that.",
         "## Citation",
         _CITATION,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _encoder(config: Mapping[str, Any]) -> str:
+    """What the encoder is: a name of timm says that only where no argument changes its shape."""
+    shape = mapping(mapping(config.get("gmml")).get("encoder"))
+    named = code(config.get("architecture", "vision_transformer"))
+    keys = ("depth", "width", "heads", "patch_size", "img_size")
+    if not all(_whole(shape.get(key)) for key in keys):
+        return f"A vision transformer that timm builds from `{named}` and the `model_args` of `config.json`"
+    depth, width, heads, patch, side = (shape[key] for key in keys)
+    patch, side = (" x ".join(map(str, one if isinstance(one, list) else [one, one])) for one in (patch, side))
+    called = f" `{code(shape['name'])}`," if isinstance(shape.get("name"), str) else ""
+    sizes = f"{depth} blocks, {width} wide, {heads} heads, patches of {patch} in images of {side}"
+    if shape.get("name") == config.get("architecture"):
+        return f"A vision transformer,{called} {sizes}"
+    return f"A vision transformer,{called} {sizes} (timm builds it from `{named}` and the `model_args` of `config.json`)"
+
+
+def _whole(value: object) -> bool:
+    return type(value) is int or (isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value))
+
+
+def _parameters(told: object) -> str | None:
+    found = [f"{part} {number:,}" for part, number in mapping(told).items() if type(number) is int]
+    return ", ".join(found) or None
+
+
+def _throughput(cost: Mapping[str, Any]) -> str | None:
+    if not is_number(cost.get("images_per_second")):
+        return None
+    return f"{cost['images_per_second']:,.0f} images a second, {cost.get('measured_on', 'on what is not recorded')}"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    head = table(
+        ("", ""),
+        [("Name", data.get("name")), ("Images", data.get("images")), ("Licence of the data", data.get("licence"))],
+        keep=True,
+    )
+    sets = [(one.get("name"), one.get("images"), one.get("licence"), one.get("source")) for one in mappings(data.get("sets"))]
+    return "\n\n".join(filter(None, [head, table(("Set", "Images", "Licence", "From"), sets) if len(sets) > 1 else ""]))
+
+
+def _where(config: Mapping[str, Any]) -> str:
+    link = licence_link(config)
+    return f" ([{'its text' if link == LICENCE else link}]({link}))" if link else ""
+
+
+def _run(run: Mapping[str, Any], extras: Mapping[str, Any]) -> str:
+    """How the weights came about: seeds, time, hardware, versions, commit; log and curve."""
+    versions = ", ".join(f"{name} {version}" for name, version in mapping(run.get("versions")).items()) or None
+    about = table(
+        ("Training", ""),
+        [
+            ("Seed", run.get("seed")),
+            ("Time", f"{run['seconds'] / 3600:.2f} h" if is_number(run.get("seconds")) else None),
+            ("Images a second", round(run["images_per_second"]) if is_number(run.get("images_per_second")) else None),
+            ("Hardware", run.get("hardware")),
+            ("Versions", versions),
+            ("Commit of gmml", run.get("commit")),
+            ("Date", run.get("date")),
+        ],
+        keep=True,
+    )
+    log = f"The losses of every epoch are in [{LOG}]({LOG})." if LOG in extras else ""
+    curve = f"![Losses over the epochs]({CURVE})" if CURVE in extras else ""
+    return "\n\n".join(filter(None, [about if run else "", log, curve]))
 
 
 _USE = """Put this repository's name, or the path of its folder, in place of `NAME`.
@@ -124,8 +206,8 @@ def classifier_card(config: Mapping[str, Any]) -> str:
         config: as ``config.json``.
     """
     parts = model_card(config).split("\n\n")
-    about = next(place for place, part in enumerate(parts) if part.startswith("A timm `"))
-    parts[about] = "\n\n".join(_about(config["architecture"], config["gmml"]["classifier"]))
+    about = next(place for place, part in enumerate(parts) if part.startswith("A vision transformer"))
+    parts[about] = "\n\n".join(_about(_encoder(config), config["gmml"]["classifier"]))
     return "\n\n".join(parts).replace(_OF_AUTOENCODERS, _OF_CLASSIFIERS)
 
 
@@ -138,7 +220,7 @@ _OF_CLASSIFIERS = (
 )
 
 
-def _about(architecture: str, told: Mapping[str, Any]) -> list[str]:
+def _about(encoder: str, told: Mapping[str, Any]) -> list[str]:
     seen = {"token": "the class token", "mean": "the mean of the patch tokens", "both": "class token and mean of the patch tokens"}
     names = [str(name) for name in told["classes"]]
     # in a fence, one name a line: no name can break out of it
@@ -146,90 +228,7 @@ def _about(architecture: str, told: Mapping[str, Any]) -> list[str]:
     more = [] if len(names) <= _LISTED else [f"... and {len(names) - _LISTED} more, in config.json"]
     what = "labels, any number an image" if told["multi_label"] else "classes, one an image"
     return [
-        f"A timm `{architecture}` encoder, fine-tuned with labels by gmml, and a head on {seen.get(told['pool'], told['pool'])} "
+        f"{encoder}, fine-tuned with labels by gmml, and a head on {seen.get(told['pool'], told['pool'])} "
         f"that tells {len(names)} {what}. timm and transformers load the encoder alone.",
         "\n".join(["```text", *listed, *more, "```"]),
     ]
-
-
-def _front_matter(name: str, licence: object, data: Mapping[str, Any], metrics: object) -> str:
-    """What the Hub reads; what it would refuse is left out or named "other"."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    word = str(licence).lower()
-    known = bool(_LICENCE.fullmatch(word)) and word != "other"
-    sets = [one for one in [str(data.get("hub") or data.get("name") or "")] if _HUB_ID.fullmatch(one)]
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=sets[0],
-            dataset_name=_line(data.get("name") or sets[0]),
-            metric_type=re.sub(r"[^a-z0-9]+", "-", one["name"].lower()).strip("-") or "measure",
-            metric_name=_line(one["name"]),
-            metric_value=one["value"],
-        )
-        for one in map(_mapping, metrics if sets and isinstance(metrics, list | tuple) else ())
-        if isinstance(one.get("name"), str) and type(one.get("value")) in (int, float) and math.isfinite(one["value"])
-    ]
-    about = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-feature-extraction",
-        tags=list(_TAGS),
-        license=word if known else "other",
-        license_name=None if known else re.sub(r"[^a-z0-9.-]+", "-", word).strip("-.")[:64] or "unnamed",
-        datasets=sets or None,
-        model_name=name if results else None,
-        eval_results=results or None,
-    )
-    return f"---\n{about.to_yaml()}\n---"
-
-
-def _metrics(metrics: object) -> str:
-    rows = []
-    for metric in metrics if isinstance(metrics, list | tuple) else ():
-        about = _mapping(metric)
-        value = _line(about.get("value", "not recorded"))
-        spread = about.get("spread")
-        rows.append(
-            (
-                about.get("name"),
-                value if spread is None else f"{value} ± {_line(spread)}",
-                about.get("measured_by") or "not recorded",
-                about.get("command"),
-            )
-        )
-    return _table(("Measure", "Value", "Measured by", "Command"), rows) if rows else "None recorded."
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], *, keep: bool = False) -> str:
-    """A table; rows that say nothing are left out, or with keep named as not recorded."""
-    told = [row for row in rows if keep or any(cell is not None for cell in row[1:])]
-    if not told:
-        return ""
-    lines = [head, tuple("---" for _ in head), *told]
-    return "\n".join("| " + " | ".join("not recorded" if cell is None else _line(cell) for cell in line) + " |" for line in lines)
-
-
-def _line(value: object) -> str:
-    """Text for one line of Markdown: no line breaks, no table cells, no HTML, no links of its own."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:400]
-    return re.sub(r"([|<>`\[\]])", r"\\\1", text.replace("\\", "\\\\"))
-
-
-def _code(value: object) -> str:
-    return re.sub(r"[^\w.-]", "", str(value))
-
-
-def _fenced(recipe: object) -> str:
-    if recipe is None:
-        return "Not recorded."
-    text = recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, sort_keys=True, default=str)
-    text = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
-    runs = [len(run) for run in re.findall("`+", text)]
-    fence = "`" * max(3, max(runs, default=0) + 1)  # longer than any fence inside
-    return f"{fence}\n{text}\n{fence}"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

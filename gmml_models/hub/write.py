@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEXT = ".gmml-next"
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 
 _log = logging.getLogger("gmml_models")
 
@@ -32,6 +34,7 @@ def write_folder(
     tensors: Mapping[str, Mapping[str, Tensor]],
     config: Mapping[str, Any],
     card: str | Callable[[Mapping[str, Any]], str],
+    extras: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a folder that `read_config` and `read_tensors` take, whole or not at all.
 
@@ -44,9 +47,11 @@ def write_folder(
         tensors: the tensors of each file, by file name.
         config: what goes into ``config.json``, completed by the hashes and sizes of the files.
         card: the text of the card, or what makes it from the completed config.
+        extras: other files by plain names: a log, a picture, a licence. The config records them under ``gmml.extras``. One that is
+            there and that we did not write is left alone.
 
     Raises:
-        ValueError: nothing to write, weights that are not finite, or a config that JSON cannot say.
+        ValueError: nothing to write, a name that is no plain one, weights that are not finite, or a config that JSON cannot say.
         UnreadableFileError: `read_config` or `read_tensors` would refuse it.
         OSError: no room or no permission; the old files are as they were.
     """
@@ -56,9 +61,15 @@ def write_folder(
 
     if not tensors or not all(WEIGHTS.fullmatch(name) and tensors[name] for name in tensors):
         raise ValueError(f"write_folder: files {sorted(tensors)}; give plain names that end in .safetensors, with tensors.")
+    beside = dict(extras or {})
+    if unfit := sorted(name for name in beside if not is_extra(name)):
+        raise ValueError(f"write_folder: extras {unfit}; give plain names that no other file has, as in 'epochs.jsonl'.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder)
+    for name in [name for name in beside if os.path.lexists(folder / name) and not _is_our_extra(folder / name, _config(folder))]:
+        _log.warning("write_folder: %s is somebody's own, and stays as it is", folder / name)
+        del beside[name]
     for left in folder.glob(".gmml-aside-*"):  # of a writer that was killed
         if time.time() - left.stat().st_mtime > 3600:
             shutil.rmtree(left, ignore_errors=True)
@@ -79,7 +90,12 @@ def write_folder(
                 raise OSError(f"write_folder: cannot write {name} into {folder}: {error}") from error
             check_header(aside / name, who="write_folder")
             files[name] = {"sha256": sha256_of(aside / name), "size": (aside / name).stat().st_size}
-        whole = {**config, "format_version": FORMAT_VERSION, "gmml": {**config.get("gmml", {}), "files": files}}
+        ours = {**config.get("gmml", {}), "files": files}
+        for name, content in beside.items():
+            (aside / name).write_bytes(content)
+        if beside:
+            ours["extras"] = {name: {"sha256": sha256_of(aside / name), "size": len(content)} for name, content in beside.items()}
+        whole = {**config, "format_version": FORMAT_VERSION, "gmml": ours}
         written = (card if isinstance(card, str) else card(whole)).encode()
         whole["gmml"]["card"] = {"file": card_place(folder), "sha256": hashlib.sha256(written).hexdigest()}
         text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False) + "\n"
@@ -98,6 +114,27 @@ def write_folder(
     finish(folder)
 
 
+def is_extra(name: str) -> bool:
+    """A plain name, which neither weights nor a card nor another file of the layout has."""
+    return bool(_PLAIN.fullmatch(name)) and not WEIGHTS.fullmatch(name) and not name.endswith(".md") and name != CONFIG
+
+
+def _config(folder: Path) -> Any:
+    """The config of a folder, whosever it is; None where it has none that can be read."""
+    try:
+        return json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_our_extra(path: Path, config: Any) -> bool:
+    """Whether a config records the name and the hash of a file beside the weights."""
+    try:
+        return is_extra(path.name) and path.is_file() and config["gmml"]["extras"][path.name]["sha256"] == sha256_of(path)
+    except (TypeError, KeyError):
+        return False
+
+
 def finish(folder: Path) -> None:
     """Move a written set into place, the config last; each step can be the last one of a killed writer."""
     written = folder / NEXT
@@ -109,6 +146,9 @@ def finish(folder: Path) -> None:
             (written / name).replace(folder / name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # the old config may be anybody's
             new, old = (json.loads((place / CONFIG).read_bytes()) for place in (written, folder))
+            for name in old["gmml"].get("extras", ()):
+                if name not in new["gmml"].get("extras", {}) and _is_our_extra(folder / name, old):
+                    (folder / name).unlink()
             for name in old["gmml"]["files"]:
                 if WEIGHTS.fullmatch(name) and name not in new["gmml"]["files"]:
                     (folder / name).unlink(missing_ok=True)

@@ -144,15 +144,20 @@ class GMMLAutoencoder(nn.Module):
             setattr(self, name, torch.compile(getattr(self, name), *words, **options))
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        about: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        extras: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write a folder that gmml_models, timm and transformers read: encoder, decoder, config and card.
 
         Args:
             folder: made where it is missing.
-            about: for the card: objective, data (name, licence, images), recipe, and metrics (name, value, spread, measured_by,
-                command).
+            about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
+            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
@@ -174,6 +179,7 @@ class GMMLAutoencoder(nn.Module):
                 },
                 config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
                 card=model_card,
+                extras=extras,
             )
 
     def push_to_hub(
@@ -187,10 +193,7 @@ class GMMLAutoencoder(nn.Module):
         token: str | bool | None = None,
         message: str | None = None,
     ) -> str:
-        """Put the model on the Hub as one commit; the commit's address.
-
-        Arguments as `save_pretrained` and `gmml_models.hub.folder.push_folder`.
-        """
+        """Put the model on the Hub, with what `save_pretrained` and `gmml_models.hub.folder.push_folder` take; the commit's address."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, about=about, license=license)
             return push_folder(folder, repo, revision=revision, private=private, token=token, message=message)

@@ -96,15 +96,20 @@ class Classifier(nn.Module):
         return scores.sigmoid() if self.multi_label else scores.softmax(-1)
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, license: str | None = None
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        about: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        extras: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write a folder whose encoder gmml_models, timm and transformers read, with the head beside it.
 
         Args:
             folder: made where it is missing.
-            about: for the card: objective, data (name, licence, images), recipe, and metrics (name, value, spread, measured_by,
-                command).
+            about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
+            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
@@ -129,6 +134,7 @@ class Classifier(nn.Module):
                 },
                 config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
                 card=classifier_card,
+                extras=extras,
             )
 
     @classmethod

@@ -25,6 +25,7 @@ from gmml_models.hub.config_check import CONFIG
 from gmml_models.hub.folder import commit_of, expected_sha256, fetch, read_config, read_tensors
 from gmml_models.hub.safetensors_check import sha256_of
 from gmml_models.hub.source_name import resolved
+from gmml_models.models.encoder_facts import shape_of
 from gmml_models.models.encoders import build_encoder, describe_encoder, take_any_size
 from gmml_models.models.geometry import preprocessing, tell
 from gmml_models.models.wrappers import plain_names
@@ -153,7 +154,7 @@ def make_config(
             "classifier": "head",
             "license": license or "unknown",
         },
-        "gmml": {**({"source": dict(source)} if source else {}), **gmml},
+        "gmml": {"encoder": shape_of(encoder), **({"source": dict(source)} if source else {}), **gmml},
     }
 
 

@@ -161,6 +161,9 @@ class EvaluateConfig(DataConfig):
     """Several labels an image; by default where a labels.csv is."""
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
     """What is measured; classifier takes weights that gmml finetune wrote."""
+    baselines: bool = False
+    """Measure in the same way what needs no training: an untrained encoder of the same shape, 8 x 8 thumbnails, PCA of the pixels,
+    colour histogram, HOG."""
     few_shot: float = 1.0
     """Share of the training images of each class that is used."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -1,6 +1,7 @@
 """Evaluation: what weights are worth on labelled images, by neighbours, a linear probe, or the head that fine-tuning put on them.
 
 gmml evaluate --weights runs/pretrain/weights --data FOLDER
+gmml evaluate --weights runs/pretrain/weights --data FOLDER --baselines
 gmml evaluate --weights runs/finetuned/weights --data FOLDER --measures classifier
 """
 
@@ -23,6 +24,7 @@ from gmml_models.evaluate.per_class import PerClass
 from gmml_models.evaluate.report import Measured, row, write_table
 from gmml_models.models.classifier import Classifier
 from gmml_models.models.pooling import check_pool
+from gmml_models.recipes.baseline_features import Compared, baselines
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
 from gmml_models.recipes.finetune_augment import centre_of
@@ -46,6 +48,9 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     - "knn": `gmml_models.evaluate.knn.knn` by cosine, weighted at temperature 0.07, and plain.
     - "linear": `gmml_models.evaluate.linear_probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
+
+    With ``config.baselines`` k-NN and probe measure in the same way, on the same images, features that nobody trained:
+    `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says whose features a number is of.
 
     Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard
     deviation are over the seeds. What no seed changes is measured once, and has no spread. Images are centre crops. Class by class
@@ -87,8 +92,18 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
         tell_unreadable(_WHO, images.test, "test images")
         left_out = images.lost
         facts |= _unreadable({"images": images.train, "test images": images.test})
-        for probe in probes:
-            rows += _probed(probe, known, given, images, config, command, device)
+        measured: list[Compared] = [Compared("weights", lambda _: (known, given))]
+        if config.baselines:
+            measured += baselines(
+                start.encoder,
+                pool,
+                lambda source, pixels: _batches(source, start, config, device, pixels=pixels),
+                images,
+                device=device,
+            )
+        for each in measured:
+            for probe in probes:
+                rows += _probed(probe, each, images, config, command, device)
     if heads is not None:
         test = open_test(config, who=_WHO, classes=heads.classes, multi_label=heads.multi_label, dataset=test_dataset)
         if not probes:
@@ -115,16 +130,17 @@ def _unreadable(sources: dict[str, Source]) -> dict[str, int]:
 
 
 def _probed(
-    probe: str, known: Features, given: Features, images: LabelledData, config: EvaluateConfig, command: str, device: torch.device
+    probe: str, compared: Compared, images: LabelledData, config: EvaluateConfig, command: str, device: torch.device
 ) -> list[Measured]:
     """One row a way of measuring, over the seeds that change something."""
-    assert known.labels is not None
-    assert given.labels is not None
-    fixed = probe == "knn" and config.few_shot == 1
+    fixed = probe == "knn" and config.few_shot == 1 and not compared.seeded
     seeds = config.seeds[:1] if fixed else config.seeds
     found: dict[str, list[dict[str, float]]] = {}
     by_class: dict[str, PerClass] = {}
     for seed in seeds:
+        known, given = compared.of_seed(seed)
+        assert known.labels is not None
+        assert given.labels is not None
         taken = _few(images.train, known, config.few_shot, seed)
         vectors, labels = known.vectors[taken].to(device), known.labels[taken].to(device)
         test, count = given.vectors.to(device), len(images.classes)
@@ -141,7 +157,11 @@ def _probed(
             if title not in by_class:
                 by_class[title] = PerClass(images.classes, multi_label=images.multi_label)
             by_class[title].update(each, given.labels)
-    return [row(title, numbers, () if fixed else seeds, command, by_class[title].compute()) for title, numbers in found.items()]
+    of_seeds = () if fixed else seeds
+    return [
+        row(title, numbers, of_seeds, command, by_class[title].compute(), features=compared.name)
+        for title, numbers in found.items()
+    ]
 
 
 def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
@@ -152,9 +172,12 @@ def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
     return torch.isin(known.numbers, chosen).nonzero().flatten()
 
 
-def _batches(source: Source, start: Start, config: EvaluateConfig, device: torch.device) -> Iterator[Batch]:
+def _batches(
+    source: Source, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
+) -> Iterator[Batch]:
+    """Centre crops of all images, normalised as the weights want them, or with ``pixels`` in [0, 1]."""
     channels = start.encoder.patch_embed.proj.in_channels
-    mean, std = config.mean or start.mean, config.std or start.std
+    mean, std = (None, None) if pixels else (config.mean or start.mean, config.std or start.std)
     height, width = start.encoder.patch_embed.img_size if config.img_size is None else (config.img_size, config.img_size)
     plan = ViewPlan(
         size=(height, width),
@@ -182,6 +205,8 @@ def _check(config: EvaluateConfig) -> None:
         raise UsageError(f"{_WHO}: {what} is empty. Give one or more, for example --measures knn linear --seeds 0 1 2.")
     if not set(config.measures) <= {"knn", "linear", "classifier"}:
         raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
+    if config.baselines and not {"knn", "linear"} & set(config.measures):
+        raise UsageError(f"{_WHO}: --baselines are measured by k-NN and probe. Add knn or linear to --measures, or leave them out.")
     if len(set(config.seeds)) < len(config.seeds):
         raise UsageError(f"{_WHO}: seeds={config.seeds} hold one twice, which would make the spread too small. Give each once.")
     for name, value in (("k", config.k), ("batch_size", config.batch_size)):

@@ -25,6 +25,7 @@ from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.labelled_data import tell
 from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
+from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
 from gmml_models.train.dry_run import needs, small_part, took
@@ -240,7 +241,8 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
     tensors = checkpoint.read(last_one)
     objective.load_state_dict({name.removeprefix("model/"): one for name, one in tensors.items() if name.startswith("model/")})
     try:
-        objective.exported().save_pretrained(config.out / "weights", about=about)
+        log = training_log(config.out, title=f"{config.method} on {images:,} images")
+        objective.exported().save_pretrained(config.out / "weights", about=about, extras=log)
     except (OSError, ValueError, WeightsError) as error:
         raise UsageError(
             f"gmml pretrain: the weights could not be written ({error}). The checkpoint is whole: give the same command again."

@@ -43,6 +43,47 @@ CONFIG: dict[str, Any] = {
         "files": FILES,
     },
 }
+COMPARED: dict[str, Any] = {
+    "name": "20-NN, top-1 %",
+    "metric": "accuracy",
+    "value": 8.4,
+    "seeds": [0],
+    "mean": 8.3,
+    "spread": 0.2,
+    "mean_seeds": [0, 1, 2],
+    "dataset": {"id": "caltech101_sub", "name": "Caltech-101, a subset"},
+    "split": "test",
+    "images": 1010,
+    "features": "mean of the patch tokens",
+    "baselines": [{"name": "HOG", "value": 25.7, "spread": None, "seeds": []}, {"name": "untrained", "value": 6.4, "spread": 0.5}],
+    "measured_by": "measured by gmml, 2026-11-21",
+    "command": "make claims ONLY=x",
+}
+WHOLE: dict[str, Any] = {
+    **CONFIG["gmml"],
+    "license_link": "https://example.org/licence",
+    "base_model": "timm/vit_small_patch16_224.dino",
+    "data": {
+        "name": "two sets",
+        "images": 30,
+        "licence": "see the sets",
+        "sets": [{"id": "one", "name": "One", "images": 10, "licence": "CC0"}, {"hub": "owner/two", "name": "Two", "images": 20}],
+    },
+    "encoder": {"name": "vit_micro_patch8_64", "depth": 6, "width": 128, "heads": 4, "patch_size": 8, "img_size": [64, 32]},
+    "parameters": {"encoder": 1223040, "decoder": 57603},
+    "cost": {"gmacs": 0.0847, "images_per_second": 812.4, "measured_on": "one thread of a CPU"},
+    "run": {
+        "seed": 0,
+        "seconds": 7200.0,
+        "images_per_second": 121.4,
+        "hardware": "a CPU, 1 thread",
+        "versions": {"torch": "2.15.0", "timm": "1.0.31"},
+        "commit": "c6ca2ed",
+        "date": "2026-11-30",
+    },
+    "extras": {name: {"sha256": "d" * 64, "size": 5} for name in ("epochs.jsonl", "loss.png", "LICENSE")},
+    "metrics": [{**COMPARED, "name": "linear probe, top-1 %", "value": 12.8}, COMPARED],
+}
 HOSTILE = [
     'a"\n---\nlicense: mit\n',
     "x\n---\n# Owned",
@@ -78,6 +119,65 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
         "license": "cc-by-4.0",
         "datasets": ["caltech101"],
     }
+
+
+def test_every_number_is_a_result_with_its_set_its_seeds_and_its_baselines() -> None:
+    about = front_matter(model_card(CONFIG | {"gmml": WHOLE}))
+    assert (about["license_link"], about["base_model"]) == ("https://example.org/licence", "timm/vit_small_patch16_224.dino")
+    assert about["datasets"] == ["one", "owner/two"]
+    ((result,),) = [one["results"] for one in about["model-index"]]
+    assert result["dataset"] == {"name": "Caltech-101, a subset", "type": "caltech101_sub", "split": "test"}
+    told = {
+        "seeds": [0], "mean": 8.3, "spread": 0.2, "mean_seeds": [0, 1, 2], "images": 1010,
+        "baselines": {"HOG": 25.7, "untrained": 6.4},
+    }  # fmt: skip
+    assert result["metrics"] == [
+        {"type": "accuracy", "value": 12.8, "name": "linear probe, top-1 %", "args": told},
+        {"type": "accuracy", "value": 8.4, "name": "20-NN, top-1 %", "args": told},
+    ]
+
+
+def test_numbers_stand_beside_what_costs_nothing() -> None:
+    text = model_card(CONFIG | {"gmml": WHOLE})
+    assert "On Caltech-101, a subset, split test, 1,010 images; features are the mean of the patch tokens; measured by gmml" in text
+    for row in (
+        "|  | linear probe, top-1 % | 20-NN, top-1 % |",
+        "| **these weights**, seed 0 | **12.8** | **8.4** |",
+        "| mean of 3 pretrainings, seeds 0 1 2 | 8.3 ± 0.2 | 8.3 ± 0.2 |",
+        "| HOG | 25.7 | 25.7 |",
+        "| untrained | 6.4 ± 0.5 | 6.4 ± 0.5 |",
+        "| Parameters | encoder 1,223,040, decoder 57,603 |",
+        "| Multiply-adds of an image | 0.0847 G |",
+        "| Throughput | 812 images a second, one thread of a CPU |",
+        "| Base model | timm/vit_small_patch16_224.dino |",
+        "| Time | 2.00 h |",
+        "| Versions | torch 2.15.0, timm 1.0.31 |",
+        "| Commit of gmml | c6ca2ed |",
+        "| Two | 20 | not recorded | not recorded |",
+        "| epochs.jsonl | 5 | " + "d" * 64 + " |",
+        "The losses of every epoch are in [epochs.jsonl](epochs.jsonl).",
+        "![Losses over the epochs](loss.png)",
+        "([https://example.org/licence](https://example.org/licence))",
+    ):
+        assert row in text, row
+
+
+def test_the_encoder_is_named_as_it_is() -> None:
+    text = model_card(CONFIG | {"gmml": WHOLE})
+    assert (
+        "A vision transformer, `vit_micro_patch8_64`, 6 blocks, 128 wide, 4 heads, patches of 8 x 8 in images of 64 x 32 (timm"
+        in text
+    )
+    plain = {**WHOLE["encoder"], "name": "vit_tiny_patch16_224"}
+    assert "(timm builds it" not in model_card(CONFIG | {"gmml": {**WHOLE, "encoder": plain}})
+    assert "A vision transformer that timm builds from `vit_tiny_patch16_224` and the `model_args`" in model_card(CONFIG)
+
+
+@pytest.mark.parametrize("link", ["http://example.org", "javascript:x", "https://a) [b](c", 3, None])
+def test_a_licence_is_linked_by_https_or_by_the_file_beside_the_weights(link: object) -> None:
+    ours = {**WHOLE, "license_link": link}
+    assert front_matter(model_card(CONFIG | {"gmml": ours}))["license_link"] == "LICENSE"
+    assert "license_link" not in front_matter(model_card(CONFIG | {"gmml": {**ours, "extras": {}}}))
 
 
 def test_a_licence_that_the_hub_does_not_know_is_named_beside_other() -> None:
@@ -139,7 +239,19 @@ def test_no_text_leaves_its_place(text: str) -> None:
         "license": text,
         "source": {"file": text, "sha256": text},
         "files": {text: {"sha256": text, "size": text}},
+        "extras": {text: {"sha256": text, "size": text}},
+        "license_link": text,
+        "base_model": text,
+        "encoder": {**WHOLE["encoder"], "name": text},
+        "parameters": {text: 3},
+        "cost": {"gmacs": text, "images_per_second": 3, "measured_on": text},
+        "run": dict.fromkeys(WHOLE["run"], text) | {"versions": {text: text}},
     }
+    ours["data"]["sets"] = [{"id": text, "name": text, "images": text, "licence": text, "source": text}]
+    dataset, beside = {"id": text, "name": text}, [{"name": text, "value": text, "spread": text}]
+    ours["metrics"].append(
+        dict.fromkeys(COMPARED, text) | {"dataset": dataset, "baselines": beside, "mean_seeds": [text], "seeds": [text]}
+    )
     config = {
         "architecture": text,
         "num_features": text,
@@ -164,6 +276,9 @@ def test_no_text_leaves_its_place(text: str) -> None:
 def test_parts_of_a_wrong_kind_do_not_break_the_card() -> None:
     odds: list[Any] = [None, 3, "text", [], [1, {}], {}]
     for odd in odds:
-        ours = {"data": odd, "metrics": odd, "source": odd, "files": odd, "recipe": odd, "license": odd}
+        parts = ("data", "metrics", "source", "files", "recipe", "license", "extras", "encoder", "cost", "run", "parameters")
+        ours = {**dict.fromkeys(parts, odd), "license_link": odd, "base_model": odd}
         assert front_matter(model_card({"gmml": ours, "pretrained_cfg": odd, "architecture": odd}))["library_name"] == "timm"
+        compared = {**dict.fromkeys(COMPARED, odd), "dataset": {"id": odd, "name": odd}}
+        assert model_card({"gmml": {"metrics": [compared], "data": {"sets": odd}, "run": {"versions": odd}}})
     assert model_card({})

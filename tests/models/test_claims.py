@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
+import gmml_models as gm
 from benchmarks.claims import __main__ as command_line
 from benchmarks.claims import run as runner
 from benchmarks.claims import ship, table
 from benchmarks.claims.images import WORDS, open_images
 from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row, jobs
 from benchmarks.claims.run import Place, Results, add, key, known_jobs, named, read, run, settings, whole
+from benchmarks.claims.shipping import baselines_of
 from benchmarks.claims.welch import SEEDS
 from benchmarks.training import speed
 from gmml_models.errors import UsageError
+from gmml_models.evaluate.baselines import WORDS as WORDS_OF_BASELINES
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pretraining import build_objective
@@ -372,9 +376,84 @@ def test_a_card_has_what_was_measured_of_its_row(
     assert ship.main(["main/caltech-scratch", "--name", "gmml_x.y"]) == 2
     (tmp_path / "config.json").write_text('{"gmml": {"objective": "gmml", "files": {}}}', encoding="utf-8")
     about = ship.about(row, 0, "gmml_x.y", tmp_path)
-    assert [metric["value"] for metric in about["metrics"]] == [18.8, 8.3, 13.3]
+    assert [metric["value"] for metric in about["metrics"]] == [19.6, 12.8, 8.4]  # of the weights that are shipped
+    assert [metric["mean"] for metric in about["metrics"]] == [18.8, 13.3, 8.3]
+    assert {tuple(metric["mean_seeds"]) for metric in about["metrics"]} == {(0, 1, 2)}
     assert {metric["command"] for metric in about["metrics"]} == {"make claims DATA=FOLDER ONLY=main/caltech-gmml SEEDS='0 1 2'"}
     assert about["data"]["images"] == 1515
+    tuned, linear, near = about["metrics"]
+    assert [one["name"] for one in tuned["baselines"]] == [f"from scratch, {n} epochs" for n in (40, 44, 100)]
+    assert [one["name"] for one in linear["baselines"]] == list(WORDS_OF_BASELINES.values())
+    assert [one["name"] for one in near["baselines"]] == list(WORDS_OF_BASELINES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "licence", "measured"),
+    [
+        ("weights/photos", 7450, ("other", "LICENSE"), ["caltech101_sub", "flowers102_part"]),
+        ("weights/openclipart", 3417, ("cc0-1.0", "https://creativecommons.org/publicdomain/zero/1.0/"), ["caltech101_sub"]),
+    ],
+)
+def test_a_run_of_several_packs_is_shipped_with_all_that_is_known_of_it(
+    name: str, images: int, licence: tuple[str, str], measured: list[str], tmp_path: Path
+) -> None:
+    row = BY_NAME[name]
+    assert row.pretrain is not None
+    run = tmp_path / "runs" / named(replace(row.pretrain, seed=0))
+    model = gm.GMMLAutoencoder(row.pretrain.model, target="normalised")
+    model.save_pretrained(run / "weights", about={"objective": "gmml", "recipe": {"epochs": 2}})
+    (run / "epochs.jsonl").write_text("".join(json.dumps({"epoch": n, "step": n, "loss": 1 / n}) + "\n" for n in (1, 2)))
+    results: Results = {}
+    for each in ship.tuned_alike(row):
+        found = {"top1": 31.26, "linear": 24.0, "knn": 20.04, "top5": 50.0, "loss": 0.5, "seconds": 9.0}
+        parts = {"pretrain": {"seconds": 7200.0, "images_per_second": 130.0, "threads": 1, "folder": run.name}}
+        results[key(each, 0)] = {
+            **found, "row": each.name, "seed": 0, "settings": settings(each), "parts": parts, "machine": runner.machine(),
+        }  # fmt: skip
+    add(tmp_path / "weights.json", results)
+    words = ["--name", "gmml_x.y", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "weights.json")]
+    assert ship.main([name, *words, "--to", str(tmp_path)]) == 0
+    folder = tmp_path / "gmml_x.y"
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "epochs.jsonl").read_text().count("\n") == 2
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)  # type: ignore[no-untyped-call]
+    told: dict[str, Any] = card.data.to_dict()
+    assert (told["license"], told["license_link"]) == licence
+    assert (folder / "LICENSE").exists() == (licence[0] == "other")
+    assert told["datasets"] == [one["id"] for one in ship.data_of(row.pretrain.data)["sets"]]
+    (index,) = told["model-index"]
+    assert [one["dataset"]["type"] for one in index["results"]] == measured
+    for one in index["results"]:
+        assert one["dataset"]["split"] == "test"
+        assert [(metric["type"], metric["value"]) for metric in one["metrics"]] == [
+            ("accuracy", 31.3),
+            ("accuracy", 24.0),
+            ("accuracy", 20.0),
+        ]
+        assert all(metric["args"]["seeds"] == [0] for metric in one["metrics"])
+        assert set(one["metrics"][1]["args"]["baselines"]) == set(WORDS_OF_BASELINES.values())
+    ours = json.loads((folder / "config.json").read_text())["gmml"]
+    assert (ours["data"]["images"], ours["run"]["seconds"], ours["target"]) == (images, 7200.0, "normalised")
+    assert ours["cost"]["gmacs"] == pytest.approx(0.0847, abs=1e-3)
+    for words_ in ("6 blocks, 128 wide", "2.00 h", "loss.png", "0.0847 G", "images a second", "| HOG |"):
+        assert words_ in str(card), words_
+    assert "vit_tiny" not in str(card).split("timm builds it from")[0]
+
+
+def test_what_is_not_known_of_the_data_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing is known of the data mnist/2000"):
+        ship.data_of("mnist/2000")
+    with pytest.raises(UsageError, match="Give --data FOLDER"):
+        baselines_of(BY_NAME["weights/photos"].finetune, known=tmp_path / "none.json")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
+def test_baselines_are_measured_once_and_then_known(data: Path, tmp_path: Path) -> None:
+    config = replace(GMML.finetune, img_size=32, patch_size=8)
+    first = baselines_of(config, known=tmp_path / "known.json", data=data)
+    assert [one["name"] for one in first["knn"]] == [one["name"] for one in first["linear"]] == list(WORDS_OF_BASELINES.values())
+    assert baselines_of(config, known=tmp_path / "known.json") == first
+    assert all(0 <= one["value"] <= 100 for some in first.values() for one in some)
 
 
 def test_the_command_line_lists_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,54 @@
+"""What a card says of an encoder: its shape, and what an image costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gmml_models.models.encoders import SHORT_NAMES, build_encoder, describe_encoder
+from gmml_models.models.geometry import img_size, in_chans, patch_size
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+
+def shape_of(vit: VisionTransformer) -> dict[str, Any]:
+    """The name of an encoder where it has one, and its sizes.
+
+    Returns:
+        "name": of `SHORT_NAMES`, or of timm where no argument differs from it, or None; "depth", "width", "heads", "patch_size"
+        and "img_size": whole numbers, or [height, width].
+
+    Raises:
+        ValueError: as `describe_encoder`.
+    """
+    architecture, arguments = describe_encoder(vit)
+    short = [name for name, words in SHORT_NAMES.items() if arguments == words]
+    patch, side = (list(pair) if pair[0] != pair[1] else pair[0] for pair in (patch_size(vit), img_size(vit)))
+    return {
+        "name": short[0] if short else None if arguments else architecture,
+        "depth": len(vit.blocks),
+        "width": vit.embed_dim,
+        "heads": vit.blocks[0].attn.num_heads,
+        "patch_size": patch,
+        "img_size": side,
+    }
+
+
+def gmacs(vit: VisionTransformer) -> float:
+    """Multiply-adds of one image of the encoder's size, in units of 10^9: products of matrices, convolutions and attention.
+
+    They are counted on the meta device by torch's `FlopCounterMode`, two operations each; norms, activations and softmax are not.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    architecture, arguments = describe_encoder(vit)
+    with torch.device("meta"):
+        blank = build_encoder(architecture, **arguments).eval()
+        images = torch.empty(1, in_chans(vit), *img_size(vit))
+        for block in blank.blocks:
+            block.attn.fused_attn = False  # the fused one is not counted on every device
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            blank(images)
+    return float(counter.get_total_flops()) / 2e9

@@ -1,0 +1,101 @@
+"""What weights are compared with, measured on the same images: an untrained encoder of their shape, and features made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from gmml_models.data.dataset import Source
+from gmml_models.evaluate.baselines import HANDMADE, features_of, handmade
+from gmml_models.evaluate.features import Features, features
+from gmml_models.models.encoders import build_encoder, describe_encoder
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from gmml_models.data.sampling import Batch
+    from gmml_models.models.pooling import Pool
+    from gmml_models.recipes.labelled_data import LabelledData
+
+Both = tuple[Features, Features]
+
+
+class Compared(NamedTuple):
+    """Features that are measured.
+
+    Attributes:
+        name: "weights", or a name of `gmml_models.evaluate.baselines.WORDS`.
+        of_seed: those of the training images and of the test images, for a seed.
+        seeded: they follow from the seed.
+    """
+
+    name: str
+    of_seed: Callable[[int], Both]
+    seeded: bool = False
+
+
+def baselines(
+    encoder: VisionTransformer,
+    pool: Pool,
+    batches: Callable[[Source, bool], Iterable[Batch]],
+    images: LabelledData,
+    *,
+    device: torch.device,
+) -> list[Compared]:
+    """All of `gmml_models.evaluate.baselines.WORDS`, for the images of a measurement.
+
+    Args:
+        encoder: whose shape the untrained one has; the PCA has as many components as it is wide.
+        pool: of the features of both.
+        batches: the batches of a source, normalised for the encoder, or where the second argument is True as pixels in [0, 1].
+        images: to learn from and to measure on.
+        device: of the encoders.
+    """
+    assert images.test is not None
+    sources = (images.train, images.test)
+    known, given = (handmade(batches(source, True)) for source in sources)
+
+    def random(seed: int) -> Both:
+        blank = untrained(encoder, seed).to(device)
+        train, test = (features(blank, batches(source, False), pool) for source in sources)
+        return train, test
+
+    def by_hand(pair: Both, seed: int) -> Both:
+        return pair
+
+    made = {kind: features_of(known, given, kind, components=encoder.embed_dim) for kind in HANDMADE}
+    return [
+        Compared("untrained", _remembered(random), seeded=True),
+        *(Compared(kind, partial(by_hand, pair)) for kind, pair in made.items()),
+    ]
+
+
+def untrained(encoder: VisionTransformer, seed: int) -> VisionTransformer:
+    """An encoder of the same shape with the random weights that pretraining from this seed begins with.
+
+    Args:
+        encoder: that `gmml_models.models.encoders.describe_encoder` can describe.
+        seed: of its weights; the global generator is left as it was.
+
+    Raises:
+        ValueError: it cannot be described.
+    """
+    architecture, arguments = describe_encoder(encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_encoder(architecture, **arguments).eval()
+
+
+def _remembered(make: Callable[[int], Both]) -> Callable[[int], Both]:
+    """Each seed is made once: k-NN and probe ask for the same features."""
+    found: dict[int, Both] = {}
+
+    def of_seed(seed: int) -> Both:
+        if seed not in found:
+            found[seed] = make(seed)
+        return found[seed]
+
+    return of_seed
