@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
     from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.models.classifier import Classifier
+    from gmml_models.models.decoders import Encoded
     from gmml_models.models.encoders import build_encoder
-    from gmml_models.models.heads import ConceptHead, ContrastiveHead
+    from gmml_models.models.heads import ConceptHead
     from gmml_models.models.loading import create_model, from_pretrained
     from gmml_models.models.registry import list_models
-    from gmml_models.models.tokens import Encoded
-    from gmml_models.objectives import GMML, MCSSL, Autoencode, Objective, Reconstruction, SiT
+    from gmml_models.objectives import GMML, MCSSL, Autoencode, ContrastiveHead, Objective, Reconstruction, SiT
 
 _WHERE = {
     "gmml_aug": ["__version__"],
     "gmml_models.models.autoencoder": ["GMMLAutoencoder"],
-    "gmml_models.models.tokens": ["Encoded"],
+    "gmml_models.models.decoders": ["Encoded"],
     "gmml_models.convert.releases": ["convert_checkpoint"],
     "gmml_models.models.encoders": ["build_encoder"],
-    "gmml_models.models.heads": ["ConceptHead", "ContrastiveHead"],
+    "gmml_models.models.heads": ["ConceptHead"],
     "gmml_models.losses": [
         "ConceptLoss",
         "concept_loss",
@@ -38,7 +38,7 @@ _WHERE = {
         "multi_label_loss",
     ],
     "gmml_models.models.classifier": ["Classifier"],
-    "gmml_models.objectives": ["GMML", "MCSSL", "Autoencode", "Objective", "Reconstruction", "SiT"],
+    "gmml_models.objectives": ["GMML", "MCSSL", "Autoencode", "ContrastiveHead", "Objective", "Reconstruction", "SiT"],
     "gmml_models.models.loading": ["create_model", "from_pretrained"],
     "gmml_models.models.registry": ["list_models"],
 }

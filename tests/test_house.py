@@ -34,7 +34,7 @@ LAYERS = [
 ]
 MODELS_LAYERS = [
     ["errors", "lazy"],
-    ["atomic_write", "distributed", "schedule"],
+    ["atomic_write", "schedule"],
     ["hub"],
     ["models"],
     ["losses"],
@@ -270,8 +270,16 @@ print(*sorted(files))
 
 @pytest.mark.parametrize(
     ("method", "images", "workers", "most"),
-    # decoding in workers of their own is the recipe's default; SiT and MC-SSL have a teacher, a head and a second loss
-    [("gmml", "decoded", 2, 14), ("gmml", "resident", 0, 14), ("gmml", "decoded", 0, 17), ("mc_ssl", "resident", 0, 18)],
+    # decoding in workers of their own is the recipe's default; in the same process three files more are entered
+    [
+        ("gmml", "decoded", 2, 14),
+        ("gmml", "resident", 0, 14),
+        ("gmml", "decoded", 0, 16),
+        ("autoencoder", "resident", 0, 14),
+        ("sit", "decoded", 2, 14),
+        ("mc_ssl", "decoded", 2, 14),
+        ("mc_ssl", "resident", 0, 14),
+    ],
 )
 def test_a_step_of_pretraining_is_a_short_walk(method: str, images: str, workers: int, most: int, tmp_path: Path) -> None:
     words = [sys.executable, "-c", STEP, str(tmp_path / "run"), method, images, str(workers)]

@@ -14,9 +14,9 @@ from torch import Tensor
 from gmml_aug import Alien, Boxes, Chain, Corruption, InBoxes, Noise
 from gmml_aug.values import Values
 from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.decoders import Encoded
 from gmml_models.models.encoders import evaluating
 from gmml_models.models.geometry import check_blocks, check_images
-from gmml_models.models.tokens import Encoded
 
 
 class Reconstructions(NamedTuple):

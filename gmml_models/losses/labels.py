@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from gmml_models.losses.checks import same
+from gmml_models.losses.pixels import same
 
 
 def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["batchmean", "mean", "sum"] = "batchmean") -> Tensor:

@@ -1,10 +1,11 @@
-"""Reconstructed images against clean ones.
+"""Reconstructed images against clean ones; and what all losses ask of their tensors.
 
 B images, C channels, S their spatial axes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from gmml_aug.checks import check_channels, check_values
 from gmml_aug.values import Values, normalise
-from gmml_models.losses.checks import same
 from gmml_models.models.patches import Target, check_target, normalise_patches
 
 Reduction = Literal["mean", "none", "sum"]
@@ -179,3 +179,27 @@ def _reduce(who: str, losses: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "none":
         return losses
     raise ValueError(f"{who}: reduction={reduction!r} is unknown. Allowed are 'mean', 'sum' and 'none'.")
+
+
+def same(who: str, **tensors: Tensor) -> list[Tensor]:
+    """The tensors in the widest of their types and float32, after a check that they are float and of one shape."""
+    names, shape = list(tensors), next(iter(tensors.values())).shape
+    dtype = torch.float32
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise TypeError(f"{who}: {name} is {tensor.dtype}, not a float type. Give the normalised values, or {name}.float().")
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{who}: {name} has shape {tuple(tensor.shape)} and {names[0]} {tuple(shape)}; they must be alike. Give both for "
+                "the same images, in the same order."
+            )
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    if math.prod(shape) == 0 or not shape:
+        raise ValueError(f"{who}: {names[0]} has shape {tuple(shape)}: nothing to average. Give one image or more.")
+    return [tensor.to(dtype) for tensor in tensors.values()]
+
+
+def check_temperature(who: str, name: str, value: float) -> None:
+    """Refuse what logits cannot be divided by."""
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{who}: {name}={value} is not a finite number above 0. Give for example {name}=0.1.")

@@ -18,13 +18,12 @@ from gmml_models.errors import WrongKeysError
 from gmml_models.hub.folder import push_folder, write_folder
 from gmml_models.hub.model_card import model_card
 from gmml_models.models import geometry, pretrained
-from gmml_models.models.decoders import build_decoder
+from gmml_models.models.decoders import Encoded, build_decoder, encode_tokens
 from gmml_models.models.encoders import build_encoder, describe_encoder
 from gmml_models.models.geometry import default_blocks, final_norm
 from gmml_models.models.patches import Target, check_target
 from gmml_models.models.registry import located
 from gmml_models.models.restore import restore, to_pixels
-from gmml_models.models.tokens import Encoded, encode_tokens
 from gmml_models.models.wrappers import saveable
 
 

@@ -6,13 +6,12 @@ A teacher that stays by 0.996 at a step moves by less than the last bit of bfloa
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-_NARROW = (torch.float16, torch.bfloat16)
+NARROW = (torch.float16, torch.bfloat16)
 
 
 class SlowState(nn.Module):
@@ -27,7 +26,7 @@ def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
     def kept(tensor: Tensor) -> Tensor:
         out = fn(tensor)
-        narrows = tensor.is_floating_point() and out.dtype in _NARROW and tensor.dtype not in _NARROW
+        narrows = tensor.is_floating_point() and out.dtype in NARROW and tensor.dtype not in NARROW
         return tensor.to(out.device) if narrows else out
 
     return kept
@@ -35,9 +34,4 @@ def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def widen(module: nn.Module) -> None:
     """Bring half-precision parameters and buffers of a module to float32, in place."""
-    module._apply(lambda tensor: tensor.float() if tensor.dtype in _NARROW else tensor)
-
-
-def computing_as(images: Tensor) -> AbstractContextManager[Any]:
-    """Where float32 weights see half-precision images: products in the images' dtype, as those of the model around."""
-    return torch.autocast(images.device.type, images.dtype) if images.dtype in _NARROW else nullcontext()
+    module._apply(lambda tensor: tensor.float() if tensor.dtype in NARROW else tensor)

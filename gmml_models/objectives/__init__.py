@@ -13,6 +13,6 @@
 from gmml_models.objectives.gmml import GMML, Autoencode
 from gmml_models.objectives.mc_ssl import MCSSL
 from gmml_models.objectives.objective import Objective, Reconstruction
-from gmml_models.objectives.sit import SiT
+from gmml_models.objectives.sit import ContrastiveHead, SiT
 
-__all__ = ["GMML", "MCSSL", "Autoencode", "Objective", "Reconstruction", "SiT"]
+__all__ = ["GMML", "MCSSL", "Autoencode", "ContrastiveHead", "Objective", "Reconstruction", "SiT"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from gmml_aug import Corruption, presets
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.patches import Target
-from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
+from gmml_models.objectives.build import build_autoencoder
+from gmml_models.objectives.objective import Loss, Objective
 
 
 @final

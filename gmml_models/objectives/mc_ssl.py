@@ -14,12 +14,11 @@ from torch.nn import functional as F
 from gmml_aug import Corruption, presets
 from gmml_models.losses import ConceptLoss
 from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.decoders import Encoded
 from gmml_models.models.heads import ConceptHead
 from gmml_models.models.patches import Target
-from gmml_models.models.slow_state import computing_as
-from gmml_models.models.tokens import Encoded
-from gmml_models.objectives.objective import Loss, Objective, Views, build_autoencoder
-from gmml_models.objectives.teacher import Teacher
+from gmml_models.objectives.build import build_autoencoder
+from gmml_models.objectives.objective import Loss, Objective, Teacher, Views, computing_as
 from gmml_models.schedule import cosine
 
 Terms = Literal["both", "reconstruction", "concepts"]

@@ -1,27 +1,31 @@
-"""The contract of an objective: views in, a loss out, and what follows a step.
+"""The contract of an objective: views in, a loss out, and what follows a step; and the teacher that some of them have.
 
 V views, B images, C channels, (H, W) the size of a view.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar, final, get_args
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gmml_aug import Corruption
 from gmml_aug.checks import check_keys
 from gmml_models.losses import l1, l2, masked_l1, masked_l2
 from gmml_models.models.autoencoder import GMMLAutoencoder
-from gmml_models.models.encoders import build_encoder, evaluating
+from gmml_models.models.encoders import evaluating
 from gmml_models.models.geometry import check_images
-from gmml_models.models.patches import Target
+from gmml_models.models.slow_state import NARROW, SlowState, widen
 
 Loss = Literal["l1", "l2"]
+Head = TypeVar("Head", bound=nn.Module)
 
 
 class Reconstruction(NamedTuple):
@@ -221,46 +225,66 @@ class Objective(nn.Module, ABC):
             )
 
 
-def build_autoencoder(
-    who: str,
-    encoder: str | VisionTransformer | GMMLAutoencoder,
-    *,
-    blocks: Sequence[int] | None,
-    decoder: str | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    target: Target | None,
-    default: str,
-    last: bool,
-    options: dict[str, Any],
-) -> GMMLAutoencoder:
-    """The autoencoder of an objective.
+@final
+class Teacher(SlowState, Generic[Head]):
+    """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
+
+    Its weights are float32 or wider: ``objective.bfloat16()`` leaves them as they are, and its passes over half-precision images go
+    through `computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path.
+    The head follows the mode of the objective, so that batch norms see the batch while training.
 
     Args:
-        who: speaks in errors.
-        encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned as it is.
-        blocks: as `GMMLAutoencoder`.
-        decoder: likewise.
-        mean: likewise.
-        std: likewise.
-        target: likewise.
-        default: the decoder of the objective.
-        last: True if the objective decodes the last block alone where no ``blocks`` are given.
-        options: of `GMMLAutoencoder`.
+        autoencoder: the student's.
+        head: the student's.
+        momentum: how much of the teacher stays at a step, at the start of a run.
+
+    Raises:
+        ValueError: ``momentum`` outside [0, 1].
+
+    Source:
+        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; SiT's release alike.
     """
-    if isinstance(encoder, GMMLAutoencoder):
-        given = {"blocks": blocks, "decoder": decoder, "mean": mean, "std": std, "target": target, **options}
-        surplus = sorted(name for name, value in given.items() if value is not None)
-        if surplus:
-            raise ValueError(
-                f"{who}: {', '.join(surplus)} came with an autoencoder that is built already. Give them to GMMLAutoencoder, or "
-                "give the name of the encoder instead."
-            )
-        return encoder
-    vit = build_encoder(encoder, **options)
-    if blocks is None and last:
-        blocks = (len(vit.blocks),)
-    return GMMLAutoencoder(vit, blocks=blocks, decoder=decoder or default, mean=mean, std=std, target=target or "pixels")
+
+    def __init__(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float = 0.996) -> None:
+        super().__init__()
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"Teacher: momentum={momentum} is outside [0, 1]. Give for example momentum=0.996.")
+        self.momentum = momentum
+        self.autoencoder = copy.deepcopy(autoencoder)
+        self.autoencoder.set_grad_checkpointing(False)
+        self.head: Head = copy.deepcopy(head)
+        widen(self)
+        self.requires_grad_(False)
+        self.train(autoencoder.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the head; the autoencoder stays in evaluation mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    @torch.no_grad()
+    def follow(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float) -> None:
+        """Move towards the student, all parameters in one call.
+
+        Buffers of the autoencoder are copied; those of the head, statistics of what it has seen, are its own.
+
+        Args:
+            autoencoder: the student's.
+            head: the student's.
+            momentum: how much of the teacher stays.
+        """
+        mine = [*self.autoencoder.parameters(), *self.head.parameters()]
+        theirs = [*autoencoder.parameters(), *head.parameters()]
+        wide = [other if other.dtype == own.dtype else other.to(own.dtype) for own, other in zip(mine, theirs, strict=True)]
+        get_ema_multi_avg_fn(momentum)(mine, wide, None)
+        for own, other in zip(self.autoencoder.buffers(), autoencoder.buffers(), strict=True):
+            own.copy_(other)
+
+
+def computing_as(images: Tensor) -> AbstractContextManager[Any]:
+    """Where float32 weights see half-precision images: products in the images' dtype, as those of the model around."""
+    return torch.autocast(images.device.type, images.dtype) if images.dtype in NARROW else nullcontext()
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from gmml_aug import Corruption, presets
 from gmml_models.losses import contrastive_loss
 from gmml_models.models.autoencoder import GMMLAutoencoder
-from gmml_models.models.heads import ContrastiveHead
+from gmml_models.models.heads import check_sizes
 from gmml_models.models.patches import Target
-from gmml_models.models.slow_state import computing_as
-from gmml_models.objectives.objective import Loss, Objective, build_autoencoder
-from gmml_models.objectives.teacher import Teacher
+from gmml_models.objectives.build import build_autoencoder
+from gmml_models.objectives.objective import Loss, Objective, Teacher, computing_as
 from gmml_models.schedule import cosine
 
 
@@ -134,3 +133,55 @@ class SiT(Objective):
     def exported(self) -> GMMLAutoencoder:
         """The teacher's autoencoder."""
         return self.teacher.autoencoder
+
+
+@final
+class ContrastiveHead(nn.Module):
+    """The embedding of an image, from its class token, that is compared with others.
+
+    Linear, batch norm, ReLU; linear, batch norm, GELU; linear, batch norm without affine.
+
+    Args:
+        width: d, of the class token.
+        hidden: width of the two hidden layers.
+        out: width of the embedding.
+
+    Shapes:
+        class tokens (B, d), float -> (B, out).
+
+    Raises:
+        ValueError: a size below 1; at the call, another shape, or a single image while training.
+
+    Source:
+        The code that the authors of SiT published.
+    """
+
+    def __init__(self, width: int, hidden: int = 4096, out: int = 256) -> None:
+        super().__init__()
+        check_sizes("ContrastiveHead", width=width, hidden=hidden, out=out)
+        self.width = width
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, out),
+            nn.BatchNorm1d(out, affine=False),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, out) of class tokens (B, d)."""
+        if tokens.ndim != 2 or tokens.shape[1] != self.width:
+            raise ValueError(
+                f"ContrastiveHead: tokens have shape {tuple(tokens.shape)}, not (B, {self.width}). Give class tokens of the "
+                f"encoder, or build the head with width={tokens.shape[-1] if tokens.ndim else 0}."
+            )
+        if self.training and len(tokens) < 2:
+            raise ValueError(
+                f"ContrastiveHead: batch norm needs two images or more to train on, but the batch holds {len(tokens)}. Give more "
+                "images (drop_last=True in the DataLoader), or call eval()."
+            )
+        embedding: Tensor = self.layers(tokens)
+        return embedding

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmml_models.models.heads import ConceptHead, ContrastiveHead
+from gmml_models.models.heads import ConceptHead
+from gmml_models.objectives import ContrastiveHead
 
 
 def tokens(*shape: int, seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ import gmml_aug as ga
 import gmml_models as gm
 from gmml_models.losses import ConceptLoss
 from gmml_models.models.classifier import Classifier
-from gmml_models.objectives.teacher import Teacher
+from gmml_models.objectives.objective import Teacher
 from gmml_models.recipes.ema import Tuning
 
 SMALL: dict[str, Any] = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2}

@@ -15,7 +15,7 @@ from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.objectives import MCSSL, SiT
 from gmml_models.objectives.mc_ssl import ConceptHeads
-from gmml_models.objectives.teacher import Teacher
+from gmml_models.objectives.objective import Teacher
 from tests.models.test_objectives import NAME, NOISE, crops, learn, photographs, restored, small, some_keys, with_error
 
 

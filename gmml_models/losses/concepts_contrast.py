@@ -1,6 +1,6 @@
-"""The concepts that a student sees against those that its teacher sees.
+"""A student against its teacher: the concepts of tokens, the embeddings of images; and what processes exchange for it.
 
-K concepts.
+B images, d the width of an embedding, K concepts.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.nn import functional as F
 
-from gmml_models.distributed import sum_over_ranks
-from gmml_models.losses.checks import check_temperature, same
+from gmml_models.losses.pixels import check_temperature, same
 from gmml_models.models.slow_state import SlowState
 
 
@@ -135,3 +135,68 @@ def _check_classes(who: str, logits: Tensor, center: Tensor) -> None:
             f"{who}: the centre has shape {tuple(center.shape)} beside logits {tuple(logits.shape)}; allowed is (K,) = "
             f"({logits.shape[-1]},). Build the loss with the number of classes of the concept head."
         )
+
+
+def contrastive_loss(
+    student_1: Tensor, student_2: Tensor, teacher_1: Tensor, teacher_2: Tensor, *, temperature: float = 0.2
+) -> Tensor:
+    """Which image is it? The student of one view against the teacher of the other, both ways.
+
+    Cross-entropy over cosine similarities / ``temperature``, all images of the batch as negatives, and of the batches of all ranks
+    (which must be equally large), times 2 x ``temperature``; the mean over the images, the sum of both ways.
+
+    Args:
+        student_1: embeddings of the corrupted first views; these learn.
+        student_2: of the corrupted second views.
+        teacher_1: of the clean first views; no gradient reaches them.
+        teacher_2: of the clean second views.
+        temperature: what similarities are divided by.
+
+    Shapes:
+        four times (B, d) float -> ().
+
+    Raises:
+        TypeError: embeddings that are not float.
+        ValueError: shapes that differ or are not (B, d), an empty batch, a ``temperature`` not above 0.
+
+    Source:
+        The code that the authors of SiT published.
+    """
+    check_temperature("contrastive_loss", "temperature", temperature)
+    named = {"student_1": student_1, "student_2": student_2, "teacher_1": teacher_1, "teacher_2": teacher_2}
+    embeddings = same("contrastive_loss", **named)
+    if student_1.ndim != 2:
+        raise ValueError(
+            f"contrastive_loss: embeddings have shape {tuple(student_1.shape)}, not (B, d). Give one an image and view."
+        )
+    with torch.autocast(student_1.device.type, enabled=False):  # similarities in bfloat16 would differ by 1 % of the temperature
+        one, two, first, second = (F.normalize(embedding, dim=1) for embedding in embeddings)
+        keys = gather(torch.stack([first, second], dim=1).detach())  # (ranks * B, 2, d)
+        number = torch.arange(len(one), device=one.device) + rank() * len(one)
+        both = F.cross_entropy(one @ keys[:, 1].T / temperature, number) + F.cross_entropy(two @ keys[:, 0].T / temperature, number)
+    return 2.0 * temperature * both
+
+
+def ranks() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return distributed.get_rank() if ranks() > 1 else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The tensors of all ranks, of one shape, one behind the other; no gradient passes."""
+    if ranks() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(ranks())]
+    distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def sum_over_ranks(tensor: Tensor) -> None:
+    """Add up the tensors of all ranks, in place."""
+    if ranks() > 1:
+        distributed.all_reduce(tensor)
