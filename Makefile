@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IMAGES ?=
 DATA ?= data
 RUNS ?= runs/claims
@@ -11,7 +11,7 @@ ONLY ?=
 SEEDS ?=
 SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[ch]) gmml_aug/backends/cpu/build.py
 
-.PHONY: demo gallery docs test notebooks lint types tests slow oldest bench claims clean
+.PHONY: demo gallery docs test notebooks lint types tests aug slow oldest packages dist pure bench claims clean
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
@@ -29,11 +29,25 @@ types: $(VENV)/.test
 tests: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+aug: $(VENV)/.test  ## the tests of the corruption library alone
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal tests/aug
+
 slow: $(VENV)/.test  ## what is run by hand before a release
 	$(BIN)/python -m pytest -m slow
 
 oldest: $(VENV)/.test  ## the corruption library on the oldest torch that pyproject.toml allows; asks the package index
 	$(BIN)/python -m pytest -m "slow and network" tests/test_oldest_torch.py
+
+packages: $(VENV)/.test  ## wheels and sdists by each compiler and by none, installed into empty environments
+	$(BIN)/python -m pytest -m slow tests/test_packages.py
+
+dist: $(BIN)/python  ## a wheel for this machine and an sdist, into dist/
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+
+pure: $(BIN)/python  ## a wheel without the compiled core, for every machine, and an sdist, into dist/
+	$(BIN)/python -m pip install --quiet build
+	GMML_PURE=1 $(BIN)/python -m build
 
 bench: $(VENV)/.demo  ## quick figures on this machine's CPU, as JSON in benchmarks/results/here.json; benchmarks.throughput has everything
 	$(BIN)/gmml bench -o benchmarks/results/here.json
@@ -50,16 +64,17 @@ notebooks: $(VENV)/.test  ## run docs/notebooks and write their outputs into the
 docs: $(VENV)/.test  ## build the pages into site/, strictly, and check every link; open site/index.html
 	$(BIN)/python -m benchmarks.site
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python $(SETUP)
+$(VENV)/.demo: $(BIN)/python $(SETUP)
 	$(BIN)/python -m pip install --quiet -e ".[demo]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/bin/python $(SETUP)
-	$(BIN)/python -m pip install --quiet -e ".[test]"
+$(VENV)/.test: $(BIN)/python $(SETUP)
+	$(BIN)/python -m pip install --quiet "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e ".[demo,train]" --group test
 	touch $@ $(VENV)/.demo
 
 clean:

@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.site`` builds ``mkdocs.yml`` with Zensical in strict mode, which stops at a broken link in a page and at
 a name that the reference cannot find. Then it reads the built files and reports docstrings that were misread, pages that the
-navigation leaves out, links that lead to no file or no heading (those of the navigation too), and anything a browser would fetch
-from another host.
+navigation leaves out, links that lead to no file or no heading (those of the navigation too), and anything a browser would
+fetch from another host. ``llms.txt`` lists the pages
+for language models.
 
 Pages have edit links, and the reference links to the source, where the address of the repository is known: from the variables that
 GitHub sets in workflows, or from the git remote ``origin``.
@@ -20,8 +21,23 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 _FETCHING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "link": "href"}
+_ABOUT = """\
+Install it from a clone (`pip install .`); it is not on a package index yet. `import gmml_aug as ga` corrupts batches of images and
+needs torch alone; `import gmml_models as gm` has models, losses and weights; `gmml --help` lists the commands. A corruption is called
+on a batch (B, C, H, W) and returns `(images, mask)`; `values=` states the value range, and `keys=ga.keys(seed, epoch, index)` makes
+a call repeatable. The links lead to Markdown; the tests run every block of code in it.
+"""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which the values of environment variables are left out."""
+
+
+_Loader.add_constructor("!ENV", lambda loader, node: None)
 
 
 class Page(HTMLParser):
@@ -83,6 +99,39 @@ def find_repository(root: Path = ROOT) -> str:
     return f"https://{found[1]}/{found[2]}" if found else ""
 
 
+def write_llms(root: Path = ROOT) -> None:
+    """Write ``site/llms.txt``, a list of all pages with their first sentence, and the Markdown of the pages beside their HTML.
+
+    Source:
+        llmstxt.org: a title, a summary, and links to Markdown by section.
+
+    Args:
+        root: folder that holds ``mkdocs.yml``, ``docs`` and the built ``site``.
+    """
+    config = yaml.load((root / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)
+    lines = [f"# {config['site_name']}", "", f"> {config['site_description']}", "", _ABOUT]
+    for entry in config["nav"]:
+        for section, found in entry.items():
+            pages = [{section: found}] if isinstance(found, str) else found
+            lines += [] if isinstance(found, str) else ["", f"## {section}", ""]
+            lines += [_listed(root, title, path) for page in pages for title, path in page.items() if path != "index.md"]
+    (root / "site" / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _listed(root: Path, title: str, path: str) -> str:
+    text = (root / "docs" / path).read_text(encoding="utf-8")
+    if path == "changelog.md":
+        text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    generated = path.startswith("api/")  # its text is in the docstrings
+    if not generated:
+        (root / "site" / path).write_text(text, encoding="utf-8")
+    paragraph = re.search(r"^(?![#<!|-])\S.*(?:\n\S.*)*", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    told = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(paragraph[0].split())) if paragraph else ""
+    sentence = re.match(r".*?[.?!](?=\s|$)", told)
+    link = str(Path(path).with_suffix(".html")) if generated else path
+    return f"- [{title}]({link}): {sentence[0] if sentence else told}"
+
+
 def check(root: Path = ROOT) -> Iterator[str]:
     """What is wrong with a built site, a line each: links, pages that are not listed, and what would be fetched from elsewhere.
 
@@ -142,7 +191,10 @@ def _wrong(site: Path, file: Path, link: str, pages: dict[Path, Page]) -> Iterat
 
 def main() -> int:
     """Build and check; 0 if nothing is wrong."""
-    wrong = build() or list(check())
+    wrong = build()
+    if not wrong:
+        write_llms()
+        wrong = list(check())
     for line in wrong:
         print(line, file=sys.stderr)
     print(f"site: {sum(1 for _ in (ROOT / 'site').rglob('*.html'))} pages, {len(wrong)} errors")

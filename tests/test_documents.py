@@ -122,16 +122,22 @@ def test_the_versions_agree() -> None:
 @pytest.mark.parametrize("page", [*ROOTS, *sorted(DOCS.rglob("*.md")), *sorted(DOCS.rglob("*.ipynb"))], ids=lambda page: page.name)
 def test_what_a_page_installs_can_be_installed(page: Path) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for told in re.findall(r"pip install ((?:--[\w-]+ )*(?:'[^']*'|\S+))", page.read_text(encoding="utf-8")):
+    for told in re.findall(r"pip install ((?:--?[\w-]+ )*(?:'[^']*'|\S+))", page.read_text(encoding="utf-8")):
         if told.startswith("jupyter"):
             continue
         # there is no release on a package index: only a clone can be installed
-        found = re.match(r"(?:--no-deps )?'?\.(?:\[([\w,]+)\])?(?!\w)", told)
+        found = re.match(r"(?:--no-deps |-e )?'?\.(?:\[([\w,]+)\])?(?!\w)", told)
         assert found, f"pip install {told}: give the folder of a clone, for example '.[train]'"
         assert set((found[1] or "").split(",")) - {""} <= set(extras), told
 
 
-def test_what_ci_needs_for_the_docs_is_in_the_extra_that_it_installs() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert any("docs" in need for need in extras["test"])
-    assert any("docs" in need for need in extras["all"])
+def test_what_is_needed_to_work_on_gmml_is_a_group_and_no_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups, extras = project["dependency-groups"], project["project"]["optional-dependencies"]
+    assert not set(groups) & set(extras)
+    assert {"include-group": "docs"} in groups["test"]
+    (chosen,) = re.findall(r"install --quiet -e \"\.\[([\w,]+)\]\" --group test", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert set(chosen.split(",")) <= set(extras)
+    asked = re.search(r"gmml\[([\w,]+)\]", " ".join(extras["all"]))
+    assert asked is not None
+    assert set(asked[1].split(",")) == set(extras) - {"all"}

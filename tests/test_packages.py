@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +68,15 @@ def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(
 
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
+        (listed,) = [name for name in inside if "/sboms/" in name]
+        bill = json.loads(archive.read(listed))
+        for component in bill["components"]:
+            held = hashlib.sha256(archive.read(component["name"])).hexdigest()
+            assert component["hashes"] == [{"alg": "SHA-256", "content": held}], component["name"]
         cores = [archive.read(name) for name in inside if name.startswith("gmml_aug/backends/cpu/core/") and name.endswith(".so")]
+    assert re.fullmatch(r"gmml-[\d.]+\.dist-info/sboms/gmml\.cdx\.json", listed)
+    compiled = {name for name in inside if name.endswith((".so", ".safetensors"))}
+    assert {component["name"] for component in bill["components"]} == compiled  # all that no reader can read is listed
     assert bool(cores) == bool(MARKS[compiler]) == (not wheel.name.endswith("-any.whl"))
     assert all(MARKS[compiler] in core for core in cores)
     assert {name.partition("/")[0].partition("-")[0] for name in inside} == {"gmml_aug", "gmml_models", "gmml"}
@@ -104,3 +115,80 @@ def test_wheel_and_sdist_hold_what_they_should_and_work_in_an_empty_environment(
         _run(python, "-c", USE + f"assert isinstance(library(), str) == {not MARKS[compiler]}, library()", cwd=tmp_path)
         assert "pretrain" in _run(home / "bin" / "gmml", "--help", cwd=tmp_path)
         assert "gmml_vit_micro_patch8_64.nothing" in _run(home / "bin" / "gmml", "models", cwd=tmp_path)
+
+
+def test_the_bill_of_materials_lists_core_and_weights_and_is_the_same_each_time(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    sys.path.insert(0, str(ROOT))
+    try:
+        from hatch_build import bill_of_materials
+    finally:
+        sys.path.remove(str(ROOT))
+    core = tmp_path / "gmml_core.arm64.so"
+    core.write_bytes(b"compiled")
+    bill = bill_of_materials(ROOT, "1.2", [core], "cc")
+    assert bill == bill_of_materials(ROOT, "1.2", [core], "cc")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    first, *weights = bill["components"]
+    assert first["hashes"][0]["content"] == hashlib.sha256(b"compiled").hexdigest()
+    assert weights
+    assert all((ROOT / component["name"]).is_file() and component["licenses"] for component in weights)
+    assert bill["dependencies"] == [{"ref": "pkg:pypi/gmml@1.2", "dependsOn": [one["bom-ref"] for one in bill["components"]]}]
+
+
+def _told_to_install() -> dict[str, str]:
+    """What pages and messages tell a reader to give to ``pip install``, and where."""
+    told: dict[str, str] = {}
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    for file in [*texts, *(ROOT / "gmml_aug").rglob("*.py"), *(ROOT / "gmml_models").rglob("*.py")]:
+        for options, what in re.findall(
+            r"pip install ((?:--?[\w-]+ )*)(['\"][^'\"]+['\"]|\.|\w[\w-]*)", file.read_text(encoding="utf-8")
+        ):
+            told[options + what.strip("'\"")] = str(file.relative_to(ROOT))
+    return told
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "tree", ignore=shutil.ignore_patterns(*NEVER, "tests", "docs"))
+    command = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "tree")
+    _run(*command, cwd=folder, GMML_PURE="1")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _install_words(told: str, wheel: Path) -> list[str]:
+    """The words behind ``pip install``, with the wheel in place of the clone."""
+    *options, what = told.split()
+    return [*options, re.sub(r"^\.", str(wheel), what) if what.startswith(".") else what]
+
+
+@pytest.mark.slow
+def test_what_pages_and_messages_install_is_in_the_wheel(pure_wheel: Path, tmp_path: Path) -> None:
+    told = _told_to_install()
+    assert {".", ".[train]", "--no-deps .", "-U pillow"} <= set(told), told
+    clones = {line: where for line, where in told.items() if _install_words(line, pure_wheel)[-1].startswith(str(pure_wheel))}
+    for line, where in clones.items():
+        options = ["--dry-run", "--no-deps", "--no-index", "--ignore-installed", "--target", str(tmp_path / "target")]
+        run = subprocess.run(
+            [sys.executable, "-m", "pip", "install", *options, *_install_words(line, pure_wheel)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, f"{where}: pip install {line}\n{run.stderr}"
+        assert "Would install gmml" in run.stdout, f"{where}: pip install {line}\n{run.stdout}"
+        assert "does not provide the extra" not in run.stderr, f"{where}: pip install {line}\n{run.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_what_pages_and_messages_install_resolves_on_the_package_index(pure_wheel: Path, tmp_path: Path) -> None:
+    for line, where in _told_to_install().items():
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", *_install_words(line, pure_wheel)]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, f"{where}: pip install {line}\n{run.stderr}"
+        assert "does not provide the extra" not in run.stderr, f"{where}: pip install {line}\n{run.stderr}"

@@ -103,6 +103,17 @@ def test_the_changelog_is_a_page(root: Path) -> None:
     assert re.search(rf"<h2[^>]*>{re.escape(newest[1])}", page)
 
 
+def test_llms_txt_lists_every_page_with_a_sentence(root: Path) -> None:
+    site.write_llms(root)
+    listed = (root / "site" / "llms.txt").read_text(encoding="utf-8")
+    assert listed.startswith("# gmml\n\n> ")
+    links = dict(re.findall(r"^- \[[^]]+\]\(([^)]+)\): (.+)$", listed, re.M))
+    assert all((root / "site" / link).is_file() for link in links), links
+    pages = {page.relative_to(root / "docs") for page in (root / "docs").rglob("*.md")} - {Path("index.md")}
+    assert {Path(link).with_suffix(".md") for link in links} == pages
+    assert all(len(sentence.split()) > 3 for sentence in links.values()), links
+
+
 def _small(folder: Path, index: str) -> list[str]:
     (folder / "docs").mkdir()
     (folder / "mkdocs.yml").write_text(SMALL, encoding="utf-8")

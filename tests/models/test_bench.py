@@ -21,6 +21,7 @@ from gmml_models.cli.bench import Bench
 from gmml_models.errors import UsageError
 from tests.models.test_device_clock import ImaginedStream
 from tests.models.test_device_clock import call as imagined
+from tests.test_results import wrong_with
 
 TINY = "2x3x24x32"
 QUICK = Effort(rounds=2, least=1, seconds=0.01)
@@ -63,6 +64,7 @@ def test_the_report_holds_what_its_contract_says(tmp_path: Path, capsys: pytest.
     assert report["schema"] == 1
     assert set(report) == {"schema", "machine", "memory_bandwidth", "rows", "absent", "cut", "memory_limit_gb"}
     assert {"cpu", "threads", "allocator", "versions", "date", "device"} <= set(report["machine"])
+    assert wrong_with(report) == []
     assert report["machine"]["threads"] == 1
     assert [row["peer"] for row in report["rows"]] == [COPY, CLONE, "gmml"]
     for row in report["rows"]:

@@ -1,0 +1,67 @@
+"""Reports of `gmml bench` that are kept in the repository, ours and contributed ones, against their JSON schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.document_blocks import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+CONTRIBUTED = sorted((RESULTS / "contributed").glob("*.json"))
+OURS = RESULTS / "throughput.json"
+
+
+def wrong_with(report: dict[str, Any]) -> list[str]:
+    """What the schema finds wrong with a report; nothing where jsonschema is not installed."""
+    try:
+        import jsonschema
+    except ImportError:
+        pytest.skip("jsonschema is not installed: it is in the group test of pyproject.toml")
+    schema = json.loads((RESULTS / "schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(report)]
+
+
+def read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("file", [OURS, *CONTRIBUTED], ids=lambda file: file.stem)
+def test_a_report_satisfies_the_schema(file: Path) -> None:
+    assert wrong_with(read(file)) == []
+
+
+@pytest.mark.parametrize("file", CONTRIBUTED, ids=lambda file: file.stem)
+def test_a_contributed_report_holds_what_anybody_can_run(file: Path) -> None:
+    assert not [row["peer"] for row in read(file)["rows"] if row["group"] == "yours"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda report: report.pop("machine"), "'machine' is a required property"),
+        (lambda report: report["machine"].update(date="30.11.2026"), "$.machine.date"),
+        (lambda report: report["machine"]["versions"].pop("torch"), "'torch' is a required property"),
+        (lambda report: report["rows"][0].pop("wall_ms"), "$.rows[0]: 'wall_ms' is a required property"),
+        (lambda report: report["rows"][0]["wall_ms"].update(minimum=0), "$.rows[0].wall_ms.minimum"),
+        (lambda report: report["rows"][0].update(shape=[64, 3]), "$.rows[0].shape"),
+        (lambda report: report["rows"].clear(), "$.rows"),
+        (lambda report: report.update(schema=2), "$.schema"),
+    ],
+)
+def test_a_spoilt_report_is_refused(spoil: Callable[[dict[str, Any]], object], told: str) -> None:
+    report = copy.deepcopy(read(OURS))
+    spoil(report)
+    assert any(told in wrong for wrong in wrong_with(report)), wrong_with(report)
+
+
+def test_the_schema_describes_every_field_that_we_write() -> None:
+    properties = read(RESULTS / "schema.json")["$defs"]["row"]["properties"]
+    assert {name for row in read(OURS)["rows"] for name in row} <= set(properties)
