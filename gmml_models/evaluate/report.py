@@ -120,10 +120,11 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
         folder.mkdir(parents=True, exist_ok=True)
         write_aside(folder / "table.json", json.dumps(whole, indent=2, allow_nan=False))
         write_aside(folder / "table.md", markdown(rows, facts))
-        by_class = [(each.measure, each.classes) for each in rows if each.classes]
+        own = [each for each in rows if each.features == "weights"]
+        by_class = [(each.measure, each.classes) for each in own if each.classes]
         if by_class:
             write_aside(folder / "classes.csv", to_csv(by_class).encode())
-        for each in rows:
+        for each in own:
             if each.confusion is not None:
                 names = [one.name for one in each.classes]
                 write_aside(folder / f"confusion-{_slug(each.measure)}.csv", confusion_csv(names, each.confusion).encode())
