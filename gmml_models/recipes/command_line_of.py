@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gmml_models.data.config import DataConfig
+from gmml_models.recipes.named import FINETUNE, PRETRAIN, Recipe
 
 _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 
 
-def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequence[str] = ()) -> str:
+def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequence[str] = (), recipe: Recipe = "paper") -> str:
     """The words ``gmml NAME ...`` that give a config; what is at its default is left out.
 
     Args:
@@ -21,12 +22,14 @@ def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequ
         name: of the command.
         bare: only the last part of paths, and no ``out``: for what is published.
         first: names of fields that are written before the others.
+        recipe: that the command starts from.
     """
-    words = ["gmml", name]
+    words = ["gmml", name, *(["--recipe", recipe] if recipe != "paper" else [])]
+    settings = {"pretrain": PRETRAIN, "finetune": FINETUNE}[name][recipe] if recipe != "paper" else {}
     known = {field.name: field for field in dataclasses.fields(config)}
     for field in (known[one] for one in dict.fromkeys((*first, *known))):
         value = getattr(config, field.name)
-        if value == field.default or (bare and field.name == "out"):
+        if value == settings.get(field.name, field.default) or (bare and field.name == "out"):
             continue
         if bare and field.name in _PLACES and value is not None and Path(str(value)).exists():
             value = Path(str(value)).resolve().name

@@ -70,6 +70,13 @@ def beginning_with(config: type[T], settings: Mapping[str, Any]) -> type[T]:
     return make_dataclass(config.__name__, changed, bases=(config,), frozen=True, kw_only=True, namespace=same)
 
 
+def recipe_of(config: object) -> Recipe:
+    """The recipe that a config for pretraining came from, as far as it shows: size, time and rate may be others."""
+    free = ("model", "epochs", "batch_size", "lr", "warmup_epochs", "resident", "resident_size")
+    told = {name: value for name, value in PRETRAIN["small"].items() if name not in free}
+    return "small" if all(getattr(config, name) == value for name, value in told.items()) else "paper"
+
+
 def recipe_in(words: Sequence[str]) -> Recipe | None:
     """The recipe that a command line asks for with ``--recipe``; None: none, or no recipe's name."""
     found: Recipe | None = None

@@ -11,6 +11,7 @@ from gmml_models.errors import UsageError
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig
 from gmml_models.recipes.labelled_data import open_labelled
+from gmml_models.recipes.named import FINETUNE, recipe_of
 
 _FIRST = ("weights", "data", "out")  # what a person looks for
 _FOLDER = "FOLDER"  # stands for what nobody here knows
@@ -20,7 +21,9 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
     """Lines for a person: how the weights are measured, and fine-tuned, on the same images where these have labels."""
     data, images, lacking = _labelled(config)
     weights = str(config.out / "weights")
-    batch = min(config.batch_size, FinetuneConfig.batch_size)
+    recipe = recipe_of(config)
+    start = FINETUNE[recipe]
+    batch = min(config.batch_size, start.get("batch_size", FinetuneConfig.batch_size))
     if images is not None:
         batch = max(min(batch, images) // 2 * 2, 2)  # MixUp takes pairs
     shared: dict[str, Any] = {
@@ -31,11 +34,11 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
         "cpu": config.cpu,
     }
     tuned = config.out.with_name(f"{config.out.name}-finetuned")
-    tuning = FinetuneConfig(**shared, out=tuned, batch_size=batch, precision=config.precision)
+    tuning = FinetuneConfig(**{**start, **shared, "out": tuned, "batch_size": batch, "precision": config.precision})
     return [
         f"Next, with labelled images{lacking}:",
         f"  {command_of(EvaluateConfig(**shared), 'evaluate', first=_FIRST)}",
-        f"  {command_of(tuning, 'finetune', first=_FIRST)}",
+        f"  {command_of(tuning, 'finetune', first=_FIRST, recipe=recipe)}",
     ]
 
 

@@ -13,7 +13,8 @@ from benchmarks.claims.rows import BY_NAME
 from gmml_models.cli.train import Finetune, Pretrain
 from gmml_models.data.config import record
 from gmml_models.recipes import FinetuneConfig, PretrainConfig
-from gmml_models.recipes.named import FINETUNE, PRETRAIN, Recipe, beginning_with, recipe_in
+from gmml_models.recipes.command_line_of import command_of
+from gmml_models.recipes.named import FINETUNE, PRETRAIN, Recipe, beginning_with, recipe_in, recipe_of
 from tests.models.command_line import call, write_photographs
 
 
@@ -50,6 +51,14 @@ def test_the_recipe_is_read_before_the_other_options(words: str, found: Recipe |
     assert recipe_in(words.split()) == found
 
 
+def test_a_command_starts_from_the_recipe_that_it_names() -> None:
+    config = FinetuneConfig(**{**FINETUNE["small"], "epochs": 3, "data": "x"})
+    assert command_of(config, "finetune", recipe="small") == "gmml finetune --recipe small --data x --epochs 3"
+    assert "--pool mean" in command_of(config, "finetune")
+    assert recipe_of(PretrainConfig(**{**PRETRAIN["small"], "epochs": 3, "lr": 0.01})) == "small"
+    assert recipe_of(PretrainConfig()) == recipe_of(PretrainConfig(**{**PRETRAIN["small"], "loss": "l1"})) == "paper"
+
+
 def test_the_rows_that_were_measured_are_the_recipe() -> None:
     for name in ("weights/photos", "weights/openclipart"):
         row = BY_NAME[name].pretrain
@@ -74,7 +83,9 @@ def test_a_run_by_a_recipe_is_recorded_and_goes_on(
     without = call(capsys, *(word for word in told if word not in ("--recipe", "small")))
     assert without.code == 2
     assert "target: 'normalised' -> 'pixels'" in without.err
-    assert call(capsys, *told).code == 0
+    ended = call(capsys, *told)
+    assert ended.code == 0
+    assert "gmml finetune --recipe small --weights" in ended.out
     wrong = call(capsys, "pretrain", "--recipe", "large", "--data", "images")
     assert wrong.code == 2
     assert "paper" in wrong.out + wrong.err

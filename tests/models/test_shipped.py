@@ -13,6 +13,7 @@ from torch import Tensor
 
 import gmml_aug as ga
 import gmml_models as gm
+from gmml_models.models.patches import normalise_patches
 from gmml_models.models.registry import WEIGHTS, registry
 
 NAMES = sorted(folder.name for folder in WEIGHTS.glob("*/"))
@@ -69,24 +70,27 @@ def test_everybody_loads_the_same_encoder_without_a_network(name: str, monkeypat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_restores_photographs_better_than_what_costs_nothing(name: str) -> None:
+    """Pixels, or where the target is normalised what is left of each patch without its mean and contrast."""
     model = gm.create_model(name, pretrained=True).eval()
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (model.mean, model.std))
     clean = (photographs(model.img_size[0]) - mean) / std
     corrupt = ga.presets.gmml(values=(model.mean, model.std))
     errors: dict[str, list[float]] = {"model": [], "random": [], "mean colour": [], "left as it is": []}
     torch.manual_seed(0)
-    random = gm.create_model(name.split(".")[0]).eval()
+    random = gm.create_model(name.split(".")[0], target=model.target).eval()
+    options: dict[str, Any] = {"target": model.target, "patch": model.patch_size}
     with torch.no_grad():
         for epoch in range(8):
             given, mask = corrupt(clean, keys=ga.keys(0, epoch, range(len(clean))))
+            colour = given.mean((2, 3), keepdim=True).expand_as(given)
             answers = {
                 "model": model(given),
                 "random": random(given),
-                "mean colour": given.mean((2, 3), keepdim=True).expand_as(given),
-                "left as it is": given,
+                "mean colour": colour if model.target == "pixels" else torch.zeros_like(given),
+                "left as it is": given if model.target == "pixels" else normalise_patches(given, model.patch_size),
             }
             for what, answer in answers.items():
-                errors[what].append(float(gm.masked_l1(answer, clean, mask)))
+                errors[what].append(float(gm.masked_l1(answer, clean, mask, **options)))
     found = {what: sum(some) / len(some) for what, some in errors.items()}
     assert found["model"] < 0.9 * min(error for what, error in found.items() if what != "model"), found
     assert set(registry()) == set(NAMES)
