@@ -6,6 +6,7 @@ gives the same pixels. The photographs come with scikit-image and are in the pub
 
 from __future__ import annotations
 
+import ast
 import inspect
 import io
 import math
@@ -190,6 +191,18 @@ def to_jpeg(figure: Figure) -> bytes:
     return file.getvalue()
 
 
+def wrapped(code: str, width: int = 88) -> str:
+    """A call or a list, with an item on each line where it is wider than the column of a page."""
+    if len(code) <= width:
+        return code
+    tree = ast.parse(code, mode="eval").body
+    assert isinstance(tree, ast.Call | ast.List)
+    items = [*tree.args, *tree.keywords] if isinstance(tree, ast.Call) else tree.elts
+    name, ends = (ast.get_source_segment(code, tree.func), "()") if isinstance(tree, ast.Call) else ("", "[]")
+    parts = [wrapped(ast.get_source_segment(code, item) or "", width - 5).replace("\n", "\n    ") for item in items]
+    return "\n".join([f"{name}{ends[0]}", *(f"    {part}," for part in parts), ends[1]])
+
+
 def page(shown: list[Shown]) -> str:
     """docs/gallery.md."""
     lines = [
@@ -210,7 +223,7 @@ def page(shown: list[Shown]) -> str:
         lines += ["", f"### {entry.title}", ""]
         if last is None or entry.words != last.words:  # said once of a preset of several kinds
             lines += [entry.words, ""]
-        lines += ["```python", entry.code, "```", "", f"![{entry.section}: {entry.title}](gallery/{entry.file})"]
+        lines += ["```python", wrapped(entry.code), "```", "", f"![{entry.section}: {entry.title}](gallery/{entry.file})"]
         last = entry
     return "\n".join(lines) + "\n"
 

@@ -33,7 +33,7 @@ a call repeatable. The links lead to Markdown; the tests run every block of code
 """
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is untyped
     """YAML in which the values of environment variables are left out."""
 
 

@@ -206,6 +206,14 @@ def test_every_block_is_run_or_says_why(page: Path) -> None:
             assert command.startswith("gmml ") or is_allowed(command), f"{block}: {command!r} is neither run nor on the list"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_lines_of_code_fit_into_the_column_of_a_page(page: Path) -> None:
+    for block in blocks(page):
+        for number, line in enumerate(block.code.splitlines(), start=block.line + 1):
+            told = f"{_name(page)}, line {number}: {len(line)} characters; 88 are shown without scrolling"
+            assert len(line) <= 88 or block.language == "text", told
+
+
 def test_few_blocks_are_not_run() -> None:
     assert sum(bool(block.reason) for page in PAGES for block in blocks(page)) <= 4
 
