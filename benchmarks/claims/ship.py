@@ -192,7 +192,8 @@ def cost(model: gm.GMMLAutoencoder) -> dict[str, Any]:
         where = machine()
     finally:
         torch.set_num_threads(threads)
-    told = f"batches of {_BATCH}, float32, one core of {where['cpu']}, torch {where['torch']}; by processor time, the best of {_ROUNDS}"
+    on = f"one core of {where['cpu']}, torch {where['torch']}"
+    told = f"batches of {_BATCH}, float32, {on}; by processor time, the best of {_ROUNDS}"
     return {"gmacs": round(gmacs(encoder), 4), "images_per_second": round(_BATCH / min(seconds)), "measured_on": told}
 
 

@@ -135,8 +135,8 @@ def push_folder(
 ) -> str:
     """Put a folder that `write_folder` wrote on the Hub, as one commit, after its hashes were checked; the commit's address.
 
-    Nothing but the config, the cards and the files that the config records, weights and extras, is sent. A README.md on the Hub that
-    a person wrote or changed is kept: ours is MODEL_CARD.md then.
+    Nothing but the config, the cards and the files that the config records, weights and extras, is sent. A README.md on the Hub
+    that a person wrote or changed is kept: ours is MODEL_CARD.md then.
 
     Args:
         folder: the folder.
