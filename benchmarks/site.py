@@ -26,10 +26,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 _FETCHING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "link": "href"}
 _ABOUT = """\
-Install it from a clone (`pip install .`); it is not on a package index yet. `import gmml_aug as ga` corrupts batches of images and
-needs torch alone; `import gmml_models as gm` has models, losses and weights; `gmml --help` lists the commands. A corruption is
-called on a batch (B, C, H, W) and returns `(images, mask)`; `values=` states the value range, and `keys=ga.keys(seed, epoch, index)` makes
-a call repeatable. The links lead to Markdown; the tests run every block of code in it.
+Install it from a clone (`pip install .`); it is not on a package index yet. `import gmml_aug as ga` corrupts batches of images
+and needs torch alone; `import gmml_models as gm` has models, losses and weights; `gmml --help` lists the commands. A corruption
+is called on a batch (B, C, H, W) and returns `(images, mask)`; `values=` states the value range, and `keys=ga.keys(seed, epoch,
+index)` makes a call repeatable. The links lead to Markdown; the tests run every block of code in it.
 """
 
 

@@ -192,7 +192,7 @@ class GMMLAutoencoder(nn.Module):
         token: str | bool | None = None,
         message: str | None = None,
     ) -> str:
-        """Put the model on the Hub; arguments of `save_pretrained` and `gmml_models.hub.folder.push_folder`. The commit's address."""
+        """Put the model on the Hub, as `save_pretrained` and `gmml_models.hub.folder.push_folder` do; the commit's address."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, about=about, license=license)
             return push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
