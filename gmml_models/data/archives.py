@@ -1,21 +1,38 @@
-"""Images in an uncompressed tar, read where they lie."""
+"""Images in an archive: a tar or a zip is read where it lies, a compressed tar from a copy that goes with the process."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
-from gmml_models.data.files import FileSource
-from gmml_models.data.image_files import endings_of_pillow, known_endings
-from gmml_models.data.scan import LeftOut, is_hidden
+from gmml_models.data.files import Files, FileSource
+from gmml_models.data.image_files import known_endings
+from gmml_models.data.scan import LeftOut, endings_of, is_hidden, no_image
 from gmml_models.data.splits import Purpose, choose_split, class_folders
 from gmml_models.errors import UsageError
 
-ARCHIVES = (".tar",)
+_COMPRESSED: dict[str, Callable[..., Any]] = {
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tbz2": bz2.open,
+    ".tar.xz": lzma.open,
+    ".txz": lzma.open,
+}
+ARCHIVES = (".tar", ".zip", *_COMPRESSED)
+_LARGEST = 1 << 30  # bytes of one file in a zip
+_UNPACKED: dict[tuple[str, int, int], tempfile.TemporaryDirectory[str]] = {}  # path, time and size -> where its tar lies
 
 
 def is_archive(path: Path) -> bool:
@@ -44,7 +61,61 @@ class FilesInTar:
         return self.places[index][1]
 
 
-def open_tar(
+class Packed(NamedTuple):
+    """Where a file lies in a zip."""
+
+    header: int
+    packed: int  # bytes
+    size: int
+    deflated: bool
+    crc: int
+
+
+@final
+@dataclass(frozen=True)
+class FilesInZip:
+    """Files in a zip, stored or deflated, by their place in it: nothing is kept open that threads or forks would share."""
+
+    path: Path
+    places: Sequence[Packed]
+    names: Sequence[str]
+
+    def read(self, index: int) -> bytes:
+        """All of a file.
+
+        Raises:
+            OSError: it is damaged.
+        """
+        at = self.places[index]
+        with self.path.open("rb") as file:
+            file.seek(at.header)
+            head = file.read(30)  # its name and another field come behind it
+            if head[:4] != b"PK\x03\x04":
+                raise OSError("no file begins there in the zip")
+            file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
+            held = file.read(at.packed)
+        try:
+            found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(held, at.size + 1) if at.deflated else held
+        except zlib.error as error:
+            raise OSError(f"it cannot be unpacked ({error})") from error
+        if len(found) != at.size or zlib.crc32(found) != at.crc:
+            raise OSError("it is not what the zip says it is")
+        return found
+
+    def size(self, index: int) -> int:
+        """Bytes of a file."""
+        return self.places[index].size
+
+
+class Member(NamedTuple):
+    """An image in an archive."""
+
+    folders: tuple[str, ...]
+    name: str
+    place: Any
+
+
+def open_archive(
     path: Path,
     split: str | None,
     purpose: Purpose,
@@ -54,57 +125,109 @@ def open_tar(
     level: int | None,
     known: Sequence[str] | None,
     *,
+    extensions: Sequence[str] | None = None,
     whole: bool = False,
 ) -> FileSource:
-    """Open a tar; arguments and errors as `gmml_models.data.folders.open_files`; ``whole``: no sub-folder of it is a split."""
-    if path.suffix.lower() != ".tar":
-        raise UsageError(f"gmml: {path} is a file, but not an uncompressed .tar. Give a folder or a .tar of images.")
-    with _more_endings():
-        from timm.data.dataset_factory import create_dataset
+    """Open a tar, a zip or a compressed tar; arguments and errors as `gmml_models.data.folders.open_files`.
 
-        try:
-            reader = create_dataset("", str(path)).reader
-        except (ValueError, AssertionError, tarfile.TarError, OSError) as error:
-            raise UsageError(f"gmml: {path} holds no images, or is damaged ({error}). Known endings: {known_endings()}.") from error
-    visible, left = [], list[LeftOut]()
-    for sample in reader.samples:
-        inside = PurePosixPath(sample[0].path)
-        if any(map(is_hidden, inside.parts)):
-            left.append(LeftOut(str(inside), "hidden", lost=False))
-        else:
-            visible.append(sample)
+    ``whole``: no sub-folder of it is a split.
+    """
+    name = path.name.lower()
+    if not name.endswith(ARCHIVES):
+        raise UsageError(f"gmml: {path} is a file, but no archive: {', '.join(ARCHIVES)}. Give a folder or an archive of images.")
+    files: type[FilesInTar | FilesInZip] = FilesInZip if name.endswith(".zip") else FilesInTar
+    there = _unpacked(path) if name.endswith(tuple(_COMPRESSED)) else path
+    found, left = _in_zip(path, extensions) if name.endswith(".zip") else _in_tar(path, there, extensions)
+    visible = [one for one in found if not any(map(is_hidden, PurePosixPath(one.name).parts))]
+    left += [LeftOut(one.name, "hidden", lost=False) for one in found if any(map(is_hidden, PurePosixPath(one.name).parts))]
     if not visible:
-        raise UsageError(f"gmml: {path} holds hidden images alone, the first {left[0].name}. Give a tar of images.")
-    # a tar inside the tar is a folder, for the class
-    folders = [
-        ((PurePosixPath(outer.name).stem,) if outer is not None else ()) + PurePosixPath(info.path).parent.parts
-        for info, _, outer in visible
-    ]
+        aside = f", the first left out is {left[0].name} ({left[0].reason})" if left else ""
+        raise UsageError(f"gmml: {path} holds no images{aside}. Known endings: {known_endings()}.")
     shared = 0  # folders that all of them lie in
-    while len({parts[: shared + 1] for parts in folders}) == 1 and len(folders[0]) > shared:
+    while len({one.folders[: shared + 1] for one in visible}) == 1 and len(visible[0].folders) > shared:
         shared += 1
-    below = [parts[shared:] for parts in folders]
+    below = [one.folders[shared:] for one in visible]
     tops = {parts[0] for parts in below if parts and not whole}
     chosen = choose_split(str(path), tops, split, purpose, own, lambda name: any(p[0] == name and len(p) > 1 for p in below if p))
     numbers = [number for number, parts in enumerate(below) if chosen is None or parts[:1] == (chosen,)]
     inner = [below[number][chosen is not None :] for number in numbers]
     targets, classes, notes = class_folders(str(path), inner, level=level, known=known, labelled=labelled)
-    chosen_files = [visible[number] for number in numbers]
-    # a tar inside the tar has its own beginning
-    places = [(info.offset_data + (outer.offset_data if outer is not None else 0), info.size) for info, _, outer in chosen_files]
-    names = [info.name if outer is None else f"{outer.name}/{info.name}" for info, _, outer in chosen_files]
-    files = FilesInTar(path, places, names)
-    return FileSource(files, targets, classes=classes, channels=channels, where=str(path), left=left, notes=notes)
+    held: Files = files(there, [visible[number].place for number in numbers], [visible[number].name for number in numbers])
+    return FileSource(held, targets, classes=classes, channels=channels, where=str(path), left=left, notes=notes)
+
+
+def _in_tar(path: Path, there: Path, extensions: Sequence[str] | None) -> tuple[list[Member], list[LeftOut]]:
+    """The images of a tar, by timm's reader, in its order; a tar inside the tar is a folder, for the class."""
+    with _endings(extensions):
+        from timm.data.dataset_factory import create_dataset
+
+        try:
+            reader = create_dataset("", str(there)).reader
+        except (ValueError, AssertionError, tarfile.TarError, OSError) as error:
+            raise UsageError(f"gmml: {path} holds no images, or is damaged ({error}). Known endings: {known_endings()}.") from error
+    found = []
+    for info, _, outer in (sample[:3] for sample in reader.samples):
+        around = () if outer is None else (PurePosixPath(outer.name).stem,)
+        # a tar inside the tar has its own beginning
+        place = (info.offset_data + (outer.offset_data if outer is not None else 0), info.size)
+        name = info.name if outer is None else f"{outer.name}/{info.name}"
+        found.append(Member(around + PurePosixPath(info.path).parent.parts, name, place))
+    return found, []
+
+
+def _in_zip(path: Path, extensions: Sequence[str] | None) -> tuple[list[Member], list[LeftOut]]:
+    """The images of a zip by name, and what is left out of it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = sorted((one for one in archive.infolist() if not one.is_dir()), key=lambda one: one.filename)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UsageError(f"gmml: {path} is no zip, or is damaged ({error}).") from error
+    endings, found, left = endings_of(extensions), list[Member](), list[LeftOut]()
+    for one in entries:
+        name = one.filename
+        if not name.lower().endswith(tuple(endings)):
+            left.append(no_image(name, chosen=extensions is not None))
+        elif one.flag_bits & 1:
+            left.append(LeftOut(name, "encrypted"))
+        elif one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            left.append(LeftOut(name, "packed neither by deflate nor not at all"))
+        elif one.file_size > _LARGEST:
+            left.append(LeftOut(name, f"more than {_LARGEST:,} bytes"))
+        else:
+            deflated = one.compress_type == zipfile.ZIP_DEFLATED
+            place = Packed(one.header_offset, one.compress_size, one.file_size, deflated, one.CRC)
+            found.append(Member(PurePosixPath(name).parent.parts, name, place))
+    return found, left
+
+
+def _unpacked(path: Path) -> Path:
+    """The tar in a compressed one, which cannot be read from its middle, in a temporary folder that goes with the process."""
+    about = path.stat()
+    key = (str(path.resolve()), about.st_mtime_ns, about.st_size)
+    if key not in _UNPACKED:
+        opened = next(how for ending, how in _COMPRESSED.items() if path.name.lower().endswith(ending))
+        folder = tempfile.TemporaryDirectory(prefix="gmml-")
+        try:
+            with opened(path, "rb") as packed, Path(folder.name, "images.tar").open("wb") as tar:
+                shutil.copyfileobj(packed, tar, 1 << 20)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            folder.cleanup()
+            raise UsageError(
+                f"gmml: {path} could not be unpacked to {tempfile.gettempdir()} ({error}). Is it whole, and is there room? TMPDIR "
+                "names another place."
+            ) from error
+        _UNPACKED[key] = folder
+    return Path(_UNPACKED[key].name, "images.tar")
 
 
 @contextmanager
-def _more_endings() -> Iterator[None]:
-    """Let timm's reader of tars see all that Pillow decodes for us; it has no argument for it."""
+def _endings(extensions: Sequence[str] | None) -> Iterator[None]:
+    """Let timm's reader of tars see all that Pillow decodes for us, or what the user says; it has no argument for it."""
     from timm.data.readers import img_extensions
 
     known: Any = img_extensions  # timm leaves it untyped
     before = known.get_img_extensions()
-    known.set_img_extensions(tuple({*before, *endings_of_pillow()}))
+    known.set_img_extensions(tuple({*(before if extensions is None else ()), *endings_of(extensions)}))
     try:
         yield
     finally:

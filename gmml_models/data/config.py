@@ -23,11 +23,13 @@ class DataConfig:
     """Which images, and how they are read."""
 
     data: str = ""
-    """A folder or tar of images (class folders give labels, a labels.csv several), or a name of timm's: wds/..., hfds/..."""
+    """A folder, tar or zip of images (class folders or a labels.csv give labels), or a name of timm's: wds/..., hfds/..."""
     data_root: str | None = None
     """Folder of the files of a torch/... data set, or cache of a hfds/... one."""
     split: str | None = None
     """Sub-folder or split; by default what `data` itself is, or for training its train split."""
+    extensions: tuple[str, ...] | None = None
+    """Endings of the files that are images, such as .jpg .png; by default all that Pillow reads."""
     stream_images: int | None = None
     """Images in an epoch of a stream (wds/..., hfids/...) that does not say how many it has."""
     in_chans: int = 3

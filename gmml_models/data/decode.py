@@ -22,7 +22,8 @@ def decode(found: Any, channels: int) -> Tensor:
         found: bytes of an image file; a picture of Pillow; a dict with ``bytes`` or ``path``, as data sets of Hugging Face hold; a
             tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
         channels: of the result. Files and pictures have 1 or 3: upright, over white where they are transparent, 16 bits by their
-            upper eight, grey by ITU-R 601. An array has those asked for, or 1 or 3 of them where 1 or 3 are asked for.
+            upper eight, grey by ITU-R 601; TIFFs of floats, of 32-bit or of signed integers from their darkest to their brightest
+            pixel. An array has those asked for, or 1 or 3 of them where 1 or 3 are asked for.
 
     Returns:
         (channels, H, W) uint8.

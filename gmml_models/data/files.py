@@ -55,7 +55,7 @@ class FileSource(Source):
 
     Args:
         files: their bytes and names.
-        targets: their labels, or None.
+        targets: their labels: (N, c) of 0 and 1, (N,) int64 or numbers for classes; or None.
         classes: names of the labels.
         channels: 1 or 3.
         multi_label: labels are (c,) tensors.
@@ -101,9 +101,13 @@ class FileSource(Source):
 
     def labels(self) -> Sequence[Label]:
         """From the names of the folders, or the CSV."""
+        if isinstance(self.targets, Tensor) and self.targets.ndim == 1:
+            return list(self.targets.tolist())
         return [None] * len(self) if self.targets is None else list(self.targets)
 
     def item(self, index: int) -> tuple[Tensor, Label]:
         """Read and decode one file."""
         label = None if self.targets is None else self.targets[index]
+        if isinstance(label, Tensor) and label.ndim == 0:
+            label = int(label)
         return decode(self.files.read(index), self.channels), label

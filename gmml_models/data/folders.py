@@ -1,4 +1,4 @@
-"""Images in a folder, a tar, or the files that a CSV names: what is left out, and which folder is the class, is told."""
+"""Images in a folder, an archive, or the files that a CSV names: what is left out, and which folder is the class, is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from gmml_models.data.archives import open_tar
+from gmml_models.data.archives import open_archive
 from gmml_models.data.files import FileSource, LooseFiles
 from gmml_models.data.image_files import known_endings
 from gmml_models.data.labels_csv import read_labels
@@ -30,22 +30,24 @@ def open_files(
     level: int | None = None,
     known: Sequence[str] | None = None,
     output: Path | None = None,
+    extensions: Sequence[str] | None = None,
 ) -> FileSource:
-    """Open a folder or a tar.
+    """Open a folder or an archive.
 
     Args:
         path: of it.
-        split: sub-folder, inside a tar too; None: see `choose_split`.
+        split: sub-folder, inside an archive too; None: see `choose_split`.
         purpose: what the images are for.
         own: the test images have a path of their own, so that ``path`` itself may be their folder.
         labelled: labels are needed.
         channels: 1 or 3.
         csv: labels; by default labels.csv beside the images or their split.
         multi_label: True: a CSV must be there; False: none is read; None: one is read if it is there and labels are needed.
-        columns: of the CSV that are labels; None: see `read_labels`.
+        columns: of the CSV that are labels, or the one that is the class; None: see `read_labels`.
         level: of the folders that are the classes; see `class_folders`.
         known: the classes of the training images.
         output: the run's own folder, which is no data.
+        extensions: endings of the files that are images; None: all that Pillow reads.
 
     Raises:
         UsageError: nothing there, no images, or labels that do not fit.
@@ -56,15 +58,15 @@ def open_files(
         )
     if not path.exists():
         raise UsageError(
-            f"gmml: there is no {path}. Give a folder or tar of images, or a data set as timm names it (wds/..., hfds/...)."
+            f"gmml: there is no {path}. Give a folder or archive of images, or a data set as timm names it (wds/..., hfds/...)."
         )
     wants_csv = bool(multi_label) or csv is not None
     if path.is_file():
         if wants_csv:
             raise UsageError(f"gmml: labels in a CSV are read for folders, and {path} is a file. Unpack it first.")
-        return open_tar(path, split, purpose, own, labelled, channels, level, known)
+        return open_archive(path, split, purpose, own, labelled, channels, level, known, extensions=extensions)
     if not path.is_dir():
-        raise UsageError(f"gmml: {path} is neither a folder nor a file. Give a folder or tar of images.")
+        raise UsageError(f"gmml: {path} is neither a folder nor a file. Give a folder or an archive of images.")
     tops = {one.name for one in path.iterdir() if _may_hold_images(one, output)}
     chosen = choose_split(str(path), tops, split, purpose, own, lambda name: any(map(_may_hold_images, (path / name).iterdir())))
     folder = path / chosen if chosen else path
@@ -73,8 +75,8 @@ def open_files(
         tables = [csv] if csv is not None else [place / "labels.csv" for place in places]
         there = next((table for table in tables if table.is_file()), None)
         if there is not None:
-            rows = read_labels(there, folder, columns)
-            paths, left = scan(folder, own=output)
+            rows = read_labels(there, folder, columns, multi_label=multi_label)
+            paths, left = scan(folder, own=output, extensions=extensions)
             named = {str(file) for file in rows.files}
             unnamed = [file for file in paths if os.path.abspath(file) not in named]  # noqa: PTH100  # links stay, as in the CSV
             left += [LeftOut(file.relative_to(folder).as_posix(), f"in no line of {there.name}", lost=False) for file in unnamed]
@@ -83,16 +85,17 @@ def open_files(
                 rows.labels,
                 classes=rows.classes,
                 channels=channels,
-                multi_label=True,
+                multi_label=rows.labels.ndim == 2,
                 where=str(folder),
                 left=left,
                 notes=rows.notes,
             )
         if wants_csv:
             raise UsageError(
-                f"gmml: there is no {tables[0]}. Give --labels FILE.csv: first column the file, then one 0/1 column a label."
+                f"gmml: there is no {tables[0]}. Give --labels FILE.csv: first column the file, then one 0/1 column a label, "
+                "or one column with the class."
             )
-    paths, left = scan(folder, own=output)
+    paths, left = scan(folder, own=output, extensions=extensions)
     if not paths:
         if any(folder.glob("*.tar")):
             raise UsageError(f"gmml: {folder} holds tars. Give one of them, or wds/{folder} if they are shards.")

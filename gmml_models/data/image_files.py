@@ -105,7 +105,9 @@ def open_upright(file: Path | IO[bytes]) -> Image.Image:
         if limit and image.width * image.height > limit:  # Pillow itself only warns, up to twice of it
             raise Image.DecompressionBombError
         image.load()  # raises if the file is truncated
-        return ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image)
+        # whole numbers of 32 bits, or with a sign: no agreed range, as for floats. 16 bits without one are I;16
+        return upright.convert("F") if image.format == "TIFF" and upright.mode == "I" else upright
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

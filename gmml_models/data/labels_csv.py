@@ -1,8 +1,12 @@
-"""labels.csv: several labels an image. First column the file, relative to the CSV; then one 0/1 column a label."""
+"""labels.csv: first column the file, relative to the CSV; then one 0/1 column a label, or one column with the class.
+
+Columns are parted by commas, semicolons or tabs.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmml_models.data.scan import natural
 from gmml_models.errors import UsageError
 
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+_CLASS = ("class", "label", "category", "target", "classname", "class_name", "label_name", "species", "breed")
+_SEPARATORS = (",", ";", "\t")
 _NO = ("-1", "-1.0", "")  # where the column has no other word for it: beside 0 they may say that nobody knows
 
 
@@ -22,21 +29,24 @@ class LabelTable(NamedTuple):
 
     files: tuple[Path, ...]
     names: tuple[str, ...]  # as the CSV writes them
-    labels: Tensor  # (N, c) float32 of 0 and 1
-    classes: tuple[str, ...]  # of the labels
+    labels: Tensor  # (N, c) float32 of 0 and 1, or (N,) int64 where each has one class
+    classes: tuple[str, ...]  # their names, or those of the labels
     notes: tuple[str, ...] = ()  # columns that were not taken, and what was read as 0
 
 
-def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None) -> LabelTable:
+def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *, multi_label: bool | None = None) -> LabelTable:
     """Read the rows whose files lie in a folder.
 
-    A column is a label if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and -1, or 1 and nothing. All
-    others, such as licence texts, are named in ``notes``.
+    One column holds the class of each image where it is the only one behind the files and called so (class, label, category, ...),
+    or holds other words than yes and no, some of them twice; or where it alone is chosen and holds other words. Otherwise an image
+    may have several labels: a column is one if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and -1,
+    or 1 and nothing. All others, such as licence texts, are named in ``notes``.
 
     Args:
         path: of the CSV, UTF-8.
         folder: only files in it, at any depth, are taken.
-        chosen: names of the columns that are labels; None: as above.
+        chosen: names of the columns that are labels, or of the one that is the class; None: as above.
+        multi_label: True: columns are labels whatever they are called; None: as above.
 
     Raises:
         UsageError: no such CSV, or one without a column of files, without a label, with a value that is neither 0 nor 1 in a label,
@@ -63,6 +73,9 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None) -
         seen: set[str] = set()
         twice = next(file for file in files if file in seen or seen.add(file))  # type: ignore[func-returns-value]
         raise UsageError(f"gmml: {path} names {twice} twice. Give every file one line.")
+    one = None if multi_label else _class_column(header, rows, chosen)
+    if one is not None:
+        return _classes(path, header, rows, one, there, files)
     columns, notes = _label_columns(path, header, rows, chosen)
     values = [[float(rows[number][column].strip().lower() in _TRUE) for column in columns] for number in there]
     return LabelTable(
@@ -77,7 +90,11 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None) -
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, strict=True) if any(row)]
+            text = file.read()
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        parts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in _SEPARATORS}
+        separator = max(_SEPARATORS, key=lambda one: parts[one])  # the first of equals
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"gmml: {path} could not be read as a CSV in UTF-8 ({error}). Give one with a line of column names."
@@ -91,6 +108,50 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
                 f"gmml: {path}, line {number}, has {len(row)} columns, and the first line has {len(header)}. Mend that line."
             )
     return header, rows[1:]
+
+
+def _class_column(header: list[str], rows: list[list[str]], chosen: Sequence[str] | None) -> int | None:
+    """The column that holds the class of each image; None where the columns are labels."""
+    names = [name.strip() for name in header]
+    if chosen is not None:
+        candidates = [column for column in range(1, len(names)) if names[column] in chosen] if len(chosen) == 1 else []
+    else:
+        # beside labels of 0 and 1, such as a column "label" among others, nothing is a class
+        several = sum(_says_yes_and_no(rows, column) for column in range(1, len(names))) > 1
+        called = [column for column in range(1, len(names)) if names[column].lower() in _CLASS and not several]
+        candidates = called[:1] or ([1] if len(names) == 2 else [])
+    words = {row[candidates[0]].strip() for row in rows} if candidates else set[str]()
+    if len(words) < 2:
+        return None
+    if chosen is None and names[candidates[0]].lower() in _CLASS:
+        return candidates[0]
+    # words that never come twice are titles or licences
+    some = chosen is not None or len(words) < len(rows)
+    return candidates[0] if some and not _says_yes_and_no(rows, candidates[0]) else None
+
+
+def _says_yes_and_no(rows: list[list[str]], column: int) -> bool:
+    """Most values of a column are those of a label."""
+    words = [row[column].strip().lower() for row in rows]
+    no = _word_for_no(words)
+    return 2 * sum(word not in (*_TRUE, *_FALSE, no) for word in words) < len(rows)
+
+
+def _classes(path: Path, header: list[str], rows: list[list[str]], column: int, there: list[int], files: list[str]) -> LabelTable:
+    words = [rows[number][column].strip() for number in there]
+    empty = next((number for number, word in zip(there, words, strict=True) if not word), None)
+    if empty is not None:
+        raise UsageError(f"gmml: {path}, line {empty + 2}: the class {header[column]!r} is empty. Mend or remove that line.")
+    classes = tuple(sorted(set(words), key=lambda word: (natural(word), word)))
+    number = {name: place for place, name in enumerate(classes)}
+    notes = [f"the class is the column {header[column].strip()} of {path.name}; --labels-columns or --multi-label says otherwise"]
+    return LabelTable(
+        files=tuple(Path(files[place]) for place in there),
+        names=tuple(rows[place][0] for place in there),
+        labels=torch.tensor([number[word] for word in words]),
+        classes=classes,
+        notes=tuple(notes),
+    )
 
 
 def _label_columns(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmml_models.data.image_files import endings_of_pillow
-from gmml_models.errors import shown
+from gmml_models.errors import UsageError, shown
 
 # written by systems beside a person's files: thumbnails, copies of attributes, what was deleted
 _HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
@@ -42,7 +42,7 @@ class LeftOut:
     lost: bool = True
 
 
-def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftOut]]:
+def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | None = None) -> tuple[list[Path], list[LeftOut]]:
     """The image files in a folder, at any depth; links are followed.
 
     Never part of the data are hidden files and folders, folders of runs, links to a folder that holds the link, and what is no
@@ -51,6 +51,7 @@ def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftO
     Args:
         root: the folder.
         own: the run's own output.
+        extensions: endings of the files that are images; see `endings_of`.
 
     Returns:
         the images in natural order (2 before 10), and what was left out.
@@ -58,7 +59,7 @@ def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftO
     Raises:
         OSError: ``root`` cannot be read.
     """
-    endings, images, left = endings_of_pillow(), list[Path](), list[LeftOut]()
+    endings, images, left = endings_of(extensions), list[Path](), list[LeftOut]()
     above, output = root.resolve(), None if own is None else own.resolve()
 
     def leave(path: Path, reason: str, *, lost: bool = True) -> None:
@@ -95,10 +96,8 @@ def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftO
                     else:
                         waiting.append((path, chain))
                 elif ending not in endings:
-                    if ending in _PHOTOGRAPHS:
-                        leave(path, _PHOTOGRAPHS[ending])
-                    elif entry.name != "labels.csv":
-                        leave(path, f"not an image ({ending or 'no ending'})", lost=False)
+                    if entry.name != "labels.csv":
+                        left.append(no_image(path.relative_to(root).as_posix(), chosen=extensions is not None))
                 elif entry.is_file():
                     images.append(path)
                 elif entry.is_symlink() and not path.exists():
@@ -108,6 +107,32 @@ def scan(root: Path, *, own: Path | None = None) -> tuple[list[Path], list[LeftO
             except OSError as error:
                 leave(path, error.strerror or str(error))
     return sorted(images, key=lambda path: (natural(str(path)), str(path))), sorted(left, key=lambda one: one.name)
+
+
+def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
+    """The endings of images, in small letters with their dot: those that are given, or all that Pillow reads here.
+
+    What is in a file is found by its content: any ending may be given.
+
+    Raises:
+        UsageError: none, or one that is no ending.
+    """
+    if extensions is None:
+        return endings_of_pillow()
+    found = frozenset(f".{one.lower().lstrip('*').lstrip('.')}" for one in extensions)
+    if not found or any(not one[1:] or "/" in one for one in found):
+        raise UsageError(f"gmml: extensions={tuple(extensions)} are no endings of files. Give for example --extensions .jpg .png.")
+    return found
+
+
+def no_image(name: str, *, chosen: bool = False) -> LeftOut:
+    """Why a file of another ending is left out; ``chosen``: the user has said which endings are images."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  # .jpg alone has no suffix
+    if chosen:
+        return LeftOut(name, f"not one of --extensions ({ending or 'no ending'})", lost=False)
+    if ending in _PHOTOGRAPHS:
+        return LeftOut(name, _PHOTOGRAPHS[ending])
+    return LeftOut(name, f"not an image ({ending or 'no ending'})", lost=False)
 
 
 def is_hidden(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from gmml_models.data.config import DataConfig, check_normalisation
 from gmml_models.data.dataset import Label, Source, Subset, check_readable, few_shot
 from gmml_models.data.folders import open_files
+from gmml_models.data.holdout import held_out, without_holdout
 from gmml_models.data.map_dataset import MapSource
 from gmml_models.data.splits import Purpose
 from gmml_models.errors import UsageError
@@ -56,14 +57,14 @@ def open_source(
 
     - a folder: class folders give labels; so does a labels.csv (several an image), where labels are wanted. A folder with train/
       and test/ or val/ in it is read in part: pretraining and training take train/, testing takes test/, else val/;
-    - a .tar, with the same folders inside;
+    - a .tar or .zip, or a compressed tar, with the same folders inside;
     - ``torch/cifar10`` and so on, with ``config.data_root``; ``hfds/NAME``, a data set of the Hugging Face Hub or a folder of one;
     - streams, for pretraining alone: ``wds/FOLDER`` (shards; ``config.split`` may name them, as in ``train-{0000..0099}.tar``) and
       ``hfids/NAME``.
 
     Args:
         config: its ``data``, ``split``, ``in_chans`` and, where it has them, ``test_data``, ``test_split``, ``labels`` and
-            ``multi_label``, ``labels_columns``, ``class_level``; its ``out`` is never data.
+            ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never data.
         purpose: "pretrain", "train" or "test".
         dataset: a data set in Python instead of ``config.data``: with a length and images by number, or a stream.
         classes: those of the training images; labels are numbered, and labels in a CSV ordered, as they are.
@@ -77,6 +78,12 @@ def open_source(
     """
     need = purpose != "pretrain" if labelled is None else labelled
     check_normalisation(config)
+    share = getattr(config, "holdout", None)
+    if share is not None and purpose != "pretrain":
+        rest = without_holdout(config)
+        whole = open_source(rest, purpose="train", dataset=dataset, classes=classes, labelled=True)
+        assert isinstance(whole, Source)
+        return held_out(whole, share, test=purpose == "test")
     if dataset is None and not _data(config, purpose):
         raise UsageError("gmml: no data was given. Give --data FOLDER, or in Python dataset=.")
     where = _data(config, purpose) or "the data set"
@@ -145,6 +152,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool, classes: Sequen
             multi_label=getattr(config, "multi_label", None),
             columns=getattr(config, "labels_columns", None),
             level=getattr(config, "class_level", None),
+            extensions=config.extensions,
             known=classes,
             output=getattr(config, "out", None),
         )

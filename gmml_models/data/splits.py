@@ -48,7 +48,9 @@ def choose_split(
     train, test = first_of(TRAIN_SPLITS), first_of(TEST_SPLITS)
     if purpose == "test":
         if test is None and not own:
-            raise UsageError(f"gmml: {where} has no test or val sub-folder (it has: {listed}). Give --test-data or --test-split.")
+            raise UsageError(
+                f"gmml: {where} has no test or val sub-folder (it has: {listed}). Give --test-data, --test-split, or --holdout 0.2."
+            )
         return test
     return train if train is not None and (test is not None or len(tops) == 1 or nested(train)) else None
 

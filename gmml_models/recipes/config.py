@@ -91,10 +91,12 @@ class FinetuneConfig(TrainConfig):
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
     """Its split."""
+    holdout: float | None = None
+    """Measure on this share of the training images of each class, which then does not train; for 0.2 every fifth."""
     labels: str | None = None
-    """multi-label: a CSV, first column the file, then one 0/1 column a label; by default labels.csv in the folder."""
+    """A CSV, first column the file, then one 0/1 column a label, or the class; by default labels.csv in the folder."""
     labels_columns: tuple[str, ...] | None = None
-    """Its columns that are labels; by default all of two values such as 0 and 1."""
+    """Its columns that are labels, by default all of two values such as 0 and 1; or the one with the class."""
     class_level: int | None = None
     """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
     multi_label: bool | None = None
@@ -151,10 +153,12 @@ class EvaluateConfig(DataConfig):
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
     """Its split."""
+    holdout: float | None = None
+    """Measure on this share of the training images of each class, which then does not train; for 0.2 every fifth."""
     labels: str | None = None
-    """multi-label: a CSV; by default labels.csv in the folder."""
+    """A CSV, first column the file, then one 0/1 column a label, or the class; by default labels.csv in the folder."""
     labels_columns: tuple[str, ...] | None = None
-    """Its columns that are labels; by default all of two values such as 0 and 1."""
+    """Its columns that are labels, by default all of two values such as 0 and 1; or the one with the class."""
     class_level: int | None = None
     """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
     multi_label: bool | None = None

@@ -78,6 +78,13 @@ def open_labelled(
     if not config.data and dataset is None:
         raise UsageError(f"{who}: no data. Give --data FOLDER, or a data set as timm names it.")
     measured = not isinstance(config, FinetuneConfig) or config.test_every > 0
+    if config.holdout is not None:
+        if config.test_data or config.test_split or test_dataset is not None:
+            raise UsageError(
+                f"{who}: holdout={config.holdout} takes the images to measure on from the training images, and others came too. "
+                "Give one of the two."
+            )
+        test_dataset = dataset
     if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):
         raise UsageError(
             f"{who}: dataset= came without test images. Give test_dataset= too, or test_data; to finetune also test_every=0."

@@ -15,11 +15,12 @@ from gmml_models.recipes.named import FINETUNE, recipe_of
 
 _FIRST = ("weights", "data", "out")  # what a person looks for
 _FOLDER = "FOLDER"  # stands for what nobody here knows
+_HELD_OUT = 0.2  # where there are no test images
 
 
 def after_pretraining(config: PretrainConfig) -> list[str]:
     """Lines for a person: how the weights are measured, and fine-tuned, on the same images where these have labels."""
-    data, images, lacking = _labelled(config)
+    data, images, lacking, holdout = _labelled(config)
     weights = str(config.out / "weights")
     recipe = recipe_of(config)
     start = FINETUNE[recipe]
@@ -32,6 +33,8 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
         "data_root": config.data_root,
         "workers": config.workers,
         "cpu": config.cpu,
+        "extensions": config.extensions,
+        "holdout": holdout,
     }
     tuned = config.out.with_name(f"{config.out.name}-finetuned")
     tuning = FinetuneConfig(**{**start, **shared, "out": tuned, "batch_size": batch, "precision": config.precision})
@@ -66,15 +69,19 @@ def _predicting(config: FinetuneConfig, weights: str) -> str:
     return shlex.join(["gmml", "predict", images, "--weights", weights, "--out", str(config.out / "predictions.csv"), *also])
 
 
-def _labelled(config: PretrainConfig) -> tuple[str, int | None, str]:
-    """What to train and measure on: its name, how many training images, and what is missing if it is not the run's data."""
+def _labelled(config: PretrainConfig) -> tuple[str, int | None, str, float | None]:
+    """What to train and measure on: its name, how many training images, what is missing if it is other data, the holdout."""
     advice = f" ({_FOLDER}: train/ and test/ in it, with a folder for each class or a labels.csv)"
     if config.data.partition("/")[0].lower() in ("torch", "hfds") and not Path(config.data).exists():
-        return config.data, None, ""
+        return config.data, None, "", None
     if not Path(config.data).exists() or not config.data:
-        return _FOLDER, None, advice
-    try:
-        images = open_labelled(EvaluateConfig(data=config.data, in_chans=config.in_chans, out=config.out), who="gmml pretrain")
-    except UsageError:
-        return _FOLDER, None, advice
-    return config.data, len(images.train), ""
+        return _FOLDER, None, advice, None
+    for holdout in (None, _HELD_OUT):
+        asked = EvaluateConfig(
+            data=config.data, in_chans=config.in_chans, out=config.out, extensions=config.extensions, holdout=holdout
+        )
+        try:
+            return config.data, len(open_labelled(asked, who="gmml pretrain").train), "", holdout
+        except UsageError:
+            continue
+    return _FOLDER, None, advice, None

@@ -207,6 +207,7 @@ class TestClassByClass:
             "confusion-5-nn-plain.csv",
             "confusion-linear-probe.csv",
         }
+        assert probe.confusion is not None
         (_, *names), *rest = csv.reader(io.StringIO((tmp_path / "confusion-linear-probe.csv").read_text()))
         assert [[int(one) for one in row] for _, *row in rest] == probe.confusion.tolist()
         assert names == [name for name, *_ in rest] == ["brick", "grass", "gravel"]

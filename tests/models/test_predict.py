@@ -31,7 +31,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     model = gm.Classifier("vit_micro_patch8_64", ["ant", "bee", "cow"], mean=(0.4,) * 3, std=(0.3,) * 3, **SMALL)
     with torch.no_grad():
-        model.head[0].weight.normal_()
+        next(model.head.parameters()).normal_()
     model.save_pretrained(folder)
     return folder
 
@@ -43,7 +43,7 @@ def labeller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(6)
     model = gm.Classifier("vit_micro_patch8_64", ["sea", "sky", "sun"], multi_label=True, hidden=0, **SMALL)
     with torch.no_grad():
-        model.head[0].weight.normal_()
+        next(model.head.parameters()).normal_()
     model.save_pretrained(folder)
     return folder
 
@@ -127,7 +127,7 @@ def test_of_equals_the_first_class_is_told_first() -> None:
     found = Predictions(
         names=("a,b.png",), classes=("x", 'y"z', "w"), multi_label=False, probabilities=torch.tensor([[0.2, 0.4, 0.4]])
     )
-    assert found.top(2) == [[('y"z', pytest.approx(0.4)), ("w", pytest.approx(0.4))]]
+    assert [name for name, _ in found.top(2)[0]] == ['y"z', "w"]
     assert rows_of(to_csv(found, top=3))[0]["class"] == 'y"z'
     assert rows_of(to_csv(found))[0]["file"] == "a,b.png"
     assert json.loads(to_json(found, {}))["predictions"][0]["file"] == "a,b.png"

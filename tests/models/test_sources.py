@@ -247,6 +247,16 @@ def modes() -> dict[str, tuple[Image.Image, str, tuple[int, int, int], int]]:
     }
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 100_000), (-1000, 3000)])
+def test_tiffs_of_whole_numbers_without_a_range_go_from_the_darkest_to_the_brightest(tmp_path: Path, low: int, high: int) -> None:
+    values = np.linspace(low, high, 12).round().astype(np.int32).reshape(3, 4)
+    for name in ("a.tif", "b.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+    found = opened(tmp_path, in_chans=1)[0][0]
+    wanted = np.round((values - low) * (255 / (high - low)))
+    assert found[0].tolist() == wanted.tolist()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", list(modes()))
 def test_every_mode_of_a_file_becomes_grey_or_colour(tmp_path: Path, mode: str, channels: int) -> None:
@@ -666,7 +676,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "notes.txt").write_text("words")
-    (tmp_path / "file.zip").write_bytes(b"PK")
+    (tmp_path / "file.rar").write_bytes(b"PK")
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 500)
     write_tar(tmp_path / "text.tar", tmp_path / "text")
     write_flat(tmp_path / "one", 1)
@@ -676,7 +686,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         "nowhere": "there is no .*nowhere",
         "empty": "holds no images. Known endings: .png",
         "text": "holds no images",
-        "file.zip": "not an uncompressed .tar",
+        "file.rar": "but no archive",
         "bad.tar": "holds no images, or is damaged",
         "text.tar": "holds no images",
         "one": "holds one image only",

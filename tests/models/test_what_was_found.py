@@ -269,6 +269,83 @@ def test_columns_that_are_no_labels_are_named_and_can_be_chosen(tmp_path: Path) 
         read_labels(table, tmp_path, ("licence",))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(("column", "words"), [("label", ("dog", "cat")), ("kind", ("dog", "cat")), ("Class", ("1", "0"))])
+def test_a_column_may_hold_the_class(tmp_path: Path, separator: str, column: str, words: tuple[str, str]) -> None:
+    for split, first in (("train", 0), ("test", 4)):
+        write_flat(tmp_path / split, 4, first=first)
+    rows = [f"{'train' if number < 4 else 'test'}/{number:03d}.png{separator}{words[number % 2]}" for number in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join([f"file{separator}{column}", *rows]), encoding="utf-8-sig")
+    source = for_training(tmp_path)
+    assert (source.classes, source.multi_label) == (tuple(sorted(words)), False)
+    assert list(source.labels()) == [1, 0, 1, 0]
+    assert [source[number][1] for number in range(4)] == [1, 0, 1, 0]
+    assert source.notes == (f"the class is the column {column} of labels.csv; --labels-columns or --multi-label says otherwise",)
+    test = open_source(EvaluateConfig(data=str(tmp_path)), purpose="test", classes=source.classes)
+    assert list(test.labels()) == [1, 0, 1, 0]
+    before = source.identity()
+    (tmp_path / "labels.csv").write_text("\n".join([f"file{separator}{column}", *rows[1:], rows[0]]))
+    assert for_training(tmp_path).identity() != before
+
+
+def test_which_columns_are_labels_and_which_the_class_can_be_said(tmp_path: Path) -> None:
+    write_flat(tmp_path, 4)
+    rows = [f"{number:03d}.png;{number % 2};{number // 2};{'ab'[number % 2]}" for number in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file;label;sun;kind", *rows]))
+    several = for_training(tmp_path)
+    assert (several.classes, several.multi_label) == (("label", "sun"), True), "one of several labels is called label"
+    kind = for_training(tmp_path, labels_columns=("kind",))
+    assert (kind.classes, kind.multi_label, list(kind.labels())) == (("a", "b"), False, [0, 1, 0, 1])
+    (tmp_path / "labels.csv").write_text("\n".join(["file;label", *(row[:9] for row in rows)]))
+    assert for_training(tmp_path).multi_label is False
+    forced = for_training(tmp_path, multi_label=True)
+    assert (forced.classes, forced.multi_label) == (("label",), True)
+    (tmp_path / "labels.csv").write_text("file;label\n000.png;a\n001.png;\n002.png;b\n003.png;b\n")
+    with pytest.raises(UsageError, match="line 3: the class 'label' is empty"):
+        for_training(tmp_path)
+
+
+# images that are held out
+
+
+def test_a_share_of_each_class_is_held_out_by_its_name(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"a": 20, "b": 5, "c": 2, "d": 1})
+    config = FinetuneConfig(data=str(root), holdout=0.2)
+    train, test = open_source(config, purpose="train"), open_source(config, purpose="test")
+    names = [{source.name(number) for number in range(len(source))} for source in (train, test)]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == 28
+    assert sorted(name[0] for name in names[1]) == ["a"] * 4 + ["b", "c"], "a fifth of each, one at least, never all"
+    assert train.classes == test.classes == ("a", "b", "c", "d")
+    assert any("6 of 28 images are held out to measure on (--holdout 0.2)" in note for note in train.notes)
+    assert open_source(EvaluateConfig(data=str(root), holdout=0.2, seeds=(7,)), purpose="test").labels() == test.labels()
+    for number in (50, 51):  # new images move few of the others to the other side
+        shutil.copy(root / "a" / "000.png", root / "a" / f"{number:03d}.png")
+    again = open_source(config, purpose="test")
+    assert len({again.name(number) for number in range(len(again))} & names[1]) >= 5
+    with pytest.raises(UsageError, match=r"holdout=1\.0 is not a share"):
+        open_source(FinetuneConfig(data=str(root), holdout=1.0), purpose="train")
+
+
+def test_a_run_measures_on_what_it_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_classes(tmp_path / "data", {"a": 10, "b": 10})
+    small = ("--model", "vit_micro_patch8_64", "--img-size", "16", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--cpu")
+    first = call(capsys, "pretrain", "--data", root, "--out", tmp_path / "p", "--pictures-every", "0", *small)
+    measure, tune = told_commands(first.out)
+    assert measure[measure.index("--holdout") + 1] == tune[tune.index("--holdout") + 1] == "0.2"
+    measured = call(capsys, *measure, "--out", tmp_path / "e", "--measures", "knn")
+    assert measured.code == 0, measured.err
+    assert "16 training images" in measured.err
+    assert "4 test images" in measured.err
+    tuned = call(capsys, *tune, "--epochs", "1")
+    assert tuned.code == 0, tuned.err
+    again, _ = told_commands(tuned.out)
+    last = call(capsys, *again, "--out", tmp_path / "f")
+    assert (last.code, "4 test images" in last.err) == (0, True)
+    refused = call(capsys, *tune, "--test-data", root, "--out", tmp_path / "g")
+    assert (refused.code, "Give one of the two" in refused.err) == (2, True)
+
+
 def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
     write_labels(tmp_path, {"train": 6, "test": 2})
     write_flat(tmp_path / "train", 2, first=90)
@@ -377,8 +454,8 @@ def test_the_next_commands_run_as_they_are_printed(
         write_classes(data / "train", {"a": 7, "b": 6})
         write_classes(data / "test", {"a": 2, "b": 2}, first=50)
     small = ("--model", "vit_micro_patch8_64", "--img-size", "16", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--cpu")
-    small = (*small, "--pictures-every", "0", "--method", method, "--classes", "32", "--head-width", "16")
-    first = call(capsys, "pretrain", "--data", data, "--out", tmp_path / "p", *small)
+    method_words = ("--pictures-every", "0", "--method", method, "--classes", "32", "--head-width", "16")
+    first = call(capsys, "pretrain", "--data", data, "--out", tmp_path / "p", *small, *method_words)
     assert first.code == 0, first.err
     measure, tune = told_commands(first.out)
     for words in (measure, tune):
