@@ -104,7 +104,10 @@ def words(command: str) -> list[str]:
     """What `gmml` is called with for a command line of a page."""
     first, *rest = shlex.split(command)
     assert first == "gmml", command
-    return [*rest, *([] if "--help" in rest else SMALLER.get(rest[0], "").split())]
+    smaller = SMALLER.get(rest[0], "")
+    if rest[0] == "pretrain" and "--weights" in rest:  # these have a model of their own
+        smaller = smaller.replace(_SMALL_MODEL, "--img-size 16")
+    return [*rest, *([] if "--help" in rest else smaller.split())]
 
 
 def make_world(folder: Path) -> None:

@@ -20,7 +20,7 @@ def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequ
     Args:
         config: any of `gmml_models.recipes.config`.
         name: of the command.
-        bare: only the last part of paths, and no ``out``: for what is published.
+        bare: only the last part of paths, no ``out`` and no ``overwrite``: for what is published.
         first: names of fields that are written before the others.
         recipe: that the command starts from.
     """
@@ -29,7 +29,7 @@ def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequ
     known = {field.name: field for field in dataclasses.fields(config)}
     for field in (known[one] for one in dict.fromkeys((*first, *known))):
         value = getattr(config, field.name)
-        if value == settings.get(field.name, field.default) or (bare and field.name == "out"):
+        if value == settings.get(field.name, field.default) or (bare and field.name in ("out", "overwrite")):
             continue
         if bare and field.name in _PLACES and value is not None and Path(str(value)).exists():
             value = Path(str(value)).resolve().name

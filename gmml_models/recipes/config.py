@@ -26,6 +26,8 @@ class PretrainConfig(TrainConfig):
 
     out: Path = Path("runs/pretrain")
     """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
+    weights: str | None = None
+    """Weights to begin with, in place of `model`: a folder, a Hub name, a name of the zoo, or a vision transformer of timm's."""
     method: Method = "gmml"
     """Objective; autoencoder is the control without corruption."""
     corruption: str | None = None

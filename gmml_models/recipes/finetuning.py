@@ -158,9 +158,9 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     if config.dry_run and parallel.first:
         print(took(told, share, config, outcome.quickest, parallel.device))
     elif parallel.first:
-        if outcome.finished:
+        if outcome.finished and run.done is None:
             export(config, images, outcome)
-        run.end(outcome, feed.broken)
+        run.end(outcome, feed.broken, keep=config.keep)
         if images.test is not None:
             tell_unreadable(_WHO, images.test, "test images")
         print(summary(config, outcome))

@@ -8,6 +8,7 @@ Defaults are GMML 3.1 where it speaks and the authors' release where it is silen
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ from gmml_models.figures.run_sheet import run_sheet, save_sheet
 from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.labelled_data import tell
+from gmml_models.recipes.named import PRETRAIN, recipe_of
 from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
+from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
@@ -56,13 +59,20 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     """
     check(config)
     check_installed("gmml pretrain", tensorboard="tensorboard")
+    _check_start(config)
     parallel = start_processes(config)
+    config = with_channels(config)
     source = open_source(config, purpose="pretrain", dataset=dataset)
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     if parallel.first:
         tell(_WHO, source)
-    objective = build_objective(config)
+    beginning = begin(config)
+    if parallel.first and beginning is not None and beginning.told:
+        print(beginning.told, file=sys.stderr, flush=True)
+        if not config.dry_run:
+            keep(config, beginning)
+    objective = build_objective(config, None if beginning is None else beginning.autoencoder)
     plan = view_plan(config, objective.autoencoder)
     of_an_image = activations(config, objective, plan)
     config = told = fitted(config, of_an_image, parallel)
@@ -89,7 +99,9 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
             draw(objective, feed.sample(8), run, epochs)
         return {}
 
-    facts = {"images": feed.images, "method": config.method}
+    facts: dict[str, Any] = {"images": feed.images, "method": config.method}
+    if beginning is not None:
+        facts["weights"] = beginning.about["sha256"] or beginning.about["weights"]
     share = Share(images=feed.images, batch_size=told.batch_size, accumulate=told.accumulate or 1, world=parallel.world)
     if config.dry_run and parallel.first:
         print(needs(told, share, objective, of_an_image), flush=True)
@@ -97,9 +109,9 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     if config.dry_run and parallel.first:
         print(took(told, share, config, outcome.quickest, parallel.device))
     elif parallel.first:
-        if outcome.finished:
+        if outcome.finished and run.done is None:
             export(config, feed.images, outcome)
-        run.end(outcome, feed.broken)
+        run.end(outcome, feed.broken, keep=config.keep)
         print(summary(config, outcome))
     lost = sum(one.lost for one in source.left) if isinstance(source, Source) else 0
     return replace(outcome, left_out=lost + len(feed.broken))
@@ -115,36 +127,50 @@ def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) ->
     return activation_bytes(encoder, views=plan.views + math.ceil(local), more=head)
 
 
-def build_objective(config: PretrainConfig) -> Objective:
+def _check_start(config: PretrainConfig) -> None:
+    if config.weights is not None and config.model not in (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model")):
+        raise UsageError(
+            f"{_WHO}: model={config.model} and weights={config.weights} came together, and weights have a model of their own. Give "
+            "one of them."
+        )
+
+
+def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None = None) -> Objective:
     """The objective that a config describes, with fresh weights that follow from its seed alone.
+
+    Args:
+        config: see `PretrainConfig`.
+        autoencoder: what is trained, instead of a fresh one; its model, sizes, decoder, mean and std are then not the config's.
 
     Raises:
         UsageError: an encoder, a decoder or sizes that cannot be built.
     """
     from gmml_models.objectives import GMML, MCSSL, Autoencode, SiT
 
-    model: dict[str, Any] = {
-        "decoder": config.decoder,
-        "blocks": config.blocks,
-        "img_size": config.img_size,
-        "patch_size": config.patch_size,
-        "in_chans": config.in_chans,
-        "mean": config.mean,
-        "std": config.std,
-        "drop_path_rate": config.drop_path,
-        "target": config.target,
-        "loss": config.loss,
-    }
+    model: dict[str, Any] = {"loss": config.loss}
+    if autoencoder is None:
+        model |= {
+            "decoder": config.decoder,
+            "blocks": config.blocks,
+            "img_size": config.img_size,
+            "patch_size": config.patch_size,
+            "in_chans": config.in_chans,
+            "mean": config.mean,
+            "std": config.std,
+            "drop_path_rate": config.drop_path,
+            "target": config.target,
+        }
+    encoder = config.model if autoencoder is None else autoencoder
     torch.manual_seed(config.seed)
     try:
         objective: Objective
         match config.method:
             case "gmml":
-                objective = GMML(config.model, **model)
+                objective = GMML(encoder, **model)
             case "sit":
                 weight = config.reconstruction_weight
                 objective = SiT(
-                    config.model,
+                    encoder,
                     reconstruction_weight=weight,
                     momentum=config.momentum,
                     hidden=config.head_width or 4096,
@@ -152,7 +178,7 @@ def build_objective(config: PretrainConfig) -> Objective:
                 )
             case "mc_ssl":
                 objective = MCSSL(
-                    config.model,
+                    encoder,
                     classes=config.classes,
                     terms=config.terms,
                     cls=config.cls_loss,
@@ -161,7 +187,7 @@ def build_objective(config: PretrainConfig) -> Objective:
                     **model,
                 )
             case "autoencoder":
-                objective = Autoencode(config.model, **model)
+                objective = Autoencode(encoder, **model)
     except (TypeError, ValueError) as error:
         raise UsageError(f"gmml pretrain: {error}") from error
     student = objective.autoencoder
@@ -227,7 +253,10 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
     Raises:
         UsageError: no room, or weights that are not finite; the checkpoint stays.
     """
-    recipe = {name: value for name, value in record(config).items() if name not in ("out", "data", "test_data")}
+    beginning = begin(config)
+    recipe = {name: value for name, value in record(config).items() if name not in ("out", "data", "test_data", "weights")}
+    if beginning is not None:
+        recipe["weights"] = beginning.about["weights"]
     last = dict(outcome.history[-1]) if outcome.history else {}
     about = {
         "objective": config.method,
@@ -237,7 +266,7 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
     }
     last_one = checkpoint.newest(config.out / "checkpoints")
     assert last_one is not None
-    objective = build_objective(config)
+    objective = build_objective(config, None if beginning is None else beginning.autoencoder)
     tensors = checkpoint.read(last_one)
     objective.load_state_dict({name.removeprefix("model/"): one for name, one in tensors.items() if name.startswith("model/")})
     try:

@@ -74,7 +74,7 @@ def save(
         optimizer: of its parameters.
         state: how far it is.
         facts: about data and model, in types that JSON has: `resume` refuses others.
-        keep: how many of the newest checkpoints stay.
+        keep: how many of the newest checkpoints stay, one at least.
         parallel: the processes.
 
     Raises:
@@ -84,7 +84,7 @@ def save(
     if parallel.first:
         about = {"skipped": state.skipped, "in_a_row": state.in_a_row, "sums": state.sums, "facts": facts}
         try:
-            write(run.checkpoints, state.step, tensors, about, keep)
+            write(run.checkpoints, state.step, tensors, about, max(keep, 1))
         except OSError as error:
             last = newest(run.checkpoints)
             raise UsageError(
@@ -133,6 +133,8 @@ def resume(
                 "another data set; give another --out."
             ) from error
         state = State(int(about["step"]), about["skipped"], about["in_a_row"], about["sums"])
+    elif run.done is not None:  # finished, and its checkpoints were not kept
+        state = State(run.done)
     run.rewind(state.step)
     return state
 
@@ -166,7 +168,8 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 def whole_model(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model that may be sharded, whole and on the CPU; every process must call it."""
-    return dict(get_model_state_dict(model, options=_WHOLE))
+    found = get_model_state_dict(model, options=_WHOLE).items()
+    return {name: tensor for name, tensor in found if isinstance(tensor, Tensor)}
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int = 1) -> Path:

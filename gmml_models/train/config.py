@@ -63,7 +63,9 @@ class TrainConfig(DataConfig):
     checkpoint_every: int = field(default=0, metadata=FREE)
     """Steps between checkpoints; 0: one about every five minutes, and at the end."""
     keep: int = field(default=1, metadata=FREE)
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints stay; 0: one while the run lasts, none once it is finished."""
+    overwrite: bool = field(default=False, metadata=FREE)
+    """Begin anew where `out` holds a run, whose files are removed; without it the run goes on."""
     stop_after: float | None = field(default=None, metadata=FREE)
     """Minutes after which the run writes a checkpoint and stops; the same command goes on."""
     dry_run: bool = field(default=False, metadata=FREE)
@@ -82,7 +84,7 @@ def check(config: TrainConfig) -> None:
         UsageError: naming the field, what came and what is allowed.
     """
     who = "gmml"
-    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 0)):
         if getattr(config, name) is not None and getattr(config, name) < least:
             raise UsageError(f"{who}: {name}={getattr(config, name)} is below {least}. Give a whole number from {least}.")
     if config.accumulate is not None and config.batch_size % config.accumulate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from gmml_models.train.trainer import Outcome
 
 _CONFIG, _DATA, _DONE = "config.json", "data.json", "finished.json"
+_DYING = "checkpoints.part"
+_LEFT = (  # what a run leaves beside its config
+    "finished.json",
+    "checkpoints",
+    _DYING,
+    "data.json",
+    "start.json",
+    "steps.jsonl",
+    "epochs.jsonl",
+    "steps.csv",
+    "epochs.csv",
+    "tensorboard",
+    "pictures",
+    "weights",
+    "weights-best",
+)
 
 
 @final
@@ -28,8 +45,11 @@ class RunFolder:
     ``config.json``, ``data.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end,
     ``finished.json``.
 
+    A finished run goes on where ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs:
+    what is left follows those of the longer run, so that the learning rate rises from its end to where that run has it.
+
     Args:
-        config: of the run.
+        config: of the run. With ``config.overwrite`` what an earlier run left is removed first.
         writes: False for all processes but the first, which then only read.
         data: by what the training images are known again, if anything.
 
@@ -61,8 +81,11 @@ class RunFolder:
             except OSError as error:
                 raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
         try:
-            began = any(self.checkpoints.glob("step-*"))  # one without a checkpoint has nothing to lose
-            if began and known.exists():
+            if writes and config.overwrite and known.exists():
+                self._clear()
+            # one without a checkpoint has nothing to lose, unless it is finished
+            began = any(self.checkpoints.glob("step-*")) or self.done is not None
+            if began and known.exists() and not config.overwrite:
                 self._same(config, data)
             if writes:
                 if not began or not known.exists():
@@ -76,6 +99,34 @@ class RunFolder:
             self._release()
             raise
 
+    @property
+    def done(self) -> int | None:
+        """Steps of a finished run whose checkpoints were not kept; None for any other."""
+        if any(self.checkpoints.glob("step-*")) or not (self.folder / _DONE).exists():
+            return None
+        return int(read_json(self.folder / _DONE, "remove it to begin anew")["steps"])
+
+    def _clear(self) -> None:
+        """Remove what a run leaves, and nothing else; the config last, by which the folder is known as a run's."""
+        for name in (*_LEFT, _CONFIG):
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _longer(self, config: TrainConfig, told: dict[str, Any]) -> bool:
+        """A finished run whose epochs were raised: it goes on, and its record says so."""
+        before = told.get("epochs")
+        if not isinstance(before, int) or config.epochs <= before or not (self.folder / _DONE).exists():
+            return False
+        if self.done is not None:
+            raise UsageError(
+                f"gmml: the run in {self.folder} is finished after {before} epochs, and its checkpoints were not kept, so it "
+                "cannot be made longer. Begin another from its weights: --weights and another --out."
+            )
+        return True
+
     def _same(self, config: TrainConfig, data: Identity | None) -> None:
         """Refuse other options and other data than those that the run began with; the same data may lie elsewhere."""
         told = read_json(self.folder / _CONFIG, "remove it to begin anew with the options that are given: they must be the same")
@@ -83,7 +134,9 @@ class RunFolder:
         if (self.folder / _DATA).exists():
             before = read_json(self.folder / _DATA, "remove it if the data is what it was")
         same_data = data is not None and before is not None and before == data._asdict()
-        other = differences(config, told, free=("data",) if same_data else ())
+        longer = self._longer(config, told)
+        free = (*(["data"] if same_data else []), *(["epochs"] if longer else []))
+        other = differences(config, told, free=free)
         if told.get("kind") != config.kind:
             other.insert(0, f"kind: {told.get('kind')} -> {config.kind}")
         if other:
@@ -104,6 +157,15 @@ class RunFolder:
         if same_data and self._writes and place(told.get("data")) != place(config.data):
             lay = shown(str(told.get("data")))
             print(f"The data lies in {shown(config.data)} now, and lay in {lay}: its names and sizes are the same.")
+        if longer and self._writes:
+            epochs = [*told.get("epochs_before", []), told["epochs"]]
+            whole = {"kind": config.kind, **record(config), "epochs_before": epochs}
+            write_aside(self.folder / _CONFIG, json.dumps(whole, indent=2))
+            (self.folder / _DONE).unlink(missing_ok=True)
+            print(
+                f"The finished run goes on from epoch {epochs[-1]} to {config.epochs}: learning rate, weight decay and momentum "
+                f"are those of a run of {config.epochs} epochs from here on."
+            )
 
     def _release(self) -> None:
         if self._owner is not None:
@@ -146,18 +208,22 @@ class RunFolder:
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._from + 1)
         return self._board
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Note that the run is at its end."""
+    def finish(self, facts: Mapping[str, Any], *, keep: int = 1) -> None:
+        """Note that the run is at its end; with ``keep=0`` its checkpoints go."""
         if self._writes:
             write_aside(self.folder / _DONE, json.dumps(dict(facts), indent=2))
+            if keep == 0 and self.checkpoints.is_dir():
+                dying = self.folder / _DYING  # renamed first: half a removal must not look like checkpoints
+                self.checkpoints.rename(dying)
+                shutil.rmtree(dying, ignore_errors=True)
             self.close()
 
-    def end(self, outcome: Outcome, broken: Mapping[str, str]) -> None:
-        """Say what was left out, and note it if the run is finished."""
+    def end(self, outcome: Outcome, broken: Mapping[str, str], *, keep: int = 1) -> None:
+        """Say what was left out, and note it if the run is finished; with ``keep=0`` its checkpoints go then."""
         for name, reason in broken.items():
             print(f"broken, and left out: {name} ({reason})")
         if outcome.finished:
-            self.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": dict(broken)})
+            self.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": dict(broken)}, keep=keep)
         self.close()
 
     def close(self) -> None:

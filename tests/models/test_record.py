@@ -16,9 +16,12 @@ from gmml_models.data.config import differences, record
 from gmml_models.data.dataset import Identity
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from gmml_models.recipes.pretraining import pretrain
+from gmml_models.schedule import Schedule
 from gmml_models.train.config import check
 from gmml_models.train.progress import clock
 from gmml_models.train.run_folder import RunFolder, read_rows
+from tests.models.runs import Pictures, result, small
 
 
 def config(folder: Path, **changes: object) -> PretrainConfig:
@@ -134,7 +137,7 @@ def test_numbers_stand_in_tensorboard(tmp_path: Path) -> None:
         ({"batch_size": 10, "accumulate": 3}, "multiple of accumulate"),
         ({"lr": float("nan")}, "lr=nan"),
         ({"clip": 0.0}, "clip=0.0"),
-        ({"keep": 0}, "keep=0"),
+        ({"keep": -1}, "keep=-1"),
     ],
 )
 def test_what_no_run_could_be_made_of_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
@@ -252,3 +255,94 @@ def test_the_same_data_may_lie_elsewhere_or_be_spelt_otherwise(
     assert "The data lies in moved now, and lay in flowers" in capsys.readouterr().out
     with pytest.raises(UsageError, match="data: 'flowers' -> 'moved'"):
         RunFolder(config(tmp_path, data="moved"))
+
+
+# begun anew, made longer, kept small
+
+
+def run_of(folder: Path, **changes: object) -> PretrainConfig:
+    """A run of five steps an epoch."""
+    plain: PretrainConfig = small(folder / "run", epochs=2, checkpoint_every=0, pictures_every=0)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
+    pretrain(run_of(tmp_path), dataset=Pictures())
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="told otherwise: seed: 0 -> 1"):
+        pretrain(run_of(tmp_path, seed=1), dataset=Pictures())
+    pretrain(run_of(tmp_path, seed=1, overwrite=True), dataset=Pictures())
+    fresh = run_of(tmp_path / "other", seed=1)
+    pretrain(fresh, dataset=Pictures())
+    assert result(tmp_path / "run") == result(fresh.out)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "weights").write_text("mine")
+    with pytest.raises(UsageError, match="not a run's"):  # a folder that no run began is not touched
+        pretrain(replace(fresh, out=tmp_path / "theirs", overwrite=True), dataset=Pictures())
+    assert (tmp_path / "theirs" / "weights").read_text() == "mine"
+
+
+def test_a_dry_run_overwrites_nothing(tmp_path: Path) -> None:
+    pretrain(run_of(tmp_path), dataset=Pictures())
+    before = result(tmp_path / "run")
+    pretrain(run_of(tmp_path, seed=1, overwrite=True, dry_run=True), dataset=Pictures())
+    assert result(tmp_path / "run") == before
+
+
+def test_a_finished_run_is_made_longer_by_the_schedule_of_the_longer_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(run_of(tmp_path), dataset=Pictures())
+    longer = run_of(tmp_path, epochs=5)
+    outcome = pretrain(longer, dataset=Pictures())
+    assert "The finished run goes on from epoch 2 to 5" in capsys.readouterr().out
+    assert (outcome.finished, outcome.steps, len(outcome.history)) == (True, 25, 5)
+    rule = Schedule(steps=25, warmup=5, lr=longer.lr * 8 / 256, min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.4)
+    rates = [(row["lr"], row["weight_decay"]) for row in outcome.history]
+    assert rates[2:] == [(pytest.approx(rule.lr_at(step)), pytest.approx(rule.weight_decay_at(step))) for step in (14, 19, 24)]
+    assert rates[1] == (pytest.approx(1e-6), pytest.approx(0.4)), "what lies behind is as it was"
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (told["epochs"], told["epochs_before"]) == (5, [2])
+    assert json.loads((tmp_path / "run" / "finished.json").read_text())["steps"] == 25
+    # one that was stopped on the longer way comes to the same
+    other = run_of(tmp_path / "stopped")
+    pretrain(other, dataset=Pictures())
+    assert pretrain(replace(other, epochs=5, stop_after=0.0), dataset=Pictures()).steps == 11
+    assert pretrain(replace(other, epochs=5), dataset=Pictures()).finished
+    assert result(other.out) == result(longer.out)
+    with pytest.raises(UsageError, match="told otherwise: epochs: 5 -> 2"):
+        pretrain(run_of(tmp_path), dataset=Pictures())
+
+
+def test_a_run_that_is_not_finished_is_not_made_longer(tmp_path: Path) -> None:
+    assert not pretrain(run_of(tmp_path, stop_after=0.0), dataset=Pictures()).finished
+    with pytest.raises(UsageError, match="told otherwise: epochs: 2 -> 5"):
+        pretrain(run_of(tmp_path, epochs=5), dataset=Pictures())
+
+
+def test_without_checkpoints_at_the_end_a_run_is_small_and_says_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"method": "sit", "head_width": 512}
+    held = run_of(tmp_path / "held", **options)
+    pretrain(held, dataset=Pictures())
+    lean = run_of(tmp_path / "lean", keep=0, **options)
+    assert not pretrain(replace(lean, stop_after=0.0), dataset=Pictures()).finished
+    assert list((lean.out / "checkpoints").iterdir()), "while it lasts there is one"
+    pretrain(lean, dataset=Pictures())
+    assert not list(lean.out.glob("checkpoints*"))
+    assert result(lean.out) == result(held.out)
+    encoder = (lean.out / "weights" / "model.safetensors").stat().st_size
+    assert size_of(lean.out) < 3 * encoder < size_of(held.out)
+    capsys.readouterr()
+    again = pretrain(lean, dataset=Pictures())
+    assert (again.finished, again.steps, result(lean.out)) == (True, 10, result(held.out))
+    assert "Weights:" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="checkpoints were not kept, so it cannot be made longer"):
+        pretrain(replace(lean, epochs=5), dataset=Pictures())
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
