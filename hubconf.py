@@ -14,14 +14,14 @@ dependencies = ["torch", "timm", "huggingface_hub", "safetensors"]
 
 
 def gmml_encoder(source: str | os.PathLike[str], **options: Any) -> VisionTransformer:
-    """The plain timm encoder of a folder or Hub repository; options as `gmml_models.from_pretrained`."""
+    """The plain timm encoder of a folder, a Hub repository or a name of the zoo; options as `gmml_models.from_pretrained`."""
     from gmml_models import from_pretrained
 
     return from_pretrained(source, **options)
 
 
 def gmml_autoencoder(source: str | os.PathLike[str], **options: Any) -> GMMLAutoencoder:
-    """The autoencoder of a folder or Hub repository; options as `gmml_models.GMMLAutoencoder.from_pretrained`."""
+    """The autoencoder of a folder, a Hub repository or a name of the zoo; options as `GMMLAutoencoder.from_pretrained`."""
     from gmml_models import GMMLAutoencoder
 
     return GMMLAutoencoder.from_pretrained(source, **options)

@@ -9,6 +9,7 @@ from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_aug import __version__
+    from gmml_models.convert.others import encoder_from
     from gmml_models.convert.releases import convert_checkpoint
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
     from gmml_models.models.autoencoder import GMMLAutoencoder
@@ -24,6 +25,7 @@ _WHERE = {
     "gmml_aug": ["__version__"],
     "gmml_models.models.autoencoder": ["GMMLAutoencoder"],
     "gmml_models.models.decoders": ["Encoded"],
+    "gmml_models.convert.others": ["encoder_from"],
     "gmml_models.convert.releases": ["convert_checkpoint"],
     "gmml_models.models.encoders": ["build_encoder"],
     "gmml_models.models.heads": ["ConceptHead"],
@@ -63,6 +65,7 @@ __all__ = [
     "contrastive_loss",
     "convert_checkpoint",
     "create_model",
+    "encoder_from",
     "from_pretrained",
     "l1",
     "l2",

@@ -1,4 +1,4 @@
-"""``gmml convert``: a released checkpoint into a folder that gmml_models, timm and transformers read.
+"""``gmml convert``: somebody's checkpoint into a folder that gmml_models, timm and transformers read.
 
 What needs torch is imported in the method, so that the command line can show its help without it.
 """
@@ -16,22 +16,24 @@ from gmml_models.errors import UsageError, WeightsError
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a released checkpoint of GMML, SiT or MC-SSL; nothing in it is run."""
+    """Convert a checkpoint of GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm, Lightning or transformers; nothing in it is run."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The .pth file."""
+    """The file, of torch.save or safetensors; or a folder of transformers."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Where the weights, the config and the card are written."""
     kind: Literal["gmml", "sit", "mc_ssl"] | None = None
     """Which release wrote it; seen from the content by default."""
-    network: Literal["teacher", "student"] | None = None
-    """Which of two networks is taken; by default the teacher, as the methods do."""
+    network: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Which of several networks is taken, teacher or student, say; by default the teacher, as the methods do."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Attention heads, which no tensor tells; by default what the file's arguments say, or width / 64."""
     license: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Licence of the weights, for the card; unknown by default."""
     force: bool = False
     """Write into a folder that holds something."""
+    most_bytes: Annotated[int, tyro.conf.arg(metavar="N")] = 8 << 30
+    """A larger file is refused."""
 
     def run(self) -> int:
         """Read, translate, write, tell."""
@@ -42,10 +44,11 @@ class Convert:
                 self.checkpoint,
                 self.folder,
                 kind=self.kind,
-                teacher=None if self.network is None else self.network == "teacher",
+                network=self.network,
                 heads=self.heads,
                 force=self.force,
                 license=self.license,
+                most_bytes=self.most_bytes,
             )
         except (WeightsError, ValueError, OSError) as error:
             raise UsageError(f"gmml convert: {str(error).removeprefix('convert_checkpoint: ')}") from error
@@ -59,7 +62,7 @@ class Convert:
         ours, about = config["gmml"], config["pretrained_cfg"]
         size = " x ".join(map(str, about["input_size"][1:]))
         names = ", ".join(ours["heads"]) or "none"
-        print(f"{ours['objective']} ({ours['network']}) from {self.checkpoint}, sha256 {ours['source']['sha256']}")
+        print(f"{ours['source']['kind']} ({ours['network']}) from {self.checkpoint}, sha256 {ours['source']['sha256']}")
         print(f"  encoder  {config['architecture']} {config['model_args'] or ''}, {size} pixels")
         print(f"  decoder  {ours['decoder'] or 'none of ours fits; kept among the heads'}, on blocks {ours['blocks']}")
         print(f"  heads    {names}")

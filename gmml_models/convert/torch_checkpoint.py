@@ -21,8 +21,10 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from gmml_models.convert.pickle_steps import Name, Namespace, Number, RefusedError, Steps, Storage, Strided, only
+from gmml_models.convert.pickle_calls import Name, Namespace, Number, RefusedError, Storage, Strided, Unread, only
+from gmml_models.convert.pickle_steps import Steps
 from gmml_models.errors import NotThereError, UnreadableFileError
+from gmml_models.hub.safetensors_check import MOST_BYTES
 
 _PICKLE = 8 << 20  # a ViT-L with its teacher and optimiser needs 0.4 MB
 _VALUES, _DEPTH, _ENTRIES, _AXES = 200_000, 64, 100_000, 8
@@ -30,12 +32,13 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, struct.error, RuntimeError, Warning)
 
 
-def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = 8 << 30) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """What ``torch.save`` wrote into a file, as plain data and tensors; nothing that the file asks for is run.
 
     An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
-    parameter its tensor. Both formats of torch.save are read. Tensors are views of the file, copied on write: keep it unchanged
-    while they are in use.
+    parameter its tensor, a defaultdict a dict. What is neither plain data nor a tensor, a NumPy array or an object of a class, is
+    passed over: an `Unread` stands for it. Both formats of torch.save are read. Tensors are views of the file, copied on write:
+    keep it unchanged while they are in use.
 
     Args:
         path: the checkpoint.
@@ -43,8 +46,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = 8 << 30) 
 
     Raises:
         NotThereError: no such file.
-        UnreadableFileError: the file is something else, is damaged, or asks for more than plain data and tensors: the message names
-            it. Nothing was run and nothing of the file was used.
+        UnreadableFileError: the file is something else, is damaged, or asks for the call of a function: the message names it.
+            Nothing was run and nothing of the file was used.
     """
     try:
         return _read(Path(path), most_bytes)
@@ -79,6 +82,11 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
         raise RefusedError(f"is not what torch.save writes ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
     except zipfile.BadZipFile as error:
         raise RefusedError(f"is a zip archive that is cut short or damaged ({str(error)[:200]}). Download it again.") from error
+    if isinstance(result, Unread):
+        raise RefusedError(
+            f"holds an object, {result.text}, not a dict of networks. If it is a model of yours, save its tensors: "
+            "torch.save(model.state_dict(), path)."
+        )
     if not isinstance(result, dict):
         raise RefusedError(f"holds a {type(result).__name__}, not a dict of networks. Give a training checkpoint.")
     return result
@@ -92,7 +100,9 @@ def _tell_what_it_is(head: bytes, size: int) -> None:
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise RefusedError("is a web page, not a checkpoint: the download gave a page instead of the file. Download it by hand.")
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        raise RefusedError("is a safetensors file, which needs no conversion. Load it with from_pretrained or safetensors.")
+        raise RefusedError(
+            "is a safetensors file. Give it to gmml_models.encoder_from, or the folder of gmml that it lies in to from_pretrained."
+        )
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")) or head[257:262] == b"ustar":
         raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is one's own.")
     if head[:2] != b"PK" and head[:1] not in {b"\x80", b"c", b"("}:
@@ -217,8 +227,10 @@ class _Plain:
                 made = self._tensor(value)
             case Name():
                 made = value.text
-            case Storage() | Number():
-                raise ValueError("a part of a tensor or number stands alone")
+            case Number():
+                made = Unread("numpy.dtype")
+            case Storage():
+                raise ValueError("a part of a tensor stands alone")
         height, count = 1 + max((each[1] for each in inner), default=0), 1 + sum(each[2] for each in inner)
         if height > _DEPTH or count > _VALUES:
             raise RefusedError(
@@ -233,7 +245,7 @@ class _Plain:
             raise ValueError("a tensor of impossible shape")
         numbers = math.prod(size)
         last = value.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if numbers else -1
-        if last >= storage.count or numbers > storage.count:
+        if last >= storage.count or (numbers > storage.count and numbers * storage.dtype.itemsize > len(self.mapped)):
             raise ValueError(f"a tensor of shape {size} on {storage.count:,} numbers")
         self.bytes += numbers * storage.dtype.itemsize
         if self.bytes > 4 * len(self.mapped):
@@ -242,7 +254,9 @@ class _Plain:
             return torch.empty(size, dtype=storage.dtype)
         if storage.key not in self.flat:
             self.flat[storage.key] = self._numbers(storage)
-        return self.flat[storage.key].as_strided(size, stride, value.offset)
+        found = self.flat[storage.key].as_strided(size, stride, value.offset)
+        found = found.conj().resolve_conj() if "conj" in value.lazily else found
+        return -found if "neg" in value.lazily else found
 
     def _numbers(self, storage: Storage) -> Tensor:
         start, length = self.places[storage.key], storage.count * storage.dtype.itemsize

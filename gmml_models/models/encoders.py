@@ -86,7 +86,7 @@ def build_encoder(
     arguments = {**(short or {}), **given}
     vit = _accept(_create(_BASE if short is not None else encoder, pretrained, arguments), repr(encoder))
     if not pretrained and not OF_TIMM & given.keys():
-        tell(vit, {"architecture": vit.pretrained_cfg["architecture"]})
+        tell(vit, {"architecture": getattr(vit, "pretrained_cfg", {}).get("architecture")})
     return vit
 
 
@@ -186,7 +186,7 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
     return accepted
 
 
-def take_any_size(vit: VisionTransformer) -> None:
+def take_any_size(vit: Any) -> None:
     """Switch an encoder to images of any size that its patches divide."""
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC

@@ -11,6 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
+_INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "lanczos", "hamming", "box", "random"]  # timm's words
+_CROPS = ["center", "squash", "border"]
 
 
 def img_size(vit: VisionTransformer) -> tuple[int, int]:
@@ -127,10 +129,10 @@ def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
         numbers = said.get(name)
         if isinstance(numbers, (tuple, list)) and len(numbers) == channels and all(map(_is_number, numbers)):
             found[name] = tuple(map(float, numbers))
-    if _is_number(said.get("crop_pct")):
+    if _is_number(said.get("crop_pct")) and said["crop_pct"] > 0:
         found["crop_pct"] = float(said["crop_pct"])
-    for name in ("interpolation", "crop_mode"):
-        if isinstance(said.get(name), str):
+    for name, known in (("interpolation", _INTERPOLATIONS), ("crop_mode", _CROPS)):
+        if said.get(name) in known:
             found[name] = said[name]
     return found
 
@@ -143,7 +145,8 @@ def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
         facts: under timm's names; what ``pretrained_cfg`` said before is forgotten.
     """
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-    vit.pretrained_cfg = {
+    told: Any = vit
+    told.pretrained_cfg = {
         "input_size": (in_chans(vit), *img_size(vit)),
         "fixed_input_size": True,
         "num_classes": 0,
@@ -152,8 +155,8 @@ def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
         "classifier": "head",
         **plain,
     }
-    vit.pretrained_cfg |= preprocessing(vit)
-    vit.default_cfg = vit.pretrained_cfg  # timm's older name for it
+    told.pretrained_cfg |= preprocessing(vit)
+    told.default_cfg = told.pretrained_cfg  # timm's older name for it
 
 
 def _is_number(value: object) -> bool:

@@ -18,7 +18,8 @@ class SlowState(nn.Module):
     """A module whose tensors no ``.half()``, ``.bfloat16()`` or ``.to(dtype)`` narrows; devices and wider types are followed."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(keeping_width(fn), recurse)
+        super()._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

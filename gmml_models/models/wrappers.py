@@ -87,7 +87,7 @@ def _check_weights(who: str, model: nn.Module) -> None:
             )
         if torch.nn.utils.parametrize.is_parametrized(part):
             refuse(
-                f"{at} has parametrised weights ({', '.join(part.parametrizations)})",  # type: ignore[arg-type]
+                f"{at} has parametrised weights ({', '.join(part.parametrizations)})",
                 "Merge them first: torch.nn.utils.parametrize.remove_parametrizations(module, name).",
             )
     tensors: dict[str, Any] = model.state_dict()

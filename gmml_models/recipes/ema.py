@@ -55,8 +55,8 @@ class Tuning(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         average, self.average = self.average, None
-        super()._apply(fn, recurse)
-        self.average = None if average is None else average._apply(keeping_width(fn), recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.average = None if average is None else average._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
     @property

@@ -214,7 +214,6 @@ def _without(*keys: str, **more: Any) -> dict[str, Any]:
         ({"state_dict": {}}, "holds state_dict"),
         ({"model": {}, "epoch": 3}, "holds model, epoch"),
         ({}, "holds nothing"),
-        ({"student": hostile.network()}, "no network 'teacher'"),
     ],
 )
 def test_other_keys_and_shapes_are_listed(checkpoint: dict[str, Any], words: str) -> None:
@@ -245,10 +244,12 @@ def test_options_that_do_not_fit_are_refused() -> None:
         translate(gmml, kind="sit")
     with pytest.raises(WrongKeysError, match="kind='gmml' needs SiT_model"):
         translate(sit, kind="gmml")
-    with pytest.raises(ValueError, match="kind='mae' is unknown"):
-        translate(gmml, kind="mae")
+    with pytest.raises(ValueError, match="kind='moco' is unknown"):
+        translate(gmml, kind="moco")
     with pytest.raises(ValueError, match="has one network"):
         translate(gmml, teacher=True)
+    with pytest.raises(WrongKeysError, match=r"no network 'teacher'\. It holds student"):
+        translate({"student": sit["student"]}, teacher=True)
     with pytest.raises(ValueError, match="the number of heads is not in the file"):
         translate(sit)
     with pytest.raises(ValueError, match="heads=3"):

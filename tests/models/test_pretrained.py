@@ -39,6 +39,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+def data_config(model: Any) -> dict[str, Any]:
+    from timm.data.config import resolve_data_config
+
+    found: dict[str, Any] = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
+    return found
+
+
 def images(channels: int = 3, height: int = 64, width: int = 64) -> torch.Tensor:
     return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(1))
 
@@ -241,8 +248,8 @@ class TestTheEncodersOwnPreprocessing:
             gm.from_pretrained(tmp_path, num_classes=3),
             timm.create_model(f"local-dir:{tmp_path}", pretrained=True),
         ):
-            wanted = timm.data.resolve_data_config({}, model=vit) | {"input_size": (3, 32, 32)}
-            found = timm.data.resolve_data_config({}, model=encoder)
+            wanted = data_config(vit) | {"input_size": (3, 32, 32)}
+            found = data_config(encoder)
             assert json.loads(json.dumps(found)) == json.loads(json.dumps(wanted))  # a list is as good as a tuple
         again.save_pretrained(tmp_path / "again")
         first, second = (
@@ -259,8 +266,9 @@ class TestTheEncodersOwnPreprocessing:
     def test_same_pixels_give_the_same_features_by_either_config(self, vit: VisionTransformer, tmp_path: Path) -> None:
         gm.GMMLAutoencoder(vit).save_pretrained(tmp_path)
         picture, found = torch.rand(1, 3, 32, 32), []
+        encoder: Any
         for encoder in (vit, timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()):
-            cfg = timm.data.resolve_data_config({}, model=encoder)
+            cfg = data_config(encoder)
             mean, std = (torch.tensor(cfg[name])[:, None, None] for name in ("mean", "std"))
             found.append(encoder.forward_features((picture - mean) / std))
         assert torch.equal(*found)
@@ -275,7 +283,7 @@ class TestTheEncodersOwnPreprocessing:
 
     @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k", "vit_micro_patch8_64"])
     def test_fresh_weights_have_imagenets(self, name: str) -> None:
-        encoder = gm.build_encoder(name, depth=1)
+        encoder: Any = gm.build_encoder(name, depth=1)
         assert encoder.pretrained_cfg["mean"] == gm.GMMLAutoencoder(encoder).mean == (0.485, 0.456, 0.406)
         assert "hf_hub_id" not in encoder.pretrained_cfg  # nothing was loaded from there
 

@@ -83,7 +83,7 @@ def test_the_centre_is_float32_and_follows_to_other_devices_and_wider_types() ->
 
 def test_the_average_of_a_fine_tuning_is_float32() -> None:
     torch.manual_seed(0)
-    tuning = Tuning(Classifier("vit_tiny_patch16_224", 3, **SMALL), decay=0.9999).bfloat16()
+    tuning: Any = Tuning(Classifier("vit_tiny_patch16_224", 3, **SMALL), decay=0.9999).bfloat16()
     assert tuning.average is not None
     assert next(tuning.classifier.parameters()).dtype == torch.bfloat16
     assert {parameter.dtype for parameter in tuning.average.parameters()} == {torch.float32}

@@ -1,0 +1,67 @@
+"""A timm encoder from a file that somebody else wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from gmml_models.convert.open_file import opened
+from gmml_models.convert.releases import said_by, translate
+from gmml_models.hub.safetensors_check import MOST_BYTES
+from gmml_models.models.encoders import build_encoder
+from gmml_models.models.geometry import tell
+from gmml_models.models.pretrained import fill, remember
+
+
+def encoder_from(
+    path: str | os.PathLike[str],
+    *,
+    network: str | None = None,
+    heads: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    most_bytes: int = MOST_BYTES,
+) -> VisionTransformer:
+    """The plain vision transformer in a file of others, as a timm encoder, in evaluation mode, float32. Nothing in the file is run.
+
+    Read are checkpoints of torch.save (GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm's ``.pth.tar``, Lightning's ``.ckpt``, ``.bin`` of
+    transformers), safetensors, and folders of transformers; prefixes of wrappers are taken off. Where it comes from travels with
+    it: ``GMMLAutoencoder(encoder).save_pretrained(folder)`` writes file, hash and kind into config and card.
+
+    Args:
+        path: the file, or a folder of transformers.
+        network: which of several networks, by its name in the file; by default an average or teacher where there is one.
+        heads: number of attention heads, which no tensor tells; by default what the file says, or width / 64.
+        img_size: side of the images, or (height, width), where the patches make no square.
+        mean: per channel, what the images were normalised by; by default what the file says, or what its method is known for: 0.5
+            for BEiT and transformers' ViT, ImageNet's otherwise.
+        std: likewise.
+        most_bytes: a larger file is refused.
+
+    Raises:
+        NotThereError: no such file.
+        UnreadableFileError: the file is something else, is damaged, or asks for the call of a function.
+        WrongKeysError: no plain vision transformer in it; the message says what it is and which way there is.
+        ValueError: an option that does not fit.
+    """
+    file = opened(Path(path), most_bytes=most_bytes)
+    size = (img_size, img_size) if isinstance(img_size, int) else img_size
+    with said_by("encoder_from", file.path):
+        done = translate(file.checkpoint, network=network, heads=heads, img_size=size, beside=file.beside)
+    config = done.config
+    facts = dict(config["pretrained_cfg"]) | {
+        name: tuple(value) for name, value in (("mean", mean), ("std", std)) if value is not None
+    }
+    with torch.device("meta"):
+        encoder = build_encoder(
+            config["architecture"], **{"global_pool": config["global_pool"], "weight_init": "skip", **config["model_args"]}
+        )
+    fill(encoder, {name: tensor.clone() for name, tensor in done.encoder.items()}, os.fspath(file.path))
+    tell(encoder, {"architecture": config["architecture"], **facts})
+    remember(encoder, done.source(file.path))
+    return encoder.eval()

@@ -1,0 +1,216 @@
+"""What the names in a pickle stand for: a table of what may be called, worked out on plain data, and what is passed over.
+
+What a file may call is written out in `call`, with exactly the arguments that ``torch.save`` gives it. Objects of other classes
+that lie beside a network are passed over, `Unread`: they are not made, their classes are not imported. A call of another function
+is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import torch
+
+_BYTES = 256
+_NUMBERS = {
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+    "b1": "?",
+}
+STORAGES: Final = {
+    "torch.FloatStorage": torch.float32, "torch.DoubleStorage": torch.float64, "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16, "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool, "torch.ComplexFloatStorage": torch.complex64, "torch.ComplexDoubleStorage": torch.complex128,
+}  # fmt: skip
+_SAME: Final = {  # other names of one thing: Python 2's, older numpy's, newer pathlib's
+    "__builtin__.set": "builtins.set", "__builtin__.frozenset": "builtins.frozenset",
+    "numpy.core.multiarray.scalar": "numpy._core.multiarray.scalar",
+    "pathlib._local.PosixPath": "pathlib.PosixPath", "pathlib._local.WindowsPath": "pathlib.WindowsPath",
+}  # fmt: skip
+_CALLS: Final = frozenset({
+    "collections.OrderedDict", "argparse.Namespace", "builtins.set", "builtins.frozenset",
+    "pathlib.PosixPath", "pathlib.WindowsPath", "torch.Size", "torch.device",
+    "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
+    "_codecs.encode", "numpy.dtype", "numpy._core.multiarray.scalar", "collections.defaultdict",
+    "torch._tensor._rebuild_from_type_v2",
+})  # fmt: skip
+_DTYPES: Final = frozenset(str(value) for value in vars(torch).values() if isinstance(value, torch.dtype))
+PASSED: Final = frozenset({  # calls that make data and nothing else: what they make is passed over
+    "numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
+    "numpy.core.numeric._frombuffer", "collections.Counter", "collections.deque", "copy_reg._reconstructor",
+    "copyreg._reconstructor", "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
+    "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "builtins.slice", "builtins.range", "builtins.complex",
+    "__builtin__.slice", "__builtin__.complex", "builtins.bytes",
+    "__builtin__.bytes", "torch.serialization._get_layout", "torch.Generator",
+})  # fmt: skip
+PASSED_FROM = ("torch._utils._rebuild_", "numpy.random.")
+_ALLOWED: Final = _CALLS | _DTYPES | frozenset(STORAGES)
+
+
+@dataclass(eq=False, slots=True)
+class Unread:
+    """What was passed over: neither plain data nor a tensor.
+
+    Attributes:
+        text: what it would have been, in a few words.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} (not read)"
+
+
+class RefusedError(Exception):
+    """Why, as the end of a sentence that begins with the file's name."""
+
+
+@dataclass(eq=False, slots=True)
+class Name:
+    """An allowed name: what may be called, or a dtype."""
+
+    text: str
+
+
+@dataclass(eq=False, slots=True)
+class Namespace:
+    """An argparse.Namespace before its content is taken out."""
+
+    state: dict[Any, Any] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Number:
+    """A numpy dtype: how a scalar's bytes are read."""
+
+    code: str
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """The numbers under tensors, not read yet."""
+
+    dtype: torch.dtype
+    key: str
+    count: int
+
+
+@dataclass(eq=False, slots=True)
+class Strided:
+    """A tensor on a storage, not checked yet."""
+
+    storage: Storage
+    offset: int
+    size: tuple[Any, ...]
+    stride: tuple[Any, ...]
+    lazily: tuple[str, ...] = ()  # "neg", "conj": what torch left undone when it saved
+
+
+class Ordered(dict[Any, Any]):
+    """An OrderedDict, whose attributes are left behind."""
+
+
+def only(value: Any, *kinds: type) -> Any:
+    """The value, if it is of exactly one of these types."""
+    if type(value) not in kinds:
+        raise TypeError(f"{type(value).__name__} where {kinds[0].__name__} belongs")
+    return value
+
+
+def named(asked: str) -> Name | Unread:
+    """A name that a file asks for: one of the table, or what is passed over as long as nobody calls it."""
+    name = _SAME.get(asked, asked)
+    return Name(name) if name in _ALLOWED else Unread(asked[:200])
+
+
+def refuse(what: Any) -> NoReturn:
+    """Say that a file asks for the call of a function."""
+    called = what.text if isinstance(what, Name | Unread) else type(what).__name__
+    raise RefusedError(
+        f"asks to call {called!r}, which makes neither plain data nor a tensor. Nothing of it was run. Do not load this file in "
+        "another way unless you trust whoever made it; if you do, save its networks alone: torch.save(model.state_dict(), path)."
+    )
+
+
+def plain_key(key: Any) -> Any:
+    """A key that is cheap and safe to hash, or what stands for another one."""
+    if isinstance(key, str | float | Unread) or key is None or (isinstance(key, int) and abs(key) < 1 << 31):
+        return key
+    return Unread(f"a key of type {type(key).__name__}")
+
+
+def is_long(text: Any) -> bool:
+    """Whether a text is the bytes of an array, say, and not of a short value."""
+    return isinstance(text, Unread) or (isinstance(text, str) and len(text) > _BYTES)
+
+
+def call(name: str, given: tuple[Any, ...]) -> Any:
+    """What an allowed name gives for exactly the arguments that torch.save writes; results are never larger than these."""
+    match name, given:
+        case "torch._utils._rebuild_tensor_v2", (
+            Storage() as storage,
+            int() as offset,
+            tuple() as size,
+            tuple() as stride,
+            bool(),
+            Ordered(),
+            *more,
+        ) if not more or (len(more) == 1 and isinstance(more[0], dict)):
+            bits = more[0] if more else {}
+            return Strided(storage, offset, size, stride, tuple(bit for bit in ("conj", "neg") if bits.get(bit) is True))
+        case "torch._tensor._rebuild_from_type_v2", (Name(text=function), Name() | Unread(), tuple() as given, _):
+            return call(function, given)
+        case "collections.defaultdict", ():
+            return {}
+        case "collections.defaultdict", (Name() | Unread() | None,):
+            return {}
+        case "torch._utils._rebuild_parameter", (Strided() as tensor, bool(), Ordered()):
+            return tensor
+        case "collections.OrderedDict", ():
+            return Ordered()
+        case "argparse.Namespace", ():
+            return Namespace()
+        case "builtins.set" | "builtins.frozenset", (list() as values,):
+            return values
+        case "torch.Size", (tuple() as size,):
+            return size
+        case "torch.device", (str() as kind, *index) if len(kind) <= 16 and (not index or type(index[0]) is int):
+            return ":".join(map(str, (kind, *index[:1])))
+        case "pathlib.PosixPath" | "pathlib.WindowsPath", parts if sum(len(only(part, str)) + 1 for part in parts) <= _BYTES * 16:
+            return "/".join(parts).replace("//", "/", 1)
+        case "_codecs.encode", (str() as text, "latin1") if len(text) <= _BYTES:
+            return text.encode("latin1")
+        case "numpy.dtype", (str() as code, bool(), bool()):
+            return Number(code)
+        case "numpy._core.multiarray.scalar", (Number() as number, bytes() as raw) if number.code in _NUMBERS:
+            return struct.unpack("<" + _NUMBERS[number.code], raw)[0]
+        case "numpy._core.multiarray.scalar", (Number() as number, str() | bytes() | Unread()):
+            return Unread(f"a number of numpy.dtype {number.code[:20]!r}")
+    raise ValueError(f"{name} with other arguments than torch.save writes")
+
+
+def build(target: Any, state: Any) -> None:
+    """Carry out the step that gives an object its state."""
+    match target, state:
+        case Namespace(state=None), dict():
+            target.state = state
+        case Number(), tuple():
+            pass
+        case Ordered(), dict():
+            pass  # attributes such as the versions of modules
+        case Unread(), _:
+            pass
+        case _:
+            raise ValueError(f"a state for {type(target).__name__.strip('_')}")
