@@ -74,6 +74,8 @@ class PretrainConfig(TrainConfig):
     """Of the crops."""
     pictures_every: int = field(default=10, metadata=FREE)
     """Epochs between sheets of reconstructions; 0: none."""
+    health_every: int = field(default=10, metadata=FREE)
+    """Epochs between looks at the features of 256 images, against the untrained encoder's; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
 from gmml_models.recipes.finetuned_weights import build_classifier, export, is_best, keep_best, summary
 from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
+from gmml_models.recipes.run_health import Curves
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check
@@ -123,7 +124,11 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
             images.test, plan, batch_size=config.batch_size, rank=rank, world=of, device=parallel.device, workers=config.workers
         )
 
+    chart = Curves(run)
+
     def at_epoch(epochs: int) -> Mapping[str, float]:
+        if parallel.first and not config.dry_run:
+            chart.draw()
         if images.test is None or (epochs % config.test_every and epochs != config.epochs):
             return {}
         with parallel.autocast():
@@ -160,6 +165,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     elif parallel.first:
         if outcome.finished and run.done is None:
             export(config, images, outcome)
+        chart.draw(now=True)
         run.end(outcome, feed.broken, keep=config.keep)
         if images.test is not None:
             tell_unreadable(_WHO, images.test, "test images")

@@ -27,6 +27,7 @@ from gmml_models.recipes.labelled_data import tell
 from gmml_models.recipes.named import PRETRAIN, recipe_of
 from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
+from gmml_models.recipes.run_health import Curves, HealthCheck
 from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
@@ -93,11 +94,17 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         progress=teller("images decoded", shown=parallel.first),
     )
 
+    alone = parallel.first and not config.fsdp and not config.dry_run
+    objective.to(parallel.device)
+    check_up = HealthCheck(objective, feed, run) if alone and config.health_every else None
+    chart = Curves(run, None if check_up is None or check_up.before is None else check_up.before._asdict())
+
     def at_epoch(epochs: int) -> Mapping[str, float]:
-        due = config.pictures_every and (epochs % config.pictures_every == 0 or epochs == config.epochs)
-        if due and parallel.first and objective.reconstructs and not config.fsdp:
+        if alone and objective.reconstructs and due(config.pictures_every, epochs, config.epochs):
             draw(objective, feed.sample(8), run, epochs)
-        return {}
+        if alone:
+            chart.draw()
+        return check_up.at_epoch(epochs) if check_up is not None and due(config.health_every, epochs, config.epochs) else {}
 
     facts: dict[str, Any] = {"images": feed.images, "method": config.method}
     if beginning is not None:
@@ -111,8 +118,9 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     elif parallel.first:
         if outcome.finished and run.done is None:
             export(config, feed.images, outcome)
+        chart.draw(now=True)
         run.end(outcome, feed.broken, keep=config.keep)
-        print(summary(config, outcome))
+        print(summary(config, outcome, "" if check_up is None else check_up.words()))
     lost = sum(one.lost for one in source.left) if isinstance(source, Source) else 0
     return replace(outcome, left_out=lost + len(feed.broken))
 
@@ -224,6 +232,11 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
     )
 
 
+def due(every: int, epochs: int, last: int) -> bool:
+    """It is the turn of what is done every so many epochs (0: never), and at the end."""
+    return every > 0 and (epochs % every == 0 or epochs == last)
+
+
 def draw(objective: Objective, batch: Batch, run: RunFolder, epochs: int) -> None:
     """Write the sheet of reconstructions of an epoch, and show it in TensorBoard."""
     import numpy as np
@@ -278,8 +291,8 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
         ) from error
 
 
-def summary(config: PretrainConfig, outcome: Outcome) -> str:
-    """What a person reads at the end, with the next command."""
+def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str:
+    """What a person reads at the end, with the next command; ``features``: a line on their health."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
     skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
@@ -289,4 +302,5 @@ def summary(config: PretrainConfig, outcome: Outcome) -> str:
         lines.append(
             f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.jsonl'})."
         )
+    lines += [features] if features else []
     return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_pretraining(config)])

@@ -27,6 +27,8 @@ _LEFT = (  # what a run leaves beside its config
     _DYING,
     "data.json",
     "start.json",
+    "health.json",
+    "curves.png",
     "steps.jsonl",
     "epochs.jsonl",
     "steps.csv",

@@ -1,0 +1,85 @@
+"""Whether features are alive while a model learns: neighbours of a few hundred images, effective rank, and how far images differ.
+
+N images, d the width of the features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEIGHBOURS = 10
+_FLAT, _NARROW = 0.05, 2.0  # of the spread that it was; images that differ along one direction have rank 1
+
+
+class Health(NamedTuple):
+    """What features are like.
+
+    Attributes:
+        knn: percentage of the images whose class the others tell, by 10 neighbours weighted by cosine; None without classes.
+        rank: effective rank of the features around their mean, from 1 to d: in how many directions images differ.
+        spread: share of the features' squared length by which images differ, 0 to 1; near 0 where all say the same.
+    """
+
+    knn: float | None
+    rank: float
+    spread: float
+
+
+def health(features: Tensor, labels: Tensor | None = None) -> Health:
+    """How alive features are.
+
+    Args:
+        features: one vector an image.
+        labels: classes, where they are known.
+
+    Shapes:
+        (N, d) float with N >= 2, (N,) int64.
+
+    Raises:
+        ValueError: fewer than two images, or features that are not finite.
+
+    Source:
+        Roy and Vetterli, "The effective rank" (2007): the exponential of the entropy of the singular values' shares. RankMe
+        (Garrido et al., 2023) takes it of features as they are; around their mean, and the spread beside it, are ours.
+    """
+    if features.ndim != 2 or len(features) < 2 or not torch.isfinite(features).all():
+        raise ValueError(f"health: features {tuple(features.shape)} must be (N, d), finite, of two images or more.")
+    vectors = features.double()
+    around = vectors - vectors.mean(0)
+    whole, differ = float(vectors.square().sum()), float(around.square().sum())
+    values = torch.linalg.svdvals(around)
+    shares = values / values.sum().clamp(min=1e-300)
+    rank = float(torch.exp(-(shares * shares.clamp(min=1e-300).log()).sum()))
+    told = None if labels is None or len(labels.unique()) < 2 else _one_out(features, labels)
+    return Health(told, rank if differ > 0 else 1.0, differ / whole if whole else 0.0)
+
+
+def collapsed(now: Health, before: Health) -> str:
+    """Why features have collapsed, in words; empty where they have not.
+
+    Images that differ by less than a twentieth of what they did in the untrained encoder say the same; features that differ along
+    little more than one direction have lost what they could tell apart. Both limits are ours. That the rank falls is no sign
+    by itself: in healthy runs of ours it fell to a fifth.
+    """
+    if now.spread < _FLAT * before.spread:
+        return f"all images have nearly the same features (spread {now.spread:.2g}, untrained {before.spread:.2g})"
+    if now.rank < _NARROW and now.rank < before.rank:
+        return f"features differ in hardly more than one direction (effective rank {now.rank:.1f}, untrained {before.rank:.1f})"
+    return ""
+
+
+def _one_out(features: Tensor, labels: Tensor) -> float:
+    """Accuracy in percent, each image told by all the others."""
+    known = F.normalize(features.float(), dim=1)
+    near = known @ known.T
+    near.fill_diagonal_(-2.0)  # below every cosine
+    values, which = near.topk(min(NEIGHBOURS, len(known) - 1), dim=1)
+    weights = (values / 0.07).softmax(dim=1)
+    votes = torch.zeros(len(known), int(labels.max()) + 1).scatter_add_(1, labels[which], weights)
+    return 100 * float((votes.argmax(1) == labels).float().mean())
