@@ -14,28 +14,28 @@ from gmml_models.errors import UsageError
 
 @dataclass(frozen=True)
 class Bench:
-    """Time our corruptions, a copy of the batch, and the peers that are installed, in turn in one process."""
+    """Time our corruptions beside a copy of the batch and the other libraries that are installed."""
 
     full: bool = False
-    """All sizes, batches and dtypes: an hour or more. Without it a few of them, in less than five minutes."""
+    """Measure all sizes, batches and dtypes, which takes an hour or more; by default a few, in less than five minutes."""
     peer: tuple[str, ...] = ()
-    """Your own contenders, MODULE:FUNCTION; a function takes the batch and returns anything."""
+    """Functions of your own to time as well, as MODULE:FUNCTION; each is called with the batch."""
     only: tuple[str, ...] = ()
-    """Only contenders whose names match, as in the shell: --only "gmml*" "kornia*". Limits and your own stay."""
+    """Time only what matches these shell patterns, such as "gmml*"; the copies and your own functions always run."""
     shape: tuple[str, ...] = ()
-    """Your own batches instead, B x C x sizes: --shape 64x3x224x224 8x1x64x64x64."""
+    """Batch shapes to measure instead, such as 64x3x224x224 or 8x1x64x64x64."""
     dtype: Literal["float32", "bfloat16", "uint8"] = "float32"
-    """Of the batches of --shape."""
+    """Dtype of the batches of --shape."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where; auto takes the GPU if there is one."""
+    """Device to use; auto is the GPU if there is one."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """CPU threads of torch. More than one waits for whoever shares the machine."""
+    """Number of CPU threads of torch; more than one is slowed down by other programs."""
     rounds: Annotated[int, tyro.conf.arg(metavar="N")] = 15
-    """Most calls of a contender for one batch; slow ones rest earlier, after three."""
+    """Largest number of calls timed for one batch; at least three for slow ones."""
     memory: Annotated[float, tyro.conf.arg(metavar="GB")] = 2.0
-    """What a batch and what is done to it may need; larger batches are left out, and named."""
+    """Memory that a batch may need with its results; larger batches are skipped and listed."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """Write the report as JSON."""
+    """File for the report, as JSON."""
 
     def run(self) -> int:
         """Measure, print the tables, write; 1 if a contender of your own failed."""

@@ -46,28 +46,28 @@ _TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of 
 
 @dataclass(frozen=True)
 class Corrupt:
-    """Corrupt photographs with a preset and draw what every step of it did."""
+    """Corrupt photographs with a preset and draw what each of its steps did."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
-    """Image files, and folders of them. Any sizes and modes; the middle square of each is used."""
+    """Image files, or folders of them, of any size and mode; the centre square of each is used."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """Where the sheet is written, a .png or .pdf file; demo.png with --demo."""
+    """File for the figure, .png or .pdf; by default demo.png with --demo."""
     demo: bool = False
-    """Take the photographs that come with scikit-image, if no IMAGES are given."""
+    """Use the photographs of scikit-image if no IMAGES are given."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
     """The shorter side of every image is resized to this."""
     preset: Literal[
         "ablation", "beit", "dinov2", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"
     ] = "gmml"
-    """The paper's recipe, the behaviour of the authors' releases, or the masks of a relative."""
+    """Corruption: of the papers, of the authors' releases, or the masks of a related method."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Decides everything that chance decides. A new one is drawn, and printed, if none is given."""
+    """Random seed; by default a new one, which is printed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the batch is corrupted; auto takes the GPU if there is one."""
+    """Device to use; auto is the GPU if there is one."""
     columns: Annotated[int, tyro.conf.arg(metavar="N")] = 8
-    """Largest number of images on the sheet."""
+    """Largest number of images in the figure."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
-    """Largest number of images in the batch; the first ones are read."""
+    """Largest number of images in the batch; further ones are not read."""
 
     def run(self) -> int:
         """Read, corrupt, draw, tell; the exit code is 1 if files had to be skipped."""

@@ -9,7 +9,7 @@ from gmml_models.recipes.config import EvaluateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(EvaluateConfig):
-    """Measure weights on labelled images: k-NN, linear probe, and the head that gmml finetune trained, over several seeds."""
+    """Measure weights on labelled images, over several seeds: k-NN, linear probe, or the head that gmml finetune trained."""
 
     def run(self) -> int:
         """Measure, print and write the table; the exit code is 1 if images had to be left out."""

@@ -56,17 +56,17 @@ class FigureCommand:
     name: ClassVar[str] = "figure"
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
-    """Image files, and folders of them: any sizes and modes, the middle square of each. Photographs of scikit-image by default."""
+    """Image files, or folders of them; the centre square of each is used. By default photographs of scikit-image."""
     weights: str = ""
     """The folder of a gmml pretrain run, a folder of weights, a Hub name, or a name that gmml models lists."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """Where the figure is written, a .png or .pdf file; the command's name and .png by default."""
+    """File for the figure, .png or .pdf; by default the command's name with .png."""
     count: Annotated[int, tyro.conf.arg(metavar="N")] = 16
-    """Largest number of images; the first ones are taken."""
+    """Largest number of images; further ones are not read."""
     size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """The shorter side of every image is resized to this; that of the weights by default."""
+    """Size to which the shorter side of each image is resized; by default that of the weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes the GPU if there is one."""
+    """Device to use; auto is the GPU if there is one."""
 
     @property
     def who(self) -> str:

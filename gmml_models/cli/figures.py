@@ -21,16 +21,16 @@ _BY = {"cls": "the class token", "mean": "the mean patch"}
 
 @dataclass(frozen=True)
 class AttentionMaps(FigureCommand):
-    """Draw where every block of an encoder looks in images, and the mean attention between all patches."""
+    """Draw the attention maps of an encoder, block by block, and the mean attention between all patches."""
 
     name: ClassVar[str] = "attention"
 
     blocks: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N ...")] = None
-    """Which blocks, counting from 1; six at even distances by default."""
+    """Blocks to draw, counted from 1; by default six, evenly spaced."""
     query: Literal["auto", "cls", "mean"] = "auto"
-    """Who looks: the class token, or the mean over all patches; auto: the class token where something trained it."""
+    """Attention of the class token, or the mean over all patches; auto is the class token if it was trained."""
     patch: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROW COLUMN")] = None
-    """Who looks: this patch, counting from 0 at the top left."""
+    """Attention of this patch instead, counted from 0 at the top left."""
 
     def run(self) -> int:
         """Read, look, draw; the exit code is 1 if files had to be skipped."""
@@ -77,16 +77,16 @@ class AttentionMaps(FigureCommand):
 
 @dataclass(frozen=True)
 class Reconstruct(FigureCommand):
-    """Corrupt images by noise and by content of another image, and draw what every block of an autoencoder restores of them."""
+    """Corrupt images and draw what each block of an autoencoder restores of them."""
 
     name: ClassVar[str] = "reconstruct"
 
     blocks: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N ...")] = None
-    """Which blocks, counting from 1; six at even distances by default."""
+    """Blocks to draw, counted from 1; by default six, evenly spaced."""
     ratio: float = 0.3
-    """Share of every image that is corrupted (GMML figure 9)."""
+    """Share of each image to corrupt (GMML figure 9)."""
     seed: int = 0
-    """Decides where, and by what."""
+    """Random seed of the corruption."""
 
     def run(self) -> int:
         """Read, corrupt, decode, draw; the exit code is 1 if files had to be skipped."""
@@ -151,16 +151,16 @@ class Reconstruct(FigureCommand):
 
 @dataclass(frozen=True)
 class Concepts(FigureCommand):
-    """Draw images in a few clusters of their patches, alike in all images, and the learnt concepts of the most central one."""
+    """Draw images by clusters of their patches, the same clusters in all images, and the concepts that were learnt."""
 
     name: ClassVar[str] = "concepts"
 
     clusters: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = (2, 3, 4)
-    """Into how many clusters."""
+    """Numbers of clusters to draw."""
     bars: bool = False
-    """Draw how probable the learnt concepts are in the first cluster, too: for a run of gmml pretrain --method mc_ssl."""
+    """Also draw how probable the learnt concepts are in the first cluster; needs a run of gmml pretrain --method mc_ssl."""
     seed: int = 0
-    """Of the starts of k-means."""
+    """Random seed of k-means."""
 
     def run(self) -> int:
         """Read, cluster, draw; the exit code is 1 if files had to be skipped."""

@@ -19,6 +19,7 @@ from gmml_models.cli.convert import Convert
 from gmml_models.cli.corrupt import Corrupt
 from gmml_models.cli.evaluate import Evaluate
 from gmml_models.cli.figures import AttentionMaps, Concepts, Reconstruct
+from gmml_models.cli.help import help_of, overview
 from gmml_models.cli.models import Models
 from gmml_models.cli.play import Play
 from gmml_models.cli.predict import Predict
@@ -52,37 +53,32 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
 }
 _HOME = re.compile(r"(?<==)~[\w.-]*(?=/|$)")
 _OPTION = re.compile(r"--?[\w-]+=~")  # --out=~/x: bash reads no ~ behind =
-_DESCRIPTION = "Group Masked Model Learning: image corruption by groups of pixels. gmml COMMAND --help says more; gmml --version."
+_DESCRIPTION = (
+    "Group Masked Model Learning: corrupt images by groups of pixels, and pretrain vision transformers to restore them. "
+    "gmml COMMAND --help lists the options of a command; gmml --version prints the version."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code.
 
-    0 all good, 1 done but for what stderr names, 2 nothing done, 3 stopped, and the same command goes on, 141 nobody reads the
-    output any more.
+    The exit codes are those of `gmml_models.cli.help.EXIT_CODES`.
 
     Args:
         arguments: the words after ``gmml``; by default those of the command line.
     """
-    import tyro
-
-    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
         print(f"gmml {version('gmml')}")
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
-    words = [
-        _HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word
-        for word in (sys.argv[1:] if arguments is None else arguments)
-    ]
-    commands = dict(COMMANDS)
-    if recipe := recipe_in(words):
-        commands["pretrain"] = beginning_with(Pretrain, PRETRAIN[recipe])
-        commands["finetune"] = beginning_with(Finetune, FINETUNE[recipe])
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    if {"-h", "--help"} & set(given):
+        commands = _commands(given)
+        print(help_of(given[0], commands[given[0]]) if given[0] in commands else overview(_DESCRIPTION, commands))
+        sys.exit(0)
+    command = read(given)
     try:
         code = command.run()
         sys.stdout.flush()
@@ -98,6 +94,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("gmml: interrupted.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def read(words: Sequence[str]) -> Command:
+    """The command that words ask for; words that make none end the program with exit code 2."""
+    import tyro
+
+    words = [_HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word for word in words]
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        _commands(words), prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    return command
+
+
+def _commands(words: Sequence[str]) -> dict[str, Callable[..., Command]]:
+    """The commands, those that train with the defaults of the recipe that the words name."""
+    commands = dict(COMMANDS)
+    if recipe := recipe_in(words):
+        commands["pretrain"] = beginning_with(Pretrain, PRETRAIN[recipe])
+        commands["finetune"] = beginning_with(Finetune, FINETUNE[recipe])
+    return commands
 
 
 def _reader_is_gone() -> bool:

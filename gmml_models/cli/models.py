@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Models:
-    """List the weights of the zoo: what each holds, what it was trained on, and who measured it."""
+    """List the published weights: what they hold, what they were trained on, and who measured them."""
 
     pattern: str = "*"
-    """Only names that match, as in the shell."""
+    """Shell pattern that the names must match."""
 
     def run(self) -> int:
         """Print what is there."""

@@ -18,18 +18,18 @@ _LARGEST_UPLOAD = "25mb"
 
 @dataclass(frozen=True)
 class Play:
-    """Open a page where a corruption is put together by hand: pictures, masks and the code that builds it."""
+    """Open a page in the browser to build a corruption by hand: pictures, masks and its code."""
 
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Where the page is served. 0.0.0.0 lets other machines in, and there is no password."""
+    """Address to serve the page at; 0.0.0.0 lets other machines in, and there is no password."""
     port: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """The first free one from 7860 on, if none is given."""
+    """Port to serve the page at; by default the first free one from 7860."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """What restores the picture: a folder, the Hub's owner/name, or a name of gmml models; by default the package's first."""
     no_browser: bool = False
-    """Only print the address."""
+    """Print the address, but do not open a browser."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Serve nothing: write a folder that a Hugging Face Space runs."""
+    """Serve nothing; write a folder for a Hugging Face Space instead."""
 
     def run(self) -> int:
         """Serve until Ctrl-C, or write the folder."""

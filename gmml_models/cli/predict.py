@@ -15,12 +15,12 @@ from gmml_models.recipes.config import PredictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(PredictConfig):
-    """Tell the classes or the labels of new images by a classifier that gmml finetune trained."""
+    """Classify new images with a classifier that gmml finetune trained."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, and folders of them at any depth; or one archive."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """Where the table is written, a .csv or .json file; by default it is printed as CSV."""
+    """File for the table, .csv or .json; by default it is printed as CSV."""
 
     def run(self) -> int:
         """Predict, write or print; the exit code is 1 if files were left out that may be images."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats(StatsConfig):
-    """Mean and standard deviation of a data set, per channel, for pixels in [0, 1]. Every image has the same say."""
+    """Compute the mean and standard deviation of each channel of a data set. All images have the same weight."""
 
     def run(self) -> int:
         """Read all images, and print two lines to paste; the exit code is 1 if images had to be skipped."""

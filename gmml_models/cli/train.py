@@ -21,12 +21,12 @@ STOPPED = 3  # exit code of a run that stopped at a checkpoint: the same command
 class Pretrain(PretrainConfig):
     """Pretrain a vision transformer without labels, by GMML or one of its relatives.
 
-    Defaults are GMML 3.1 where it speaks and the authors' release where it is silent. With torchrun it uses several processes:
-    torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
+    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none. To use several processes, start it with
+    torchrun: torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
     """
 
     recipe: Recipe = "paper"
-    """Settings that the other options start from; small: for a few thousand images and a CPU (docs/recipes.md)."""
+    """Defaults of the other options; small is for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
         """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
@@ -43,12 +43,12 @@ class Pretrain(PretrainConfig):
 class Finetune(FinetuneConfig):
     """Train a classifier on labelled images, from pretrained weights or from scratch.
 
-    One class an image (class folders) as DeiT through timm, which GMML 3.1 and MC-SSL 4.3 follow. Several labels an image (a
-    labels.csv) as MC-SSL 4.2, whose numbers are --img-size 448 --epochs 80 --batch-size 48.
+    With one class per image (class folders) it trains as DeiT does, which GMML 3.1 and MC-SSL 4.3 follow. With several labels per
+    image (a labels.csv) it trains as MC-SSL 4.2, whose settings are --img-size 448 --epochs 80 --batch-size 48.
     """
 
     recipe: Recipe = "paper"
-    """Settings that the other options start from; small: for a few thousand images and a CPU (docs/recipes.md)."""
+    """Defaults of the other options; small is for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
         """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""

@@ -23,27 +23,27 @@ class DataConfig:
     """Which images, and how they are read."""
 
     data: str = ""
-    """A folder, tar or zip of images (class folders or a labels.csv give labels), or a name of timm's: wds/..., hfds/..."""
+    """Folder, tar or zip of images (class folders or a labels.csv give labels), or a data set by name: torch/..., hfds/..."""
     data_root: str | None = None
-    """Folder of the files of a torch/... data set, or cache of a hfds/... one."""
+    """Folder with the files of a torch/... data set, or cache folder of a hfds/... one."""
     split: str | None = None
-    """Sub-folder or split; by default what `data` itself is, or for training its train split."""
+    """Sub-folder or split to read; by default the train split if there is one, else all images."""
     extensions: tuple[str, ...] | None = None
     """Endings of the files that are images, such as .jpg .png; by default all that Pillow reads."""
     stream_images: int | None = None
-    """Images in an epoch of a stream (wds/..., hfids/...) that does not say how many it has."""
+    """Images per epoch of a stream (wds/..., hfids/...) that does not state its length."""
     in_chans: int = 3
-    """Channels: 1 grey, 3 colour; others from a data set in Python."""
+    """Number of channels: 1 for grey, 3 for colour; other numbers need a data set in Python."""
     mean: tuple[float, ...] | None = None
-    """Per channel, for pixels in [0, 1]; ImageNet's by default, or those of the weights (see gmml stats)."""
+    """Mean of each channel for pixels in [0, 1], as gmml stats prints it; by default ImageNet's, or that of the weights."""
     std: tuple[float, ...] | None = None
-    """Per channel, likewise."""
+    """Standard deviation of each channel; by default ImageNet's, or that of the weights."""
     resident: bool | None = field(default=None, metadata=FREE)
-    """Keep all images as uint8 on the device and augment there; by default on a GPU, where the data set is small enough."""
+    """Keep all images on the device as uint8 and augment them there; by default on a GPU if they take little of its memory."""
     resident_size: int | None = None
-    """Side at which images are kept there; by default 1.15 times the input."""
+    """Side in pixels of the images kept on the device; by default 1.15 times the input."""
     workers: int = field(default=2, metadata=FREE)
-    """Processes that decode, where the data is not resident."""
+    """Number of processes that decode images; with --resident, of threads."""
 
     def __post_init__(self) -> None:
         """A ``~`` that no shell has read is the home folder."""

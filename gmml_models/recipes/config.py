@@ -19,63 +19,63 @@ Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
 class PretrainConfig(TrainConfig):
     """Pretrain a vision transformer without labels, by GMML or one of its relatives.
 
-    Defaults are GMML 3.1 where it speaks and the authors' release where it is silent.
+    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none.
     """
 
     kind: ClassVar[str] = "pretrain"
 
     out: Path = Path("runs/pretrain")
-    """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
+    """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     weights: str | None = None
     """Weights to begin with, in place of `model`: a folder, a Hub name, a name of the zoo, or a vision transformer of timm's."""
     method: Method = "gmml"
-    """Objective; autoencoder is the control without corruption."""
+    """Pretraining objective; autoencoder is the control without corruption."""
     corruption: str | None = None
-    """A preset of gmml_aug, or the code of a composition (what print(corrupt) shows); that of the method by default."""
+    """Preset of gmml_aug, or the code of a composition as print(corrupt) shows it; by default that of the method."""
     decoder: Literal["paper", "release", "mc_ssl"] | None = None
-    """That of the method by default."""
+    """Decoder; by default that of the method."""
     blocks: tuple[int, ...] | None = None
-    """Blocks that the decoder sees the average of, counting from 1, ascending (GMML figure 7); those of the method by default."""
+    """Encoder blocks whose features are averaged for the decoder, ascending from 1 (GMML figure 7); by default the method's."""
     target: Literal["pixels", "normalised"] = "pixels"
-    """What the decoder learns to say: the pixels, or each patch normalised by its own mean and standard deviation (MAE's)."""
+    """Reconstruction target: pixels, or patches normalised by their own mean and standard deviation (MAE)."""
     loss: Literal["l1", "l2"] = "l1"
-    """How the reconstruction is compared: absolute difference (GMML equation 1) or squared difference."""
+    """Reconstruction loss: absolute difference (GMML equation 1) or squared difference."""
     terms: Literal["both", "reconstruction", "concepts"] = "both"
-    """mc_ssl: which losses (MC-SSL table 3)."""
+    """mc_ssl: which of its losses are used (MC-SSL table 3)."""
     classes: int = 8192
-    """mc_ssl: number of concepts; 1024 for small data sets."""
+    """mc_ssl: number of concepts; use 1024 for small data sets."""
     head_width: int | None = None
-    """mc_ssl, sit: of the hidden layers of the head; 2048 and 4096 by default, less for small models."""
+    """mc_ssl, sit: width of the head's hidden layers; by default 2048 and 4096, use less for small models."""
     cls_loss: bool = False
-    """mc_ssl: concepts of the class token too (the release's)."""
+    """mc_ssl: compare concepts of the class token too (the authors' release)."""
     reconstruction_weight: float = 1.0
-    """sit: weight of the reconstruction; 5 on small data."""
+    """sit: weight of the reconstruction loss; use 5 for small data sets."""
     momentum: float = 0.996
-    """sit, mc_ssl: of the teacher at the start; 1 at the end of its cosine."""
+    """sit, mc_ssl: momentum of the teacher at the start; it rises to 1 along a cosine."""
     views: int | None = None
-    """Large crops of each image; by default 2 for gmml, sit and --cls-loss, else 1."""
+    """Number of large crops per image; by default 2 for gmml, sit and with --cls-loss, else 1."""
     local_views: int = 0
-    """mc_ssl: small crops of each image, seen by the student only."""
+    """mc_ssl: number of small crops per image, seen by the student only."""
     local_size: int | None = None
-    """Side of the small crops; by default three sevenths of the input, a whole number of patches."""
+    """Side of the small crops in pixels; by default three sevenths of the input, in whole patches."""
     scale: tuple[float, float] = (0.05, 1.0)
-    """Share of the image's area that a large crop takes (the release's)."""
+    """Share of the image's area that a large crop covers, from and to (the authors' release)."""
     local_scale: tuple[float, float] = (0.05, 0.25)
-    """Share that a small crop takes."""
+    """Share of the image's area that a small crop covers, from and to."""
     flip: float = 0.5
-    """Chance of a mirrored crop."""
+    """Probability of a horizontal flip."""
     jitter: tuple[float, float, float, float] = (0.1, 0.1, 0.1, 0.01)
-    """Brightness, contrast, saturation, hue (the release's)."""
+    """Strength of colour jitter: brightness, contrast, saturation, hue (the authors' release)."""
     jitter_p: float = 0.3
-    """Chance of it."""
+    """Probability of colour jitter."""
     blur_p: float = 0.1
-    """Chance of a Gaussian blur of the whole view (the release's)."""
+    """Probability of a Gaussian blur of the whole view (the authors' release)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Of the crops."""
+    """Interpolation of the crops."""
     pictures_every: int = field(default=10, metadata=FREE)
-    """Epochs between sheets of reconstructions; 0: none."""
+    """Epochs between pictures of reconstructions; 0 for none."""
     health_every: int = field(default=10, metadata=FREE)
-    """Epochs between looks at the features of 256 images, against the untrained encoder's; 0: none."""
+    """Epochs between checks of the features of 256 images against the untrained encoder's; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,63 +88,63 @@ class FinetuneConfig(TrainConfig):
     kind: ClassVar[str] = "finetune"
 
     out: Path = Path("runs/finetune")
-    """Folder of the run: config, checkpoints, losses, weights. The same command again goes on where it stopped."""
+    """Folder of the run: config, checkpoints, losses, weights. Run the same command again to resume."""
     weights: str | None = None
     """A folder that pretraining wrote, a Hub name, or a name of the zoo; none: from scratch, with `model`."""
     test_data: str | None = None
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
-    """Its split."""
+    """Sub-folder or split of the test images; by default test, else val."""
     holdout: float | None = None
-    """Measure on this share of the training images of each class, which then does not train; for 0.2 every fifth."""
+    """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
     labels: str | None = None
-    """A CSV, first column the file, then one 0/1 column a label, or the class; by default labels.csv in the folder."""
+    """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
-    """Its columns that are labels, by default all of two values such as 0 and 1; or the one with the class."""
+    """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
     class_level: int | None = None
-    """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
+    """Folder level that is the class: 1 outermost, 2 below it, -1 innermost; by default the first level with several folders."""
     multi_label: bool | None = None
-    """Several labels an image; by default where a labels.csv is."""
+    """Several labels per image; by default if there is a labels.csv."""
     few_shot: float = 1.0
-    """Share of the training images of each class that is used, at least one of each."""
+    """Share of the training images of each class to use, at least one of each."""
     pool: Literal["token", "mean", "both"] | None = None
-    """What the head sees: class token, mean of the patch tokens, or both; by default as the weights' method has it, or token."""
+    """Input of the head: class token, mean of the patch tokens, or both; by default that of the weights' method, else the token."""
     epochs: int = 200
-    """Times that every image is seen (GMML 3.1)."""
+    """Number of epochs (GMML 3.1)."""
     batch_size: int = 256
-    """Images a step, over all processes and accumulated parts."""
+    """Images per step, over all processes and accumulated parts."""
     lr: float = 5e-4
-    """Learning rate at 512 images a step, as DeiT; it grows with batch_size / 512."""
+    """Learning rate for 512 images per step, as DeiT; multiplied by batch_size / 512."""
     warmup_epochs: float = 5.0
-    """Epochs over which the learning rate rises from zero."""
+    """Epochs of linear warm-up of the learning rate."""
     weight_decay: float = 0.05
-    """DeiT's."""
+    """Weight decay at the start (DeiT)."""
     weight_decay_end: float = 0.05
-    """DeiT's is constant."""
+    """Weight decay at the end of its cosine schedule; DeiT keeps it constant."""
     clip: float | None = None
-    """Largest norm of each parameter's gradient; DeiT does not clip."""
+    """Largest gradient norm of each parameter; by default no clipping, as DeiT."""
     layer_decay: float = 1.0
-    """Factor on the learning rate per layer away from the head; an option of ours, 1: none."""
+    """Factor on the learning rate per layer below the head; 1 for none (not in the papers)."""
     smoothing: float | None = None
-    """Label smoothing; 0.1 by default, none with several labels."""
+    """Label smoothing; by default 0.1, or none with several labels."""
     mixup: float | None = None
-    """Beta of MixUp, 0: none; 0.8 by default, none with several labels."""
+    """Alpha of MixUp, 0 for none; by default 0.8, or none with several labels."""
     cutmix: float | None = None
-    """Beta of CutMix, 0: none; 1 by default, none with several labels."""
+    """Alpha of CutMix, 0 for none; by default 1, or none with several labels."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    """Policy in timm's words; none: crops and flips alone."""
+    """AutoAugment or RandAugment policy as timm writes it; none for crops and flips only."""
     erasing: float | None = None
-    """Chance of timm's RandomErasing; 0.25 by default, none with several labels."""
+    """Probability of timm's RandomErasing; by default 0.25, or none with several labels."""
     scale: tuple[float, float] | None = None
-    """Share of the image's area that a crop takes; 0.08 to 1 by default, with several labels the whole image, resized."""
+    """Share of the image's area that a crop covers, from and to; by default 0.08 1, or the resized image with several labels."""
     flip: float = 0.5
-    """Chance of a mirrored crop."""
+    """Probability of a horizontal flip."""
     ema: float = 0.0
-    """Decay of an average of the weights, which is then what is measured; 0: none."""
+    """Decay of a moving average of the weights, which is then measured and saved; 0 for none."""
     test_every: int = field(default=1, metadata=FREE)
-    """Epochs between measurements; 0: none, and no test images are needed."""
+    """Epochs between measurements; 0 for none, which needs no test images."""
     keep_best: bool = field(default=True, metadata=FREE)
-    """Keep the weights of the epoch that measured best, in weights-best beside the weights of the last one."""
+    """Also save the weights of the epoch that measured best, as weights-best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,38 +156,38 @@ class EvaluateConfig(DataConfig):
     test_data: str | None = None
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
-    """Its split."""
+    """Sub-folder or split of the test images; by default test, else val."""
     holdout: float | None = None
-    """Measure on this share of the training images of each class, which then does not train; for 0.2 every fifth."""
+    """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
     labels: str | None = None
-    """A CSV, first column the file, then one 0/1 column a label, or the class; by default labels.csv in the folder."""
+    """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
-    """Its columns that are labels, by default all of two values such as 0 and 1; or the one with the class."""
+    """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
     class_level: int | None = None
-    """Which folder is the class: 1 the outermost, 2 those in it, -1 the innermost; by default the first level with several."""
+    """Folder level that is the class: 1 outermost, 2 below it, -1 innermost; by default the first level with several folders."""
     multi_label: bool | None = None
-    """Several labels an image; by default where a labels.csv is."""
+    """Several labels per image; by default if there is a labels.csv."""
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
-    """What is measured; classifier takes weights that gmml finetune wrote."""
+    """What to measure; classifier needs weights written by gmml finetune."""
     baselines: bool = False
     """Measure in the same way what needs no training: an untrained encoder of the same shape, 8 x 8 thumbnails, PCA of the pixels,
     colour histogram, HOG."""
     few_shot: float = 1.0
-    """Share of the training images of each class that is used."""
+    """Share of the training images of each class to use, at least one of each."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each with its own choice of few-shot images and start of the probe."""
+    """Seeds; each chooses its own few-shot images and its own held-out images of the probe."""
     k: int = 20
-    """Neighbours."""
+    """Number of neighbours."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Features: class token, mean of the patch tokens, or both; by default as the weights say, as in fine-tuning."""
+    """Features: class token, mean of the patch tokens, or both; by default that of the weights' method."""
     img_size: int | None = None
-    """Side of the input; that of the weights by default."""
+    """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
-    """Images at once."""
+    """Images per batch."""
     cpu: bool = False
-    """Stay on the CPU even where a GPU is at hand."""
+    """Use the CPU even if there is a GPU."""
     out: Path = Path("runs/evaluate")
-    """Folder of the table, as Markdown and JSON."""
+    """Folder for the table, as Markdown and JSON."""
 
     def __post_init__(self) -> None:
         """A folder may be given as text."""
@@ -197,26 +197,26 @@ class EvaluateConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Tell the classes or the labels of new images by a classifier that gmml finetune trained."""
+    """Classify new images with a classifier that gmml finetune trained."""
 
     images: tuple[Path, ...] = ()
     """Image files, and folders of them at any depth; or one archive."""
     weights: str = ""
     """What gmml finetune wrote: a folder, or a Hub name."""
     out: Path | None = None
-    """Where the table is written, a .csv or .json file; by default it is printed as CSV."""
+    """File for the table, .csv or .json; by default it is printed as CSV."""
     top: int = 1
-    """One class an image: how many of the most probable classes are told."""
+    """One class per image: number of most probable classes to print."""
     threshold: tuple[float, ...] = (0.5,)
-    """Several labels an image: a label holds from this probability on; one for all, or one a label, in their order."""
+    """Several labels per image: probability from which a label holds; one for all labels, or one for each in their order."""
     img_size: int | None = None
-    """Side of the input; that of the weights by default."""
+    """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 64
-    """Images at once."""
+    """Images per batch."""
     workers: int = 2
-    """Processes that decode."""
+    """Number of processes that decode images."""
     cpu: bool = False
-    """Stay on the CPU even where a GPU is at hand."""
+    """Use the CPU even if there is a GPU."""
 
     def __post_init__(self) -> None:
         """Paths may be given as text; a ``~`` that no shell has read is the home folder."""
@@ -229,7 +229,7 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StatsConfig(DataConfig):
-    """Mean and standard deviation of a data set, per channel, for pixels in [0, 1]."""
+    """Compute the mean and standard deviation of each channel of a data set, for pixels in [0, 1]."""
 
     json: bool = False
-    """Print JSON alone."""
+    """Print JSON only."""

@@ -19,57 +19,57 @@ class TrainConfig(DataConfig):
     kind: ClassVar[str] = "train"
 
     out: Path = Path("runs/run")
-    """Folder of the run: config, checkpoints, losses, pictures, weights. The same command again goes on where it stopped."""
+    """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     model: str = "vit_small_patch16_224"
-    """Encoder: ours (vit_micro_patch8_64, ...) or a timm vision transformer."""
+    """Encoder: one of ours, such as vit_micro_patch8_64, or a vision transformer of timm."""
     img_size: int | None = None
-    """Side of the input; that of the model by default."""
+    """Side of the input in pixels; by default that of the model."""
     patch_size: int | None = None
-    """Side of a patch; that of the model by default."""
+    """Side of a patch in pixels; by default that of the model."""
     epochs: int = 800
-    """Times that every image is seen."""
+    """Number of epochs."""
     batch_size: int = 256
-    """Images a step, over all processes and accumulated parts."""
+    """Images per step, over all processes and accumulated parts."""
     accumulate: int | None = None
-    """Parts that a step is cut into, to save memory; by default as few as fit."""
+    """Gradient accumulation: number of parts that a step is computed in; by default as few as fit into memory."""
     lr: float = 5e-4
-    """Learning rate at 256 images a step (GMML 3.1); it grows with batch_size / 256."""
+    """Learning rate for 256 images per step (GMML 3.1); multiplied by batch_size / 256."""
     min_lr: float = 1e-6
-    """Where the cosine ends."""
+    """Learning rate at the end of its cosine schedule."""
     warmup_epochs: float = 10.0
-    """Epochs over which the learning rate rises from zero."""
+    """Epochs of linear warm-up of the learning rate."""
     weight_decay: float = 0.04
-    """At the start (GMML 3.1)."""
+    """Weight decay at the start (GMML 3.1)."""
     weight_decay_end: float = 0.4
-    """At the end of its cosine (GMML 3.1)."""
+    """Weight decay at the end of its cosine schedule (GMML 3.1)."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW: memory of the gradient, and of its square."""
+    """Beta 1 and beta 2 of AdamW."""
     clip: float | None = 3.0
-    """Largest norm of each parameter's gradient (the release's); None: no clipping."""
+    """Largest gradient norm of each parameter (the authors' release); None for no clipping."""
     drop_path: float = 0.1
-    """Share of residual branches left out in training, rising with depth (the release's)."""
+    """Stochastic depth: share of residual branches dropped while training, rising with depth (the authors' release)."""
     seed: int = 0
-    """All chance of the run follows from it."""
+    """Seed of everything random in the run."""
     precision: Precision = "auto"
-    """auto: bf16 on a GPU, else fp32."""
+    """Numerical precision; auto is bf16 on a GPU, else fp32."""
     cpu: bool = False
-    """Stay on the CPU even where a GPU is at hand."""
+    """Use the CPU even if there is a GPU."""
     compile: bool = False
-    """torch.compile the networks; pays on a GPU."""
+    """Compile the networks with torch.compile; worthwhile on a GPU."""
     fsdp: bool = False
     """Shard parameters and optimiser over the processes (FSDP 2)."""
     grad_checkpointing: bool = False
-    """Compute activations twice instead of keeping them."""
+    """Recompute activations instead of keeping them, to save memory."""
     checkpoint_every: int = field(default=0, metadata=FREE)
-    """Steps between checkpoints; 0: one about every five minutes, and at the end."""
+    """Steps between checkpoints; 0 for one about every five minutes, and one at the end."""
     keep: int = field(default=1, metadata=FREE)
-    """How many of the newest checkpoints stay; 0: one while the run lasts, none once it is finished."""
+    """Number of checkpoints to keep, the newest ones; 0 for one while the run lasts and none once it is finished."""
     overwrite: bool = field(default=False, metadata=FREE)
-    """Begin anew where `out` holds a run, whose files are removed; without it the run goes on."""
+    """Start again if the folder holds a run, and remove its files; by default the run is resumed."""
     stop_after: float | None = field(default=None, metadata=FREE)
-    """Minutes after which the run writes a checkpoint and stops; the same command goes on."""
+    """Minutes after which the run writes a checkpoint and stops; run the same command again to resume."""
     dry_run: bool = field(default=False, metadata=FREE)
-    """Print parameters, memory, steps and an estimate of the time; train nothing."""
+    """Train nothing; print parameters, memory, steps and an estimate of the time."""
 
     def __post_init__(self) -> None:
         """A folder may be given as text."""
