@@ -19,6 +19,7 @@ from gmml_aug import keys
 from gmml_models.data.sampling import Batch, Share, order_of_epoch
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
+from gmml_models.schedule import Schedule
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.trainer import Loss, Outcome, train
@@ -130,6 +131,39 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> No
     assert all(math.isfinite(float(row["loss"])) for row in outcome.history)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert [row["skipped"] for row in outcome.history] == [1, 2, 2]
+
+
+def test_the_numbers_of_an_epoch_are_means_over_the_steps_that_were_taken(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def loss(called: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found = called(batch.views[0])
+        losses.append(float(found.detach()))
+        return found, {"half": found.detach() / 2}
+
+    history = run(tmp_path / "run", Regression(poisoned=(1, 6, 7)), loss=loss).history
+    for row, held in zip(history, (losses[:4], losses[4:8], losses[8:]), strict=True):
+        taken = [one for one in held if math.isfinite(one)]
+        assert row["loss"] == pytest.approx(sum(taken) / len(taken), rel=1e-5)
+        assert row["half"] == pytest.approx(sum(taken) / len(taken) / 2, rel=1e-5)
+
+
+def test_rates_follow_the_schedule_in_epochs(tmp_path: Path) -> None:
+    history = run(tmp_path / "run", Regression(), epochs=5, warmup_epochs=2.0, weight_decay=0.1, weight_decay_end=0.3).history
+    wanted = Schedule(steps=20, warmup=8, lr=2.0 * 8 / 256, min_lr=1e-6, weight_decay=0.1, weight_decay_end=0.3)
+    for row in history:  # of the last of its four steps
+        assert row["lr"] == pytest.approx(wanted.lr_at(row["step"] - 1))
+        assert row["weight_decay"] == pytest.approx(wanted.weight_decay_at(row["step"] - 1))
+
+
+def test_a_step_keeps_no_gradients_of_those_before(tmp_path: Path) -> None:
+    model = Regression(poisoned=(4,))
+    model.dropout.p = 0.0
+    steady = {"epochs": 8, "batch_size": 32, "lr": 0.0, "weight_decay": 0.0, "weight_decay_end": 0.0}  # one step an epoch
+    norms = [row["grad_norm"] for row in run(tmp_path / "run", model, **steady).history if "grad_norm" in row]
+    assert len(norms) == 7
+    assert norms[0] > 0
+    assert norms == pytest.approx([norms[0]] * 7, rel=1e-4)
 
 
 def test_a_skipped_step_leaves_the_weights_as_they_are(tmp_path: Path) -> None:

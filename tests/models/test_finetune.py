@@ -21,6 +21,7 @@ from gmml_models.errors import UsageError
 from gmml_models.evaluate.metrics import MULTI_LABEL
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
+from gmml_models.recipes.finetune_augment import Mixing
 from gmml_models.recipes.finetuning import finetune
 from gmml_models.train.run_folder import read_rows
 
@@ -209,6 +210,23 @@ class TestRuns:
             finetune(told(classes, out, pretrained, mixup=0.0, cutmix=0.0, smoothing=smoothing, epochs=20, lr=0.1))
             losses.append(float(rows_of(out)[-1]["loss"]))
         assert losses[0] < losses[1] - 0.05
+
+    def test_every_part_of_every_step_is_mixed_by_a_draw_of_its_own(
+        self, classes: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mix, keys = Mixing.__call__, list[int]()
+
+        def noting(self: Mixing, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
+            keys.append(key)
+            return mix(self, images, labels, key)
+
+        monkeypatch.setattr(Mixing, "__call__", noting)
+        for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+            options = {"auto_augment": None, "erasing": 0.0, "scale": (0.7, 1.0)}
+            finetune(told(classes, tmp_path / name, pretrained, seed=seed, accumulate=2, test_every=0, **options))
+        one, again, other = keys[:12], keys[12:24], keys[24:]
+        assert len(set(one) | set(other)) == 24, "two epochs of three steps in two parts"
+        assert one == again
 
     def test_the_average_is_what_is_measured_and_saved(self, classes: Path, pretrained: Path, tmp_path: Path) -> None:
         steady: dict[str, Any] = {"test_data": str(classes / "train"), "lr": 2.0, "epochs": 4}

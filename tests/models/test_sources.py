@@ -84,6 +84,17 @@ def test_a_source_ends_as_a_sequence_does(tmp_path: Path) -> None:
             source[index]
 
 
+def test_images_and_classes_come_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    for folder in ("class 2", "class 10"):
+        (tmp_path / folder).mkdir()
+        for name in ("2.png", "10.png", "B1.png", "a1.png"):
+            picture(0).save(tmp_path / folder / name)
+    source = opened(tmp_path)
+    assert source.classes == ("class 2", "class 10")
+    names = ["2.png", "10.png", "a1.png", "B1.png"]
+    assert [source.name(index) for index in range(8)] == [f"class {n}/{name}" for n in (2, 10) for name in names]
+
+
 def test_all_endings_that_pillow_decodes_are_found(tmp_path: Path) -> None:
     from timm.data.readers import img_extensions
 
@@ -437,6 +448,8 @@ def test_a_csv_may_have_a_byte_order_mark_and_blanks(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes("\ufefffile, sea \r\n000.png, 1\r\n\r\n001.png,0.0\r\n".encode())
     found = read_labels(tmp_path / "labels.csv", tmp_path)
     assert (found.classes, found.labels.tolist()) == (("sea",), [[1.0], [0.0]])
+    (tmp_path / "labels.csv").write_text("file,sea\n000.png,TRUE\n001.png,False\n")
+    assert read_labels(tmp_path / "labels.csv", tmp_path).labels.tolist() == [[1.0], [0.0]]
     (tmp_path / "labels.csv").write_bytes("file,sé\n".encode("latin-1"))
     with pytest.raises(UsageError, match="UTF-8"):
         for_training(tmp_path)
