@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, final
 from gmml_models.data.files import Files, FileSource
 from gmml_models.data.image_files import known_endings
 from gmml_models.data.scan import LeftOut, endings_of, is_hidden, no_image
-from gmml_models.data.splits import Purpose, choose_split, class_folders
+from gmml_models.data.splits import Wanted, choose_split, class_folders
 from gmml_models.errors import UsageError
 
 _COMPRESSED: dict[str, Callable[..., Any]] = {
@@ -115,23 +115,12 @@ class Member(NamedTuple):
     place: Any
 
 
-def open_archive(
-    path: Path,
-    split: str | None,
-    purpose: Purpose,
-    own: bool,
-    labelled: bool,
-    channels: int,
-    level: int | None,
-    known: Sequence[str] | None,
-    *,
-    extensions: Sequence[str] | None = None,
-    whole: bool = False,
-) -> FileSource:
-    """Open a tar, a zip or a compressed tar; arguments and errors as `gmml_models.data.folders.open_files`.
+def open_archive(path: Path, wanted: Wanted, *, whole: bool = False) -> FileSource:
+    """Open a tar, a zip or a compressed tar; errors as `gmml_models.data.folders.open_files`.
 
     ``whole``: no sub-folder of it is a split.
     """
+    extensions = wanted.extensions
     name = path.name.lower()
     if not name.endswith(ARCHIVES):
         raise UsageError(f"gmml: {path} is a file, but no archive: {', '.join(ARCHIVES)}. Give a folder or an archive of images.")
@@ -148,12 +137,14 @@ def open_archive(
         shared += 1
     below = [one.folders[shared:] for one in visible]
     tops = {parts[0] for parts in below if parts and not whole}
-    chosen = choose_split(str(path), tops, split, purpose, own, lambda name: any(p[0] == name and len(p) > 1 for p in below if p))
+    chosen = choose_split(
+        str(path), tops, wanted.split, wanted.purpose, wanted.own, lambda name: any(p[0] == name and len(p) > 1 for p in below if p)
+    )
     numbers = [number for number, parts in enumerate(below) if chosen is None or parts[:1] == (chosen,)]
     inner = [below[number][chosen is not None :] for number in numbers]
-    targets, classes, notes = class_folders(str(path), inner, level=level, known=known, labelled=labelled)
+    targets, classes, notes = class_folders(str(path), inner, level=wanted.level, known=wanted.known, labelled=wanted.labelled)
     held: Files = files(there, [visible[number].place for number in numbers], [visible[number].name for number in numbers])
-    return FileSource(held, targets, classes=classes, channels=channels, where=str(path), left=left, notes=notes)
+    return FileSource(held, targets, classes=classes, channels=wanted.channels, where=str(path), left=left, notes=notes)
 
 
 def _in_tar(path: Path, there: Path, extensions: Sequence[str] | None) -> tuple[list[Member], list[LeftOut]]:

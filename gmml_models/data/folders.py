@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -12,46 +11,17 @@ from gmml_models.data.files import FileSource, LooseFiles
 from gmml_models.data.image_files import known_endings
 from gmml_models.data.labels_csv import read_labels
 from gmml_models.data.scan import LeftOut, is_hidden, is_run, scan
-from gmml_models.data.splits import TEST_SPLITS, TRAIN_SPLITS, Purpose, choose_split, class_folders
+from gmml_models.data.splits import TEST_SPLITS, TRAIN_SPLITS, Wanted, choose_split, class_folders
 from gmml_models.errors import UsageError
 
 
-def open_files(
-    path: Path,
-    *,
-    split: str | None,
-    purpose: Purpose,
-    own: bool,
-    labelled: bool,
-    channels: int,
-    csv: Path | None,
-    multi_label: bool | None,
-    columns: Sequence[str] | None = None,
-    level: int | None = None,
-    known: Sequence[str] | None = None,
-    output: Path | None = None,
-    extensions: Sequence[str] | None = None,
-) -> FileSource:
+def open_files(path: Path, wanted: Wanted) -> FileSource:
     """Open a folder or an archive.
-
-    Args:
-        path: of it.
-        split: sub-folder, inside an archive too; None: see `choose_split`.
-        purpose: what the images are for.
-        own: the test images have a path of their own, so that ``path`` itself may be their folder.
-        labelled: labels are needed.
-        channels: 1 or 3.
-        csv: labels; by default labels.csv beside the images or their split.
-        multi_label: True: a CSV must be there; False: none is read; None: one is read if it is there and labels are needed.
-        columns: of the CSV that are labels, or the one that is the class; None: see `read_labels`.
-        level: of the folders that are the classes; see `class_folders`.
-        known: the classes of the training images.
-        output: the run's own folder, which is no data.
-        extensions: endings of the files that are images; None: all that Pillow reads.
 
     Raises:
         UsageError: nothing there, no images, or labels that do not fit.
     """
+    channels, csv, multi_label = wanted.channels, wanted.csv, wanted.multi_label
     if channels not in (1, 3):
         raise UsageError(
             f"gmml: image files have 1 or 3 channels, and in_chans is {channels}. Give a data set in Python for others."
@@ -64,19 +34,21 @@ def open_files(
     if path.is_file():
         if wants_csv:
             raise UsageError(f"gmml: labels in a CSV are read for folders, and {path} is a file. Unpack it first.")
-        return open_archive(path, split, purpose, own, labelled, channels, level, known, extensions=extensions)
+        return open_archive(path, wanted)
     if not path.is_dir():
         raise UsageError(f"gmml: {path} is neither a folder nor a file. Give a folder or an archive of images.")
-    tops = {one.name for one in path.iterdir() if _may_hold_images(one, output)}
-    chosen = choose_split(str(path), tops, split, purpose, own, lambda name: any(map(_may_hold_images, (path / name).iterdir())))
+    tops = {one.name for one in path.iterdir() if _may_hold_images(one, wanted.output)}
+    chosen = choose_split(
+        str(path), tops, wanted.split, wanted.purpose, wanted.own, lambda name: any(map(_may_hold_images, (path / name).iterdir()))
+    )
     folder = path / chosen if chosen else path
-    if wants_csv or (multi_label is None and labelled):
+    if wants_csv or (multi_label is None and wanted.labelled):
         places = [folder, path, *([path.parent] if path.name in TRAIN_SPLITS + TEST_SPLITS else [])]
         tables = [csv] if csv is not None else [place / "labels.csv" for place in places]
         there = next((table for table in tables if table.is_file()), None)
         if there is not None:
-            rows = read_labels(there, folder, columns, multi_label=multi_label)
-            paths, left = scan(folder, own=output, extensions=extensions)
+            rows = read_labels(there, folder, wanted.columns, multi_label=multi_label)
+            paths, left = scan(folder, own=wanted.output, extensions=wanted.extensions)
             named = {str(file) for file in rows.files}
             unnamed = [file for file in paths if os.path.abspath(file) not in named]  # noqa: PTH100  # links stay, as in the CSV
             left += [LeftOut(file.relative_to(folder).as_posix(), f"in no line of {there.name}", lost=False) for file in unnamed]
@@ -95,7 +67,7 @@ def open_files(
                 f"gmml: there is no {tables[0]}. Give --labels FILE.csv: first column the file, then one 0/1 column a label, "
                 "or one column with the class."
             )
-    paths, left = scan(folder, own=output, extensions=extensions)
+    paths, left = scan(folder, own=wanted.output, extensions=wanted.extensions)
     if not paths:
         if any(folder.glob("*.tar")):
             raise UsageError(f"gmml: {folder} holds tars. Give one of them, or wds/{folder} if they are shards.")
@@ -103,7 +75,7 @@ def open_files(
         raise UsageError(f"gmml: {folder} holds no images.{aside} Known endings: {known_endings()}.")
     names = [file.relative_to(folder).as_posix() for file in paths]
     parts = [PurePosixPath(name).parent.parts for name in names]
-    targets, classes, notes = class_folders(str(folder), parts, level=level, known=known, labelled=labelled)
+    targets, classes, notes = class_folders(str(folder), parts, level=wanted.level, known=wanted.known, labelled=wanted.labelled)
     return FileSource(
         LooseFiles(paths, names), targets, classes=classes, channels=channels, where=str(folder), left=left, notes=notes
     )

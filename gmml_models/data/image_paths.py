@@ -9,6 +9,7 @@ from gmml_models.data.archives import is_archive, open_archive
 from gmml_models.data.files import FileSource, LooseFiles
 from gmml_models.data.image_files import known_endings
 from gmml_models.data.scan import LeftOut, scan
+from gmml_models.data.splits import Wanted
 from gmml_models.errors import UsageError
 
 
@@ -26,7 +27,7 @@ def open_paths(paths: Sequence[Path], *, channels: int, who: str) -> FileSource:
     if channels not in (1, 3):
         raise UsageError(f"{who}: image files have 1 or 3 channels, and the weights take {channels}. Give a data set in Python.")
     if len(paths) == 1 and is_archive(paths[0]):
-        return open_archive(paths[0], None, "pretrain", True, False, channels, None, None, whole=True)
+        return open_archive(paths[0], Wanted(channels=channels), whole=True)
     files, left = list[Path](), list[LeftOut]()
     for path in paths:
         if not path.exists():

@@ -11,7 +11,7 @@ from gmml_models.data.dataset import Label, Source, Subset, check_readable, few_
 from gmml_models.data.folders import open_files
 from gmml_models.data.holdout import held_out, without_holdout
 from gmml_models.data.map_dataset import MapSource
-from gmml_models.data.splits import Purpose
+from gmml_models.data.splits import Purpose, Wanted
 from gmml_models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool, classes: Sequen
     kind, _, rest = data.partition("/")
     if kind.lower() not in (*_NAMED, "tfds") or Path(data).exists():
         csv = getattr(config, "labels", None)
-        return open_files(
-            Path(data).expanduser(),
+        wanted = Wanted(
             split=split,
             purpose=purpose,
             own=own,
@@ -156,6 +155,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool, classes: Sequen
             known=classes,
             output=getattr(config, "out", None),
         )
+        return open_files(Path(data).expanduser(), wanted)
     from gmml_models.data import datasets_by_name
 
     opener = {

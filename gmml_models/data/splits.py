@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
 
 from gmml_models.data.scan import natural
 from gmml_models.errors import UsageError
@@ -12,6 +14,40 @@ Purpose = Literal["pretrain", "train", "test"]
 TRAIN_SPLITS = ("train", "training")
 TEST_SPLITS = ("test", "val", "valid", "validation", "eval", "evaluation")
 _SAME = (TRAIN_SPLITS, ("val", "valid", "validation"), ("eval", "evaluation"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which images of a folder or an archive are wanted, and where their labels come from.
+
+    Attributes:
+        channels: 1 or 3.
+        purpose: what the images are for.
+        own: the test images have a path of their own, so that it may be their folder itself.
+        split: sub-folder, inside an archive too; None: see `choose_split`.
+        labelled: labels are needed.
+        csv: labels; by default labels.csv beside the images or their split.
+        multi_label: True: a CSV must be there; False: none is read; None: one is read if it is there and labels are needed.
+        columns: of the CSV that are labels, or the one that is the class; None: see `gmml_models.data.labels_csv.read_labels`.
+        level: of the folders that are the classes; see `class_folders`.
+        known: the classes of the training images.
+        output: the run's own folder, which is no data.
+        extensions: endings of the files that are images; None: all that Pillow reads.
+    """
+
+    channels: int
+    purpose: Purpose = "pretrain"
+    own: bool = True
+    split: str | None = None
+    labelled: bool = False
+    csv: Path | None = None
+    multi_label: bool | None = None
+    columns: Sequence[str] | None = None
+    level: int | None = None
+    known: Sequence[str] | None = None
+    output: Path | None = None
+    extensions: Sequence[str] | None = None
 
 
 def choose_split(
