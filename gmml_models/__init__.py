@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gmml_aug import __version__
     from gmml_models.convert.others import encoder_from
     from gmml_models.convert.releases import convert_checkpoint
+    from gmml_models.evaluate.embed import features, transform
     from gmml_models.losses import ConceptLoss, concept_loss, contrastive_loss, l1, l2, masked_l1, masked_l2, multi_label_loss
     from gmml_models.models.autoencoder import GMMLAutoencoder
     from gmml_models.models.classifier import Classifier
@@ -29,6 +30,7 @@ _WHERE = {
     "gmml_models.convert.releases": ["convert_checkpoint"],
     "gmml_models.models.encoders": ["build_encoder"],
     "gmml_models.models.heads": ["ConceptHead"],
+    "gmml_models.evaluate.embed": ["features", "transform"],
     "gmml_models.losses": [
         "ConceptLoss",
         "concept_loss",
@@ -66,6 +68,7 @@ __all__ = [
     "convert_checkpoint",
     "create_model",
     "encoder_from",
+    "features",
     "from_pretrained",
     "l1",
     "l2",
@@ -73,6 +76,7 @@ __all__ = [
     "masked_l1",
     "masked_l2",
     "multi_label_loss",
+    "transform",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _MODULES, __all__)

@@ -111,7 +111,7 @@ def about(
     results = read(RESULTS) if results is None else results
     metrics = [one for each in tuned_alike(row) for one in _metrics(each, seed, results, data)]
     kept = {part: recorded[part] for part in ("objective", "recipe", "losses") if part in recorded}
-    return {**kept, "name": name, "data": data_of(row.pretrain.data), "metrics": metrics}
+    return {**kept, "name": name, "pool": row.finetune.pool, "data": data_of(row.pretrain.data), "metrics": metrics}
 
 
 def tuned_alike(row: Row) -> list[Row]:

@@ -17,6 +17,7 @@ from typing import Protocol
 from gmml_models.cli.bench import Bench
 from gmml_models.cli.convert import Convert
 from gmml_models.cli.corrupt import Corrupt
+from gmml_models.cli.embed import Embed
 from gmml_models.cli.evaluate import Evaluate
 from gmml_models.cli.figures import AttentionMaps, Concepts, Reconstruct
 from gmml_models.cli.help import help_of, overview
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, Callable[..., Command]] = {
     "finetune": Finetune,
     "evaluate": Evaluate,
     "predict": Predict,
+    "embed": Embed,
     "reconstruct": Reconstruct,
     "attention": AttentionMaps,
     "concepts": Concepts,

@@ -74,8 +74,8 @@ def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
         ValueError: the axes or the values do not make an image.
     """
     first = isinstance(values, Tensor)  # by convention tensors have their channels first, arrays last
-    # as_tensor takes no negative strides
-    tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.ascontiguousarray(values))
+    # as_tensor takes no negative strides, and warns of memory that may not be written
+    tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.require(values, requirements=["C", "W"]))
     if tensor.ndim == 2:
         tensor, first = tensor[None], True
     if tensor.ndim != 3 or 0 in tensor.shape:

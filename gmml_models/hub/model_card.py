@@ -178,7 +178,9 @@ _USE = """Put this repository's name, or the path of its folder, in place of `NA
 ```python
 import gmml_models
 
+features = gmml_models.features("NAME", ["a.jpg", "b.jpg"])  # (2, d): the features that are measured here, pool= for others
 encoder = gmml_models.from_pretrained("NAME")  # a plain timm model; hashes are checked
+prepare = gmml_models.transform("NAME")  # from a picture to what the encoder takes
 model = gmml_models.GMMLAutoencoder.from_pretrained("NAME")  # with the decoder, if decoder.safetensors is there
 ```
 

@@ -5,7 +5,8 @@ B images, d the width of the encoder, N patch tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Pool = Literal["token", "mean", "both"]
 POOLS: tuple[Pool, ...] = ("token", "mean", "both")
+_MEASURED: dict[str, Pool] = {"gmml": "mean", "autoencoder": "mean", "mc_ssl": "mean", "sit": "both"}
+_TRAINED: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
 
 
 def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> Tensor:
@@ -43,6 +46,38 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
         return tokens[:, 0]
     mean = tokens[:, encoder.num_prefix_tokens :].mean(1)
     return mean if pool == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+
+def measured_pool(about: Mapping[str, Any]) -> Pool:
+    """The pooling of the features that weights are measured by, and that loaders give.
+
+    Args:
+        about: the ``gmml`` part of a folder's config.json. Its ``classifier`` or its ``pool`` may say which, else its objective:
+            the mean of the patch tokens for GMML, whose class token nothing trains, and MC-SSL, both for SiT, else the class token.
+    """
+    return _told(about) or _MEASURED.get(str(about.get("objective")), "token")
+
+
+def tuned_pool(about: Mapping[str, Any]) -> Pool:
+    """The pooling that a fine-tuning begins with: as `measured_pool`, but the class token for GMML (3.1, as DeiT), which it trains.
+
+    Args:
+        about: as `measured_pool`.
+    """
+    classifier = about.get("classifier")
+    told = _told({"classifier": classifier}) if isinstance(classifier, Mapping) else None
+    return told or _TRAINED.get(str(about.get("objective")), "token")
+
+
+def own_pool(encoder: VisionTransformer) -> Pool:
+    """The pooling that an encoder was built with, as far as it is one of ours."""
+    return "mean" if encoder.global_pool == "avg" or not encoder.has_class_token else "token"
+
+
+def _told(about: Mapping[str, Any]) -> Pool | None:
+    classifier = about.get("classifier")
+    told = (classifier.get("pool") if isinstance(classifier, Mapping) else None) or about.get("pool")
+    return next((pool for pool in POOLS if pool == told), None)
 
 
 def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:

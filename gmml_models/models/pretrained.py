@@ -28,6 +28,7 @@ from gmml_models.hub.source_name import resolved
 from gmml_models.models.encoder_facts import shape_of
 from gmml_models.models.encoders import build_encoder, describe_encoder, take_any_size
 from gmml_models.models.geometry import preprocessing, tell
+from gmml_models.models.pooling import measured_pool
 from gmml_models.models.wrappers import plain_names
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
@@ -130,10 +131,12 @@ def make_config(
         encoder: what ``model.safetensors`` will hold.
         mean: per channel, what the images were normalised by.
         std: likewise.
-        gmml: decoder, blocks, objective, data, recipe, metrics: what the card tells.
+        gmml: decoder, blocks, objective, data, recipe, metrics: what the card tells. Where the features that it is measured by are
+            the mean of the patch tokens, that is what the encoder gives wherever it is loaded.
         license: of the weights.
     """
     architecture, arguments = describe_encoder(encoder)
+    pool, arguments = _pooling(encoder, gmml, arguments)
     source = getattr(encoder, _SOURCE, None)
     height, width = encoder.patch_embed.img_size
     channels = encoder.patch_embed.proj.in_channels
@@ -141,7 +144,7 @@ def make_config(
         "architecture": architecture,
         "num_classes": 0,
         "num_features": encoder.num_features,
-        "global_pool": encoder.global_pool,
+        "global_pool": pool,
         "model_args": arguments,
         "pretrained_cfg": {
             "input_size": [channels, height, width],
@@ -156,6 +159,19 @@ def make_config(
         },
         "gmml": {"encoder": shape_of(encoder), **({"source": dict(source)} if source else {}), **gmml},
     }
+
+
+def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What timm calls the pooling of a saved encoder, and the arguments that give it: that of the measured features."""
+    pool, measured = encoder.global_pool, measured_pool(gmml)
+    plain = {name: value for name, value in arguments.items() if name not in ("global_pool", "fc_norm")}
+    if measured == "mean" and pool != "avg":
+        # without fc_norm the last norm keeps its name and comes before the mean, as in `pooled`
+        return "avg", {**plain, "global_pool": "avg", "fc_norm": False}
+    told, plainly = bool({"classifier", "pool"} & set(gmml)), isinstance(encoder.fc_norm, nn.Identity)
+    if measured != "mean" and pool == "avg" and told and plainly and encoder.has_class_token:
+        return "token", plain
+    return pool, arguments
 
 
 def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTransformer:

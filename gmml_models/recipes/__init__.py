@@ -10,19 +10,29 @@ from gmml_models.lazy import lazily
 
 if TYPE_CHECKING:
     from gmml_models.data.channel_stats import channel_stats
-    from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig, StatsConfig
+    from gmml_models.recipes.config import (
+        EmbedConfig,
+        EvaluateConfig,
+        FinetuneConfig,
+        PredictConfig,
+        PretrainConfig,
+        StatsConfig,
+    )
+    from gmml_models.recipes.embedding import embed
     from gmml_models.recipes.evaluation import evaluate
     from gmml_models.recipes.finetuning import finetune
     from gmml_models.recipes.prediction import predict
     from gmml_models.recipes.pretraining import pretrain
 
 _WHERE = {
+    "EmbedConfig": ".config",
     "EvaluateConfig": ".config",
     "FinetuneConfig": ".config",
     "PredictConfig": ".config",
     "PretrainConfig": ".config",
     "StatsConfig": ".config",
     "channel_stats": "gmml_models.data.channel_stats",
+    "embed": ".embedding",
     "evaluate": ".evaluation",
     "finetune": ".finetuning",
     "predict": ".prediction",
@@ -30,12 +40,14 @@ _WHERE = {
 }
 
 __all__ = [
+    "EmbedConfig",
     "EvaluateConfig",
     "FinetuneConfig",
     "PredictConfig",
     "PretrainConfig",
     "StatsConfig",
     "channel_stats",
+    "embed",
     "evaluate",
     "finetune",
     "predict",

@@ -179,7 +179,7 @@ class EvaluateConfig(DataConfig):
     k: int = 20
     """Number of neighbours."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Features: class token, mean of the patch tokens, or both; by default that of the weights' method."""
+    """Features: class token, mean of the patch tokens, or both; by default as the weights say (GMML, MC-SSL: mean)."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
@@ -225,6 +225,29 @@ class PredictConfig:
             object.__setattr__(self, "out", Path(self.out).expanduser())
         if self.weights.startswith("~"):
             object.__setattr__(self, "weights", str(Path(self.weights).expanduser()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(DataConfig):
+    """Write the features of every image into a file."""
+
+    weights: str = ""
+    """A folder, a Hub name, or a name of the zoo."""
+    pool: Literal["token", "mean", "both"] | None = None
+    """Class token, mean of the patch tokens, or both; by default what the card of the weights is measured with."""
+    img_size: int | None = None
+    """Side of the input; that of the weights by default."""
+    batch_size: int = 256
+    """Images at once; each batch is kept when it is done."""
+    cpu: bool = False
+    """Stay on the CPU even where a GPU is at hand."""
+    out: Path = Path("features.npz")
+    """The file, which ends in .npz, .csv or .parquet; while it is made its parts are in a folder beside it."""
+
+    def __post_init__(self) -> None:
+        """A file may be given as text."""
+        super().__post_init__()
+        object.__setattr__(self, "out", Path(self.out).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)

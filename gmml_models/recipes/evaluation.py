@@ -14,7 +14,6 @@ import torch
 
 from gmml_models.data.loaders import in_order
 from gmml_models.data.sources import Source, few_shot
-from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.evaluate.features import Features, features
 from gmml_models.evaluate.knn import knn
@@ -27,9 +26,8 @@ from gmml_models.models.pooling import check_pool
 from gmml_models.recipes.baseline_features import Compared, baselines
 from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
-from gmml_models.recipes.finetune_augment import centre_of
 from gmml_models.recipes.labelled_data import LabelledData, open_labelled, open_test, tell, tell_unreadable
-from gmml_models.recipes.start_weights import Start, open_weights
+from gmml_models.recipes.start_weights import Start, open_weights, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +73,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     heads = _open_classifier(config) if "classifier" in config.measures else None
     probes = [each for each in config.measures if each != "classifier"]
     if probes:
-        pool = config.pool or start.pool
+        pool = config.pool or start.measured
         try:
             check_pool(_WHO, start.encoder, pool)
         except ValueError as error:
@@ -176,16 +174,7 @@ def _batches(
     source: Source, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
 ) -> Iterator[Batch]:
     """Centre crops of all images, normalised as the weights want them, or with ``pixels`` in [0, 1]."""
-    channels = start.encoder.patch_embed.proj.in_channels
-    mean, std = (None, None) if pixels else (config.mean or start.mean, config.std or start.std)
-    height, width = start.encoder.patch_embed.img_size if config.img_size is None else (config.img_size, config.img_size)
-    plan = ViewPlan(
-        size=(height, width),
-        views=1,
-        centre=centre_of((height, width)),
-        mean=mean or (0.0,) * channels,
-        std=std or (1.0,) * channels,
-    )
+    plan = view_of(start, config, pixels=pixels)
     return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gmml_models.data.transforms import ViewPlan
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.models import pretrained
-from gmml_models.models.pooling import Pool
+from gmml_models.models.pooling import Pool, measured_pool, tuned_pool
 from gmml_models.models.registry import located
+from gmml_models.recipes.finetune_augment import centre_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-_POOLS: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
+    from gmml_models.recipes.config import EmbedConfig, EvaluateConfig
 
 
 class Start(NamedTuple):
@@ -22,8 +24,8 @@ class Start(NamedTuple):
         encoder: in evaluation mode, float32.
         mean: per channel, what its images were normalised by; None where another number of channels was asked for.
         std: likewise.
-        pool: the pooling that suits it: the mean of the patch tokens for MC-SSL (4.3) and where there is no class token, both for
-            SiT (its release), the class token otherwise. A classifier keeps its own.
+        pool: the pooling to fine-tune with: `gmml_models.models.pooling.tuned_pool`, or the mean where there is no class token.
+        measured: the pooling to measure with: `gmml_models.models.pooling.measured_pool`, or the mean.
         objective: what it was trained by, where that is recorded.
         sha256: of its file.
     """
@@ -32,6 +34,7 @@ class Start(NamedTuple):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     pool: Pool
+    measured: Pool
     objective: str | None
     sha256: str | None
 
@@ -89,15 +92,36 @@ def open_weights(
         raise UsageError(f"{who}: the weights {name!r} cannot be used ({error}).") from error
     ours = config["gmml"]
     objective = ours.get("objective")
-    pool: Pool = ours.get("classifier", {}).get("pool") or _POOLS.get(str(objective), "token")
     kept = "in_chans" not in asked
     return Start(
         encoder,
         tuple(plain["mean"]) if kept and "mean" in plain else None,
         tuple(plain["std"]) if kept and "std" in plain else None,
-        pool if encoder.has_class_token else "mean",
+        tuned_pool(ours) if encoder.has_class_token else "mean",
+        measured_pool(ours) if encoder.has_class_token else "mean",
         None if objective is None else str(objective),
         ours.get("files", {}).get(pretrained.ENCODER, {}).get("sha256"),
+    )
+
+
+def view_of(start: Start, config: EvaluateConfig | EmbedConfig, *, pixels: bool = False) -> ViewPlan:
+    """The centre crop that images are measured by, normalised as the weights want them.
+
+    Args:
+        start: of `open_weights`.
+        config: may say another mean, std and size.
+        pixels: in [0, 1] instead.
+    """
+    encoder = start.encoder
+    channels = encoder.patch_embed.proj.in_channels
+    mean, std = (None, None) if pixels else (config.mean or start.mean, config.std or start.std)
+    height, width = encoder.patch_embed.img_size if config.img_size is None else (config.img_size, config.img_size)
+    return ViewPlan(
+        size=(height, width),
+        views=1,
+        centre=centre_of((height, width)),
+        mean=mean or (0.0,) * channels,
+        std=std or (1.0,) * channels,
     )
 
 

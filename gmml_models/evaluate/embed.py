@@ -1,0 +1,185 @@
+"""The features of a few images, as the card measures them, and how images are prepared for that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gmml_models.data.augment import Finish
+from gmml_models.data.decode import decode
+from gmml_models.data.loader import Cutter
+from gmml_models.data.transforms import ViewPlan
+from gmml_models.models import geometry
+from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.classifier import Classifier
+from gmml_models.models.encoders import evaluating
+from gmml_models.models.pooling import Pool, check_pool, own_pool, pooled
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+_NO_KEY = torch.zeros(1, dtype=torch.int64)
+
+
+class _Opened(NamedTuple):
+    encoder: VisionTransformer
+    pool: Pool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def features(
+    model: str | os.PathLike[str] | GMMLAutoencoder | Classifier | VisionTransformer,
+    images: Tensor | Image.Image | str | os.PathLike[str] | Sequence[Image.Image | str | os.PathLike[str]],
+    *,
+    pool: Pool | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """One vector an image: by default the feature that the model's card is measured with.
+
+    Args:
+        model: a name of the zoo, a folder, a Hub name, or a model of ours or timm's. A name is opened at every call: open it
+            once with `gmml_models.from_pretrained` to call this often.
+        images: normalised, (B, C, H, W) or (C, H, W); or pictures of Pillow or paths of files, one or several, which `transform`
+            prepares.
+        pool: "token", "mean" or "both", as `gmml_models.models.pooling.pooled`; by default that of the weights: the mean of
+            the patch tokens for GMML and MC-SSL, both for SiT, a classifier's own; for an encoder the one that it was built with.
+        batch_size: images at once.
+
+    Shapes:
+        (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device. One image gives (1, d).
+
+    Raises:
+        ValueError: an unknown ``pool``, images of a size or of channels that do not fit, or none.
+        WeightsError: the model cannot be had.
+    """
+    found = _opened(model)
+    chosen = found.pool if pool is None else pool
+    check_pool("features", found.encoder, chosen)
+    batch = images if isinstance(images, Tensor) else _prepared(images, _transform_of(found))
+    batch = batch[None] if batch.ndim == 3 else batch
+    geometry.check_images("features", found.encoder, batch)
+    if batch_size < 1 or not len(batch):
+        raise ValueError(f"features: {len(batch)} images, {batch_size} at once. Give one or more of both.")
+    where = next(found.encoder.parameters())
+    with evaluating(found.encoder), torch.no_grad():
+        parts = [pooled(found.encoder, part.to(where.device, where.dtype), chosen).float() for part in batch.split(batch_size)]
+    return torch.cat(parts)
+
+
+def transform(
+    model: str | os.PathLike[str] | GMMLAutoencoder | Classifier | VisionTransformer, *, train: bool = False
+) -> Callable[[Any], Tensor]:
+    """How a picture is prepared for a model: a function from it to a normalised tensor.
+
+    Args:
+        model: as `features`.
+        train: random crops, mirrored by chance, as timm makes them; by default the centre crop that the card is measured with.
+
+    Returns:
+        A `CentreCrop`, or with ``train`` a transform of torchvision. Both give (C, H, W) float32.
+
+    Raises:
+        WeightsError: the model cannot be had.
+    """
+    found = _opened(model)
+    if not train:
+        return _transform_of(found)
+    from timm.data import create_transform
+
+    about = geometry.preprocessing(found.encoder)
+    size = (geometry.in_chans(found.encoder), *geometry.img_size(found.encoder))
+    made: Callable[[Any], Tensor] = create_transform(
+        size, is_training=True, mean=found.mean, std=found.std, interpolation=about["interpolation"], color_jitter=None
+    )
+    return made
+
+
+@final
+@dataclass(frozen=True)
+class CentreCrop:
+    """The middle of an image at the size of a model, normalised: what ``gmml evaluate`` measures, to the bit.
+
+    Args:
+        size: (height, width).
+        crop: side of the crop as a share of the image's shorter side.
+        mean: per channel, for pixels in [0, 1].
+        std: likewise.
+        interpolation: "bilinear" or "bicubic".
+
+    Shapes:
+        a call takes a picture of Pillow, the path or the bytes of a file, an array (H, W, C) or a tensor (C, H, W)
+        -> (C, height, width) float32.
+    """
+
+    size: tuple[int, int]
+    crop: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    _plan: ViewPlan = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Settle how it is cut."""
+        plan = ViewPlan(size=self.size, views=1, centre=self.crop, mean=self.mean, std=self.std, interpolation=self.interpolation)
+        object.__setattr__(self, "_plan", plan)
+
+    def __call__(self, picture: Any) -> Tensor:
+        """Prepare one picture."""
+        if isinstance(picture, str | os.PathLike):
+            picture = Path(picture).read_bytes()
+        (cut,) = Cutter(self._plan, centre=True)(decode(picture, len(self.mean)), _NO_KEY)
+        return Finish(self._plan, torch.device("cpu"))(cut[None], None, _NO_KEY)[0]
+
+
+def _opened(model: Any) -> _Opened:
+    """An encoder with its pooling and its statistics, of whatever names or is a model."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    if isinstance(model, GMMLAutoencoder | Classifier):
+        pool: Pool = model.pool if isinstance(model, Classifier) else "mean"
+        return _Opened(model.encoder, pool, model.mean, model.std)
+    if isinstance(model, VisionTransformer):
+        about = geometry.preprocessing(model)
+        return _Opened(model, own_pool(model), tuple(about["mean"]), tuple(about["std"]))
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(
+            f"features: the model is a {type(model).__name__}. Give a name, a folder, a GMMLAutoencoder, a Classifier or timm's "
+            "VisionTransformer."
+        )
+    from gmml_models.models.pooling import measured_pool
+    from gmml_models.models.pretrained import load_encoder
+    from gmml_models.models.registry import located
+
+    where = located(model).pinned()
+    config = where.config()
+    encoder = load_encoder(where, config)
+    chosen = measured_pool(config["gmml"]) if encoder.has_class_token else "mean"
+    about = geometry.preprocessing(encoder)
+    return _Opened(encoder, chosen, tuple(about["mean"]), tuple(about["std"]))
+
+
+def _transform_of(found: _Opened) -> CentreCrop:
+    about = geometry.preprocessing(found.encoder)
+    return CentreCrop(
+        size=geometry.img_size(found.encoder),
+        crop=min(1.0, about["crop_pct"]),
+        mean=found.mean,
+        std=found.std,
+        interpolation="bilinear" if about["interpolation"] == "bilinear" else "bicubic",
+    )
+
+
+def _prepared(images: Any, prepare: CentreCrop) -> Tensor:
+    several: Iterable[Any] = [images] if isinstance(images, Image.Image | str | os.PathLike) else images
+    found = [prepare(one) for one in several]
+    if not found:
+        raise ValueError("features: no images. Give one or more.")
+    return torch.stack(found)
