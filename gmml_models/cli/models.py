@@ -21,6 +21,7 @@ class Models:
         """Print what is there."""
         from fnmatch import fnmatch
 
+        from gmml_models.models.ranking import as_text, rankings
         from gmml_models.models.registry import registry
 
         entries = [entry for name, entry in sorted(registry().items()) if fnmatch(name, self.pattern)]
@@ -31,6 +32,10 @@ class Models:
             return 0
         for entry in entries:
             print("\n".join(described(entry)))
+        if tables := rankings(entries):
+            print(
+                f"\nPercent of the test images; * are weights, the others need no training or are its control.\n\n{as_text(tables)}"
+            )
         return 0
 
 
@@ -53,6 +58,10 @@ def described(entry: Entry) -> list[str]:
 
 
 def score(metric: Mapping[str, Any]) -> str:
-    """One line of a metric, with who measured it."""
-    spread = f" ± {metric['spread']}" if metric.get("spread") is not None else ""
-    return f"{metric.get('name', '?')} {metric.get('value', '?')}{spread} (by {metric.get('measured_by', 'unknown')})"
+    """One line of a metric, with who measured it, or on what."""
+    value, spread = metric.get("value", "?"), f" ± {metric['spread']}" if metric.get("spread") is not None else ""
+    dataset = metric.get("dataset")
+    if isinstance(dataset, Mapping):
+        several = f", {metric['mean']}{spread} over {len(metric['mean_seeds'])} pretrainings" if "mean" in metric else ""
+        return f"{metric.get('name', '?')} {value}{several}; {dataset.get('name', '?')}"
+    return f"{metric.get('name', '?')} {value}{spread} (by {metric.get('measured_by', 'unknown')})"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import gmml_models as gm
+from benchmarks import zoo
 from gmml_models.cli import main
 from gmml_models.errors import NotThereError, WrongBytesError
 from gmml_models.models import registry
+from gmml_models.models.ranking import as_markdown, rankings
 
 NAME = "gmml_vit_micro_patch8_64.nothing"
 
@@ -96,3 +99,64 @@ def test_the_list_shows_what_each_holds(capsys: pytest.CaptureFixture[str]) -> N
         assert word in shown
     assert run("models", "--pattern", "*else*") == 0
     assert "no name matches" in capsys.readouterr().out
+
+
+def ranked(folder: Path, name: str, linear: float, **encoder: Any) -> None:
+    """Weights with a number beside two baselines."""
+    beside = [{"name": "HOG", "value": 30.0, "spread": 1.0}, {"name": "untrained", "value": linear / 2}]
+    metric = {
+        "name": "linear probe, top-1 %",
+        "value": linear,
+        "dataset": {"id": "one", "name": "One"},
+        "split": "test",
+        "images": 12,
+        "baselines": beside,
+    }
+    gm.GMMLAutoencoder("vit_micro_patch8_64", **encoder).save_pretrained(
+        folder / name, about={"metrics": [metric], "cost": {"gmacs": 0.08}}, license="cc0-1.0"
+    )
+
+
+def test_the_best_stand_first_with_baselines_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    ranked(tmp_path, "gmml_vit_micro_patch8_64.good", 40.0, depth=2)
+    ranked(tmp_path, "gmml_vit_micro_patch8_64.poor", 10.0)
+    (found,) = rankings(registry.registry().values())
+    assert (found.dataset, found.split, found.images) == ("One", "test", 12)
+    assert [(row.name.removeprefix("gmml_vit_micro_patch8_64."), row.weights) for row in found.rows] == [
+        ("good", True),
+        ("HOG", False),
+        ("untrained", False),
+        ("poor", True),
+        ("untrained, vit_micro_patch8_64", False),
+    ]
+    assert found.rows[0].encoder == "2 blocks, 128 wide, 0.4 M, 0.08 GMACs"
+    assert found.rows[3].encoder == "vit_micro_patch8_64, 1.2 M, 0.08 GMACs"
+    assert run("models") == 0
+    shown = capsys.readouterr().out
+    assert "One; split test, 12 images" in shown
+    lines = [line.split() for line in shown.splitlines() if line.startswith("  ") and line.split()[0] in "12345"]
+    assert [line[1] for line in lines] == [
+        "gmml_vit_micro_patch8_64.good",
+        "HOG",
+        "untrained",
+        "gmml_vit_micro_patch8_64.poor",
+        "untrained,",
+    ]
+    assert "| 1 | **gmml_vit_micro_patch8_64.good** | 2 blocks, 128 wide, 0.4 M, 0.08 GMACs | 40.0 | cc0-1.0 |" in as_markdown(
+        [found]
+    )
+    assert "| 2 | HOG |  | 30.0 ± 1.0 |  |" in as_markdown([found])
+
+
+def test_weights_without_a_measured_set_are_in_no_table(bundled: Path) -> None:
+    assert rankings(registry.registry().values()) == []
+
+
+def test_the_page_of_the_zoo_is_what_the_folders_say() -> None:
+    page = zoo.PAGE.read_text(encoding="utf-8")
+    assert zoo.draw() in page, f"{zoo.COMMAND} draws it anew"
+    for name in gm.list_models():
+        assert f"**{name}**" in page
