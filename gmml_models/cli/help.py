@@ -118,7 +118,8 @@ def options_of(command: Callable[..., object]) -> Iterator[Option]:
     assert dataclasses.is_dataclass(command)
     hints, told = get_type_hints(command, include_extras=True), _told(command)
     for one in dataclasses.fields(command):
-        kind, extras = hints[one.name], ()
+        kind: Any = hints[one.name]
+        extras: tuple[Any, ...] = ()
         if hasattr(kind, "__metadata__"):
             kind, extras = kind.__origin__, kind.__metadata__
         metavar = next((extra.metavar for extra in extras if getattr(extra, "metavar", None)), None) or _metavar(kind)

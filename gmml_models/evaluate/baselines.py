@@ -134,8 +134,8 @@ def handmade(batches: Iterable[Batch]) -> Handmades:
             labels.append(batch.labels.cpu())
     if not found:
         raise ValueError("handmade: no images came. Give one batch or more.")
-    *parts, numbers = (torch.cat(part) for part in zip(*found, strict=True))
-    return Handmades(*parts, torch.cat(labels) if labels else None, numbers)
+    small, pixels, colours, edges, numbers = (torch.cat(part) for part in zip(*found, strict=True))
+    return Handmades(small, pixels, colours, edges, torch.cat(labels) if labels else None, numbers)
 
 
 def pca(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:

@@ -92,12 +92,12 @@ def transform(
     found = _opened(model)
     if not train:
         return _transform_of(found)
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     about = geometry.preprocessing(found.encoder)
     size = (geometry.in_chans(found.encoder), *geometry.img_size(found.encoder))
     made: Callable[[Any], Tensor] = create_transform(
-        size, is_training=True, mean=found.mean, std=found.std, interpolation=about["interpolation"], color_jitter=None
+        size, is_training=True, mean=found.mean, std=found.std, interpolation=about["interpolation"], color_jitter=0.0
     )
     return made
 

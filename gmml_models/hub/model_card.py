@@ -50,6 +50,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     files, run, cost = mapping(ours.get("files")), mapping(ours.get("run")), mapping(ours.get("cost"))
     name = name_of(config)
     sizes = [one.get("size") for one in map(mapping, files.values())]
+    whole = [one for one in sizes if isinstance(one, int)]
     parts = [
         front_matter(config),
         f"# {name}",
@@ -69,7 +70,7 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Std of the normalisation", model.get("std")),
                 ("Interpolation, crop", [model[key] for key in ("interpolation", "crop_pct") if key in model] or None),
                 ("Parameters", _parameters(ours.get("parameters"))),
-                ("Size of the files", f"{sum(sizes) / 1e6:.1f} MB" if sizes and all(type(one) is int for one in sizes) else None),
+                ("Size of the files", f"{sum(whole) / 1e6:.1f} MB" if sizes and len(whole) == len(sizes) else None),
                 ("Multiply-adds of an image", f"{cost['gmacs']:.3g} G" if is_number(cost.get("gmacs")) else None),
                 ("Throughput", _throughput(cost)),
                 ("Converted from", source.get("file")),

@@ -30,7 +30,7 @@ def shape_of(vit: VisionTransformer) -> dict[str, Any]:
         "name": short[0] if short else None if arguments else architecture,
         "depth": len(vit.blocks),
         "width": vit.embed_dim,
-        "heads": vit.blocks[0].attn.num_heads,
+        "heads": attention_of(vit.blocks[0]).num_heads,
         "patch_size": patch,
         "img_size": side,
     }
@@ -48,7 +48,12 @@ def gmacs(vit: VisionTransformer) -> float:
         blank = build_encoder(architecture, **arguments).eval()
         images = torch.empty(1, in_chans(vit), *img_size(vit))
         for block in blank.blocks:
-            block.attn.fused_attn = False  # the fused one is not counted on every device
+            attention_of(block).fused_attn = False  # the fused one is not counted on every device
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             blank(images)
     return float(counter.get_total_flops()) / 2e9
+
+
+def attention_of(block: Any) -> Any:
+    """The attention of a block of timm, whose types say nothing of it."""
+    return block.attn

@@ -24,7 +24,7 @@ from benchmarks.claims import ship, table
 from benchmarks.claims.images import WORDS, open_images
 from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row, jobs
 from benchmarks.claims.run import Place, Results, add, key, known_jobs, named, read, run, settings, whole
-from benchmarks.claims.shipping import baselines_of
+from benchmarks.claims.shipping import baselines_of, data_of
 from benchmarks.claims.welch import SEEDS
 from benchmarks.training import speed
 from gmml_models.errors import UsageError
@@ -416,11 +416,11 @@ def test_a_run_of_several_packs_is_shipped_with_all_that_is_known_of_it(
     folder = tmp_path / "gmml_x.y"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "epochs.jsonl").read_text().count("\n") == 2
-    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)  # type: ignore[no-untyped-call]
-    told: dict[str, Any] = card.data.to_dict()
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)
+    told: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
     assert (told["license"], told["license_link"]) == licence
     assert (folder / "LICENSE").exists() == (licence[0] == "other")
-    assert told["datasets"] == [one["id"] for one in ship.data_of(row.pretrain.data)["sets"]]
+    assert told["datasets"] == [one["id"] for one in data_of(row.pretrain.data)["sets"]]
     (index,) = told["model-index"]
     assert [one["dataset"]["type"] for one in index["results"]] == measured
     for one in index["results"]:
@@ -442,7 +442,7 @@ def test_a_run_of_several_packs_is_shipped_with_all_that_is_known_of_it(
 
 def test_what_is_not_known_of_the_data_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing is known of the data mnist/2000"):
-        ship.data_of("mnist/2000")
+        data_of("mnist/2000")
     with pytest.raises(UsageError, match="Give --data FOLDER"):
         baselines_of(BY_NAME["weights/photos"].finetune, known=tmp_path / "none.json")
 

@@ -159,7 +159,13 @@ def test_rates_follow_the_schedule_in_epochs(tmp_path: Path) -> None:
 def test_a_step_keeps_no_gradients_of_those_before(tmp_path: Path) -> None:
     model = Regression(poisoned=(4,))
     model.dropout.p = 0.0
-    steady = {"epochs": 8, "batch_size": 32, "lr": 0.0, "weight_decay": 0.0, "weight_decay_end": 0.0}  # one step an epoch
+    steady: dict[str, Any] = {
+        "epochs": 8,
+        "batch_size": 32,
+        "lr": 0.0,
+        "weight_decay": 0.0,
+        "weight_decay_end": 0.0,
+    }  # one step an epoch
     norms = [row["grad_norm"] for row in run(tmp_path / "run", model, **steady).history if "grad_norm" in row]
     assert len(norms) == 7
     assert norms[0] > 0

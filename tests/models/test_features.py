@@ -13,6 +13,8 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 import gmml_models as gm
@@ -20,7 +22,7 @@ from gmml_models.data.loaders import in_order
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.evaluate.knn import knn
-from gmml_models.models.pooling import POOLS, pooled
+from gmml_models.models.pooling import POOLS, Pool, pooled
 from gmml_models.models.registry import WEIGHTS
 from gmml_models.recipes.config import EmbedConfig, EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.embedding import embed
@@ -62,7 +64,7 @@ def by_hand(folder: Path, images: Tensor) -> Tensor:
     """The measured feature from the file of tensors alone: a bare timm encoder, its tokens, their mean."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     words = {name: value for name, value in about["model_args"].items() if name not in ("global_pool", "fc_norm")}
-    bare = timm.create_model(about["architecture"], num_classes=0, **words).eval()
+    bare: Any = timm.create_model(about["architecture"], num_classes=0, **words).eval()
     bare.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     tokens: Tensor = bare.forward_features(images)
     return tokens[:, bare.num_prefix_tokens :].mean(1)
@@ -121,7 +123,7 @@ def test_a_picture_is_prepared_by_every_client_for_the_same_feature(folder: Path
         "image-feature-extraction", model=transformers.AutoModel.from_pretrained(folder), image_processor=processor, pool=True
     )
     theirs = torch.tensor(pipe(picture))
-    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(gm.from_pretrained(folder)))
+    prepare: Any = create_transform(**resolve_model_data_config(gm.from_pretrained(folder)))  # type: ignore[no-untyped-call]
     by_timm = gm.features(folder, prepare(picture))
     assert theirs.shape == ours.shape
     assert torch.allclose(theirs, by_timm, atol=1e-5)
@@ -139,7 +141,7 @@ class TestFeatures:
                     assert torch.allclose(gm.features(one, images, pool=pool, batch_size=2), wanted, atol=1e-5)
             head = gm.Classifier(encoder, ["a", "b"], pool="both")
             assert torch.allclose(gm.features(head, images), pooled(encoder, images, "both"), atol=1e-5)
-            plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
+            plain: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
             assert torch.equal(gm.features(plain, images[..., :32]), pooled(plain.eval(), images[..., :32], "token"))
         assert gm.features(model, images[0]).shape == (1, 32)
 
@@ -236,7 +238,8 @@ def test_the_number_of_the_card_comes_out_of_transformers() -> None:
 class TestWhatIsRecorded:
     def test_the_objective_decides_what_a_folder_gives(self, tmp_path: Path) -> None:
         images = torch.randn(2, 3, 32, 32)
-        for objective, pool in (("gmml", "mean"), ("mc_ssl", "mean"), ("autoencoder", "mean"), ("dino", "token")):
+        wanted_pools: dict[str, Pool] = {"gmml": "mean", "mc_ssl": "mean", "autoencoder": "mean", "dino": "token"}
+        for objective, pool in wanted_pools.items():
             place = saved(tmp_path / objective, objective=objective)
             encoder = gm.from_pretrained(place)
             with torch.no_grad():
@@ -253,7 +256,7 @@ class TestWhatIsRecorded:
         images = torch.randn(2, 3, 32, 32)
         head = gm.Classifier(gm.from_pretrained(folder), ["a", "b"], pool="token")
         head.save_pretrained(tmp_path)
-        encoder = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+        encoder: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
         assert torch.equal(encoder(images), pooled(encoder, images, "token"))
         assert torch.equal(gm.features(tmp_path, images), gm.features(head, images))
 
