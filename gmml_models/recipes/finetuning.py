@@ -26,7 +26,7 @@ from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
 from gmml_models.recipes.finetuned_weights import build_classifier, export, is_best, keep_best, summary
 from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
-from gmml_models.recipes.run_health import Curves
+from gmml_models.recipes.run_pictures import Curves
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check

@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gmml_models.data.config import record
-from gmml_models.data.loaders import Batch, ViewPlan, make_feed
+from gmml_models.data.loaders import ViewPlan, make_feed
 from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
-from gmml_models.figures.run_sheet import run_sheet, save_sheet
-from gmml_models.figures.sheets import HELPED
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.labelled_data import tell
 from gmml_models.recipes.named import PRETRAIN, recipe_of
 from gmml_models.recipes.next_command import after_pretraining
 from gmml_models.recipes.parse_corruption import corruption_from
-from gmml_models.recipes.run_health import Curves, HealthCheck
+from gmml_models.recipes.run_health import HealthCheck
+from gmml_models.recipes.run_pictures import Curves, draw, due
 from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
@@ -230,34 +229,6 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
         mean=autoencoder.mean,
         std=autoencoder.std,
     )
-
-
-def due(every: int, epochs: int, last: int) -> bool:
-    """It is the turn of what is done every so many epochs (0: never), and at the end."""
-    return every > 0 and (epochs % every == 0 or epochs == last)
-
-
-def draw(objective: Objective, batch: Batch, run: RunFolder, epochs: int) -> None:
-    """Write the sheet of reconstructions of an epoch, and show it in TensorBoard."""
-    import numpy as np
-
-    clean = batch.views[0]
-    model = objective.autoencoder
-    sheet = run_sheet(
-        clean,
-        objective.reconstruct(clean, keys=batch.keys),
-        mean=model.mean,
-        std=model.std,
-        title=f"after {epochs} epoch{'s' * (epochs != 1)}",
-        about=f"{run.folder.name}: the same images and the same corruption each time"
-        + ("" if model.target == "pixels" else f". {HELPED}"),
-        code="" if objective.corrupt is None else repr(objective.corrupt),
-    )
-    try:
-        save_sheet(sheet, run.folder / "pictures" / f"epoch-{epochs:05d}.png")
-    except OSError as error:
-        print(f"gmml: no picture could be written ({error}); the run goes on.")
-    run.board().add_image("reconstructions", np.asarray(sheet), epochs, dataformats="HWC")
 
 
 def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:

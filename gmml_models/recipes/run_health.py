@@ -1,10 +1,9 @@
-"""The health of a pretraining run: what its features are worth against those of the encoder that it began with, and its curves."""
+"""The health of a pretraining run: what its features are worth against those of the encoder that it began with."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, final
 
@@ -12,8 +11,6 @@ import torch
 
 from gmml_models.atomic_write import write_aside
 from gmml_models.evaluate.health import Health, collapsed, health
-from gmml_models.figures.curves import Panel, curves
-from gmml_models.figures.run_sheet import save_sheet
 from gmml_models.models.encoders import evaluating
 from gmml_models.models.pooling import pooled
 from gmml_models.train.run_folder import read_json
@@ -24,9 +21,7 @@ if TYPE_CHECKING:
     from gmml_models.train.run_folder import RunFolder
 
 _IMAGES, _AT_ONCE = 256, 32
-_FILE, _PICTURE = "health.json", "curves.png"
-_OFTEN = 10.0  # seconds between pictures
-_LOSSES = ("loss", "reconstruction", "contrast", "concepts", "cls")
+_FILE = "health.json"
 
 
 @final
@@ -90,38 +85,3 @@ class HealthCheck:
             parts.insert(0, f"neighbours tell {self.now.knn:.1f} % of the classes, untrained {self.before.knn:.1f} %")
         alarm = " The features have collapsed: see docs/curves.md." if self._alarmed else ""
         return f"Features: {'; '.join(parts)}.{alarm}"
-
-
-@final
-class Curves:
-    """Draws ``curves.png`` of a run from its log, at most every few seconds.
-
-    Args:
-        run: the folder.
-        before: values of the beginning, by name, to be shown beside.
-    """
-
-    def __init__(self, run: RunFolder, before: Mapping[str, float | None] | None = None) -> None:
-        self._run, self._before, self._due = run, before or {}, 0.0
-
-    def draw(self, *, now: bool = False) -> None:
-        """Draw what the log holds; a disk without room for it does not end the run."""
-        if not now and time.monotonic() < self._due:
-            return
-        marks = {name: {"untrained": value} for name, value in self._before.items() if value is not None}
-        panels = [
-            Panel("loss", _LOSSES),
-            Panel("test images, in percent", ("top1", "top5", "mAP", "CF1", "OF1")),
-            Panel("neighbours, in percent", ("knn",), marks.get("knn", {})),
-            Panel("effective rank of the features", ("rank",), marks.get("rank", {})),
-            Panel("spread of the features", ("spread",), marks.get("spread", {}), (0.0, 1.0)),
-            Panel("gradient norm", ("grad_norm",)),
-            Panel("learning rate", ("lr",)),
-        ]
-        try:
-            picture = curves(self._run.history(), panels, title=self._run.folder.name)
-            if picture is not None:
-                save_sheet(picture, self._run.folder / _PICTURE)
-        except OSError as error:
-            print(f"gmml: no curves could be drawn ({error}); the run goes on.", file=sys.stderr)
-        self._due = time.monotonic() + _OFTEN
