@@ -62,12 +62,12 @@ def keys(
     visit: int | Tensor | Sequence[int] | NDArray[Any] = 0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """One key per image, from what names the image in a run: nothing else decides what happens to it.
+    """One key per image, from seed, epoch and index: the key alone decides how the image is corrupted.
 
-    A run that is resumed, or spread over another number of processes, repeats itself when its keys come from here.
+    A run whose keys come from here repeats itself when it is resumed, or spread over another number of processes.
 
     Args:
-        seed: any integer, one a run.
+        seed: any integer, one per run.
         epoch: any integer.
         index: (B,) integers, the number of each image in its data set; any integer type, also of NumPy.
         visit: which time in this epoch the image is seen, an integer for all images or one for each: with another visit the same
@@ -79,7 +79,7 @@ def keys(
 
     Raises:
         TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.
-        ValueError: ``index`` does not have exactly one axis, or is empty; another number of visits than of indices.
+        ValueError: ``index`` does not have exactly one axis, or is empty; ``visit`` and ``index`` of different lengths.
     """
     start = mix_int(mix_int(check_integer("keys", "seed", seed)) + check_integer("keys", "epoch", epoch))
     numbers = _integers("index", index, device) + start
@@ -206,13 +206,13 @@ def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
 
 @final
 class Chance:
-    """The draws of one step for a batch: what `Fill.draw` gets.
+    """The random numbers of one step for a batch; `Fill.draw` receives it.
 
     Every method gives the next numbers of the step's own stream; none of them depends on the batch an image sits in,
     `donor` excepted.
 
     Attributes:
-        keys: (B,) int64, for per-pixel chance that is drawn later, in `Fill.pixels`.
+        keys: (B,) int64, for random numbers per pixel that are drawn later, in `Fill.pixels`.
         shape: (B, C, *S) of the images.
         donors: number of images a donor can be chosen from.
         from_batch: True if the donors are the batch itself, so that an image must not choose itself.

@@ -109,7 +109,7 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
 
 
 def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
-    """Pixels along the edge of a cell: one number, or one an axis; equal ones are one number."""
+    """Pixels along the edge of a cell: one number, or one per axis; equal ones are one number."""
     value = plain(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return check_integer(who, name, value, 1)

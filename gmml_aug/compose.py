@@ -24,10 +24,10 @@ class InBoxes(Corruption):
     Args:
         boxes: where: `Boxes`, `Cells`, `Blocks`, or a `Place` of your own.
         fill: what: a fill, or `OneOf` or `Chain` of fills, which then share the boxes.
-        p: share of the images that it happens to.
+        p: probability that an image is corrupted.
 
     Raises:
-        TypeError: ``boxes`` is no place, or ``fill`` no corruption.
+        TypeError: ``boxes`` is not a place, or ``fill`` is not a corruption.
         ValueError: ``p`` outside [0, 1]; boxes inside boxes.
     """
 
@@ -59,14 +59,14 @@ class InBoxes(Corruption):
 @final
 @dataclass(frozen=True, repr=False)
 class OneOf(Corruption):
-    """For each image one of the parts, by chance.
+    """Apply one of the parts to each image, chosen at random.
 
     Args:
         parts: the corruptions to choose from.
-        weights: their relative chances; equal ones by default.
+        weights: their relative probabilities; equal by default.
 
     Raises:
-        TypeError: a part that is no corruption, a weight that is no number.
+        TypeError: a part that is not a corruption, or a weight that is not a number.
         ValueError: no parts; weights of another number, negative, or all zero.
     """
 
@@ -105,19 +105,20 @@ class OneOf(Corruption):
 @final
 @dataclass(frozen=True, repr=False)
 class Chain(Corruption):
-    """One part after the other, each seeing what the earlier ones left; overlaps are allowed.
+    """Apply the parts one after the other, each to the result of the earlier ones; they may overlap.
 
     Args:
         parts: the corruptions, in their order.
         budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, mean, alien, shuffle) may
-            touch together: never more than floor(budget * pixels). A step ends with the pixel that uses up the room. Grey, blur
+            touch together: never more than floor(budget * pixels). A step stops at the pixel that reaches the limit. Grey, blur
             and jitter keep content and do not count.
         values: the value range of float images: ``(mean, std)`` they were normalised by, ``"normalised"`` by unknown ones (the
-            default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Give it once, outside.
+            default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Set it once, on the
+            outermost composition.
         dims: number of spatial axes, where no boxes say it; 2 by default.
 
     Raises:
-        TypeError: a part that is no corruption, a budget that is no number.
+        TypeError: a part that is not a corruption, or a budget that is not a number.
         ValueError: no parts, a budget outside [0, 1], unknown values, dims other than those of the boxes inside.
 
     Source:

@@ -52,7 +52,7 @@ class CallOptions(SampledOptions, total=False):
 
 
 class Corruption(ABC):
-    """Something that corrupts a batch of images: a fill, boxes with fills in them, or a composition of these.
+    """The base of everything that corrupts a batch of images: fills, fills in boxes, and compositions of these.
 
     Corruptions are frozen dataclasses: comparable, hashable, picklable, without tensors or state; ``eval(repr(c)) == c``. They
     work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or uint8,
@@ -97,13 +97,15 @@ class Corruption(ABC):
 
         Args:
             images: (B, C, *S), float or uint8, on any device; never written to. A subclass of Tensor is taken as its plain tensor.
-            generator: where the keys are drawn from, on the device of the images; by default torch's own generator.
-            keys: (B,) int64 instead, for example from `gmml_aug.keys`: what happens to an image follows from its key.
+            generator: draws the keys, on the device of the images; by default torch's global generator.
+            keys: (B,) int64 instead of a generator, for example from `gmml_aug.keys`: the key of an image decides how it is
+                corrupted.
             rank: of this process, hashed into keys that are drawn here, so that processes that were seeded alike corrupt
-                differently; by default as ``torch.distributed`` or the environment variable ``RANK`` says. Give the same number
-                on processes that share their images (0 on all of them to draw alike). Keys that are given stay as they are.
-            donors: (N, C, *S) images that aliens are taken from instead of this batch; other ones, for none is left out of them.
-                The batch under another name counts as the batch; what shares its memory in part is an error.
+                differently; by default as ``torch.distributed`` or the environment variable ``RANK`` says. Give processes that
+                share their images the same number (0 on all of them to draw alike). Keys that you pass are not changed.
+            donors: (N, C, *S) images that aliens are taken from instead of this batch; they must be other images, because an
+                image's own copy in the bank may be drawn. Passing the batch itself counts as no bank; a bank that shares part of
+                its memory is an error.
             allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
             forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
                 and budgets, which are about boxes; ``allowed`` has the last word.
@@ -112,16 +114,17 @@ class Corruption(ABC):
             lengths: (B,) integers: each image is padded along its last axis from there on, or (B, D) along all axes. Boxes and
                 bands are those of the image without its padding: they stay in the valid part, and ratios are of it.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: who does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled core),
-                ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are the same.
+            backend: what does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled
+                core), ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are
+                the same.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched; plain tensors.
 
         Raises:
             TypeError: images, keys or donors of a type or dtype that is not allowed.
-            ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one
-                where a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do it.
+            ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one where
+                a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do this call.
         """
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
         done = self._run(images, None, chance, (donors, allowed, forced), out, backend)
@@ -153,7 +156,7 @@ class Corruption(ABC):
         clean: bool = True,
         backend: Choice = "auto",
     ) -> CorruptedPair | Corrupted:
-        """Normalise a batch of bytes by this corruption's ``values`` and corrupt it: what a training loop needs of its images.
+        """Normalise a batch of bytes with this corruption's ``values`` and corrupt it, in one call.
 
         ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8, ``dtype``, that of the results, is float16, bfloat16 or float32;
         all else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255`` for
@@ -165,7 +168,7 @@ class Corruption(ABC):
 
         Raises:
             TypeError: images that are not uint8, another dtype; and what a call raises.
-            ValueError: this corruption has ``values="normalised"``, which does not say by what; and what a call raises.
+            ValueError: this corruption has ``values="normalised"``, which does not state the statistics; and what a call raises.
         """
         call_checks.check_bytes(images, self.program.values, dtype, clean)
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
@@ -211,11 +214,11 @@ class Corruption(ABC):
         device: torch.device | str | None = None,
         backend: Choice = "auto",
     ) -> Plan:
-        """Decide everything that chance decides, from the shape (B, C, *S) of a batch alone.
+        """Make all random decisions for a batch, from its shape (B, C, *S) alone.
 
-        ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is that of
-        the plan; by default that of the keys or of the generator, else torch's default. All else is as in a call; what a backend's
-        planner does not know the reference samples, and the plan is the same.
+        ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is that
+        of the plan; by default that of the keys or of the generator, else torch's default. Everything else is as in a call. If a
+        backend cannot sample this plan, the reference does; the plan is the same.
 
         Raises:
             TypeError: keys that are not int64, a bank that is not an integer.
@@ -242,14 +245,14 @@ class Corruption(ABC):
         out: Tensor | None = None,
         backend: Choice = "auto",
     ) -> Corrupted:
-        """Do what a plan says; no chance in here. ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
+        """Carry out a plan; nothing here is random. ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
 
         ``plan`` is from `sample`, of this corruption or an equal one (``values`` may differ), for images of this shape; ``donors``
         (N, C, *S) are the images that its donor numbers refer to, by default ``images``. All else is as in a call; ``allowed`` and
         ``forced`` are no part of a plan.
 
         Raises:
-            TypeError: images or donors of a type or dtype that is not allowed, a plan that is no plan.
+            TypeError: images or donors of a type or dtype that is not allowed, a plan that is not a `Plan`.
             ValueError: images, donors or a plan that do not fit each other.
         """
         call_checks.check_plan(plan, self.program)
@@ -257,7 +260,7 @@ class Corruption(ABC):
         return Corrupted(done.images, done.mask)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
-        """Who did what: (B, 1, *S) uint8, the number (from 1) of the last step that touched a pixel, 0 where none did.
+        """Which step touched each pixel last: (B, 1, *S) uint8, the number of the step from 1, or 0 where none did.
 
         Steps are numbered in the order in which they stand in the printed code. Give ``allowed`` and ``forced`` as at the call.
         """
@@ -275,14 +278,14 @@ class Corruption(ABC):
         Args:
             plan: of this corruption.
             image: number of the image in the plan.
-            pixel: its place, one integer an axis.
+            pixel: its place, one integer per axis.
 
         Returns:
-            One `Touch` a step, in their order; printed it is a sentence. What ``allowed`` and ``forced`` changed is not in a plan.
+            One `Touch` per step, in order; each prints as a sentence. What ``allowed`` and ``forced`` changed is not in a plan.
 
         Raises:
-            TypeError: no plan; numbers that are no integers.
-            ValueError: a plan of another corruption, no such image or pixel.
+            TypeError: not a plan, or numbers that are not integers.
+            ValueError: a plan of another corruption, or an image or pixel that does not exist.
         """
         call_checks.check_plan(plan, self.program)
         number = checks.check_integer("explain", "image", image, -len(plan), len(plan) - 1) % len(plan)

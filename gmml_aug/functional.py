@@ -48,9 +48,10 @@ def patch_mask(
         mask: (B, 1, *S) bool, True where corrupted, as `Corrupted.mask`.
         patch_size: pixels along a patch's side, or one number per axis. Where the image is not a multiple of it the last patch
             is smaller, and its share is over its own pixels.
-        form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``:
-            (B, N) bool in reading order, as transformers' ``bool_masked_pos`` wants it; ``"index"``: the pair (kept, masked) of
-            (B, K) and (B, N - K) int64, numbers of patches in reading order, as models that drop tokens want them; a GPU waits.
+        form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``: (B,
+            N) bool in reading order, as transformers' ``bool_masked_pos`` wants it; ``"index"``: the pair (kept, masked) of (B,
+            K) and (B, N - K) int64, numbers of patches in reading order, as models that drop tokens want them; this form
+            synchronises with the GPU.
         threshold: in all forms but the first a patch counts as corrupted if at least this share of its pixels is, above 0; 1.0:
             if all of them are.
 
@@ -103,26 +104,26 @@ def spread_ratios(
 ) -> Tensor:
     """Shares for a batch that together spread evenly over a range, for ``ratios=`` at the call; the other images get 0.
 
-    ``share`` of the images are corrupted. Their shares lie one in each of as many equal parts of (low, high), uniform within it,
-    and are dealt out by chance.
+    ``share`` of the images are corrupted. The range (low, high) is divided into as many equal parts, one share is drawn uniformly
+    from each, and the shares are assigned at random.
 
     Args:
         count: number of images B.
         low: smallest share, 0 to 1.
         high: largest share, ``low`` to 1.
         share: of the images that are corrupted, rounded down to a whole number of them.
-        keys: (B,) int64: chance follows from those of the whole batch.
-        generator: where chance comes from otherwise; by default torch's own generator.
+        keys: (B,) int64: the keys of the whole batch determine the result.
+        generator: used where no keys are given; by default torch's global generator.
 
     Returns:
         (B,) float64, on the device of the keys or of the generator.
 
     Raises:
-        TypeError: numbers that are none.
+        TypeError: an argument that is not a number.
         ValueError: a range outside [0, 1]; both keys and a generator.
 
     Source:
-        DINOv2 (Oquab et al. 2023), whose release masks half of a batch so, from 0.1 to 0.5.
+        DINOv2 (Oquab et al. 2023), whose release masks half of a batch in this way, with shares from 0.1 to 0.5.
     """
     count = check_integer("spread_ratios", "count", count, 1)
     low = check_number("spread_ratios", "low", low, 0.0, 1.0)
@@ -174,8 +175,8 @@ def luma_weights(channels: int) -> tuple[float, ...]:
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
     """Blur every image (B, C, *S) with its own Gaussian, with reflected borders, in float32 at least.
 
-    ``sigma`` (B,) is in pixels, ``kernel`` (B,) the odd number of taps along each axis, ``largest`` an odd number that none of them
-    exceeds. An image comes out the same, to the bit, in whatever batch it is.
+    ``sigma`` (B,) is in pixels, ``kernel`` (B,) the odd number of taps along each axis, ``largest`` an odd number that none of
+    them exceeds. An image gives the same bits whatever batch it is in.
     """
     now = widen(images)
     taps = gaussian_taps(sigma, kernel, largest).to(now.dtype)

@@ -23,8 +23,8 @@ class Scene(NamedTuple):
     """What a fill sees when it makes its pixels; read it, never write to it.
 
     Attributes:
-        now: (B, C, *S) as the earlier steps left them.
-        clean: (B, C, *S) as they came.
+        now: (B, C, *S) the images after the earlier steps.
+        clean: (B, C, *S) the images before any step.
         donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
         mask: (B, 1, *S) bool: pixels are used only here.
         values: the value range, see `gmml_aug.Chain`.
@@ -97,10 +97,10 @@ _FUNCTIONS: dict[tuple[BackendName, type], Pixels] = {}
 
 
 def register_operation(kind: type, backend: BackendName, function: Pixels) -> None:
-    """Tell a backend how to carry out a fill, or an operation, of your own.
+    """Register a function that carries out your own fill or operation on one backend.
 
-    Without one a backend asks the fill for its `pixels`. The function is called where a step has work to do, between the runs of
-    the backend's own operations; it may launch a kernel of its own. It must give what `pixels` gives, within float tolerance.
+    Without one, the backend calls the fill's `pixels`. The function is called only where a step has work to do, between the
+    backend's own operations, and may launch a kernel. It must give what `pixels` gives, within float tolerance.
 
     Args:
         kind: the class of the fill; what equals it in the plan is ``function``'s first argument.
@@ -109,7 +109,7 @@ def register_operation(kind: type, backend: BackendName, function: Pixels) -> No
             scene is written to.
 
     Raises:
-        TypeError: ``kind`` is no class of a fill or operation, or ``function`` cannot be called.
+        TypeError: ``kind`` is not a class of fill or operation, or ``function`` cannot be called.
         ValueError: an unknown backend.
 
     Source:

@@ -27,13 +27,13 @@ _FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose
 class Plan:
     """What a corruption will do to a batch, resolved: boxes after stops, trims and budgets, and what each step drew.
 
-    A plan is a pytree, can be sliced along the batch, moved and saved. It says everything: `Corruption.apply` draws nothing.
+    A plan is a pytree that can be sliced along the batch, moved and saved. It is complete: `Corruption.apply` draws nothing.
 
     Attributes:
-        keys: (B,) int64, the chance that the plan follows from.
+        keys: (B,) int64, the keys that the plan was sampled from.
         boxes: one tensor per place. (B, N, 2 dims) int32: dims starts, then dims sizes, in pixels; boxes need no further trimming
-            and continue at the opposite border, rows without size are unused. For a place whose shape is no box (B, 1, *S) bool,
-            the pixels themselves.
+            and continue at the opposite border, rows without size are unused. For a place whose shape is not a box (B, 1, *S)
+            bool, the pixels themselves.
         active: (B, steps) bool, True where a step works on an image.
         drawn: one tuple of (B, ...) tensors per step: donor, sigma, stream of the noise, ... as its fill needs them.
         steps: the names of the fills.
@@ -85,7 +85,7 @@ class Plan:
         return self._each(lambda tensor: tensor.to(device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan as a safetensors file, aside first and then renamed.
+        """Write the plan as a safetensors file, under a temporary name first.
 
         Raises:
             ModuleNotFoundError: safetensors is not installed.
@@ -108,7 +108,7 @@ class Plan:
     def load(cls, path: str | os.PathLike[str]) -> Plan:
         """Read a plan that `save` wrote, onto the CPU.
 
-        A file of format 1 does not say which corruption sampled it: a warning says so, and only the names and the number of its
+        A file of format 1 does not record which corruption sampled it. Loading it warns, and only the names and the number of its
         steps are compared when it is applied.
 
         Raises:
@@ -154,7 +154,7 @@ class Plan:
         return _unflatten([change(leaf) for leaf in leaves], context)
 
     def without_empty_rows(self) -> Plan:
-        """The same plan without the rows that no image of it uses; its device is asked for them, and waits."""
+        """The same plan without the rows that no image uses; this synchronises with its device."""
         dims = len(self.shape) - 1
         kept = []
         for boxes in self.boxes:
@@ -170,7 +170,7 @@ class Plan:
         return f"Plan({len(self)} images {self.shape} on {self.keys.device}, steps {list(self.steps)}, donors {donors})"
 
     def only(self, *steps: int) -> Plan:
-        """The same plan with nothing but these steps (counted from 0) at work: what one step alone does to the images."""
+        """The same plan with only these steps (counted from 0): what they do to the images by themselves."""
         kept = torch.zeros_like(self.active)
         for step in steps:
             kept[:, step] = self.active[:, step]

@@ -14,7 +14,7 @@ def write_aside(path: Path, content: str | bytes) -> None:
         content: bytes, or text, which is written as UTF-8 with a line's end behind it.
 
     Raises:
-        OSError: no room or no permission; what was there is as it was.
+        OSError: the disk is full or cannot be written to; existing files are unchanged.
     """
     whole = Path(os.path.realpath(path))
     aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")

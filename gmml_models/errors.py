@@ -10,7 +10,7 @@ class UsageError(Exception):
 
 
 class WeightsError(RuntimeError):
-    """Weights could not be fetched, read, or written to the Hub; the subclasses say why, the message what to do."""
+    """Weights could not be fetched, read, or written to the Hub; the subclass says why, and the message says what to do."""
 
 
 class NotThereError(WeightsError):
@@ -34,7 +34,7 @@ class UnreadableFileError(WeightsError):
 
 
 class WrongKeysError(WeightsError):
-    """A well-formed file holds other tensors than the model: missing or surplus keys, or other shapes."""
+    """A well-formed file does not fit the model: keys are missing or unexpected, or shapes differ."""
 
 
 def shown(text: str) -> str:
@@ -58,7 +58,7 @@ def check_installed(who: str, **packages: str) -> None:
 
 
 def from_hub(error: Exception, what: str) -> Exception:
-    """What to raise for an exception of the Hub client; the exception itself where it is no business of the Hub's.
+    """What to raise for an exception of the Hub client; the exception itself where it does not concern the Hub.
 
     Args:
         error: the client's.

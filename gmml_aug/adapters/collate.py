@@ -22,24 +22,25 @@ _UNSET = -(1 << 63)
 class CollateCorrupt:
     """A ``collate_fn`` that corrupts: a batch is a dict ``{"clean", "images", "mask", ...}`` with the other fields of the samples.
 
-    Donors are the other images of the batch: give the DataLoader ``drop_last=True``. With a GPU, rather collate as
-    usual and corrupt after the transfer, which takes no worker's time.
+    Donors are the other images of the batch: give the DataLoader ``drop_last=True``. On a GPU, collate as usual and corrupt after
+    the transfer instead: that takes no time of the workers.
 
-    **Chance.** With ``index`` the keys are ``gmml_aug.keys(seed, epoch, index)``: chance follows from these alone, whatever the
-    number of workers and processes, so a resumed run repeats itself (donors, too, if the sampler repeats its batches).
-    Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent workers. Without ``index`` the keys are
-    drawn from torch's own generator in the process that collates, which the DataLoader seeds per worker and epoch, and hashed with
-    seed and rank: a run repeats itself from its beginning with as many workers, and cannot be entered in the middle.
+    **Randomness.** With ``index``, the keys are ``gmml_aug.keys(seed, epoch, index)``. They determine every random decision,
+    whatever the number of workers and processes, so a resumed run repeats itself (donors, too, if the sampler repeats its
+    batches). Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent workers. Without ``index``
+    the keys are drawn from torch's own generator in the process that collates, which the DataLoader seeds per worker and epoch,
+    and hashed with seed and rank: a run can be repeated from its beginning with the same number of workers, but not from the
+    middle.
 
     Args:
-        corrupt: what happens to the images.
-        seed: any integer, one a run.
+        corrupt: the corruption to apply.
+        seed: any integer, one per run.
         index: the field that holds the number of the image in its data set.
         visit: for samplers that give an index more than once in an epoch (repeated augmentation, sampling with replacement): the
-            field that holds which time it is, `gmml_aug.keys`' ``visit``; or True to count here: then chance follows also from the
-            rank, the number of the batch since `set_epoch` and the place in it, whatever the number of workers, and an epoch
-            cannot be entered in its middle. By default the same index is corrupted alike throughout an epoch, donors aside, so
-            that any process can repeat an image; a warning says so once where a batch holds an index twice. False: without one.
+            field that holds which time it is, `gmml_aug.keys`' ``visit``; or True to count here: then the rank, the number of the
+            batch since `set_epoch` and the position in it also count, and an epoch cannot be resumed from its middle. By default
+            the same index is corrupted alike throughout an epoch, donors aside, so that any process can repeat an image; a
+            warning says so once where a batch holds an index twice. False: without one.
         image: the field that holds the image.
         fields: the names of the fields of samples that are tuples or lists; those of dicts and named tuples have names.
         collate: makes a batch of a list of samples, in the samples' structure.
@@ -50,7 +51,8 @@ class CollateCorrupt:
         samples with an image (C, *S) -> ``clean`` and ``images`` (B, C, *S), ``mask`` (B, 1, *S) bool.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption, a seed or rank that is no integer; samples without structure that is known here.
+        TypeError: ``corrupt`` is not a corruption, a seed or rank that is not an integer; samples without structure that is known
+            here.
         ValueError: at the call: a field that is missing, unnamed, or called as one of the three; no epoch where keys need one.
     """
 

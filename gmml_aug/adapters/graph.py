@@ -33,7 +33,7 @@ class Graphed:
     overwrites the result**. A graph keeps the memory of its batch and of its result.
 
     Args:
-        corrupt: what happens to the images.
+        corrupt: the corruption to apply.
         dtype: the images are bytes, and ``corrupt.from_bytes`` of this dtype is recorded instead of the call.
         clean: with ``dtype``: give the clean images as well.
         donors: (N, C, *S) images that aliens are taken from, by their memory: write into them to change them.
@@ -41,7 +41,7 @@ class Graphed:
         most: number of graphs that are kept; the one that was recorded first makes room.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
         ValueError: at the call, images that are not on a CUDA device.
     """
 

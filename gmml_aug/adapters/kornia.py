@@ -24,32 +24,33 @@ _GATE = -1  # a corruption numbers its streams from 0
 class Corrupt(IntensityAugmentationBase2D):
     """A corruption as a kornia augmentation.
 
-    Its parameters are one int64 key per image, ``{"keys"}``, beside kornia's own ``batch_prob``; all chance follows from them, the
-    choice by ``p`` too. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so do parameters that were saved, or
-    ``corrupt(images, params={"keys": gmml_aug.keys(seed, epoch, index)})``.
+    Its parameters are one int64 key per image, ``{"keys"}``, beside kornia's own ``batch_prob``. They determine every random
+    decision, including the choice by ``p``. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so do
+    parameters that were saved, or ``corrupt(images, params={"keys": gmml_aug.keys(seed, epoch, index)})``.
 
-    **Where the mask is.** It is made when asked for, again from the keys: ``corrupt.mask()`` for the last call,
-    ``corrupt.mask(params)`` for an earlier one. If flips or crops follow, say ``marks=True`` and give zeros under the data key
-    ``"mask"``: they come back as ones where the images were touched, moved along with them. All else passes through untouched.
+    **The mask** is computed again from the keys when you ask for it: ``corrupt.mask()`` for the last call,
+    ``corrupt.mask(params)`` for an earlier one. If flips or crops follow, pass ``marks=True`` and zeros under the data key
+    ``"mask"``: they come back as ones where the images were touched, and move along with them. Everything else passes through
+    unchanged.
 
     **Clips.** In ``VideoSequential`` all frames of a clip have one key (``same_on_frame=True``, kornia's default) or one each. An
     `Alien` is the same frame of another clip either way, of one and the same clip where the frames have one key.
 
     Args:
-        corrupt: what happens to the images.
-        p: share of the images that it happens to.
+        corrupt: the corruption to apply.
+        p: probability that an image is corrupted.
         same_on_batch: one key for all images (aliens still come from different donors). A container may set it, too.
-        keepdim: give a single image (C, H, W) back without the batch axis.
+        keepdim: return a single image (C, H, W) without the batch axis.
         marks: write ones into masks given as data.
-        generator: where the keys are drawn from; by default torch's own. Its device is where the keys are made.
+        generator: draws the keys, on its own device; by default torch's global generator.
         donors: (N, C, H, W) images that aliens are taken from instead of this batch.
-        rank: of this process, as in a call of a corruption.
+        rank: the rank of this process, as in `Corruption.__call__`.
 
     Shapes:
         (B, C, H, W) or (C, H, W), float; kornia takes no uint8 -> the same, a batch unless ``keepdim``.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, and
+        TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, and
             ``torch.onnx.export`` by way of it.
         ValueError: ``p`` outside [0, 1], a corruption that does not have two spatial axes.
     """
@@ -89,7 +90,7 @@ class Corrupt(IntensityAugmentationBase2D):
     def forward(  # type: ignore[override]  # kornia's ends in **kwargs and drops what is misspelt
         self, input: Tensor, params: dict[str, Tensor] | None = None, data_keys: object = None
     ) -> Tensor:
-        """Corrupt a batch, by the parameters given if any; kornia's container calls this."""
+        """Corrupt a batch, with the given parameters if there are any; kornia's container calls this."""
         refuse_tracing("kornia_adapter.Corrupt")
         if params is not None:
             shape = input.shape if input.ndim == 4 else (1,) * (4 - input.ndim) + tuple(input.shape)

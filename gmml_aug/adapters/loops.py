@@ -20,19 +20,19 @@ from gmml_aug.corruption import CallOptions, Corruption
 class Module(nn.Module):
     """A corruption as a module: no parameters, no buffers, an empty ``state_dict``, the same in training and evaluation.
 
-    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules carries one tensor, so images come
-    out; with ``mask=True`` the pair (images, mask) does, for a next module that takes it. Who wants both the chain and the mask
-    gives keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
+    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules carries one tensor, so images
+    come out; with ``mask=True`` the pair (images, mask) does, for a next module that takes it. To get the mask of a chain, pass
+    keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
 
     Args:
-        corrupt: what happens to the images.
+        corrupt: the corruption to apply.
         mask: return `Corrupted`, images and mask, instead of the images alone.
 
     Shapes:
         (B, C, *S) float or uint8 -> (B, C, *S) of the same dtype; with ``mask=True`` also (B, 1, *S) bool.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
     """
 
     def __init__(self, corrupt: Corruption, *, mask: bool = False) -> None:
@@ -53,22 +53,22 @@ class Module(nn.Module):
 
 @final
 class TimmCorrupt:
-    """Called as timm's ``Mixup`` is, ``images, targets = corrupt(images, targets)``, in the training loop on the device.
+    """A drop-in for timm's ``Mixup``: ``images, targets = corrupt(images, targets)`` in the training loop, on the device.
 
-    The loop hands ``targets`` on to the loss and to nothing else. So that is where the mask is: the targets that come back are the
-    dict ``{"clean", "mask", "targets"}``, with the images as they came, (B, 1, *S) bool and whatever the data set said. With
-    ``mask=False`` the targets come back untouched, for training on labels. timm switches its mixup off by setting
-    ``mixup_enabled = False``; it does the same here: images and targets are then returned as they came, with an empty mask, and a
+    The loop passes ``targets`` to the loss and to nothing else, so that is where the mask goes: the returned targets are the dict
+    ``{"clean", "mask", "targets"}``, with the original images, the mask (B, 1, *S) bool, and the targets of the data set. With
+    ``mask=False`` the targets come back unchanged, for training on labels. timm switches its mixup off by setting
+    ``mixup_enabled = False``; it does the same here: images and targets are then returned unchanged, with an empty mask, and a
     warning says once that a loss over that mask trains nothing.
 
     ``TimmCorrupt.loss(masked_l1)`` is the loss as a module, which timm's ``train.py`` moves to its device.
 
     Args:
-        corrupt: what happens to the images.
-        mask: put clean images and mask beside the targets.
+        corrupt: the corruption to apply.
+        mask: return clean images and mask along with the targets.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
     """
 
     def __init__(self, corrupt: Corruption, *, mask: bool = True) -> None:

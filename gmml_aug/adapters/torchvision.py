@@ -40,33 +40,34 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
     **Which field is the image.** The ``tv_tensors.Image`` of the sample; without one the ``tv_tensors.Video``; without either the
     plain tensor of the field that is called ``"image"``, else, as everywhere in torchvision, the first plain tensor. ``image=``
-    names another field. All else passes through untouched, masks and boxes too. PIL images are refused: put ``v2.ToImage()`` first.
+    names another field. Everything else passes through unchanged, including masks and boxes. PIL images are refused: put
+    ``v2.ToImage()`` first.
 
-    **Where the mask is.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``, anything else as a tuple with the mask
-    last: ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that flips and crops that
-    come later treat them as they treat the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
+    **The mask.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``, anything else as a tuple with the mask last:
+    ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that flips and crops that come
+    later treat them as they treat the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
     keeps its structure; several images in it are corrupted alike, and one without images comes back as it is.
 
-    **Chance** comes from the generator given, else from torch's own, which a DataLoader seeds in every worker.
+    **Random numbers** come from ``generator``, or else from torch's global generator, which a DataLoader seeds in every worker.
     ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also
     from a plan that was saved. All frames of a clip are corrupted alike, and an `Alien` is the same frame of another clip.
 
     Args:
-        corrupt: what happens to the images. On a ``Video`` one with three spatial axes works on time, height and width.
-        p: share of the images that it happens to. Use it instead of ``v2.RandomApply``, under which a sample has a mask or none by
-            chance: here the mask of an image that is left alone is empty.
+        corrupt: the corruption to apply. On a ``Video`` one with three spatial axes works on time, height and width.
+        p: probability that an image is corrupted. Use it instead of ``v2.RandomApply``, which would leave some samples without a
+            mask: here an image that is left alone has an empty mask.
         image: the field that holds the image: a key of a dict, or a place in a tuple or list.
-        mask: give mask and clean image back too.
-        generator: where the keys are drawn from, on the device of the images; not in the worker of a DataLoader.
-        donors: (N, C, *S) images that aliens are taken from. A single image has no neighbours in a batch: `Alien` needs them here.
-        rank: of this process, as in a call of a corruption.
+        mask: also return the mask and the clean image.
+        generator: draws the keys, on the device of the images; not allowed in the worker of a DataLoader.
+        donors: (N, C, *S) images that aliens are taken from. A single image has no neighbours in a batch, so `Alien` needs them.
+        rank: the rank of this process, as in `Corruption.__call__`.
 
     Shapes:
         (..., C, *S) images or (..., T, C, H, W) videos with any leading axes, float or uint8 -> the same shape, dtype and class;
         mask (..., 1, *S) or (..., T, 1, H, W) bool.
 
     Raises:
-        TypeError: ``corrupt`` is no corruption; at the call, a PIL image, a field ``"image"`` that holds no tensor.
+        TypeError: ``corrupt`` is not a corruption; at the call, a PIL image, a field ``"image"`` that holds no tensor.
         ValueError: ``p`` outside [0, 1]; at the call: no image, several where there is one mask, names that are taken, a generator
             in a worker, an `Alien` without donors.
     """

@@ -39,15 +39,15 @@ def show(
     Args:
         clean: (B, C, *S) the images that went in, on any device, float or uint8.
         out: what came back: `Corrupted`, or any pair of images (B, C, *S) and mask (B, 1, *S) bool.
-        count: most images that are drawn, the first ones.
-        columns: images side by side; the others follow below.
+        count: the largest number of images to draw; the first ones are taken.
+        columns: number of images side by side; the others follow below.
         values: the value range of float images, as in `Chain`. By default, and for ``"normalised"``, the range of the clean images
             that are drawn goes from black to white.
         kinds: (B, 1, *S) uint8 from ``corrupt.kinds(plan)``: the mask is drawn in one colour for every step; a ninth step begins
             the colours anew.
         names: of the steps, for the legend: ``plan.steps``.
-        rows: which ones, and in which order.
-        path: where the figure is saved too; the ending says the format, for example .png or .pdf.
+        rows: which rows to draw, and in which order.
+        path: where to save the figure as well; the ending sets the format, for example .png or .pdf.
 
     Raises:
         ImportError: matplotlib is not installed.

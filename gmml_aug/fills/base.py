@@ -14,9 +14,9 @@ from gmml_aug.program import Builder, Scope
 
 
 class Fill(Corruption, Operation):
-    """What goes into a group of pixels; where and how much are not its business. On its own it fills the whole image.
+    """What replaces or changes a group of pixels; a place decides where. On its own, a fill works on the whole image.
 
-    A fill of one's own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
+    A fill of your own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
 
         @dataclass(frozen=True)
         class Negative(gmml_aug.Fill):
@@ -32,7 +32,7 @@ class Fill(Corruption, Operation):
         return ()
 
     def lower(self) -> Operation:
-        """What it does in the words of `gmml_aug.ops`; by default itself, whose `pixels` are asked for."""
+        """The operation of `gmml_aug.ops` that this fill stands for; by default the fill itself, through its `pixels`."""
         return self
 
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:

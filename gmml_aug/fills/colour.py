@@ -52,7 +52,7 @@ class Jitter(Fill):
 
     Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default they are taken to be pixels
     uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then only
-    about where it should be.
+    approximate.
 
     Args:
         brightness: b for a factor from max(0, 1 - b) to 1 + b, or (low, high), 0 or more: 0 is black, 1 changes nothing.
@@ -61,7 +61,7 @@ class Jitter(Fill):
         hue: h for a turn from -h to h around the circle of colours, or (low, high), within -0.5 to 0.5; 0 changes nothing.
 
     Raises:
-        TypeError: values that are no numbers.
+        TypeError: values that are not numbers.
         ValueError: values outside their range, low above high.
 
     Source:

@@ -16,8 +16,8 @@ from gmml_aug.ops import Draw, Operation, Tensors
 class Noise(Fill):
     """Noise, independent in every pixel and channel.
 
-    By default it is N(0, 1) for normalised images (16 random bits a value: |z| <= 4.33), uniform in (0, 1) for
-    ``values="unit"``, and uniform over 0 to 255 for uint8. Nothing of it is stored: it follows from the keys of the plan.
+    By default it is N(0, 1) for normalised images (16 random bits a value: |z| <= 4.33), uniform in (0, 1) for ``values="unit"``,
+    and uniform over 0 to 255 for uint8. It is not stored; it is computed from the keys of the plan.
 
     Args:
         distribution: None for the above, or the same one whatever the value range: ``"normal"``: the mean and the variance of the
@@ -27,7 +27,7 @@ class Noise(Fill):
         per: ``"channel"``, or ``"pixel"`` for one draw that all channels of a pixel share: grey noise. Normal grey noise has the
             mean (std) of the channels' means (stds) where ``values=(mean, std)`` is known; matched noise keeps each channel's own.
 
-    What leaves the range of ``values="unit"`` and uint8 is clamped.
+    Values outside the range of ``values="unit"`` and uint8 are clamped.
 
     Raises:
         ValueError: ``distribution`` or ``per`` is none of these.

@@ -97,7 +97,7 @@ class Constant(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Alien(Fill):
-    """Content of another image; all of an image's boxes at this step come from one donor.
+    """The content of another image; at this step, all boxes of an image take it from one donor.
 
     Donors are the clean images of the batch, or those given as ``donors=`` at the call. A donor is never the image itself.
 
@@ -149,10 +149,10 @@ class Alien(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Shuffle(Fill):
-    """Content of the same clean image from another place.
+    """The content of the same clean image, from another place in it.
 
-    One shift is drawn for each image and step, uniform over all but the one that moves nothing; what leaves the image at one
-    border enters at the opposite one. Images of one pixel have no other place: nothing is marked.
+    One shift is drawn for each image and step, uniform over all but the one that moves nothing; content shifted out at one border
+    comes in at the opposite one. In images of one pixel nothing is marked.
 
     Source:
         The release can copy blocks from elsewhere in the image, already corrupted as it then is, each from a place of its own;

@@ -24,13 +24,13 @@ TINY = 1e-6  # of a pixel or a cell: what ceil and floor forgive a product of fl
 class Place(ABC):
     """Where a fill works: the base of `Boxes`, `Cells`, `Blocks`, and of places of your own.
 
-    A place of one's own is a frozen dataclass with `words` and either `draw` or, for shapes that are no boxes, `order`::
+    A place of your own is a frozen dataclass with `words` and either `draw` or, for shapes other than boxes, `order`::
 
         @dataclass(frozen=True, kw_only=True)
         class Left(gmml_aug.Place):
-            ratio: float                                     # met to the pixel, as everywhere
+            ratio: float                                     # met to the pixel
 
-            def words(self, size):                           # no chance but that of a ratio that is drawn
+            def words(self, size):                           # random words: only the one for the ratio
                 return 1
 
             def order(self, words, size):                    # from the left to the right
@@ -60,20 +60,20 @@ class Place(ABC):
 
     @abstractmethod
     def words(self, size: Sequence[int]) -> int:
-        """64-bit words of chance that one image takes; the first one draws the ratio, if there is one."""
+        """How many random 64-bit words one image needs; the first one draws the ratio, if there is one."""
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """Boxes in the order in which they are painted, before any stop: (B, N, 2 D) int64 starts and sizes.
 
         Args:
-            words: (B, `words`) int64 of chance.
+            words: (B, `words`) random int64.
             size: the D sizes of the free axes.
             ratios: (B,) float64 shares that the caller gave, for places that do not leave the ratio to `target`.
         """
         raise TypeError(f"{type(self).__name__}: a place needs draw (boxes) or order (any other shape), see gmml_aug.Place.")
 
     def order(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """For shapes that are no boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1; below 0 never.
+        """For shapes other than boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1; below 0 never.
 
         Pixels of one level are painted in reading order, so what the last level has to spare is cut to the pixel. Number the
         shapes, and give each pixel the number of the first one that covers it.
@@ -81,7 +81,7 @@ class Place(ABC):
         raise TypeError(f"{type(self).__name__}: its shape is boxes, see `draw`.")
 
     def levels(self, size: Sequence[int]) -> int:
-        """How many levels `order` has."""
+        """The number of levels of `order`."""
         return 1
 
     def check_size(self, size: Sequence[int]) -> None:
@@ -100,7 +100,7 @@ class Place(ABC):
 
     @property
     def is_boxes(self) -> bool:
-        """False for a place whose shape is no box."""
+        """False for a place whose shape is not a box."""
         return type(self).order is Place.order
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:

@@ -33,7 +33,7 @@ class Boxes(Place):
         count: number of boxes, or a pair (low, high) of integers to draw it from.
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
-        align: edge in pixels of a grid that box borders keep to, one number or one an axis; 1 leaves them free. Every cell is
+        align: edge in pixels of a grid that box borders keep to, one number, or one per axis; 1 leaves them free. Every cell is
             equally likely then (placement "wrap"), and touched whole but where a ratio is met to the pixel: the last box ends in
             reading order, so the first pixels of a cell are a little likelier than its last ones.
         whole: keep every cell whole, and meet the ratio to the cell: ``round(ratio * cells)``, or from a pair a whole number of

@@ -62,8 +62,8 @@ class Cells(Grid):
     """Random cells of a grid, an exact number of them, none twice.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size, one number or one an axis: (2, 16, 16) are the tubelets of
-            a clip. The last cell of an axis that it does not divide is smaller.
+        size: edge of a cell in pixels, for token masks the patch size, one number, or one per axis: (2, 16, 16) are the tubelets
+            of a clip. The last cell of an axis that it does not divide is smaller.
         ratio: share of the cells: of a number r, ceil(r n) cells; from a pair each image draws a whole number, uniform from
             ceil(low n) to floor(high n).
         shared: axes over which the cells run through, as tubes through time.
@@ -123,7 +123,7 @@ class Blocks(Grid):
     too much is left out. An image gets no more blocks once ten in a row were left out.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size, one number or one an axis.
+        size: edge of a cell in pixels, for token masks the patch size, one number, or one per axis.
         ratio: share of the cells at which it ends: a number, or (low, high) that each image draws from uniformly; floor(ratio n)
             cells.
         least: cells of the smallest block.

@@ -142,7 +142,7 @@ def ablation(
         alone: what `Alien` does with a batch of one.
 
     Raises:
-        TypeError: ``ratio`` is no number.
+        TypeError: ``ratio`` is not a number.
         ValueError: an unknown kind, a ratio outside 0 to 1.
 
     Source:

@@ -19,13 +19,13 @@ def mae(*, patch: int | tuple[int, ...] = 16, ratio: float = 0.75, fill: Fill | 
     """Random patches: 75 % of them, the same number in every image.
 
     Args:
-        patch: edge of a patch in pixels, one number or one an axis.
+        patch: edge of a patch in pixels, one number, or one per axis.
         ratio: share of the patches; of n patches ceil(ratio n) are masked.
         fill: what the masked patches hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
-        MAE (He et al. 2021): 75 %, uniform without replacement. Zeros on the pixels instead of dropped tokens is ours.
+        MAE (He et al. 2021): 75 %, uniform without replacement. Setting pixels to zero instead of dropping tokens is ours.
     """
     return Chain([InBoxes(Cells(size=patch, ratio=ratio), fill or Zeros())], values=values)
 
@@ -36,7 +36,7 @@ def simmim(
     """Random cells larger than patches: 60 % of the cells of 32 pixels, the same number in every image.
 
     Args:
-        cell: edge of a cell in pixels, one number or one an axis, a multiple of the model's patch.
+        cell: edge of a cell in pixels, one number, or one per axis, a multiple of the model's patch.
         ratio: share of the cells; of n cells ceil(ratio n) are masked.
         fill: what the masked cells hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.
@@ -58,7 +58,7 @@ def beit(
     """Blocks of patches, until 40 % of them are masked, never more.
 
     Args:
-        patch: edge of a patch in pixels, one number or one an axis.
+        patch: edge of a patch in pixels, one number, or one per axis.
         ratio: share of the patches at which the blocks end.
         least: patches of the smallest block.
         fill: what the masked patches hold; `Zeros` by default.
@@ -82,7 +82,7 @@ def ibot(
     """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
 
     Args:
-        patch: edge of a patch in pixels, one number or one an axis.
+        patch: edge of a patch in pixels, one number, or one per axis.
         ratio: mean share of the patches at which the blocks end.
         spread: the share is uniform from ratio - spread to ratio + spread.
         p: share of the images that are masked.
@@ -114,7 +114,7 @@ def dinov2(
     and the shares at the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
 
     Args:
-        patch: edge of a patch in pixels, one number or one an axis.
+        patch: edge of a patch in pixels, one number, or one per axis.
         ratio: (low, high) share of the patches at which the blocks end.
         p: share of the images that are masked.
         fill: what the masked patches hold; `Zeros` by default.
@@ -154,7 +154,7 @@ def tubes(
     """The same random patches in all frames of a clip (B, C, T, H, W): 90 % of them.
 
     Args:
-        patch: edge of a patch in pixels, one number or one an axis.
+        patch: edge of a patch in pixels, one number, or one per axis.
         ratio: share of the patches; of n patches ceil(ratio n) are masked.
         fill: what the masked patches hold; `Zeros` by default.
         values: the value range of float images, see `Chain`.

@@ -23,15 +23,15 @@ class Convert:
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Where the weights, the config and the card are written."""
     kind: Literal["gmml", "sit", "mc_ssl"] | None = None
-    """Which release wrote it; seen from the content by default."""
+    """Which release wrote it; detected from the content by default."""
     network: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Which of several networks is taken, teacher or student, say; by default the teacher, as the methods do."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Attention heads, which no tensor tells; by default what the file's arguments say, or width / 64."""
+    """Number of attention heads, which no tensor shows; by default that of the file's arguments, or width / 64."""
     license: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Licence of the weights, for the card; unknown by default."""
     force: bool = False
-    """Write into a folder that holds something."""
+    """Write into a folder that is not empty."""
     most_bytes: Annotated[int, tyro.conf.arg(metavar="N")] = 8 << 30
     """A larger file is refused."""
 

@@ -48,7 +48,7 @@ def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: st
     Raises:
         ValueError: an unknown ``kind``.
         WrongKeysError: no vision transformer, several of equal right, or not the one that was asked for.
-        UnreadableFileError: values that are no tensors of finite numbers, odd names, or one twice.
+        UnreadableFileError: values that are not tensors of finite numbers, odd names, or one twice.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"translate: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, KINDS))}.")

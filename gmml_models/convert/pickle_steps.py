@@ -46,7 +46,7 @@ class Steps:
 
         Raises:
             RefusedError: it asks for a name that is not allowed, or for too much.
-            ValueError, TypeError, LookupError, Warning: it is no pickle that torch.save writes.
+            ValueError, TypeError, LookupError, Warning: it is not a pickle that torch.save writes.
         """
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []

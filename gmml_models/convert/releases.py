@@ -52,7 +52,7 @@ class Translated(NamedTuple):
     Attributes:
         encoder: timm's names, no prefix.
         decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*``: all else that was trained, under its own names.
-        config: as ``config.json``, without the source.
+        config: as in ``config.json``, without the source.
         kind: what made it.
         network: which one of the file it was.
     """
@@ -84,12 +84,12 @@ def convert_checkpoint(
 
     Args:
         path: the file: a checkpoint of torch.save or safetensors; or a folder of transformers.
-        folder: made where it is missing.
+        folder: created if it does not exist.
         kind: what wrote it, of `gmml_models.convert.networks.KINDS`; seen from the content by default.
         teacher: take the teacher or the student; by default the teacher where there is one, as the methods do.
         network: which of several networks, by its name in the file.
         heads: number of attention heads, which no tensor tells; by default what the file says, or width / 64.
-        force: write into a folder that holds something.
+        force: write into a folder that is not empty.
         license: of the weights; "unknown" by default.
         most_bytes: a larger file is refused.
 
@@ -97,10 +97,10 @@ def convert_checkpoint(
         The folder.
 
     Raises:
-        FileExistsError: the folder holds something, and ``force`` is off.
+        FileExistsError: the folder is not empty, and ``force`` is off.
         NotThereError: no such checkpoint.
-        UnreadableFileError: the file is no checkpoint, is damaged or hostile.
-        WrongKeysError: keys are missing or surplus, or of another geometry; the message lists them.
+        UnreadableFileError: the file is not a checkpoint, is damaged or hostile.
+        WrongKeysError: keys are missing or unexpected, or belong to another geometry; the message lists them.
         ValueError: an option that does not fit.
     """
     from gmml_models.convert.open_file import opened

@@ -35,10 +35,10 @@ class ChannelStats:
 
 
 def channel_stats(source: Source | StreamSource, *, threads: int = 2, progress: Progress | None = None) -> ChannelStats:
-    """Read every image once, whole, and take the mean and the deviation of its pixels.
+    """Compute the mean and standard deviation of the pixels of a data set, reading each image once.
 
-    Every image has the same say, however large it is: the mean of the images' means; and the root of the mean of the images' mean
-    squared distances from that. Sums are exact: pixels are counted by level.
+    Every image has the same weight, whatever its size: the mean of the images' means; and the root of the mean of the images'
+    mean squared distances from that. Sums are exact: pixels are counted by level.
 
     Args:
         source: of the images; of a stream one epoch is read.
@@ -46,7 +46,7 @@ def channel_stats(source: Source | StreamSource, *, threads: int = 2, progress: 
         progress: told while they do.
 
     Raises:
-        UsageError: not one image can be read.
+        UsageError: none of the images can be read.
     """
     first, second = torch.zeros(2, source.channels, dtype=torch.float64)
     count = 0

@@ -49,7 +49,7 @@ def open_hub_stream(name: str, split: str | None, purpose: Purpose, config: Data
     """The same, as a stream.
 
     Raises:
-        UsageError: as `open_hub`, or its length is not known.
+        UsageError: as in `open_hub`, or its length is not known.
     """
     return stream_of(_load(name, split, purpose, config, streaming=True), config, where=f"hfids/{name}")
 

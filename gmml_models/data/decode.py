@@ -29,7 +29,7 @@ def decode(found: Any, channels: int) -> Tensor:
         (channels, H, W) uint8.
 
     Raises:
-        Exception: whatever the decoder raises on damaged bytes; ValueError or TypeError for what is no image.
+        Exception: whatever the decoder raises on damaged bytes; ValueError or TypeError for what is not an image.
     """
     if isinstance(found, dict):
         found = found["path"] if found.get("bytes") is None else found["bytes"]

@@ -38,7 +38,7 @@ class ResidentFeed:
         progress: told while they do.
 
     Raises:
-        UsageError: not one image can be read.
+        UsageError: none of the images can be read.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def keep(
         these from the next one that could be read, as `Source` gives it.
 
     Raises:
-        UsageError: not one image can be read.
+        UsageError: none of the images can be read.
     """
 
     def small(image: Tensor, label: Label) -> tuple[Tensor, float, Label]:

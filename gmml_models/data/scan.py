@@ -45,7 +45,7 @@ class LeftOut:
 def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | None = None) -> tuple[list[Path], list[LeftOut]]:
     """The image files in a folder, at any depth; links are followed.
 
-    Never part of the data are hidden files and folders, folders of runs, links to a folder that holds the link, and what is no
+    Never part of the data are hidden files and folders, folders of runs, links to a folder that holds the link, and what is not a
     regular file, such as a pipe.
 
     Args:
@@ -115,7 +115,7 @@ def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
     What is in a file is found by its content: any ending may be given.
 
     Raises:
-        UsageError: none, or one that is no ending.
+        UsageError: none, or one that is not an ending.
     """
     if extensions is None:
         return endings_of_pillow()

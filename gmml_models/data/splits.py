@@ -107,7 +107,7 @@ def class_folders(
         labelled: labels are needed.
 
     Returns:
-        the number of each image's class, or None where the folders are no classes; the names in natural order; what to tell.
+        the number of each image's class, or None where the folders are not classes; the names in natural order; what to tell.
 
     Raises:
         UsageError: images lie beside the class folders, and labels are needed.

@@ -41,8 +41,8 @@ class Handmades(NamedTuple):
         pixels: (B, C * S * S) uint8, S up to 64: for the PCA.
         colours: (B, 512) float32 of three channels, (B, 32 C) of others.
         hog: (B, 1764) float32.
-        labels: as `Features`.
-        numbers: as `Features`.
+        labels: as in `Features`.
+        numbers: as in `Features`.
     """
 
     thumbnails: Tensor

@@ -36,9 +36,9 @@ def features(
     """The vectors of all images, in evaluation mode and without gradients; the encoder's mode is as it was afterwards.
 
     Args:
-        encoder: as `pooled`.
+        encoder: as in `pooled`.
         batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.data.sampling.Batch`.
-        pool: as `pooled`.
+        pool: as in `pooled`.
         device: where the encoder is; that of its parameters by default.
 
     Raises:

@@ -64,7 +64,7 @@ def collapsed(now: Health, before: Health) -> str:
     """Why features have collapsed, in words; empty where they have not.
 
     Images that differ by less than a twentieth of what they did in the untrained encoder say the same; features that differ along
-    little more than one direction have lost what they could tell apart. Both limits are ours. That the rank falls is no sign
+    little more than one direction have lost what they could tell apart. Both limits are ours. That the rank falls is not a sign
     by itself: in healthy runs of ours it fell to a fifth.
     """
     if now.spread < _FLAT * before.spread:

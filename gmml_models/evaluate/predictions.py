@@ -41,13 +41,13 @@ class Predictions:
         ]
 
     def labels(self, threshold: Sequence[float] = (0.5,)) -> list[list[str]]:
-        """The labels of each image whose probability is at least the threshold: one for all, or one a label."""
+        """The labels of each image whose probability is at least the threshold: one for all, or one per label."""
         limits = self.probabilities.new_tensor(list(threshold))
         return [[self.classes[place] for place in row.nonzero().flatten().tolist()] for row in self.probabilities >= limits]
 
 
 def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
-    """A line for column names, then one an image.
+    """A line for column names, then one per image.
 
     One class an image: ``file``, ``class``, ``probability``, and where more are asked for ``class_2``, ``probability_2``, ...
     Several labels: ``file``, ``labels`` (those that hold, joined by "; "), then the probability of each label by its name.
@@ -68,7 +68,7 @@ def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.
 
 
 def to_json(found: Predictions, facts: Mapping[str, Any], *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
-    """``predictions``, one an image; ``left_out``; and what made them.
+    """``predictions``, one per image; ``left_out``; and what made them.
 
     One class an image: ``{"file": ..., "classes": [{"class": ..., "probability": ...}, ...]}``. Several labels: ``{"file": ...,
     "labels": [...], "probabilities": {label: ...}}``.

@@ -25,7 +25,7 @@ class Attention(NamedTuple):
     """Attention weights.
 
     Attributes:
-        weights: (B, L, T, T) float32, the mean over heads, or (B, L, heads, T, T): row t says how much token t takes from every
+        weights: (B, L, T, T) float32, the mean over heads, or (B, L, heads, T, T): row t is the attention of token t to every
             token. Rows sum to one.
         grid: (h, w), rows and columns of patches.
         has_class_token: True if the first token is the class token.
@@ -47,10 +47,10 @@ class Attention(NamedTuple):
         return self.weights[..., self.prefix :, self.prefix :].mean(0)
 
     def seen_from(self, query: Query) -> Tensor:
-        """(B, L, h, w), or (B, L, heads, h, w): how much is taken from every patch.
+        """(B, L, h, w), or (B, L, heads, h, w): the attention to every patch.
 
         Args:
-            query: by whom: ``"cls"``, the class token; ``"mean"``, the mean over all patches; (row, column), one patch.
+            query: whose attention: ``"cls"``, the class token; ``"mean"``, the mean over all patches; (row, column), one patch.
 
         Raises:
             ValueError: another query; the class token where there is none; a patch outside the grid.
@@ -76,14 +76,14 @@ class Attention(NamedTuple):
 def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | None = None, *, heads: bool = False) -> Attention:
     """The attention weights of an encoder on images.
 
-    They are computed from the queries and keys of each layer, beside the encoder's own attention: that may be fused, which never
-    holds its weights, and is not switched. The encoder is asked in evaluation mode and without gradients, and is as it was
-    afterwards. The result takes 4 B L T T bytes, times the number of heads with ``heads``.
+    They are computed from the queries and keys of each layer, separately from the encoder's own attention, which may stay fused.
+    The encoder runs in evaluation mode and without gradients; its mode is restored afterwards. The result takes 4 B L T T bytes,
+    times the number of heads with ``heads``.
 
     Args:
         vit: the encoder.
         images: (B, C, H, W), normalised, float, on the device of the encoder.
-        blocks: which, ascending; all by default.
+        blocks: which blocks, in ascending order; all by default.
         heads: keep the heads apart.
 
     Raises:
@@ -92,7 +92,8 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
 
     Source:
         GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is that, as
-        we read it ("block diagonal dominant lines", 3.2). Whether the average is over heads, images or both is not said; both here.
+        we read it ("block diagonal dominant lines", 3.2). The paper does not say whether the average is over heads, images or
+        both; here it is both.
     """
     grid = check_images("attention", vit, images)
     depth = len(vit.blocks)

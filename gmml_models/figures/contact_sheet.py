@@ -115,7 +115,7 @@ class Sheet:
         """Draw into a file, PNG or PDF by its ending; equal sheets give equal bytes. Returns width and height in pixels of scale 1.
 
         Raises:
-            OSError: as `save`.
+            OSError: as in `save`.
         """
         if path.suffix.lower() != ".pdf":
             image = self.draw()

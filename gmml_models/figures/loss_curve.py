@@ -20,7 +20,7 @@ def loss_curve(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, title
     """One line a loss, over the epochs.
 
     Args:
-        rows: of ``epochs.jsonl``: "epoch" and the losses; what is no finite number is left out.
+        rows: of ``epochs.jsonl``: "epoch" and the losses; what is not a finite number is left out.
         names: of the losses, at most five.
         title: what is written above.
 

@@ -25,15 +25,15 @@ _STARTS = 10  # of k-means, the best of which is taken
 def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (2, 3, 4), *, seed: int = 0) -> Tensor:
     """Which cluster every patch is in: k-means on the l2-normalised patch tokens of all images together.
 
-    So a number means the same in every image. Of the fewest clusters, the first is the one that lies most in the middle of the
-    images; with more of them, each keeps the number of the one before that it shares most patches with, and new ones follow.
-    Equal seeds give equal labels, and the order of the images has no say.
+    A cluster number means the same in every image. Of the fewest clusters, the first is the one that lies most in the middle of
+    the images; with more of them, each keeps the number of the one before that it shares most patches with, and new ones follow.
+    Equal seeds give equal labels, whatever the order of the images.
 
     Args:
-        vit: the encoder; asked in evaluation mode and without gradients, as it was afterwards.
+        vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
         images: (B, C, H, W), normalised, float, on the device of the encoder.
-        clusters: into how many, ascending.
-        seed: of the starts of k-means.
+        clusters: the numbers of clusters, in ascending order.
+        seed: the seed of k-means.
 
     Returns:
         (len(clusters), B, h, w) int64 from 0, on the CPU.
@@ -84,15 +84,15 @@ def concept_probabilities(
     center: Tensor | None = None,
     temperature: float = 0.04,
 ) -> Tensor:
-    """How much the patches of an image are each of the head's concepts: the mean of their probabilities over chosen patches.
+    """The probability of each of the head's concepts in an image: the mean over chosen patches.
 
     Args:
-        vit: the encoder; asked in evaluation mode and without gradients, as it was afterwards.
-        head: what was trained on it, the teacher's where there is one.
+        vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
+        head: the head that was trained on it, the teacher's if there is one.
         images: (B, C, H, W), normalised, float, on the device of encoder and head.
         where: (B, h, w) bool, the patches, for example ``concepts(vit, images)[0] == 0``.
-        center: (K,) what is taken from the logits first, the teacher's centre; nothing by default.
-        temperature: what they are divided by then.
+        center: (K,) subtracted from the logits, for example the teacher's centre; nothing by default.
+        temperature: divides the logits after that.
 
     Returns:
         (B, K) float32 on the device of the images. Rows sum to one, or are 0 for an image of which no patch was chosen.

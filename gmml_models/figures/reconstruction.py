@@ -20,10 +20,10 @@ from gmml_models.models.geometry import check_blocks, check_images
 
 
 class Reconstructions(NamedTuple):
-    """What an autoencoder makes of corrupted images.
+    """Reconstructions of corrupted images by an autoencoder.
 
     Attributes:
-        corrupted: (B, C, H, W) what it saw.
+        corrupted: (B, C, H, W) the input of the model.
         mask: (B, 1, H, W) bool, True where a pixel was corrupted.
         by_block: (L, B, C, H, W) float32, decoded from the features of one block each.
         fused: (B, C, H, W) float32, decoded from the average of the model's own blocks, as in training: ``model(corrupted)``. A
@@ -54,19 +54,19 @@ class Reconstructions(NamedTuple):
 def reconstructions(
     model: GMMLAutoencoder, images: Tensor, *, corrupt: Corruption, keys: Tensor, blocks: Sequence[int] | None = None
 ) -> Reconstructions:
-    """Corrupt images, and decode the patch tokens of single blocks: each passes through the final norm and the decoder alone.
+    """Corrupt images, and decode the patch tokens of each block by itself, through the final norm and the decoder.
 
-    The model is asked in evaluation mode and without gradients, and is as it was afterwards.
+    The model runs in evaluation mode and without gradients; its mode is restored afterwards.
 
     Args:
         model: the autoencoder.
         images: (B, C, H, W), normalised, float, on the device of the model.
-        corrupt: what happens to them, for example one of `corruptions`.
-        keys: (B,) int64, one an image, `gmml_aug.keys`: what happens to an image follows from its key.
-        blocks: which, ascending; all by default.
+        corrupt: the corruption to apply, for example one of `corruptions`.
+        keys: (B,) int64, one per image, `gmml_aug.keys`: the key of an image decides how it is corrupted.
+        blocks: which blocks, in ascending order; all by default.
 
     Raises:
-        TypeError: ``model`` is no autoencoder, or images that are not float.
+        TypeError: ``model`` is not an autoencoder, or images that are not float.
         ValueError: blocks that the encoder does not have, images that do not fit it, keys that do not fit the images; alien content
             for one image alone.
 

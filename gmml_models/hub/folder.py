@@ -112,7 +112,7 @@ def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any
     """The config of a folder, checked; takes the options of `fetch`.
 
     Raises:
-        WeightsError: as `fetch` does.
+        WeightsError: as in `fetch`.
         UnreadableFileError: not a config of ours.
     """
     return check_config(fetch(source, CONFIG, **options))

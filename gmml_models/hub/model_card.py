@@ -33,7 +33,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     Nothing is claimed that the config does not say; what it does not say is named as not recorded.
 
     Args:
-        config: as ``config.json``; its ``gmml`` part may have
+        config: as in ``config.json``; its ``gmml`` part may have
 
             - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256), base_model, parameters;
             - data: name, hub, licence, images, and for several sets ``sets`` of the same (with ``id``, a plain name);
@@ -206,7 +206,7 @@ def classifier_card(config: Mapping[str, Any]) -> str:
     That of `model_card`, but for what it says of features alone.
 
     Args:
-        config: as ``config.json``.
+        config: as in ``config.json``.
     """
     parts = model_card(config).split("\n\n")
     about = next(place for place, part in enumerate(parts) if part.startswith("A vision transformer"))

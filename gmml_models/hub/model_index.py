@@ -26,7 +26,7 @@ def front_matter(config: Mapping[str, Any]) -> str:
     ``args``, the same measure of its baselines.
 
     Args:
-        config: as `gmml_models.hub.model_card.model_card`.
+        config: as in `gmml_models.hub.model_card.model_card`.
     """
     from huggingface_hub import ModelCardData
 

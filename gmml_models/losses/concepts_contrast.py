@@ -23,9 +23,9 @@ def concept_loss(
     Args:
         student: logits for the corrupted images; these learn.
         teacher: logits for the clean ones; no gradient reaches them.
-        center: what is taken from the teacher's logits.
-        student_temperature: what the student's logits are divided by.
-        teacher_temperature: what the teacher's are divided by; lower is sharper.
+        center: subtracted from the teacher's logits.
+        student_temperature: divides the student's logits.
+        teacher_temperature: divides the teacher's logits; lower is sharper.
 
     Shapes:
         (..., K) float, (..., K) float, (K,) float -> ().
@@ -50,15 +50,15 @@ def concept_loss(
 class ConceptLoss(SlowState):
     """`concept_loss` with its centre: a moving average of the teacher's logits, which keeps one concept from taking everything.
 
-    Comparing leaves the centre as it is. Call ``observe`` for what a step's forward passes give, however many they are, then
-    ``update`` once; or ``update(teacher)`` where there is one pass. What was observed is not kept in the state. The centre is
-    float32 whatever the dtype of the model around it.
+    A call does not change the centre. Call ``observe`` with the logits of each forward pass of a step, then ``update`` once; or
+    ``update(teacher)`` if there is one pass. Observed logits are not part of the state. The centre is float32 whatever the dtype
+    of the model around it.
 
     Args:
         classes: K, how many concepts.
-        student_temperature: what the student's logits are divided by.
-        teacher_temperature: what the teacher's are divided by; lower is sharper. Both may be set anew while training.
-        momentum: how much of the centre stays at each ``update``.
+        student_temperature: divides the student's logits.
+        teacher_temperature: divides the teacher's logits; lower is sharper. Both may be changed during training.
+        momentum: the share of the centre that is kept at each ``update``.
 
     Raises:
         ValueError: ``classes`` below 1, a temperature not above 0, ``momentum`` outside [0, 1).
@@ -104,7 +104,8 @@ class ConceptLoss(SlowState):
     def update(self, teacher: Tensor | None = None) -> None:
         """Move the centre towards the mean of the logits observed since the last time, over batch, tokens and all ranks.
 
-        Every rank must call it; ranks may have observed different numbers of tokens. Where none observed any, the centre stays.
+        Every rank must call it; ranks may have observed different numbers of tokens. If none observed any, the centre does not
+        move.
 
         Args:
             teacher: logits (..., K) to observe first.
@@ -140,7 +141,7 @@ def _check_classes(who: str, logits: Tensor, center: Tensor) -> None:
 def contrastive_loss(
     student_1: Tensor, student_2: Tensor, teacher_1: Tensor, teacher_2: Tensor, *, temperature: float = 0.2
 ) -> Tensor:
-    """Which image is it? The student of one view against the teacher of the other, both ways.
+    """Contrastive loss: the student of one view against the teacher of the other, both ways.
 
     Cross-entropy over cosine similarities / ``temperature``, all images of the batch as negatives, and of the batches of all ranks
     (which must be equally large), times 2 x ``temperature``; the mean over the images, the sum of both ways.
@@ -150,7 +151,7 @@ def contrastive_loss(
         student_2: of the corrupted second views.
         teacher_1: of the clean first views; no gradient reaches them.
         teacher_2: of the clean second views.
-        temperature: what similarities are divided by.
+        temperature: divides the similarities.
 
     Shapes:
         four times (B, d) float -> ().

@@ -17,7 +17,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
 
     Args:
         logits: before the sigmoid.
-        targets: 1 where the label applies, else 0; soft ones work.
+        targets: 1 where the label applies, else 0; soft targets work too.
         reduction: "batchmean" sums over the labels and averages over the images, "mean" averages over both, "sum" sums over both.
 
     Shapes:

@@ -31,20 +31,21 @@ def masked_l1(
 ) -> Tensor:
     """Absolute difference where the image was manipulated.
 
-    Per image the mean over manipulated pixels and channels, then the mean over all images. An image whose mask is empty contributes
-    0, and counts as an image: so half batches have the mean of the whole. What lies outside the mask, NaN even, has no influence.
+    Per image the mean over manipulated pixels and channels, then the mean over all images. An image with an empty mask
+    contributes 0 and still counts, so the losses of two half batches average to that of the whole. Pixels outside the mask have
+    no influence, even if they are NaN.
 
     Args:
-        reconstruction: what the model says.
-        clean: what it should say. Bytes are normalised by ``values``, here where they are compared, so that a batch from
-            ``corrupt.from_bytes(images, clean=False)`` needs no normalised target: ``masked_l1(model(out.images), images, out.mask,
-            values=corrupt.program.values)``.
+        reconstruction: the output of the model.
+        clean: the clean images. Bytes are normalised by ``values``, here where they are compared, so that a batch from
+            ``corrupt.from_bytes(images, clean=False)`` needs no normalised target:
+            ``masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
         mask: True where the pixel was manipulated.
-        reduction: over the images: "mean", "sum", or "none" for one number an image.
-        target: what the model is to say: "pixels", the clean image itself, or "normalised", the clean image with every patch
-            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. All pixels of the
-            clean patch count there, those outside the mask too.
-        patch: side of a patch, or one side an axis, for the normalised target; not used otherwise.
+        reduction: over the images: "mean", "sum", or "none" for one number per image.
+        target: what the model predicts: "pixels", the clean image itself, or "normalised", the clean image with every patch
+            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. All pixels of
+            the clean patch count there, those outside the mask too.
+        patch: side of a patch, or one side per axis, for the normalised target; not used otherwise.
         values: ``(mean, std)`` of the channels, for pixels in 0 to 1, or "unit" for these themselves; for bytes alone.
 
     Shapes:
@@ -94,9 +95,9 @@ def l1(
     """Absolute difference over the whole image: per image the mean, then the mean over the images.
 
     Args:
-        reconstruction: what the model says.
-        clean: what it should say.
-        reduction: as `masked_l1`.
+        reconstruction: the output of the model.
+        clean: the clean images.
+        reduction: as in `masked_l1`.
         target: likewise.
         patch: likewise.
         values: likewise.

@@ -28,7 +28,7 @@ from gmml_models.models.wrappers import saveable
 
 
 class GMMLAutoencoder(nn.Module):
-    """Corrupted images in, reconstructed images out. Nothing is masked inside: what is corrupted is the caller's business.
+    """Corrupted images in, reconstructed images out. The model masks nothing itself: the caller corrupts the images.
 
     The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
     the encoder's work wherever the patches divide it. `gmml_aug` corrupts signals of one to three dimensions; these encoders take
@@ -40,12 +40,12 @@ class GMMLAutoencoder(nn.Module):
         blocks: which blocks are averaged, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
             of the depth. Blocks behind the last of them are not run in ``forward``, and get no gradient from it.
         decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.models.decoders`.
-        img_size: side of the images, or (height, width); of the name by default.
-        patch_size: side of a patch, or (height, width); of the name by default.
-        in_chans: channels of the images; of the name by default.
-        mean: per channel, what the images were normalised by; a note for whoever loads the model, nothing is normalised here.
-            By default what the encoder's ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three
-            channels and 0 otherwise.
+        img_size: side of the images, or (height, width); by default that of the named model.
+        patch_size: side of a patch, or (height, width); by default that of the named model.
+        in_chans: channels of the images; by default those of the named model.
+        mean: per channel, what the images were normalised by; recorded for users of the weights, nothing is normalised here. By
+            default what the encoder's ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three channels
+            and 0 otherwise.
         std: likewise; ImageNet's for three channels and 1 otherwise in the end.
         target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
             `gmml_models.models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
@@ -60,8 +60,9 @@ class GMMLAutoencoder(nn.Module):
             call, images of other channels or of a size that the patches do not divide.
 
     Source:
-        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 prints a sum, the text says "averaging": an
-        average here. The norm after it is the authors' release's, the paper is silent. The normalised target is MAE's.
+        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 prints a sum, the text says "averaging":
+        an average here. The norm after it is that of the authors' release; the paper does not mention it. The normalised target
+        is MAE's.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class GMMLAutoencoder(nn.Module):
         return encode_tokens(self.encoder, images, chosen, grid)
 
     def decode(self, encoded: Encoded) -> Tensor:
-        """Images (B, C, H, W) from what ``encode(images)`` said: what a call with these images would return."""
+        """Images (B, C, H, W) from the result of ``encode(images)``: the same as a call with these images."""
         return self._decoded(encoded.features, encoded.grid)
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class GMMLAutoencoder(nn.Module):
         return restore(self, corrupted, clean=clean, mask=mask)
 
     def pixels(self, decoded: Tensor, images: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """What the decoder said in the values of the images; see `gmml_models.models.restore.to_pixels`."""
+        """The decoder's output in the values of the images; see `gmml_models.models.restore.to_pixels`."""
         return to_pixels(decoded, images, target=self.target, patch_size=self.patch_size, mask=mask)
 
     def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
@@ -137,7 +138,7 @@ class GMMLAutoencoder(nn.Module):
     def compile(self, *words: Any, **options: Any) -> None:
         """`torch.compile` of `forward` and `encode`, in place; arguments are those of `torch.compile`.
 
-        A call of `decode` by itself is a few products: it would be a graph whose inputs are no leaves, of which Dynamo warns.
+        `decode` by itself is left alone: it is only a few products, and Dynamo would warn about inputs that are not leaves.
         """
         for name in ("forward", "encode"):
             setattr(self, name, torch.compile(getattr(self, name), *words, **options))
@@ -153,14 +154,14 @@ class GMMLAutoencoder(nn.Module):
         """Write a folder that gmml_models, timm and transformers read: encoder, decoder, config and card.
 
         Args:
-            folder: made where it is missing.
+            folder: created if it does not exist.
             about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
-            OSError: no room or no permission; what was there is as it was.
+            OSError: the disk is full or cannot be written to; existing files are unchanged.
         """
         with saveable("save_pretrained", self):
             ours = {
@@ -218,12 +219,12 @@ class GMMLAutoencoder(nn.Module):
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
             verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
-            cache_dir: of the Hub client.
+            cache_dir: the cache folder of the Hub client.
             local_files_only: never ask the network.
             force_download: replace what the cache holds, to repair it.
 
         Raises:
-            WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
         """
         where = located(
             source,
@@ -256,7 +257,7 @@ class GMMLAutoencoder(nn.Module):
         return model.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep no activations inside blocks, and compute them again in the backward pass: less memory, more time."""
+        """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""
         self.encoder.set_grad_checkpointing(enable)
 
     @property

@@ -24,20 +24,20 @@ _HIDDEN = 2048
 
 @final
 class Classifier(nn.Module):
-    """Images in, one score a class out: logits, before softmax or sigmoid.
+    """Images in, one score per class out: logits, before softmax or sigmoid.
 
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
         classes: their names, or how many there are.
         pool: what the head sees; see `gmml_models.models.pooling.pooled`.
-        multi_label: an image may have several of the classes, or none.
+        multi_label: whether an image may have several of the classes, or none.
         hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
             default.
-        img_size: side of the images, or (height, width); of the name by default.
-        patch_size: side of a patch, or (height, width); of the name by default.
-        in_chans: channels of the images; of the name by default.
-        mean: per channel, what the images were normalised by; a note for whoever loads the model. By default what the encoder's
+        img_size: side of the images, or (height, width); by default that of the named model.
+        patch_size: side of a patch, or (height, width); by default that of the named model.
+        in_chans: channels of the images; by default those of the named model.
+        mean: per channel, what the images were normalised by; recorded for users of the weights. By default what the encoder's
             ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three channels and 0 otherwise.
         std: likewise; ImageNet's for three channels and 1 otherwise in the end.
         options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
@@ -91,7 +91,7 @@ class Classifier(nn.Module):
         return scores
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities (B, c) float32: by softmax, or one sigmoid a label."""
+        """Probabilities (B, c) float32: by softmax, or one sigmoid per label."""
         scores: Tensor = self(images).float()
         return scores.sigmoid() if self.multi_label else scores.softmax(-1)
 
@@ -106,14 +106,14 @@ class Classifier(nn.Module):
         """Write a folder whose encoder gmml_models, timm and transformers read, with the head beside it.
 
         Args:
-            folder: made where it is missing.
+            folder: created if it does not exist.
             about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
-            OSError: no room or no permission; what was there is as it was.
+            OSError: the disk is full or cannot be written to; existing files are unchanged.
         """
         with saveable("save_pretrained", self):
             ours = {
@@ -150,7 +150,7 @@ class Classifier(nn.Module):
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> Self:
-        """The classifier of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+        """Load a classifier from a local folder, the Hub or the registry, in evaluation mode and float32.
 
         Args:
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
@@ -158,12 +158,12 @@ class Classifier(nn.Module):
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
             verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
-            cache_dir: of the Hub client.
+            cache_dir: the cache folder of the Hub client.
             local_files_only: never ask the network.
             force_download: replace what the cache holds, to repair it.
 
         Raises:
-            WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
         """
         where = located(
             source,
@@ -204,7 +204,7 @@ class Classifier(nn.Module):
         return model.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep no activations inside blocks, and compute them again in the backward pass: less memory, more time."""
+        """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""
         self.encoder.set_grad_checkpointing(enable)
 
     @property

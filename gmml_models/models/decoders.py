@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """What an encoder says about images.
+    """The output of an encoder.
 
     Attributes:
         cls: (B, d) the class token of the last block after the final norm; None where the encoder has none.
         patches: (B, N, d) the patch tokens of the last block after the final norm.
-        features: one (B, N, d) a chosen block: its patch tokens as they leave the block, without the final norm.
+        features: one (B, N, d) per chosen block: its patch tokens as they leave the block, without the final norm.
         grid: (h, w), rows and columns of patches.
     """
 

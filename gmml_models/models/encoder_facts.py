@@ -21,7 +21,7 @@ def shape_of(vit: VisionTransformer) -> dict[str, Any]:
         and "img_size": whole numbers, or [height, width].
 
     Raises:
-        ValueError: as `describe_encoder`.
+        ValueError: as in `describe_encoder`.
     """
     architecture, arguments = describe_encoder(vit)
     short = [name for name, words in SHORT_NAMES.items() if arguments == words]

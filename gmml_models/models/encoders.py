@@ -48,16 +48,16 @@ def build_encoder(
 
     Args:
         encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or one that is built.
-        img_size: side of the images, or (height, width); of the name by default.
-        patch_size: side of a patch, or (height, width); of the name by default.
-        in_chans: channels of the images; of the name by default.
+        img_size: side of the images, or (height, width); by default that of the named model.
+        patch_size: side of a patch, or (height, width); by default that of the named model.
+        in_chans: channels of the images; by default those of the named model.
         pretrained: load timm's weights, for names of timm only.
         options: other arguments of timm's `VisionTransformer`. ``global_pool`` is "token" by default, or "" without a class
             token; a final norm that timm calls ``fc_norm`` keeps that name.
 
     Raises:
         TypeError: ``encoder`` is something else, or an option that timm's `VisionTransformer` does not have.
-        ValueError: a name that timm does not know or that is no plain vision transformer, options for one that is built, a
+        ValueError: a name that timm does not know, or that is not a plain vision transformer, options for one that is built, a
             classifier or attention pooling, a size that the patches do not divide.
     """
     given = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
@@ -133,7 +133,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
 
 
 def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
-    """The tokens (B, P + N, d) of images (B, C, H, W) behind the last block and the final norm: P that are no patches, then N."""
+    """The tokens (B, P + N, d) of images (B, C, H, W) behind the last block and the final norm: P that are not patches, then N."""
     tokens: Tensor = vit.forward_features(images)
     # with average pooling timm keeps the last norm behind its own pooling
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens

@@ -29,7 +29,7 @@ def from_pretrained(
     force_download: bool = False,
     **options: Any,
 ) -> VisionTransformer:
-    """The plain timm encoder of a folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+    """Load a plain timm encoder from a folder, the Hub or the registry, in evaluation mode and float32.
 
     It takes images of any size that its patches divide, and its ``pretrained_cfg`` says how they are prepared.
 
@@ -40,16 +40,16 @@ def from_pretrained(
         sha256: of ``model.safetensors``, checked instead of the folder's own record.
         verify: compare the hash that the folder records; False for weights that somebody saved again into a folder of ours.
         token: for private and gated repositories; the Hub client's own by default.
-        cache_dir: of the Hub client.
+        cache_dir: the cache folder of the Hub client.
         local_files_only: never ask the network.
         force_download: replace what the cache holds, to repair it.
-        options: of timm, for another use of the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...; timm
-            then resamples position embeddings and adapts the first layer. ``dynamic_img_size=False`` takes one size only.
+        options: arguments of timm, to adapt the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...;
+            timm then resamples position embeddings and adapts the first layer. ``dynamic_img_size=False`` takes one size only.
 
     Raises:
         TypeError: ``source`` is neither text nor a path, or an option that timm's `VisionTransformer` does not have.
         ValueError: options that timm refuses for this encoder.
-        WeightsError: its subclasses tell apart: not there, no access, no network, wrong bytes, unreadable, wrong keys.
+        WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
     """
     check_names("from_pretrained", options, also=_OWN_OPTIONS)
     where = located(
@@ -75,8 +75,8 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
         options: of `GMMLAutoencoder`, without ``pretrained`` only.
 
     Raises:
-        TypeError: ``name`` is no text.
-        NotThereError: no such weights; the message lists those there are.
+        TypeError: ``name`` is not a text.
+        NotThereError: no such weights; the message lists those that exist.
         ValueError: the name does not begin with ``gmml_``, or options came with ``pretrained``.
     """
     if not isinstance(name, str):

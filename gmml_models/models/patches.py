@@ -22,7 +22,7 @@ _NEAR, _WHOLE = 0.1, 1e-3  # weight of the neighbouring patches, and of the whol
 
 
 class PatchStatistics(NamedTuple):
-    """What patches are normalised by.
+    """The statistics that patches are normalised by.
 
     Attributes:
         mean: (B, 1, *G) float32 or wider, over all channels and pixels of a patch.
@@ -46,13 +46,13 @@ def check_target(who: str, target: str) -> None:
 def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor | None = None) -> PatchStatistics:
     """Mean and standard deviation of every patch, over its pixels and channels.
 
-    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen`` only those pixels count; where a
-    patch is partly hidden, its neighbours and the whole image are added with a small weight, which grows with the hidden share and
-    decides alone where the whole patch is hidden. An image of which nothing is seen has mean 0 and standard deviation 1.
+    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen`` only those pixels count; where
+    a patch is partly hidden, its neighbours and the whole image are added with a small weight, which grows with the hidden share
+    and decides alone where the whole patch is hidden. An image without a known pixel has mean 0 and standard deviation 1.
 
     Args:
         images: float; half types are computed in float32.
-        patch: side of a patch, or one side an axis.
+        patch: side of a patch, or one side per axis.
         seen: True where the pixel is known; all of them by default.
 
     Shapes:
@@ -64,7 +64,8 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
 
     Source:
         The mean and standard deviation "of all pixels in a patch": He et al., "Masked autoencoders are scalable vision learners"
-        (2021), 3. Unbiased and 1e-6: its release; the paper is silent. The estimate from a part of a patch is ours.
+        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate from a
+        part of a patch is ours.
     """
     sides = _sides("patch_statistics", images, patch)
     images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -98,17 +99,17 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
 
 
 def normalise_patches(images: Tensor, patch: int | Sequence[int]) -> Tensor:
-    """Images whose patches have mean 0 and standard deviation 1 each; even patches are zeros.
+    """Images whose patches have mean 0 and standard deviation 1 each; uniform patches become zeros.
 
     Args:
         images: float.
-        patch: as `patch_statistics`.
+        patch: as in `patch_statistics`.
 
     Shapes:
         (B, C, *S) float -> the same shape, in float32 or wider.
 
     Raises:
-        TypeError: as `patch_statistics`.
+        TypeError: as in `patch_statistics`.
         ValueError: likewise.
 
     Source:
@@ -121,12 +122,12 @@ def normalise_patches(images: Tensor, patch: int | Sequence[int]) -> Tensor:
 
 
 def denormalise_patches(images: Tensor, statistics: PatchStatistics, patch: int | Sequence[int]) -> Tensor:
-    """What `normalise_patches` made of images, or a model's guess at it, back in the values of the images.
+    """Undo `normalise_patches`, for its result or for a model's prediction of it.
 
     Args:
         images: normalised patches.
         statistics: of the patches; `patch_statistics`.
-        patch: as `patch_statistics`.
+        patch: as in `patch_statistics`.
 
     Shapes:
         (B, C, *S) float -> the same shape, in float32 or wider.

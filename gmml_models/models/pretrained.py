@@ -47,7 +47,7 @@ class WeightsSource:
         sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the folder's own record.
         verify: compare the hashes that the folder records itself; those of ``sha256`` are compared always.
         token: for private and gated repositories; the Hub client's own by default.
-        cache_dir: of the Hub client.
+        cache_dir: the cache folder of the Hub client.
         local_files_only: never ask the network.
         force_download: replace what the cache holds, to repair it.
     """

@@ -64,10 +64,10 @@ def registry(weights: Path | None = None) -> dict[str, Entry]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all weights that can be had, sorted; empty as long as there are none.
+    """The names of all available weights, sorted.
 
     Args:
-        pattern: as in the shell, for example ``"*caltech*"``.
+        pattern: a shell pattern, for example ``"*caltech*"``.
     """
     from fnmatch import fnmatch
 

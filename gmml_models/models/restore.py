@@ -32,7 +32,7 @@ def restore(model: GMMLAutoencoder, corrupted: Tensor, *, clean: Tensor | None =
         (B, C, H, W) float32.
 
     Raises:
-        TypeError: as `gmml_models.models.patches.patch_statistics`.
+        TypeError: as in `gmml_models.models.patches.patch_statistics`.
         ValueError: likewise, and images that do not fit the encoder.
     """
     known, unknown = (corrupted, mask) if clean is None else (clean, None)
@@ -52,7 +52,7 @@ def to_pixels(
         mask: (B, 1, H, W) bool, True where ``images`` are not to be trusted.
 
     Raises:
-        TypeError: as `gmml_models.models.patches.patch_statistics`.
+        TypeError: as in `gmml_models.models.patches.patch_statistics`.
         ValueError: likewise.
     """
     if target == "pixels":

@@ -30,7 +30,7 @@ def build_autoencoder(
     Args:
         who: speaks in errors.
         encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned as it is.
-        blocks: as `GMMLAutoencoder`.
+        blocks: as in `GMMLAutoencoder`.
         decoder: likewise.
         mean: likewise.
         std: likewise.

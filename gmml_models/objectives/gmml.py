@@ -24,7 +24,7 @@ class GMML(Objective):
 
     Args:
         encoder: a name or a timm `VisionTransformer` as for `GMMLAutoencoder`, or an autoencoder, which is trained itself.
-        corrupt: what happens to the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
+        corrupt: the corruption of the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "paper" by default.
         blocks: as for `GMMLAutoencoder`; the last one must be among them.
         mean: as for `GMMLAutoencoder`.
@@ -85,7 +85,7 @@ class GMML(Objective):
 class Autoencode(Objective):
     """The control: nothing is corrupted, and the loss is the absolute difference over the whole image.
 
-    Arguments, views and errors as `GMML`; keys are asked for, and not used.
+    Arguments, views and errors are those of `GMML`; keys are required, but not used.
 
     Source:
         GMML 2.1, "the baseline is to pretrain the transformer based autoencoder without any masking", and 3.3.1: it reconstructs

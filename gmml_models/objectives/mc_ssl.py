@@ -28,8 +28,8 @@ Terms = Literal["both", "reconstruction", "concepts"]
 class MCSSL(Objective):
     """Multi-concept self-supervised learning: reconstruction, and the concepts of patches as a teacher sees them.
 
-    The student sees the views corrupted, the teacher those of the first view's size clean; smaller ones, *local* views, go through
-    the student alone. The loss is the plain mean of its parts:
+    The student sees all views corrupted; the teacher sees the clean views of the first view's size. Smaller, *local* views go
+    through the student alone. The loss is the plain mean of its parts:
 
     - ``reconstruction``: `l1` between the restored and the clean image, the mean over all views.
     - ``concepts``: `ConceptLoss` of the student's patch tokens against the teacher's of the same view, token by token. A local
@@ -43,13 +43,13 @@ class MCSSL(Objective):
         terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the
             decoder takes no gradient and stays as it is.
         cls: compare class tokens too.
-        corrupt: what happens to the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
+        corrupt: the corruption of the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
         blocks: as for `GMMLAutoencoder`; the last one alone by default.
         masked: reconstruct where the images were manipulated only, as `masked_l1`.
         momentum: of the teacher at the start; 1 at the end of a cosine.
-        student_temperature: what the student's logits are divided by.
-        teacher_temperature: what the teacher's are divided by.
+        student_temperature: divides the student's logits.
+        teacher_temperature: divides the teacher's logits.
         center_momentum: how much of the centre stays at a step.
         freeze_last: share of the run in which the last layer of the student's head stays as it is, 1 / epochs for the first
             epoch. Its gradient is zero until then, so an optimiser that decays weights changes lengths, which do not count.

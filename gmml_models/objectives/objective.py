@@ -29,13 +29,13 @@ Head = TypeVar("Head", bound=nn.Module)
 
 
 class Reconstruction(NamedTuple):
-    """What a picture of a reconstruction needs.
+    """The tensors behind a picture of a reconstruction.
 
     Attributes:
-        corrupted: (B, C, H, W) what the autoencoder saw.
+        corrupted: (B, C, H, W) the input of the autoencoder.
         mask: (B, 1, H, W) bool, True where a pixel was manipulated.
-        restored: (B, C, H, W) what it made of it, float32, in the values of the images: a normalised target is undone with the mean
-            and standard deviation of the clean patches, which are known here.
+        restored: (B, C, H, W) its output, float32, in the values of the images: a normalised target is undone with the mean and
+            standard deviation of the clean patches, which are known here.
     """
 
     corrupted: Tensor
@@ -58,15 +58,16 @@ class Views(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """Something that an autoencoder is pretrained for: it corrupts the views of images, predicts, and compares.
+    """A pretraining objective: it corrupts views of images, restores them, and returns the loss.
 
-    In a step call it once or, to accumulate gradients, several times; then, once the optimiser has stepped, ``after_step``; or
-    ``discard`` if the step is skipped. Every parameter that takes a gradient gets one in every call, so that
-    DistributedDataParallel needs no search for unused ones; wrap the objective itself. In evaluation mode a call leaves no trace.
+    In each training step, call the objective once, or several times to accumulate gradients. Then call ``after_step`` once the
+    optimiser has stepped, or ``discard`` if the step is skipped. Every parameter that takes a gradient gets one in every call, so
+    that DistributedDataParallel needs no search for unused ones; wrap the objective itself. In evaluation mode a call changes no
+    state.
 
     Args:
         autoencoder: the student: what is trained.
-        corrupt: what happens to the views; None: nothing.
+        corrupt: the corruption of the views; None for none.
         loss: how the reconstruction is compared with the autoencoder's ``target``: ``"l1"``, absolute difference, or ``"l2"``,
             squared difference.
 
@@ -95,7 +96,7 @@ class Objective(nn.Module, ABC):
 
         Args:
             views: each (B, C, H, W), normalised, of one float dtype; those of another size than the first are *local*.
-            keys: (B,) int64, one an image: what happens to view v follows from ``keys + v``.
+            keys: (B,) int64, one per image: view v is corrupted by ``keys + v``.
 
         Returns:
             () the loss in float32 or wider, and each part by name, (), detached. Means are taken per image first: the losses of two
@@ -104,11 +105,11 @@ class Objective(nn.Module, ABC):
         Raises:
             TypeError: views or keys of a wrong type.
             ValueError: views of other channels, of a size that the patches do not divide, or of different numbers of images; too
-                few views or images for the objective. Nothing was computed then.
+                few views or images for the objective. These are raised before anything is computed.
         """
 
     def after_step(self, progress: float) -> None:
-        """What follows a step of the optimiser: the teacher and the centres move. Never call it for a skipped step.
+        """Update the teacher and the centres after a step of the optimiser; do not call it for a skipped step.
 
         Args:
             progress: share of the run that is done, 0 to 1.
@@ -120,10 +121,10 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"{self._name}: progress={progress} is outside [0, 1]. Give steps done / steps of the run.")
 
     def discard(self) -> None:
-        """Forget what the calls since the last step collected: for a step that is skipped."""
+        """Discard what the calls since the last step collected, if a step is skipped."""
 
     def compile(self, *words: Any, **options: Any) -> None:
-        """`torch.compile` of the networks, in place; the corruption is left to its own kernels, which take less time to compile.
+        """Compile the networks in place with `torch.compile`; the corruption keeps its own kernels, which compile faster.
 
         Arguments are those of `torch.compile`. ``torch.compile(objective)`` makes one graph of everything.
         """
@@ -132,7 +133,7 @@ class Objective(nn.Module, ABC):
                 module.compile(*words, **options)
 
     def encoder(self) -> VisionTransformer:
-        """What is exported: a reference, not a copy. A teacher's parameters take no gradient."""
+        """The encoder that is exported: a reference, not a copy. A teacher's parameters take no gradient."""
         return self.exported().encoder
 
     def exported(self) -> GMMLAutoencoder:

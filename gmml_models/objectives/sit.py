@@ -31,7 +31,7 @@ class SiT(Objective):
 
     Args:
         encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is trained itself.
-        corrupt: what happens to the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
+        corrupt: the corruption of the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "release" by default.
         blocks: as for `GMMLAutoencoder`; the last one alone by default.
         reconstruction_weight: of the reconstruction in the loss; the release takes 5 on small data.

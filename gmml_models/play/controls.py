@@ -57,7 +57,7 @@ class Knobs:
         side: (low, high) share of the image's sides that a box spans.
         placement: as in `gmml_aug.Boxes`.
         align: as in `gmml_aug.Boxes`, in pixels.
-        budget: largest share that the replacing steps touch together; 1.0 is no bound.
+        budget: largest share that the replacing steps touch together; 1.0 means no limit.
     """
 
     preset: str = OWN

@@ -35,7 +35,7 @@ class Album:
             size: side of the squares in pixels.
 
         Raises:
-            ValueError: the upload is no picture that can be read; the message says why.
+            ValueError: the upload is not a picture that can be read; the message says why.
         """
         others = [number for number in range(len(self.paths)) if upload is not None or number != chosen]
         found = [(self.paths[number].stem, _square(self.paths[number], size)) for number in others]

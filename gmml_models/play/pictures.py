@@ -54,7 +54,7 @@ def look(
         reconstruction: what restores the corrupted picture.
 
     Raises:
-        TypeError: the key is no integer.
+        TypeError: the key is not an integer.
         ValueError: what the library says of pictures and composition that do not go together.
     """
     batch = corruption_steps.normalise(corruption_steps.to_batch([picture for _, picture in pictures]))

@@ -51,17 +51,17 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says whose features a number is of.
 
     Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard
-    deviation are over the seeds. What no seed changes is measured once, and has no spread. Images are centre crops. Class by class
-    images are counted over all seeds: ``classes.csv`` has precision, recall and F1 of each, ``confusion-*.csv`` which class is
-    taken for which.
+    deviation are over the seeds. Measures that do not depend on the seed are taken once, and have no spread. Images are centre
+    crops. Class by class images are counted over all seeds: ``classes.csv`` has precision, recall and F1 of each,
+    ``confusion-*.csv`` which class is taken for which.
 
     Args:
         config: see `EvaluateConfig`.
-        dataset: any map data set in Python of (image, label), instead of ``config.data``.
+        dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
         test_dataset: likewise, instead of ``config.test_data``.
 
     Raises:
-        UsageError: what cannot be measured; nothing is written.
+        UsageError: the weights cannot be measured; nothing is written.
     """
     _check(config)
     start = open_weights(config.weights, who=_WHO, img_size=config.img_size)

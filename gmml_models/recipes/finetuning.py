@@ -45,20 +45,20 @@ _BASE_BATCH = 512  # DeiT's, that its learning rate is meant for
 
 
 def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any = None) -> Outcome:
-    """Train a classifier; the folder ``config.out`` then holds config, losses, measures, checkpoints and ``weights``.
+    """Train a classifier, and write config, losses, measures, checkpoints and ``weights`` into ``config.out``.
 
-    The same call goes on where an earlier one stopped, for whatever reason, to the same weights. ``weights`` are those of the last
-    step, or their average: what is measured on the test images has no say in them. Beside them lies ``weights-best``, the epoch
-    with the highest "top1" or "mAP" on these images, the first of equals; since they chose it, its number is flattering, and
-    images that had no say are what it should be measured on.
+    If a run was interrupted, the same call resumes it and ends with the same weights. ``weights`` are those of the last step, or
+    their average: what is measured on the test images has no say in them. Beside them lies ``weights-best``, the epoch with the
+    highest "top1" or "mAP" on these images, the first of equals; since they chose it, its number is flattering, and images that
+    had no say are what it should be measured on.
 
     Args:
         config: see `FinetuneConfig`.
-        dataset: any map data set in Python of (image, label), instead of ``config.data``.
+        dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
         test_dataset: likewise, instead of ``config.test_data``.
 
     Raises:
-        UsageError: what cannot be trained, or not go on; nothing is lost.
+        UsageError: the run cannot be started or resumed; nothing is lost.
     """
     check(config)
     _check(config)

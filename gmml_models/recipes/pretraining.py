@@ -46,16 +46,16 @@ _WHO = "gmml pretrain"
 
 
 def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
-    """Pretrain on a data set; the folder ``config.out`` then holds config, losses, pictures, checkpoints and ``weights``.
+    """Pretrain on a data set, and write config, losses, pictures, checkpoints and ``weights`` into ``config.out``.
 
-    The same call goes on where an earlier one stopped, for whatever reason, to the same weights.
+    If a run was interrupted, the same call resumes it and ends with the same weights.
 
     Args:
         config: see `PretrainConfig`.
-        dataset: any map data set in Python, instead of ``config.data``.
+        dataset: any map-style data set in Python, instead of ``config.data``.
 
     Raises:
-        UsageError: what cannot be trained, or not go on; nothing is lost.
+        UsageError: the run cannot be started or resumed; nothing is lost.
     """
     check(config)
     check_installed("gmml pretrain", tensorboard="tensorboard")

@@ -178,7 +178,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
     Args:
         folder: of the checkpoints, made where it is missing.
         step: how many steps are done.
-        tensors: as `gather` gives them.
+        tensors: the result of `gather`.
         facts: what else a resumed run must know, in types that JSON has.
         keep: at least 1.
 
