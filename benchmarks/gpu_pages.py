@@ -14,7 +14,7 @@ _BYTES = ["bytes to bfloat16", "normalising alone, ms", "and corrupting, ms", "t
 _STEPS = ["training step, bfloat16, compiled", "images", "model alone, ms", "of it corruption", "from bytes", "torch's path"]
 _NOTE = (
     "Struck out: the host outlasted the sleep behind which the call was queued, so the time is partly its own, and too long. "
-    "The clock tells now, and throws such readings away; no GPU has measured these again."
+    "The clock now detects and discards such readings; no GPU has measured these again."
 )
 _PARTS = ("apply, fused without blur", "apply, fused", "call, fused")
 
