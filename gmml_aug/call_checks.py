@@ -68,7 +68,7 @@ def check_sampling(
     if bank is not None:
         bank = checks.check_integer("sample", "bank", bank, 1)
     if keys is not None and generator is not None:
-        raise ValueError("gmml_aug: both keys and a generator came, and each decides everything. Give one of them.")
+        raise ValueError("gmml_aug: got both keys and a generator, and each determines the whole draw. Give one of them.")
     if device is not None:
         where = torch.device(device)
     elif isinstance(keys, Tensor):
@@ -112,7 +112,9 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
     if not isinstance(shares, Tensor):
         given = checks.plain(ratios)
         if not isinstance(given, Sequence) or isinstance(given, str):
-            raise TypeError(f"gmml_aug: ratios={ratios!r} is no tensor and no list of numbers. Give one number for each image.")
+            raise TypeError(
+                f"gmml_aug: ratios={ratios!r} is neither a tensor nor a list of numbers. Give one number for each image."
+            )
         numbers = [checks.check_number("gmml_aug", "ratios", value) for value in given]
         shares = torch.tensor(numbers, dtype=torch.float64, device=device)
     if shares.shape != (batch,) or not shares.is_floating_point():
@@ -120,7 +122,9 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
     checks.check_device("tensor of ratios", shares.device, device)
     drawing = [place for place in program.places if getattr(place, "ratio", None) is not None]
     if not drawing:
-        raise ValueError("gmml_aug: ratios= came, but no place here has a ratio. Give one a ratio, for example Boxes(ratio=0.5).")
+        raise ValueError(
+            "gmml_aug: ratios= was given, but no place here has a ratio. Give one a ratio, for example Boxes(ratio=0.5)."
+        )
     if shares.device.type == "cpu" and not followed():
         if not bool(((shares >= 0) & (shares <= 1)).all()):  # NaN is neither
             raise ValueError(f"gmml_aug: ratios are {shares.tolist()}. Allowed is 0 to 1, a share of the image.")
@@ -141,10 +145,10 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
         raise ValueError(f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make it wait.")
     rows = checks.plain(lengths)
     if isinstance(rows, str) or not isinstance(rows, Sequence):
-        raise TypeError(f"gmml_aug: lengths={lengths!r} is no tensor and no list of integers. Give one for each image.")
+        raise TypeError(f"gmml_aug: lengths={lengths!r} is neither a tensor nor a list of integers. Give one for each image.")
     size, batch = tuple(shape[2:]), shape[0]
     if len(rows) != batch:
-        raise ValueError(f"gmml_aug: {len(rows)} lengths came for {batch} images. Give one for each.")
+        raise ValueError(f"gmml_aug: got {len(rows)} lengths for {batch} images. Give one for each.")
     found = []
     for row in rows:
         row = checks.plain(row)
@@ -164,7 +168,7 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
 def check_plan(plan: Plan, program: Program) -> None:
     """A plan of this program."""
     if not isinstance(plan, Plan):
-        raise TypeError(f"gmml_aug: a Plan is wanted, but {type(plan).__name__} came. Make one with sample(images.shape).")
+        raise TypeError(f"gmml_aug: a Plan is wanted, not {type(plan).__name__}. Make one with sample(images.shape).")
     if plan.fingerprint == program.fingerprint:
         return
     places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
@@ -185,15 +189,13 @@ def check_fit(plan: Plan, program: Program, images: Tensor, donors: Tensor | Non
     """A plan for images of this shape, on their device; the images that its donor numbers refer to."""
     wanted = (plan.keys.shape[0], *plan.shape)
     if wanted != tuple(images.shape):
-        raise ValueError(
-            f"gmml_aug: the plan is for images {wanted}, but {tuple(images.shape)} came. Sample one for them, or slice it."
-        )
+        raise ValueError(f"gmml_aug: the plan is for images {wanted}, not {tuple(images.shape)}. Sample one for them, or slice it.")
     checks.check_device("plan", plan.keys.device, images.device)
     check_kind("the plan", plan.keys)
     found = images if donors is None else checks.check_donors(donors, images)
     if program.reads_donors and donors is None and plan.bank:
         raise ValueError(
-            f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which did not come. Give it as donors=."
+            f"gmml_aug: the plan chose donors from a bank of {plan.donors} images, which was not given. Pass it as donors=."
         )
     if program.reads_donors and found.shape[0] != plan.donors:
         raise ValueError(
@@ -221,7 +223,7 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool)
     mend = " Images that are floats already go to the corruption itself: corrupt(images)."
     check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
     if dtype not in NORMALISED:
-        raise TypeError(f"from_bytes: dtype={dtype} came. Allowed are {', '.join(map(str, NORMALISED))}.")
+        raise TypeError(f"from_bytes: dtype={dtype}. Allowed are {', '.join(map(str, NORMALISED))}.")
     if values == "normalised":
         raise ValueError(
             'from_bytes: this corruption has values="normalised", so it does not say by what to normalise. Give the statistics '

@@ -87,7 +87,7 @@ def keys(
         visits = _integers("visit", visit, numbers.device)
         if visits.shape != numbers.shape:
             raise ValueError(
-                f"keys: {len(visits)} visits for {len(numbers)} indices came. Give one for each, or one integer for all."
+                f"keys: got {len(visits)} visits for {len(numbers)} indices. Give one for each, or one integer for all."
             )
         return mix(numbers + mix(visits))  # the hash of visit 0 is 0
     return mix(numbers + mix_int(check_integer("keys", "visit", visit)))
@@ -104,7 +104,7 @@ def _integers(name: str, given: object, device: torch.device | str | None) -> Te
             given = [one.__index__() for one in given]
         numbers = torch.as_tensor(given, device=device)
     except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
-        raise TypeError(f"{what}, no list of integers of up to 64 bits. {mend}") from None
+        raise TypeError(f"{what}, not a list of integers of up to 64 bits. {mend}") from None
     if not numbers.numel():
         raise ValueError(f"keys: {name} is empty. Give one integer per image, and skip empty batches.")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:

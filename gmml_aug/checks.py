@@ -82,7 +82,7 @@ def _pair(who: str, name: str, value: object, check: Callable[[object], Number],
 def check_switch(who: str, name: str, value: object) -> bool:
     """True or False themselves."""
     if not isinstance(value, bool):
-        raise TypeError(f"{who}: {name}={value!r} is no switch. Give True or False.")
+        raise TypeError(f"{who}: {name}={value!r} is not a boolean. Give True or False.")
     return value
 
 
@@ -98,7 +98,7 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     axes = plain(shared)
     axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, tuple | list):
-        raise TypeError(f"{who}: shared={shared!r} is no tuple of axes. Give for example shared=(0,).")
+        raise TypeError(f"{who}: shared={shared!r} is not a tuple of axes. Give for example shared=(0,).")
     found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
     if len(set(found)) < len(found) or len(found) == dims:
         raise ValueError(
@@ -136,7 +136,7 @@ def check_values(who: str, values: object) -> Values:
 
 
 def check_channels(who: str, values: Values, channels: int) -> None:
-    """Statistics given as ``values`` are one number, or one a channel."""
+    """Statistics given as ``values`` are one number, or one per channel."""
     if not isinstance(values, str) and len(values[0]) not in (1, channels):
         raise ValueError(
             f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or "
@@ -151,7 +151,9 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
     else:
         got = plain(shape)
         if isinstance(got, str) or not isinstance(got, Sequence) or not all(hasattr(length, "__index__") for length in got):
-            raise TypeError(f"gmml_aug: the shape {shape!r} is no sequence of integers. Give (B, C, *S), for example images.shape.")
+            raise TypeError(
+                f"gmml_aug: the shape {shape!r} is not a sequence of integers. Give (B, C, *S), for example images.shape."
+            )
         got = tuple(length if isinstance(length, int | torch.SymInt) else length.__index__() for length in got)
     if len(got) != dims + 2:
         axes = {1: "L", 2: "H, W", 3: "D, H, W"}[dims]
@@ -167,11 +169,11 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
         if like_clips(got):
             mend += f". {_CLIPS}"
         raise ValueError(
-            f"gmml_aug: images of shape {got} came, but this corruption works on {dims} spatial axes: (B, C, {axes}). {mend}."
+            f"gmml_aug: images have shape {got}, but this corruption works on {dims} spatial axes: (B, C, {axes}). {mend}."
         )
     if any(length >= 1 << 31 for length in got) or math.prod(got[2:]) >= _MOST_PIXELS:
         raise ValueError(
-            f"gmml_aug: images of shape {got} came. Plans hold sides below 2**31 and images below 2**45 pixels. Give tiles of them."
+            f"gmml_aug: images have shape {got}. Plans hold sides below 2**31 and images below 2**45 pixels. Give tiles of them."
         )
     if any(length < 1 for length in got):  # not min(): torch 2.6 cannot trace it over symbolic lengths
         raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")

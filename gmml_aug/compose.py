@@ -39,7 +39,8 @@ class InBoxes(Corruption):
     def __post_init__(self) -> None:
         if not isinstance(self.boxes, Place):
             raise TypeError(
-                f"InBoxes: boxes={self.boxes!r} is no place. Give Boxes, Cells or Blocks, for example Boxes(ratio=0.5), or a place "
+                f"InBoxes: boxes={self.boxes!r} is not a place. Give Boxes, Cells or Blocks, for example "
+                "Boxes(ratio=0.5), or a place "
                 "of your own, see gmml_aug.Place."
             )
         _check_part("InBoxes", self.fill)
@@ -50,7 +51,8 @@ class InBoxes(Corruption):
         """A new place, and a gate if it does not always happen."""
         if at.place is not None:
             raise ValueError(
-                "InBoxes: boxes inside boxes came. Fills share the boxes around them: put only fills, OneOf or Chain inside."
+                "InBoxes: boxes cannot be nested in boxes. Fills share the boxes around them: put only fills, OneOf or "
+                "Chain inside."
             )
         gates = at.gates if self.p == 1.0 else (*at.gates, Gate(program.gate(), 0.0, self.p))
         self.fill.build(program, at._replace(place=program.place(self.boxes), gates=gates))
@@ -80,7 +82,7 @@ class OneOf(Corruption):
             keep(self, "weights", plain(self.weights))
             if not isinstance(self.weights, Sequence):
                 raise TypeError(
-                    f"OneOf: weights={self.weights!r} is no list. Give one number per part, for example weights=[3, 1]."
+                    f"OneOf: weights={self.weights!r} is not a list. Give one number per part, for example weights=[3, 1]."
                 )
             weights = tuple(check_number("OneOf", "weights", weight, 0.0) for weight in self.weights)
             if len(weights) != len(self.parts) or max(weights, default=0.0) <= 0.0:
@@ -157,13 +159,13 @@ class Chain(Corruption):
 def _check_part(who: str, part: object) -> None:
     if not isinstance(part, Corruption):
         hint = f" Did you mean {part.__name__}()?" if isinstance(part, type) and issubclass(part, Corruption) else ""
-        raise TypeError(f"{who}: {part!r} is no corruption. Give a fill such as Noise(), or InBoxes, OneOf or Chain.{hint}")
+        raise TypeError(f"{who}: {part!r} is not a corruption. Give a fill such as Noise(), or InBoxes, OneOf or Chain.{hint}")
 
 
 def _keep_parts(owner: OneOf | Chain, parts: object) -> None:
     who = type(owner).__name__
     if not isinstance(parts, Sequence) or isinstance(parts, str):
-        raise TypeError(f"{who}: parts={parts!r} is no list. Give a list of corruptions, for example {who}([Noise()]).")
+        raise TypeError(f"{who}: parts={parts!r} is not a list. Give a list of corruptions, for example {who}([Noise()]).")
     if not parts:
         raise ValueError(f"{who}: the list of parts is empty. Give at least one corruption.")
     for part in parts:

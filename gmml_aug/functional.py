@@ -61,7 +61,7 @@ def patch_mask(
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), but {came} came. Give Corrupted.mask.")
+        raise TypeError(f"patch_mask: the mask must be a bool tensor (B, 1, *S), not {came}. Give Corrupted.mask.")
     dims = mask.ndim - 2
     if not 1 <= dims <= 3 or mask.shape[1] != 1 or min(mask.shape) < 1:
         raise ValueError(f"patch_mask: the mask has shape {tuple(mask.shape)}. Give (B, 1, *S) with 1 to 3 spatial axes.")
@@ -130,7 +130,7 @@ def spread_ratios(
     high = check_number("spread_ratios", "high", high, low, 1.0)
     some = int(check_number("spread_ratios", "share", share, 0.0, 1.0) * count + 1e-6)
     if keys is not None and generator is not None:
-        raise ValueError("spread_ratios: both keys and a generator came. Give one of them.")
+        raise ValueError("spread_ratios: got both keys and a generator. Give one of them.")
     if keys is None:
         device = torch.get_default_device() if generator is None else generator.device
         keys = draw_keys(count, device, generator)

@@ -116,7 +116,7 @@ def register_operation(kind: type, backend: BackendName, function: Pixels) -> No
         Ours.
     """
     if not isinstance(kind, type) or not issubclass(kind, Operation):
-        raise TypeError(f"register_operation: kind={kind!r} is no class of a fill. Give the class, for example MyFill.")
+        raise TypeError(f"register_operation: kind={kind!r} is not a class of fill. Give the class, for example MyFill.")
     check_choice("register_operation", "backend", backend, BACKENDS)
     if not callable(function):
         raise TypeError(f"register_operation: function={function!r} cannot be called. Give a function (fill, scene, drawn).")

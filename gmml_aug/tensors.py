@@ -45,19 +45,19 @@ def check_kind(name: str, given: Tensor) -> Tensor:
         )
     if given.is_nested:
         raise TypeError(
-            f"gmml_aug: {name} came as a nested tensor, images of several sizes. Give one tensor (B, C, *S): "
+            f"gmml_aug: got {name} as a nested tensor, images of several sizes. Give one tensor (B, C, *S): "
             "torch.nested.to_padded_tensor(images, 0.0), and the sizes as lengths=."
         )
     if given.layout is not torch.strided:
         raise TypeError(
-            f"gmml_aug: {name} came with layout {given.layout}. Allowed is torch.strided: convert with images.to_dense()."
+            f"gmml_aug: got {name} with layout {given.layout}. Allowed is torch.strided: convert with images.to_dense()."
         )
     if type(given) is not Tensor:
         if type(given).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
             if torch._C._len_torch_dispatch_stack() > 0:
                 return given
             raise TypeError(
-                f"gmml_aug: {name} came as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: of "
+                f"gmml_aug: got {name} as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: of "
                 "a DTensor its own part, images.to_local(); a FakeTensor inside its mode, with FakeTensorMode()."
             )
         with torch._C.DisableTorchFunctionSubclass():
@@ -71,7 +71,7 @@ def check_tensor(
     """A plain tensor, of one dtype if it matters; ``kind`` says in words what is wanted."""
     if not isinstance(given, Tensor) or (dtype is not None and given.dtype != dtype):
         came = given.dtype if isinstance(given, Tensor) else type(given).__name__
-        raise TypeError(f"{who}: {name} must be {kind}, but {came} came.{mend}")
+        raise TypeError(f"{who}: {name} must be {kind}, not {came}.{mend}")
     return check_kind(name, given)
 
 
@@ -91,7 +91,7 @@ def check_dtype(images: Tensor) -> None:
         mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
         mend += "; say by values=(mean, std) what they are, since noise and zeros are those of normalised images otherwise"
     raise TypeError(
-        f"gmml_aug: images of {kind} came. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
+        f"gmml_aug: images are {kind}. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
         f"convert with {mend}."
     )
 

@@ -22,14 +22,14 @@ _PART_BYTES = 2 << 20  # of float32 at a time on the CPU: what stays in its cach
 
 
 def known_statistics(images: Tensor, values: Values) -> Statistics | None:
-    """(mean, std), one number a channel, that float images were normalised by, if they are known."""
+    """(mean, std), one number per channel, that float images were normalised by, if they are known."""
     if isinstance(values, str) or not images.is_floating_point():
         return None
     return per_channel(values, images.shape[1])
 
 
 def per_channel(values: Statistics, channels: int) -> Statistics:
-    """(mean, std) with one number a channel, where one for all may have come."""
+    """(mean, std) with one number per channel, where one for all may have come."""
     mean, std = (tuple(numbers[c % len(numbers)] for c in range(channels)) for numbers in values)
     return mean, std
 

@@ -97,7 +97,7 @@ def from_hub(error: Exception, what: str) -> Exception:
     if isinstance(cause, hub.LocalTokenNotFoundError):
         return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
     if "Consistency check failed" in said:
-        return WrongBytesError(f"{what}: what came has another size than announced; nothing was kept. Try again. ({said})")
+        return WrongBytesError(f"{what}: the download has another size than announced; nothing was kept. Try again. ({said})")
     if type(cause).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
         return HubUnreachableError(
             f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; what is in the cache "

@@ -125,7 +125,7 @@ def every_place(draw: st.DrawFn, *, dims: int) -> ga.Place:
 
 
 def edges(dims: int, most: int) -> st.SearchStrategy[int | tuple[int, ...]]:
-    """The edge of a cell, one number or one an axis."""
+    """The edge of a cell, one number or one per axis."""
     return st.integers(1, most) | st.tuples(*[st.integers(1, most)] * dims)
 
 

@@ -73,11 +73,11 @@ class CollateCorrupt:
         self.rank = check_integer("CollateCorrupt", "rank", own_rank() if rank is None else rank, 0)
         if isinstance(fields, str):
             raise TypeError(
-                f"CollateCorrupt: fields={fields!r} is no list. Give one name per field, for example ('image', 'label')."
+                f"CollateCorrupt: fields={fields!r} is not a list. Give one name per field, for example ('image', 'label')."
             )
         if visit and index is None:
             raise ValueError(
-                f"CollateCorrupt: visit={visit!r} without index=, where every sample has chance of its own. Leave it out."
+                f"CollateCorrupt: visit={visit!r} without index=, where every sample is drawn by itself. Leave it out."
             )
         self.index, self.visit, self.image, self.fields, self.collate = index, visit, image, tuple(fields), collate
         # shared memory: workers that live longer than an epoch are told of the next one; how often an epoch was set, and which

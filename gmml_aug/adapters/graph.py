@@ -78,7 +78,7 @@ class Graphed:
         if keys is None:
             keys = draw_keys(len(images), images.device, generator, rank)
         elif generator is not None:
-            raise ValueError("Graphed: both keys and a generator came. Give one of them.")
+            raise ValueError("Graphed: got both keys and a generator. Give one of them.")
         recorded.keys.copy_(check_keys(keys, len(images), images.device))
         if images.data_ptr() != recorded.images.data_ptr():
             recorded.images.copy_(images)

@@ -126,7 +126,7 @@ class _Restoration(nn.Module):
 def check_corruption(who: str, corrupt: object) -> Corruption:
     """The corruption, or an error that names the speaker."""
     if not isinstance(corrupt, Corruption):
-        raise TypeError(f"{who}: corrupt={corrupt!r} is no corruption. Give one, for example gmml_aug.presets.gmml().")
+        raise TypeError(f"{who}: corrupt={corrupt!r} is not a corruption. Give one, for example gmml_aug.presets.gmml().")
     return corrupt
 
 

@@ -56,14 +56,14 @@ def show(
     """
     if not isinstance(out, Sequence) or len(out) != 2:
         came = type(out).__name__
-        raise TypeError(f"show: out must be the pair (images, mask), but {came} came. Give what the corruption returned.")
+        raise TypeError(f"show: out must be the pair (images, mask), not {came}. Give what the corruption returned.")
     images, mask = out
     _check_batches(clean, images)
     _check_map("mask", mask, clean, torch.bool, "Corrupted.mask")
     if kinds is not None:
         _check_map("kinds", kinds, clean, torch.uint8, "corrupt.kinds(plan)")
     elif names is not None:
-        raise ValueError("show: names of steps came without kinds. Give kinds=corrupt.kinds(plan) too.")
+        raise ValueError("show: names of steps were given without kinds. Give kinds=corrupt.kinds(plan) too.")
     if isinstance(rows, str) or not rows or not set(rows) <= set(get_args(RowName)):
         raise ValueError(f"show: rows={rows!r} is unknown. Allowed is a list of {', '.join(map(repr, get_args(RowName)))}.")
     shown = min(check_integer("show", "count", count, 1), clean.shape[0])
@@ -113,7 +113,7 @@ def _to_pixels(clean: Tensor, images: Tensor, values: Values | None) -> tuple[Te
 def _check_batches(clean: Tensor, images: Tensor) -> None:
     for name, batch in (("clean", clean), ("the images of out", images)):
         if not isinstance(batch, Tensor):
-            raise TypeError(f"show: {name} must be a tensor (B, C, *S), but {type(batch).__name__} came. Give a batch.")
+            raise TypeError(f"show: {name} must be a tensor (B, C, *S), not {type(batch).__name__}. Give a batch.")
         check_dtype(batch)
     if not 3 <= clean.ndim <= 5 or min(clean.shape) < 1:
         raise ValueError(
@@ -130,7 +130,7 @@ def _check_batches(clean: Tensor, images: Tensor) -> None:
 def _check_map(name: str, part: object, clean: Tensor, dtype: torch.dtype, source: str) -> None:
     wanted = (clean.shape[0], 1, *clean.shape[2:])
     if not isinstance(part, Tensor):
-        raise TypeError(f"show: {name} must be a tensor, but {type(part).__name__} came. Give {source}.")
+        raise TypeError(f"show: {name} must be a tensor, not {type(part).__name__}. Give {source}.")
     if part.dtype != dtype or tuple(part.shape) != wanted:
         raise ValueError(
             f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed is {dtype} {wanted}, one map for all channels. "

@@ -60,16 +60,16 @@ class Constant(Fill):
         value = plain(self.value)
         if isinstance(value, list | tuple) and len(value) > 2:
             raise ValueError(
-                f"Constant: value={value} has {len(value)} entries. Give one number or a pair (low, high); one value a channel "
+                f"Constant: value={value} has {len(value)} entries. Give one number or a pair (low, high); one value per channel "
                 "is colour=, for example Constant(colour=(0.485, 0.456, 0.406))."
             )
         keep_range(self, "value", check_pair("Constant", "value", value))
         if self.colour is not None:
             keep(self, "colour", plain(self.colour))
             if not isinstance(self.colour, Sequence) or isinstance(self.colour, str) or not self.colour:
-                raise TypeError(f"Constant: colour={self.colour!r} is no list of numbers. Give one for each channel.")
+                raise TypeError(f"Constant: colour={self.colour!r} is not a list of numbers. Give one for each channel.")
             if self.value != 0.0:
-                raise ValueError(f"Constant: both value={self.value} and colour={self.colour} came. Give one of them.")
+                raise ValueError(f"Constant: got both value={self.value} and colour={self.colour}. Give one of them.")
             keep(self, "colour", tuple(check_number("Constant", "colour", value) for value in self.colour))
         super().__post_init__()
 

@@ -125,7 +125,7 @@ def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
 
 
 def edges_of(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """One number an axis."""
+    """One number per axis."""
     return value if isinstance(value, tuple) else (value,) * dims
 
 

@@ -72,7 +72,7 @@ class Boxes(Place):
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.count is None):
             raise ValueError(
-                f"Boxes: ratio={self.ratio} and count={self.count} came. Give exactly one of them: ratio=(0.0, 0.35) covers a "
+                f"Boxes: got ratio={self.ratio} and count={self.count}. Give exactly one of them: ratio=(0.0, 0.35) covers a "
                 "share of the image, count=1 draws a number of boxes."
             )
         if self.ratio is not None:
@@ -92,7 +92,7 @@ class Boxes(Place):
             raise ValueError("Boxes: whole=True needs a ratio to meet; boxes given by count keep cells whole anyway. Leave it out.")
         if self.most > _MOST:
             raise ValueError(
-                f"Boxes: side={self.side} with ratio={self.ratio} would need {self.most} boxes an image; at most {_MOST} are "
+                f"Boxes: side={self.side} with ratio={self.ratio} would need {self.most} boxes per image; at most {_MOST} are "
                 "drawn. Raise side (shares of a side, 0 to 1) or lower ratio."
             )
 

@@ -19,7 +19,7 @@ _MISSES = 10  # attempts in a row without a block after which an image gets no m
 
 
 class Grid(Place):
-    """What `Cells` and `Blocks` share: a grid whose cells have edges of ``size`` pixels; the last one of an axis may be smaller."""
+    """What `Cells` and `Blocks` share: a grid whose cells have edges of ``size`` pixels; the last along an axis may be smaller."""
 
     size: int | tuple[int, ...]
     ratio: Range

@@ -80,7 +80,7 @@ def device_of(who: str, name: str) -> torch.device:
 
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise UsageError(f"{who}: --device cuda came, but torch finds no CUDA device here. Give --device cpu or auto.")
+        raise UsageError(f"{who}: --device cuda, but torch finds no CUDA device here. Give --device cpu or auto.")
     return torch.device("cpu" if name == "cpu" or not there else "cuda")
 
 

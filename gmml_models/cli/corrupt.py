@@ -136,7 +136,7 @@ class Corrupt:
         if self.images:
             return self.images
         if not self.demo:
-            raise UsageError("gmml corrupt: no IMAGES came. Give image files, or folders of them, or --demo.")
+            raise UsageError("gmml corrupt: no IMAGES were given. Give image files, or folders of them, or --demo.")
         return bundled_photographs(_WHO, "--demo")
 
     def _sheet(

@@ -111,7 +111,7 @@ def convert_checkpoint(
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"convert_checkpoint: {folder} is a file. Give a folder.")
     if not force and folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"convert_checkpoint: the folder {folder} holds something. Give another one, or force=True.")
+        raise FileExistsError(f"convert_checkpoint: the folder {folder} is not empty. Give another one, or force=True.")
     file = opened(path, most_bytes=most_bytes)
     with said_by("convert_checkpoint", path):
         done = translate(
@@ -177,7 +177,7 @@ def translate(
 
     one = isinstance(checkpoint.get("SiT_model"), Mapping) and kind in (None, "gmml")
     if one and teacher:
-        raise ValueError("translate: teacher=True came with a GMML checkpoint, which has one network. Leave it out.")
+        raise ValueError("translate: teacher=True was given for a GMML checkpoint, which has one network. Leave it out.")
     if teacher is not None and not one:
         network = "teacher" if teacher else "student"
     found = pick_network(checkpoint, kind=kind, network=network)

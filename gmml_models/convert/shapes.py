@@ -56,7 +56,7 @@ def encoder_of(
     wanted = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2}
     lacking = [key for key, dims in wanted.items() if key not in inside or inside[key].ndim != dims or not inside[key].numel()]
     if lacking:
-        raise WrongKeysError(f"translate: {name} is no vision transformer: {listing(lacking)} missing or of another shape.")
+        raise WrongKeysError(f"translate: {name} is not a vision transformer: {listing(lacking)} missing or of another shape.")
     width, channels, down, across = inside["patch_embed.proj.weight"].shape
     depth = len({key.split(".")[1] for key in inside if key.startswith("blocks.")})
     positions, more = inside["pos_embed"].shape[1], {} if strict else dict(options)

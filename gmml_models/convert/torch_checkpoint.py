@@ -104,7 +104,7 @@ def _tell_what_it_is(head: bytes, size: int) -> None:
             "is a safetensors file. Give it to gmml_models.encoder_from, or the folder of gmml that it lies in to from_pretrained."
         )
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")) or head[257:262] == b"ustar":
-        raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is one's own.")
+        raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is yours.")
     if head[:2] != b"PK" and head[:1] not in {b"\x80", b"c", b"("}:
         raise RefusedError(f"does not begin like a checkpoint of torch.save ({head[:8]!r}). Give a .pth file.")
 

@@ -64,7 +64,7 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
             )
         if wants_csv:
             raise UsageError(
-                f"gmml: there is no {tables[0]}. Give --labels FILE.csv: first column the file, then one 0/1 column a label, "
+                f"gmml: there is no {tables[0]}. Give --labels FILE.csv: first column the file, then one 0/1 column per label, "
                 "or one column with the class."
             )
     paths, left = scan(folder, own=wanted.output, extensions=wanted.extensions)

@@ -67,7 +67,7 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *
     if missing:
         raise UsageError(
             f"gmml: {path} names {len(missing)} files that are not there, first in line {missing[0] + 2}: {rows[missing[0]][0]}. "
-            "Paths are relative to the CSV. Mend or remove these lines."
+            "Paths are relative to the CSV. Fix or remove these lines."
         )
     if len(set(files)) < len(files):
         seen: set[str] = set()
@@ -100,12 +100,12 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
             f"gmml: {path} could not be read as a CSV in UTF-8 ({error}). Give one with a line of column names."
         ) from error
     if len(rows) < 2:
-        raise UsageError(f"gmml: {path} holds no images. Give a line of column names, then one line an image.")
+        raise UsageError(f"gmml: {path} holds no images. Give a line of column names, then one line per image.")
     header = rows[0]
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise UsageError(
-                f"gmml: {path}, line {number}, has {len(row)} columns, and the first line has {len(header)}. Mend that line."
+                f"gmml: {path}, line {number}, has {len(row)} columns, and the first line has {len(header)}. Fix that line."
             )
     return header, rows[1:]
 
@@ -175,7 +175,7 @@ def _label_columns(
         if odd:
             raise UsageError(
                 f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed are 0 and 1 "
-                "(or true and false, yes and no; 1 and -1; 1 and nothing). Mend that line, or name the labels by --labels-columns."
+                "(or true and false, yes and no; 1 and -1; 1 and nothing). Fix that line, or name the labels by --labels-columns."
             )
         if no is not None:
             notes.append(f"label {names[column]}: {repr(no) if no else 'nothing'} is read as 0")

@@ -67,7 +67,7 @@ def make_feed(
     where = torch.device(device)
     if source.channels != len(plan.mean):
         raise UsageError(
-            f"gmml: images of {source.channels} channels, but mean and std of {len(plan.mean)}. Give one number a channel."
+            f"gmml: images of {source.channels} channels, but mean and std of {len(plan.mean)}. Give one number per channel."
         )
     if transform is not None and source.channels not in (1, 3):
         raise UsageError(f"gmml: a transform takes pictures of 1 or 3 channels, and in_chans is {source.channels}.")

@@ -119,7 +119,7 @@ def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequenc
     if not source.labelled:
         raise UsageError(
             f"gmml: the images of {where} have no labels. Sort them into a folder for each class, or write a labels.csv: first "
-            "column the file, then one 0/1 column a label."
+            "column the file, then one 0/1 column per label."
         )
     if classes is None:
         if len(source.classes) == 1 and not source.multi_label:

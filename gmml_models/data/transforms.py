@@ -82,7 +82,7 @@ class ViewPlan:
                 raise UsageError(f"ViewPlan: {name}={size} is not a height and a width. Give two whole numbers from 1.")
         for name, share in (("flip", self.flip), ("jitter_p", self.jitter_p), ("blur_p", self.blur_p)):
             if not 0 <= share <= 1:
-                raise UsageError(f"ViewPlan: {name}={share} is not a chance. Give a number from 0 to 1.")
+                raise UsageError(f"ViewPlan: {name}={share} is not a probability. Give a number from 0 to 1.")
         if not 0 < self.centre <= 1:
             raise UsageError(f"ViewPlan: centre={self.centre} is not a share of a side. Give a number above 0, up to 1.")
         for name, (low, high) in (("scale", self.scale), ("local_scale", self.local_scale)):

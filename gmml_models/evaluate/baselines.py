@@ -133,7 +133,7 @@ def handmade(batches: Iterable[Batch]) -> Handmades:
         if batch.labels is not None:
             labels.append(batch.labels.cpu())
     if not found:
-        raise ValueError("handmade: no images came. Give one batch or more.")
+        raise ValueError("handmade: no images were given. Give one batch or more.")
     small, pixels, colours, edges, numbers = (torch.cat(part) for part in zip(*found, strict=True))
     return Handmades(small, pixels, colours, edges, torch.cat(labels) if labels else None, numbers)
 

@@ -57,6 +57,6 @@ def features(
     finally:
         encoder.train(was_training)
     if not vectors:
-        raise ValueError("features: no images came. Give one batch or more.")
+        raise ValueError("features: no images were given. Give one batch or more.")
     # clones outside the inference mode: its tensors could not be used where gradients are
     return Features(torch.cat(vectors).clone(), torch.cat(labels).clone() if labels else None, torch.cat(numbers))

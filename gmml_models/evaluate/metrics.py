@@ -93,7 +93,7 @@ class Metrics:
     def compute(self) -> dict[str, float]:
         """The measures, in percent; with several processes each must call it, and gets those of all images."""
         if not self._images:
-            raise ValueError("Metrics: no image came. Give one batch or more.")
+            raise ValueError("Metrics: no image was given. Give one batch or more.")
         if not self.multi_label:
             return {name: 100 * float(part.compute()) for name, part in self._parts.items()}
         counts = self._parts["counts"].compute().double().cpu().reshape(-1, 5)  # (c, 5)

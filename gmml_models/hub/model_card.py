@@ -229,7 +229,7 @@ def _about(encoder: str, told: Mapping[str, Any]) -> list[str]:
     # in a fence, one name a line: no name can break out of it
     listed = ["".join(letter for letter in name if letter.isprintable() and letter != "`") for name in names[:_LISTED]]
     more = [] if len(names) <= _LISTED else [f"... and {len(names) - _LISTED} more, in config.json"]
-    what = "labels, any number an image" if told["multi_label"] else "classes, one an image"
+    what = "labels, any number per image" if told["multi_label"] else "classes, one per image"
     return [
         f"{encoder}, fine-tuned with labels by gmml, and a head on {seen.get(told['pool'], told['pool'])} "
         f"that tells {len(names)} {what}. timm and transformers load the encoder alone.",

@@ -168,7 +168,7 @@ def contrastive_loss(
     embeddings = same("contrastive_loss", **named)
     if student_1.ndim != 2:
         raise ValueError(
-            f"contrastive_loss: embeddings have shape {tuple(student_1.shape)}, not (B, d). Give one an image and view."
+            f"contrastive_loss: embeddings have shape {tuple(student_1.shape)}, not (B, d). Give one per image and view."
         )
     with torch.autocast(student_1.device.type, enabled=False):  # similarities in bfloat16 would differ by 1 % of the temperature
         one, two, first, second = (F.normalize(embedding, dim=1) for embedding in embeddings)

@@ -37,7 +37,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
     scores, wanted = same("multi_label_loss", logits=logits, targets=targets.to(logits.dtype))
     if scores.ndim != 2:
         raise ValueError(
-            f"multi_label_loss: logits have shape {tuple(scores.shape)}, not (B, c). Give one score an image and label."
+            f"multi_label_loss: logits have shape {tuple(scores.shape)}, not (B, c). Give one score per image and label."
         )
     loss = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=0, clip=0)
     # as one image: timm's default reduction was the sum once and is the mean over images now, and the two agree here

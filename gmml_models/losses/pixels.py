@@ -150,7 +150,7 @@ def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] 
         return clean
     check_target(who, target)
     if patch is None:
-        raise ValueError(f"{who}: target='normalised' came without patch. Give its side, for example the model's patch_size.")
+        raise ValueError(f"{who}: target='normalised' needs patch. Give its side, for example the model's patch_size.")
     return normalise_patches(clean, patch)
 
 
@@ -163,7 +163,7 @@ def _masked(who: str, reconstruction: Tensor, clean: Tensor, mask: Tensor, *, sq
     if one.ndim < 3 or mask.shape != wanted:
         raise ValueError(
             f"{who}: mask has shape {tuple(mask.shape)} beside images {tuple(one.shape)}; allowed is (B, 1, *S) = {tuple(wanted)}. "
-            "Give the mask of the corruption, one value a pixel."
+            "Give the mask of the corruption, one value per pixel."
         )
     # both are cut before the difference: a NaN outside the mask would come through 0 * NaN in the gradient
     difference = one.masked_fill(~mask, 0.0) - other.masked_fill(~mask, 0.0)

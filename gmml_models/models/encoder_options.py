@@ -29,7 +29,7 @@ def check_names(who: str, given: Mapping[str, Any], *, also: Iterable[str] = ())
         if name not in _ARGUMENTS | OF_TIMM | _OF_FEATURES | {"num_classes"}:
             close = difflib.get_close_matches(name, [*_ARGUMENTS, "num_classes", *also])
             hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(_ARGUMENTS))}."
-            raise TypeError(f"{who}: {name}={given[name]!r} is no argument of timm's VisionTransformer. {hint}")
+            raise TypeError(f"{who}: {name}={given[name]!r} is not an argument of timm's VisionTransformer. {hint}")
 
 
 def check_options(given: Mapping[str, Any]) -> None:

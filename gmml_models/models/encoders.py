@@ -65,7 +65,8 @@ def build_encoder(
     if isinstance(encoder, VisionTransformer):
         if given or pretrained:
             raise ValueError(
-                f"build_encoder: {sorted(given) or ['pretrained']} came with an encoder that is built already. Give them to "
+                f"build_encoder: {sorted(given) or ['pretrained']} cannot be combined with an encoder that is built "
+                "already. Give them to "
                 "timm.create_model, or give the name of the encoder instead."
             )
         return _accept(encoder, "the given encoder")

@@ -167,7 +167,7 @@ def _per_channel(who: str, name: str, values: Sequence[float] | None, default: S
     numbers = tuple(float(value) for value in (default if values is None else values))
     if len(numbers) != len(default) or not all(math.isfinite(number) for number in numbers):
         raise ValueError(
-            f"{who}: {name}={values!r} is not {len(default)} finite numbers, one a channel. Give for example "
+            f"{who}: {name}={values!r} is not {len(default)} finite numbers, one per channel. Give for example "
             f"{name}={tuple(float(value) for value in default)}."
         )
     return numbers

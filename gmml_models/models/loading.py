@@ -93,7 +93,8 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
         return GMMLAutoencoder(encoder, **options)
     if options:
         raise ValueError(
-            f"create_model: options {sorted(options)} came with pretrained=True, whose config says everything. Leave them out, or "
+            f"create_model: options {sorted(options)} cannot be combined with pretrained=True, whose config says "
+            "everything. Leave them out, or "
             "load the encoder for another use: gmml_models.from_pretrained(name, num_classes=10)."
         )
     return GMMLAutoencoder.from_pretrained(name)

@@ -77,7 +77,7 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
     if seen.dtype != torch.bool:
         raise TypeError(f"patch_statistics: seen is {seen.dtype}, not bool. Give True where the pixel is known, for example ~mask.")
     if seen.shape != wanted:
-        raise ValueError(f"patch_statistics: seen has shape {tuple(seen.shape)}; allowed is {wanted}. Give one value a pixel.")
+        raise ValueError(f"patch_statistics: seen has shape {tuple(seen.shape)}; allowed is {wanted}. Give one value per pixel.")
     hidden = ~seen
     known = images.masked_fill(hidden, 0.0)
     count = seen.flatten(1).sum(1) * images.shape[1]
@@ -148,7 +148,7 @@ def denormalise_patches(images: Tensor, statistics: PatchStatistics, patch: int 
 
 
 def _sides(who: str, images: Tensor, patch: int | Sequence[int]) -> tuple[int, ...]:
-    """One side an axis, checked."""
+    """One side per axis, checked."""
     if not images.is_floating_point():
         raise TypeError(f"{who}: images are {images.dtype}, not a float type. Give the normalised values, or images.float().")
     axes = images.ndim - 2
@@ -159,7 +159,7 @@ def _sides(who: str, images: Tensor, patch: int | Sequence[int]) -> tuple[int, .
     if not whole or len(sides) != axes or any(size % side for size, side in zip(images.shape[2:], sides, strict=True)):
         raise ValueError(
             f"{who}: patch={patch!r} does not divide images of {' x '.join(map(str, images.shape[2:]))}. Give a whole number above "
-            "0 that divides every axis, or one number an axis, such as the model's patch_size."
+            "0 that divides every axis, or one number per axis, such as the model's patch_size."
         )
     if images.shape[1] * math.prod(sides) < 2:
         raise ValueError(f"{who}: a patch of one value has no standard deviation. Give a larger patch.")

@@ -44,7 +44,8 @@ def build_autoencoder(
         surplus = sorted(name for name, value in given.items() if value is not None)
         if surplus:
             raise ValueError(
-                f"{who}: {', '.join(surplus)} came with an autoencoder that is built already. Give them to GMMLAutoencoder, or "
+                f"{who}: {', '.join(surplus)} cannot be combined with an autoencoder that is built already. Give them "
+                "to GMMLAutoencoder, or "
                 "give the name of the encoder instead."
             )
         return encoder

@@ -152,7 +152,9 @@ class MCSSL(Objective):
         """The loss, and those of the parts ``reconstruction``, ``concepts`` and ``cls`` that were asked for; see `Objective`."""
         sizes = self._sizes(views, keys)
         if self.cls and len(views) < 2:
-            raise ValueError("MCSSL: cls=True compares the class tokens of different views, but 1 view came. Give two or more.")
+            raise ValueError(
+                "MCSSL: cls=True compares the class tokens of different views, but there is only 1 view. Give two or more."
+            )
         if self.terms == "concepts" and not self.cls and len(sizes) > 1:
             raise ValueError(
                 "MCSSL: nothing would be learnt from local views, those of another size than the first, with terms='concepts'. "

@@ -83,7 +83,8 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"{self._name}: loss={loss!r} is unknown. Allowed are {' and '.join(map(repr, get_args(Loss)))}.")
         if corrupt is not None and not isinstance(corrupt, Corruption):
             raise TypeError(
-                f"{self._name}: corrupt={corrupt!r} is no corruption. Give one of gmml_aug, for example presets.gmml(), or leave "
+                f"{self._name}: corrupt={corrupt!r} is not a corruption. Give one of gmml_aug, for example "
+                "presets.gmml(), or leave "
                 "it out for that of the objective; without any corruption the objective is Autoencode."
             )
         self.autoencoder = autoencoder
@@ -174,7 +175,7 @@ class Objective(nn.Module, ABC):
         """The numbers of the views of each size, those of the first view's size first; raises on what no objective takes."""
         if isinstance(views, Tensor) or not len(views) or not all(isinstance(view, Tensor) for view in views):
             came = f"a tensor {tuple(views.shape)}" if isinstance(views, Tensor) else f"{views!r:.80}"
-            raise TypeError(f"{self._name}: views must be a list of tensors (B, C, H, W), but {came} came. Give [images], or more.")
+            raise TypeError(f"{self._name}: views must be a list of tensors (B, C, H, W), not {came}. Give [images], or more.")
         first = views[0]
         sizes: list[list[int]] = []
         for number, view in enumerate(views):

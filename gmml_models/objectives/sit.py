@@ -100,7 +100,9 @@ class SiT(Objective):
         sizes = self._sizes(views, keys)
         if len(views) != 2 or len(sizes) != 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
-            raise ValueError(f"SiT: it compares two views of one size, but {len(views)} came: {shapes}. Give two, alike in size.")
+            raise ValueError(
+                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two, alike in size."
+            )
         if len(views[0]) < 2:
             raise ValueError(
                 "SiT: a batch of one has no other image to be told from. Give two images or more (drop_last=True in the "

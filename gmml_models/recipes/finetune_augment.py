@@ -67,7 +67,8 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
         mixed = [name for name in ("mixup", "cutmix", "smoothing") if getattr(config, name)]
         if mixed:
             raise UsageError(
-                f"{who}: {', '.join(f'{name}={getattr(config, name)}' for name in mixed)} came with several labels an image, for "
+                f"{who}: {', '.join(f'{name}={getattr(config, name)}' for name in mixed)} cannot be combined with "
+                "several labels per image, for "
                 "which MC-SSL 4.2 has none of it. Leave it out."
             )
         return Strength(smoothing=0.0, mixup=0.0, cutmix=0.0, erasing=config.erasing or 0.0, scale=config.scale)

@@ -188,5 +188,5 @@ def summary(config: FinetuneConfig, outcome: Outcome) -> str:
         if (config.out / BEST).is_dir():
             lines.append(f"Its weights: {config.out / BEST}. The test images chose it, so measure it on others.")
     if not outcome.finished:
-        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
+        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])
     return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_finetuning(config)])

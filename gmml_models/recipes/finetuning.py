@@ -199,6 +199,6 @@ def _check(config: FinetuneConfig) -> None:
         raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
     if config.weights is not None and config.model != FinetuneConfig.model:
         raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} came together, and weights have a model of their own. Give "
+            f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
             "one of them."
         )

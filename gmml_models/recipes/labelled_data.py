@@ -87,7 +87,7 @@ def open_labelled(
         test_dataset = dataset
     if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):
         raise UsageError(
-            f"{who}: dataset= came without test images. Give test_dataset= too, or test_data; to finetune also test_every=0."
+            f"{who}: dataset= was given without test images. Give test_dataset= too, or test_data; to finetune also test_every=0."
         )
     train = open_source(config, purpose="train", dataset=dataset)
     if isinstance(config, FinetuneConfig) and config.few_shot < 1:

@@ -95,7 +95,7 @@ def _check(config: PredictConfig, dataset: Any) -> None:
         if value < 1:
             raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number from 1.")
     if not config.threshold or not all(0 <= one <= 1 for one in config.threshold):
-        raise UsageError(f"{_WHO}: threshold={config.threshold} is no probability. Give one from 0 to 1, or one a label.")
+        raise UsageError(f"{_WHO}: threshold={config.threshold} is no probability. Give one from 0 to 1, or one per label.")
     if config.out is None:
         return
     if config.out.suffix.lower() not in _ENDINGS:
@@ -111,11 +111,11 @@ def _check_fit(config: PredictConfig, model: Classifier) -> None:
     if not model.multi_label and config.threshold != PredictConfig.threshold:
         raise UsageError(f"{_WHO}: threshold is for several labels an image, and {config.weights} tells one class. Give --top.")
     if model.multi_label and config.top != PredictConfig.top:
-        raise UsageError(f"{_WHO}: top is for one class an image, and {config.weights} tells several labels. Give --threshold.")
+        raise UsageError(f"{_WHO}: top is for one class per image, and {config.weights} tells several labels. Give --threshold.")
     if len(config.threshold) not in (1, len(model.classes)):
         raise UsageError(
             f"{_WHO}: {len(config.threshold)} thresholds came for {len(model.classes)} labels ({', '.join(model.classes[:10])}). "
-            "Give one for all, or one a label, in this order."
+            "Give one for all, or one per label, in this order."
         )
     patch = model.patch_size
     if config.img_size is not None and (config.img_size < max(patch) or any(config.img_size % side for side in patch)):

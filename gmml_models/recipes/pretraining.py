@@ -137,7 +137,7 @@ def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) ->
 def _check_start(config: PretrainConfig) -> None:
     if config.weights is not None and config.model not in (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model")):
         raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} came together, and weights have a model of their own. Give "
+            f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
             "one of them."
         )
 
@@ -268,7 +268,7 @@ def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str
     skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
     if not outcome.finished:
-        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. The same command goes on from there."])
+        return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])
     if outcome.history:
         lines.append(
             f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.jsonl'})."

@@ -56,7 +56,7 @@ class RunFolder:
         data: by what the training images are known again, if anything.
 
     Raises:
-        UsageError: another process owns the folder; it holds a run that was told otherwise or has other data, or cannot be
+        UsageError: another process owns the folder; it holds a run with other options or other data, or cannot be
             written to.
     """
 
@@ -143,7 +143,7 @@ class RunFolder:
             other.insert(0, f"kind: {told.get('kind')} -> {config.kind}")
         if other:
             raise UsageError(
-                f"gmml: {self.folder} holds a run that was told otherwise: {'; '.join(other)}. Give the same options to go on, "
+                f"gmml: {self.folder} holds a run with other options: {'; '.join(other)}. Give the same options to go on, "
                 "or another --out for another run; nothing was changed."
             )
         if data is not None and before is not None and not same_data:

@@ -167,10 +167,10 @@ def test_what_cannot_be_collated_is_an_error(
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"corrupt": None}, TypeError, r"corrupt=None is no corruption"),
+        ({"corrupt": None}, TypeError, r"corrupt=None is not a corruption"),
         ({"seed": 0.5}, TypeError, r"CollateCorrupt: seed=0.5 is not an integer"),
         ({"rank": -1}, ValueError, r"CollateCorrupt: rank=-1 is out of range"),
-        ({"fields": "image"}, TypeError, r"fields='image' is no list"),
+        ({"fields": "image"}, TypeError, r"fields='image' is not a list"),
         ({"sed": 1}, TypeError, r"sed"),
     ],
     ids=str,

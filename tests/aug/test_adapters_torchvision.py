@@ -189,7 +189,7 @@ IMAGE = tv_tensors.Image(torch.zeros(3, 32, 32))
 @pytest.mark.parametrize(
     ("sample", "kind", "message"),
     [
-        (lambda: a_photograph(), TypeError, r"PIL image came.*v2\.ToImage\(\)"),
+        (lambda: a_photograph(), TypeError, r"got a PIL image.*v2\.ToImage\(\)"),
         (lambda: {"image": IMAGE, "photograph": a_photograph()}, TypeError, r"PIL image"),
         (lambda: {"label": 1}, ValueError, r"0 images in one sample"),
         (lambda: tv_tensors.Mask(torch.zeros(1, 8, 8)), ValueError, r"0 images"),

@@ -133,5 +133,5 @@ def test_they_count_for_a_budget(fill: ga.Fill) -> None:
 
 
 def test_a_place_that_is_no_switch_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"Alien: same_place='no' is no switch\. Give True or False"):
+    with pytest.raises(TypeError, match=r"Alien: same_place='no' is not a boolean\. Give True or False"):
         ga.Alien(same_place="no")  # type: ignore[arg-type]

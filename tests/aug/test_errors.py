@@ -79,22 +79,26 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "kernel float": (lambda: ga.Blur(kernel=3.0), TypeError, r"Blur: kernel=3.0 is not an integer"),  # type: ignore[arg-type]
     "alone unknown": (lambda: ga.Alien(alone="ignore"), ValueError, r"Alien: alone='ignore'.*'error' and 'skip'"),  # type: ignore[arg-type]
     "boxes that are none": (lambda: ga.InBoxes(0.5, ga.Noise()), TypeError, r"InBoxes: boxes=0.5 .*Boxes\(ratio"),  # type: ignore[arg-type]
-    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is no place. Give"),  # type: ignore[arg-type]
+    "boxes and fill swapped": (lambda: ga.InBoxes(ga.Noise(), HALF), TypeError, r"InBoxes: boxes=Noise\(\) is not a place. Give"),  # type: ignore[arg-type]
     "boxes class": (lambda: ga.InBoxes(ga.Boxes, ga.Noise()), TypeError, r"InBoxes: boxes="),  # type: ignore[arg-type]
     "fill class": (lambda: ga.InBoxes(HALF, ga.Noise), TypeError, r"InBoxes: .*Did you mean Noise\(\)"),  # type: ignore[arg-type]
-    "fill string": (lambda: ga.InBoxes(HALF, "noise"), TypeError, r"InBoxes: 'noise' is no corruption.*Noise\(\)"),  # type: ignore[arg-type]
+    "fill string": (lambda: ga.InBoxes(HALF, "noise"), TypeError, r"InBoxes: 'noise' is not a corruption.*Noise\(\)"),  # type: ignore[arg-type]
     "p above 1": (lambda: ga.InBoxes(HALF, ga.Noise(), p=1.5), ValueError, r"InBoxes: p=1.5 .*0.0 to 1.0"),
     "p nan": (lambda: ga.InBoxes(HALF, ga.Noise(), p=NAN), ValueError, r"InBoxes: p=nan .*finite"),
     "p range": (lambda: ga.InBoxes(HALF, ga.Noise(), p=(0, 1)), TypeError, r"InBoxes: p=\(0, 1\) is not a number"),  # type: ignore[arg-type]
-    "boxes in boxes": (lambda: ga.InBoxes(HALF, SOME), ValueError, r"InBoxes: boxes inside boxes.*only fills"),
-    "boxes deep in boxes": (lambda: ga.InBoxes(HALF, ga.Chain([ga.OneOf([SOME])])), ValueError, r"InBoxes: boxes inside boxes"),
+    "boxes in boxes": (lambda: ga.InBoxes(HALF, SOME), ValueError, r"InBoxes: boxes cannot be nested in boxes.*only fills"),
+    "boxes deep in boxes": (
+        lambda: ga.InBoxes(HALF, ga.Chain([ga.OneOf([SOME])])),
+        ValueError,
+        r"InBoxes: boxes cannot be nested in boxes",
+    ),
     "empty chain": (lambda: ga.Chain([]), ValueError, r"Chain: .*empty.*at least one"),
     "empty choice": (lambda: ga.OneOf([]), ValueError, r"OneOf: .*empty.*at least one"),
     "a class in a chain": (lambda: ga.Chain([ga.Noise]), TypeError, r"Chain: .*Did you mean Noise\(\)"),  # type: ignore[list-item]
-    "boxes in a chain": (lambda: ga.Chain([HALF]), TypeError, r"Chain: Boxes.*no corruption"),  # type: ignore[list-item]
-    "none in a choice": (lambda: ga.OneOf([ga.Noise(), None]), TypeError, r"OneOf: None is no corruption"),  # type: ignore[list-item]
-    "a fill instead of a list": (lambda: ga.Chain(ga.Noise()), TypeError, r"Chain: .*no list.*Chain\(\[Noise\(\)\]\)"),  # type: ignore[arg-type]
-    "a string instead of a list": (lambda: ga.Chain("noise"), TypeError, r"Chain: .*no list"),  # type: ignore[arg-type]
+    "boxes in a chain": (lambda: ga.Chain([HALF]), TypeError, r"Chain: Boxes.*not a corruption"),  # type: ignore[list-item]
+    "none in a choice": (lambda: ga.OneOf([ga.Noise(), None]), TypeError, r"OneOf: None is not a corruption"),  # type: ignore[list-item]
+    "a fill instead of a list": (lambda: ga.Chain(ga.Noise()), TypeError, r"Chain: .*not a list.*Chain\(\[Noise\(\)\]\)"),  # type: ignore[arg-type]
+    "a string instead of a list": (lambda: ga.Chain("noise"), TypeError, r"Chain: .*not a list"),  # type: ignore[arg-type]
     "too few weights": (
         lambda: ga.OneOf([ga.Noise(), ga.Zeros()], weights=[1]),
         ValueError,
@@ -141,11 +145,15 @@ BUILT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "keys of nothing": (lambda: ga.keys(0, 0, None), TypeError, r"keys: index is None.*Give the integer"),  # type: ignore[arg-type]
     "keys of a generator": (lambda: ga.keys(0, 0, (n for n in range(3))), TypeError, r"keys: index is <gen.*a list"),  # type: ignore[arg-type]
     "keys of a set": (lambda: ga.keys(0, 0, {1, 2}), TypeError, r"keys: index is \{1, 2\}.*a list"),  # type: ignore[arg-type]
-    "keys of names": (lambda: ga.keys(0, 0, ["a"]), TypeError, r"keys: index is \['a'\], no list of integers.*Give the"),  # type: ignore[list-item]
+    "keys of names": (lambda: ga.keys(0, 0, ["a"]), TypeError, r"keys: index is \['a'\], not a list of integers.*Give the"),  # type: ignore[list-item]
     "keys of a word": (lambda: ga.keys(0, 0, "12"), TypeError, r"keys: index is '12'.*a list"),  # type: ignore[arg-type]
     "keys beyond 64 bits": (lambda: ga.keys(0, 0, [1 << 63]), TypeError, r"keys: index is .*up to 64 bits.*Give the"),
     "keys of no image": (lambda: ga.keys(0, 0, []), ValueError, r"keys: index is empty.*skip empty batches"),
-    "too few visits": (lambda: ga.keys(0, 0, [1, 2], visit=[0]), ValueError, r"keys: 1 visits for 2 indices.*Give one for each"),
+    "too few visits": (
+        lambda: ga.keys(0, 0, [1, 2], visit=[0]),
+        ValueError,
+        r"keys: got 1 visits for 2 indices.*Give one for each",
+    ),
     "visits of floats": (lambda: ga.keys(0, 0, [1], visit=0.5), TypeError, r"keys: visit=0.5 is not an integer"),  # type: ignore[arg-type]
     "a ratio in a table": (lambda: ga.Boxes(ratio=torch.rand(2, 2)), TypeError, r"Boxes: ratio=\[.*\] is not a number"),  # type: ignore[arg-type]
     "a share of several": (
@@ -187,11 +195,11 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "no height": (SOME, shaped(4, 3, 0, 16), {}, ValueError, r"empty axis"),
     "no width": (SOME, shaped(4, 3, 16, 0), {}, ValueError, r"empty axis"),
     **{
-        f"images of {dtype}": (SOME, shaped(4, 3, 16, 16, dtype=dtype), {}, TypeError, rf"{dtype} came.*uint8.*convert")
+        f"images of {dtype}": (SOME, shaped(4, 3, 16, 16, dtype=dtype), {}, TypeError, rf"images are {dtype}\..*uint8.*convert")
         for dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
     },
-    "a list": (SOME, [GOOD[0], GOOD[1]], {}, TypeError, r"images must be a tensor.*list came.*torch.stack"),
-    "none": (SOME, None, {}, TypeError, r"images must be a tensor.*NoneType came"),
+    "a list": (SOME, [GOOD[0], GOOD[1]], {}, TypeError, r"images must be a tensor.*not list\..*torch.stack"),
+    "none": (SOME, None, {}, TypeError, r"images must be a tensor.*not NoneType"),
     "a grid coarser than the image": (ALIGNED, shaped(4, 3, 12, 20), {}, ValueError, r"Boxes: align=16.*\(12, 20\).*1 to 12"),
     "values of two channels": (KNOWN, GOOD, {}, ValueError, r"values=\(mean, std\) has 2 channels, the images have 3.*per channel"),
     "a batch of one": (ALIEN, GOOD[:1], {}, ValueError, r"Alien: .*another image.*holds 1.*drop_last"),
@@ -227,10 +235,10 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
         GOOD,
         {"keys": some_keys(4).int()},
         TypeError,
-        r"keys must be an int64 tensor.*torch.int32 came.*gmml_aug.keys",
+        r"keys must be an int64 tensor.*not torch.int32.*gmml_aug.keys",
     ),
     "keys of floats": (SOME, GOOD, {"keys": torch.rand(4)}, TypeError, r"keys must be an int64 tensor.*float32"),
-    "a list of keys": (SOME, GOOD, {"keys": [1, 2, 3, 4]}, TypeError, r"keys must be an int64 tensor.*list came"),
+    "a list of keys": (SOME, GOOD, {"keys": [1, 2, 3, 4]}, TypeError, r"keys must be an int64 tensor.*not list"),
     "a seed for a generator": (SOME, GOOD, {"generator": 3}, TypeError, r"gmml_aug: .*generator.*int"),
     "another backend": (SOME, GOOD, {"backend": "cuda"}, ValueError, r"backend='cuda' is unknown.*'reference'.*'triton'"),
     "fused kernels for float64": (SOME, GOOD.double(), {"backend": "fused"}, ValueError, r'fused" cannot.*cpu.*="auto"'),

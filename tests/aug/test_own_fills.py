@@ -139,8 +139,8 @@ def test_a_function_is_registered_for_a_fill_or_an_operation(monkeypatch: pytest
 
 def test_what_cannot_be_registered() -> None:
     for given, kind, says in (
-        ((ga.Noise(), "cpu", print), TypeError, r"kind=Noise\(\) is no class of a fill"),
-        ((int, "cpu", print), TypeError, "is no class of a fill"),
+        ((ga.Noise(), "cpu", print), TypeError, r"kind=Noise\(\) is not a class of fill"),
+        ((int, "cpu", print), TypeError, "is not a class of fill"),
         ((Dim, "cuda", print), ValueError, "backend='cuda' is unknown. Allowed are 'reference', 'cpu', 'triton'"),
         ((Dim, "cpu", 3), TypeError, "function=3 cannot be called"),
     ):

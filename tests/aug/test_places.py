@@ -230,7 +230,7 @@ def test_a_place_that_returns_something_else_is_an_error(kind: Any, key: str) ->
 def test_a_place_needs_something_to_draw() -> None:
     with pytest.raises(TypeError, match=r"Says: a place needs draw \(boxes\) or order"):
         ga.InBoxes(Says("x"), ga.Noise())(random_images((4, 3, 9, 9)))
-    with pytest.raises(TypeError, match=r"InBoxes: boxes='left' is no place. Give Boxes"):
+    with pytest.raises(TypeError, match=r"InBoxes: boxes='left' is not a place. Give Boxes"):
         ga.InBoxes("left", ga.Noise())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="abstract"):
         ga.Place()  # type: ignore[abstract]

@@ -239,7 +239,7 @@ def test_a_plan_for_other_images_is_an_error() -> None:
 
 
 def test_no_plan_at_all_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"Plan is wanted, but NoneType.*sample"):
+    with pytest.raises(TypeError, match=r"Plan is wanted, not NoneType.*sample"):
         GMML.apply(random_images(SHAPE), None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Plan is wanted"):
         GMML.kinds(torch.zeros(3))  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ RATIOS: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "integers": (torch.tensor([1, 0, 1, 0]), ValueError, r"ratios are torch.int64"),
     "words": (["a"] * 4, TypeError, r"ratios='a' is not a number"),
-    "one number": (0.5, TypeError, r"ratios=0.5 is no tensor and no list"),
+    "one number": (0.5, TypeError, r"ratios=0.5 is neither a tensor nor a list"),
 }
 
 
@@ -155,7 +155,7 @@ def test_lengths_of_the_last_axis_in_a_call() -> None:
 
 
 LENGTHS: dict[str, tuple[Any, type[Exception], str]] = {
-    "too few": ([9, 9], ValueError, r"2 lengths came for 4 images"),
+    "too few": ([9, 9], ValueError, r"got 2 lengths for 4 images"),
     "beyond the axis": ([9, 9, 9, 10], ValueError, r"lengths=10 is out of range. Allowed is 1 to 9"),
     "nothing left": ([9, 9, 9, 0], ValueError, r"lengths=0 is out of range"),
     "floats": ([9.0] * 4, TypeError, r"lengths=9.0 is not an integer"),

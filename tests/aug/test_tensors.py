@@ -111,7 +111,7 @@ def test_a_fake_tensor_works_in_its_mode_and_is_refused_outside() -> None:
         lambda: corrupt(IMAGES, allowed=out.mask),
     )
     for call in calls:
-        with pytest.raises(TypeError, match=r"gmml_aug: .* came as a FakeTensor.*Give a plain tensor"):
+        with pytest.raises(TypeError, match=r"gmml_aug: got .* as a FakeTensor.*Give a plain tensor"):
             call()
 
 
@@ -129,10 +129,10 @@ def _sparse_csr() -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
-    "nested": (_nested, r"images came as a nested tensor.*to_padded_tensor.*lengths="),
-    "sparse": (lambda: IMAGES.to_sparse(), r"images came with layout torch.sparse_coo.*images.to_dense\(\)"),
-    "sparse by rows": (_sparse_csr, r"images came with layout torch.sparse_csr.*images.to_dense\(\)"),
-    "mkldnn": (lambda: IMAGES.to_mkldnn(), r"images came with layout torch._mkldnn.*images.to_dense\(\)"),
+    "nested": (_nested, r"got images as a nested tensor.*to_padded_tensor.*lengths="),
+    "sparse": (lambda: IMAGES.to_sparse(), r"got images with layout torch.sparse_coo.*images.to_dense\(\)"),
+    "sparse by rows": (_sparse_csr, r"got images with layout torch.sparse_csr.*images.to_dense\(\)"),
+    "mkldnn": (lambda: IMAGES.to_mkldnn(), r"got images with layout torch._mkldnn.*images.to_dense\(\)"),
 }
 
 

@@ -302,7 +302,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "all axes shared": (lambda: ga.Boxes(ratio=0.5, shared=(0, 1)), ValueError, "leave one of the 2 free"),
     "an axis twice": (lambda: ga.Boxes(ratio=0.5, dims=3, shared=(0, 0)), ValueError, "distinct axes"),
     "an axis that is not there": (lambda: ga.Cells(size=4, ratio=0.5, shared=(2,)), ValueError, "shared"),
-    "shared is no tuple": (lambda: ga.Boxes(ratio=0.5, shared="time"), TypeError, "no tuple of axes"),  # type: ignore[arg-type]
+    "shared is no tuple": (lambda: ga.Boxes(ratio=0.5, shared="time"), TypeError, "not a tuple of axes"),  # type: ignore[arg-type]
     "invert is no bool": (lambda: ga.Boxes(ratio=0.5, invert=1), TypeError, "invert=1"),  # type: ignore[arg-type]
     "cells of nothing": (lambda: ga.Cells(size=0, ratio=0.5), ValueError, "size"),
     "more than all cells": (lambda: ga.Cells(size=4, ratio=1.5), ValueError, "ratio"),

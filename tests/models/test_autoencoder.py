@@ -161,7 +161,7 @@ def test_other_encoders_are_refused() -> None:
     with pytest.raises(ValueError, match="no weights for 'vit_micro_patch8_64'"):
         build_encoder("vit_micro_patch8_64", pretrained=True)
     vit = VisionTransformer(num_classes=0, **SMALL)
-    with pytest.raises(ValueError, match=r"\['img_size'\] came with an encoder that is built already"):
+    with pytest.raises(ValueError, match=r"\['img_size'\] cannot be combined with an encoder that is built already"):
         build_encoder(vit, img_size=16)
     with pytest.raises(ValueError, match=r"reset_classifier\(0, 'token'\)"):
         build_encoder(VisionTransformer(num_classes=4, **SMALL))

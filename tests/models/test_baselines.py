@@ -153,6 +153,6 @@ def test_a_baseline_is_measured_on_the_images_that_the_weights_see(data: Path, w
 def test_there_must_be_something_that_measures_them(data: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Add knn or linear"):
         evaluate(told(data, weights, tmp_path / "out", measures=("classifier",)))
-    with pytest.raises(ValueError, match="no images came"):
+    with pytest.raises(ValueError, match="no images were given"):
         handmade([])
     assert set(HANDMADE) < set(WORDS)

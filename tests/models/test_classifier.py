@@ -91,7 +91,7 @@ class TestPooling:
         assert torch.allclose(found.vectors, alone, atol=1e-5)
         assert found.vectors.shape == (7, 64)
         assert not found.vectors.requires_grad
-        with pytest.raises(ValueError, match="no images came"):
+        with pytest.raises(ValueError, match="no images were given"):
             features(model.encoder, [])
 
 

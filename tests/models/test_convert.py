@@ -262,7 +262,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     path, folder = _write(tmp_path / "a.pth", hostile.release("gmml")), tmp_path / "out"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something"):
+    with pytest.raises(FileExistsError, match="is not empty"):
         convert_checkpoint(path, folder)
     with pytest.raises(FileExistsError, match="is a file"):
         convert_checkpoint(path, path)
@@ -301,7 +301,7 @@ def test_the_command_converts_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as ended:
         main(["convert", str(path), str(tmp_path / "out")])
     assert ended.value.code == 2
-    assert "holds something" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_the_command_line_stays_light() -> None:

@@ -177,7 +177,7 @@ def test_bad_arguments_end_with_two_and_leave_nothing(
     ("words", "says"),
     [
         (("reconstruct", "--blocks", "2", "1"), "ascending whole numbers from 1 to 3"),
-        (("reconstruct", "--ratio", "1.5"), "--ratio 1.5 is no share"),
+        (("reconstruct", "--ratio", "1.5"), "--ratio 1.5 is not a share"),
         (("attention", "--blocks", "4"), "ascending whole numbers from 1 to 3"),
         (("attention", "--patch", "0", "4"), "from (0, 0) to (3, 3)"),
         (("concepts", "--clusters", "3", "2"), "ascending whole numbers from 2"),
@@ -395,5 +395,5 @@ def test_the_seed_decides_and_the_blocks_are_columns(weights: Path, photos: Path
 def test_a_device_that_is_not_there_is_refused(weights: Path, photos: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(UsageError, match="gmml reconstruct: --device cuda came"):
+    with pytest.raises(UsageError, match="gmml reconstruct: --device cuda, but"):
         Reconstruct(images=(photos,), weights=str(weights), output=tmp_path / "a.png", device="cuda").run()

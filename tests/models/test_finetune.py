@@ -298,7 +298,7 @@ class TestRuns:
         outcome = finetune(config, dataset=images)
         assert outcome.finished
         assert "top1" not in outcome.history[-1]
-        with pytest.raises(UsageError, match="came without test images"):
+        with pytest.raises(UsageError, match="was given without test images"):
             finetune(replace(config, test_every=1, out=tmp_path / "other"), dataset=images)
         measured = finetune(replace(config, test_every=1, out=tmp_path / "third"), dataset=images, test_dataset=images[:5])
         assert measured.history[-1]["top1"] is not None

@@ -184,7 +184,7 @@ class TestOptions:
             ("revison", "revision"),
             ("local_file_only", "local_files_only"),
         ):
-            with pytest.raises(TypeError, match=rf"from_pretrained: {wrong}=1 is no argument .* Did you mean {meant}"):
+            with pytest.raises(TypeError, match=rf"from_pretrained: {wrong}=1 is not an argument .* Did you mean {meant}"):
                 gm.from_pretrained(ZOO, **{wrong: 1})  # type: ignore[arg-type]
 
     def test_what_timm_refuses_is_said_as_an_error_of_ours(self) -> None:

@@ -41,7 +41,7 @@ def some_mask(batch: int = 4, *size: int) -> Tensor:
 
 
 def masked_slowly(one: Tensor, other: Tensor, mask: Tensor, power: int) -> list[float]:
-    """One number an image, one pixel after the other."""
+    """One number per image, one pixel after the other."""
     found = []
     for image in range(len(one)):
         terms = [
@@ -147,7 +147,7 @@ def test_half_types_do_not_overflow_inside(bad: float) -> None:
     [
         ({"mask": torch.zeros(4, 1, 6, 5)}, TypeError, "masked_l1: mask is torch.float32, not bool"),
         ({"mask": torch.zeros(4, 6, 5, dtype=torch.bool)}, ValueError, r"allowed is \(B, 1, \*S\) = \(4, 1, 6, 5\)"),
-        ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value a pixel"),
+        ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value per pixel"),
         ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "beside images"),
         ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\) and reconstruction \(4, 3, 6, 5\)"),
         ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.int32)}, TypeError, "clean is torch.int32, not a float type"),
@@ -224,7 +224,7 @@ def test_gradients_through_a_normalised_target_are_those_of_finite_differences()
     ("options", "match"),
     [
         ({"target": "normalized", "patch": 3}, "target='normalized' is unknown. Allowed are 'pixels' and 'normalised'"),
-        ({"target": "normalised"}, "came without patch"),
+        ({"target": "normalised"}, "needs patch"),
         ({"target": "normalised", "patch": 4}, "patch=4 does not divide images of 6 x 5"),
     ],
 )

@@ -155,7 +155,7 @@ def test_shapes_that_do_not_fit(scores: tuple[int, ...], labels: tuple[int, ...]
 
 
 def test_no_image_is_nothing_to_measure() -> None:
-    with pytest.raises(ValueError, match="no image came"):
+    with pytest.raises(ValueError, match="no image was given"):
         Metrics(3).compute()
 
 

@@ -157,7 +157,7 @@ def test_a_target_or_loss_that_nobody_knows_is_named() -> None:
             small(kind, target="normalized")
         with pytest.raises(ValueError, match=r"loss='huber' is unknown\. Allowed are 'l1' and 'l2'"):
             small(kind, loss="huber")
-    with pytest.raises(ValueError, match="target came with an autoencoder that is built already"):
+    with pytest.raises(ValueError, match="target cannot be combined with an autoencoder that is built already"):
         GMML(small().autoencoder, target="normalised")
 
 
@@ -428,11 +428,11 @@ def test_a_batch_of_one_works_where_no_other_image_is_needed() -> None:
 @pytest.mark.parametrize("kind", ["gmml", "control", "sit", "mc_ssl"])
 def test_arguments_that_cannot_be_are_named(kind: str) -> None:
     if kind != "control":
-        with pytest.raises(TypeError, match=r"corrupt='none' is no corruption.*Autoencode"):
+        with pytest.raises(TypeError, match=r"corrupt='none' is not a corruption.*Autoencode"):
             small(kind, corrupt="none")
-    with pytest.raises(ValueError, match="decoder, img_size came with an autoencoder that is built already"):
+    with pytest.raises(ValueError, match="decoder, img_size cannot be combined with an autoencoder that is built already"):
         KINDS[kind](gm.GMMLAutoencoder(NAME, **SMALL), decoder="paper", img_size=32)
-    with pytest.raises(TypeError, match="epochs=3 is no argument"):
+    with pytest.raises(TypeError, match="epochs=3 is not an argument"):
         small(kind, epochs=3)
     with pytest.raises(ValueError, match=r"progress=1.5 is outside \[0, 1\]"):
         small(kind).after_step(1.5)

@@ -149,7 +149,7 @@ def test_a_clock_stops_it_with_its_own_exit_code(folder: Path, tmp_path: Path, c
         *TINY,
     ]
     assert command(*words, "--stop-after", "0") == 3
-    assert "The same command goes on" in capsys.readouterr().out
+    assert "Run the same command again to resume" in capsys.readouterr().out
     assert command(*words) == BROKEN
 
 

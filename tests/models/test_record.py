@@ -43,7 +43,7 @@ def test_a_run_without_a_checkpoint_may_be_told_anew(tmp_path: Path) -> None:
 def test_the_same_options_go_on_and_others_are_listed(tmp_path: Path) -> None:
     begun(tmp_path)
     RunFolder(config(tmp_path, workers=7, keep=3, pictures_every=0, stop_after=0.5))  # how fast, how visibly: free to differ
-    with pytest.raises(UsageError, match=r"told otherwise: (?=.*epochs: 3 -> 4)(?=.*lr: 0.0005 -> 0.1)"):
+    with pytest.raises(UsageError, match=r"with other options: (?=.*epochs: 3 -> 4)(?=.*lr: 0.0005 -> 0.1)"):
         RunFolder(config(tmp_path, epochs=4, lr=0.1))
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert told["kind"] == "pretrain"
@@ -269,7 +269,7 @@ def run_of(folder: Path, **changes: object) -> PretrainConfig:
 def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
     pretrain(run_of(tmp_path), dataset=Pictures())
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="told otherwise: seed: 0 -> 1"):
+    with pytest.raises(UsageError, match="with other options: seed: 0 -> 1"):
         pretrain(run_of(tmp_path, seed=1), dataset=Pictures())
     pretrain(run_of(tmp_path, seed=1, overwrite=True), dataset=Pictures())
     fresh = run_of(tmp_path / "other", seed=1)
@@ -312,13 +312,13 @@ def test_a_finished_run_is_made_longer_by_the_schedule_of_the_longer_run(
     assert pretrain(replace(other, epochs=5, stop_after=0.0), dataset=Pictures()).steps == 11
     assert pretrain(replace(other, epochs=5), dataset=Pictures()).finished
     assert result(other.out) == result(longer.out)
-    with pytest.raises(UsageError, match="told otherwise: epochs: 5 -> 2"):
+    with pytest.raises(UsageError, match="with other options: epochs: 5 -> 2"):
         pretrain(run_of(tmp_path), dataset=Pictures())
 
 
 def test_a_run_that_is_not_finished_is_not_made_longer(tmp_path: Path) -> None:
     assert not pretrain(run_of(tmp_path, stop_after=0.0), dataset=Pictures()).finished
-    with pytest.raises(UsageError, match="told otherwise: epochs: 2 -> 5"):
+    with pytest.raises(UsageError, match="with other options: epochs: 2 -> 5"):
         pretrain(run_of(tmp_path, epochs=5), dataset=Pictures())
 
 

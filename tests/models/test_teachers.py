@@ -298,11 +298,11 @@ def test_encoders_without_class_token_learn_concepts() -> None:
 def test_views_that_sit_cannot_compare_are_named() -> None:
     keys = some_keys()
     for views in (crops(views=1), crops(views=3), crops(views=1, local=1)):
-        with_error(sit(), views, keys, ValueError, rf"two views of one size, but {len(views)} came")
+        with_error(sit(), views, keys, ValueError, rf"two views of one size, not {len(views)}")
 
 
 def test_views_that_mc_ssl_has_no_use_for_are_named() -> None:
-    with_error(mc_ssl(cls=True), crops(views=1), some_keys(), ValueError, "different views, but 1 view came")
+    with_error(mc_ssl(cls=True), crops(views=1), some_keys(), ValueError, "different views, but there is only 1 view")
     with_error(mc_ssl(terms="concepts"), crops(local=1), some_keys(), ValueError, "nothing would be learnt from local views")
 
 

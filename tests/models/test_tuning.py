@@ -131,8 +131,8 @@ class TestAugmentation:
             ({"flip": float("nan")}, False, "flip=nan"),
             ({"mixup": -1.0}, False, "mixup=-1.0"),
             ({"scale": (0.5, 0.1)}, False, "scale="),
-            ({"mixup": 0.8}, True, "mixup=0.8 came with several labels"),
-            ({"smoothing": 0.1}, True, "smoothing=0.1 came with several labels"),
+            ({"mixup": 0.8}, True, "mixup=0.8 cannot be combined with several labels"),
+            ({"smoothing": 0.1}, True, "smoothing=0.1 cannot be combined with several labels"),
         ],
         ids=str,
     )

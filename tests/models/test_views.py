@@ -320,7 +320,7 @@ def test_what_draws_from_the_global_generators_follows_from_the_key_and_leaves_n
         ({"scale": (0.0, 1.0)}, "scale"),
         ({"scale": (0.5, 0.2)}, "scale"),
         ({"local_scale": (0.1, 1.1)}, "local_scale"),
-        ({"flip": 1.5}, "flip=1.5 is not a chance"),
+        ({"flip": 1.5}, "flip=1.5 is not a probability"),
         ({"jitter_p": float("nan")}, "jitter_p=nan"),
         ({"blur_p": -0.1}, "blur_p"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),

@@ -25,7 +25,7 @@ _WORDS = 64  # in a program that makes words of boxes
 
 
 def boxed(call: Painting, first: int) -> list[int]:
-    """The blurs from step ``first`` on that have one box an image, whole in it, and reach over one border at most."""
+    """The blurs from step ``first`` on that have one box per image, whole in it, and reach over one border at most."""
     found: list[int] = []
     plain = call.maps.allowed is None and call.maps.forced is None and len(call.size) == 2
     for step in call.program.steps[first:] if plain else ():
