@@ -140,13 +140,13 @@ LINES: list[tuple[str, str, str, str]] = [  # file, what stands there, what is p
     ),
     ("recipes/finetune_augment.py", "with seeded(key):", "with seeded(0):", f"{_TUNING} -k Mixing"),
     ("recipes/finetuning.py", "tuning(views, average=True)", "tuning(views)", f"{_FINETUNE} -k average"),
-    ("recipes/finetuning.py", "tuning.best.save_pretrained", "tuning.classifier.save_pretrained", f"{_FINETUNE} -k average"),
+    ("recipes/finetuned_weights.py", "tuning.best.save_pretrained", "tuning.classifier.save_pretrained", f"{_FINETUNE} -k average"),
     ("recipes/ema.py", "decay ** (last + 1 - min(layer, last))", "decay ** (last - min(layer, last))", f"{_TUNING} -k layers"),
     (
         "recipes/labelled_data.py",
         "few_shot(train, config.few_shot, config.seed)",
         "few_shot(train, config.few_shot, 0)",
-        f"{_FINETUNE} -k few",
+        f"{_FINETUNE} -k chooses_the_few",
     ),
     # measuring
     ("recipes/evaluation.py", 'fixed = probe == "knn" and config.few_shot == 1', 'fixed = probe == "knn"', f"{_EVALUATE} -k seed"),

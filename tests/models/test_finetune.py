@@ -23,6 +23,7 @@ from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
 from gmml_models.recipes.finetune_augment import Mixing
 from gmml_models.recipes.finetuning import finetune
+from gmml_models.recipes.labelled_data import open_labelled
 from gmml_models.train.run_folder import read_rows
 
 SMALL: dict[str, Any] = {"depth": 3, "img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2}
@@ -291,6 +292,14 @@ class TestRuns:
         outcome = finetune(told(classes, out, pretrained, few_shot=0.25, batch_size=2, epochs=1))
         assert outcome.steps == 3, "two of eight images in each of three classes"
         assert json.loads((out / "weights" / "config.json").read_text())["gmml"]["data"]["images"] == 6
+
+    def test_the_seed_chooses_the_few_shots(self, classes: Path, tmp_path: Path) -> None:
+        def chosen(seed: int) -> tuple[str, ...]:
+            train = open_labelled(told(classes, tmp_path, None, few_shot=0.25, seed=seed), who="test").train
+            return tuple(train.name(index) for index in range(len(train)))
+
+        assert chosen(3) == chosen(3)
+        assert len({chosen(seed) for seed in range(4)}) > 2
 
     def test_data_sets_in_python_and_nothing_measured(self, pretrained: Path, tmp_path: Path) -> None:
         images = [(stripes(number % 3, number), number % 3) for number in range(12)]
