@@ -98,8 +98,7 @@ class Corruption(ABC):
         Args:
             images: (B, C, *S), float or uint8, on any device; never written to. A subclass of Tensor is taken as its plain tensor.
             generator: draws the keys, on the device of the images; by default torch's global generator.
-            keys: (B,) int64 instead of a generator, for example from `gmml_aug.keys`: the key of an image decides how it is
-                corrupted.
+            keys: (B,) int64 instead of a generator, for example from `gmml_aug.keys`: an image's key decides how it is corrupted.
             rank: of this process, hashed into keys that are drawn here, so that processes that were seeded alike corrupt
                 differently; by default as ``torch.distributed`` or the environment variable ``RANK`` says. Give processes that
                 share their images the same number (0 on all of them to draw alike). Keys that you pass are not changed.
@@ -114,9 +113,8 @@ class Corruption(ABC):
             lengths: (B,) integers: each image is padded along its last axis from there on, or (B, D) along all axes. Boxes and
                 bands are those of the image without its padding: they stay in the valid part, and ratios are of it.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: what does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled
-                core), ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are
-                the same.
+            backend: what does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled core),
+                ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are the same.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched; plain tensors.
