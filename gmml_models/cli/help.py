@@ -27,6 +27,7 @@ EXAMPLES: Mapping[str, str] = {
     "reconstruct": "gmml reconstruct photographs --weights runs/photographs -o reconstruct.png",
     "attention": "gmml attention photographs --weights runs/photographs --blocks 3 6 12 -o attention.png",
     "concepts": "gmml concepts photographs --weights runs/photographs --clusters 2 3 4 -o concepts.png",
+    "embed": "gmml embed --data photographs --weights runs/photographs/weights --out features.npz",
     "stats": "gmml stats --data photographs",
     "bench": "gmml bench --only 'gmml*' 'kornia*' -o bench.json",
     "play": "gmml play --port 7860",
@@ -51,7 +52,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("epochs", "batch_size", "lr", "min_lr", "warmup_epochs", "layer_decay", "weight_decay", "weight_decay_end", "betas"),
         *("clip", "ema", "seed"),
     ),
-    "measures": ("measures", "k", "seeds", "baselines", "test_every"),
+    "measures": ("measures", "k", "seeds", "baselines", "test_every", "health_every"),
     "speed and memory": (
         *("workers", "resident", "resident_size", "accumulate", "grad_checkpointing", "precision", "compile", "cpu", "fsdp"),
     ),
