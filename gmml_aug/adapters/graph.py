@@ -92,7 +92,7 @@ class Graphed:
     def _of(self, images: Tensor) -> _Recorded:
         if not isinstance(images, Tensor) or not images.is_cuda:
             where = images.device if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"Graphed: images on a CUDA device are recorded, and {where} came. Call the corruption itself.")
+            raise ValueError(f"Graphed: only images on a CUDA device can be recorded, not {where}. Call the corruption itself.")
         key = images.shape, images.dtype, images.device, images.stride()
         if key not in self._recorded:
             if len(self._recorded) >= self.most:

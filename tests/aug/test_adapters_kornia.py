@@ -251,14 +251,14 @@ def test_no_batch_is_held_between_calls() -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Corrupt(torch.nn.Identity()), TypeError, r"kornia_adapter\.Corrupt: corrupt=.*no corruption"),
+        (lambda: Corrupt(torch.nn.Identity()), TypeError, r"kornia_adapter\.Corrupt: corrupt=.*not a corruption"),
         (lambda: Corrupt(NOISE, p=1.5), ValueError, r"kornia_adapter\.Corrupt: p=1.5 is out of range"),
         (lambda: Corrupt(NOISE, generater=None), TypeError, r"generater"),
         (lambda: Corrupt(NOISE)(torch.zeros(2, 3, 8, 8), generator=None), TypeError, r"generator"),
         (lambda: Corrupt(NOISE)(torch.zeros(2, 3, 8, 8), params={"key": some_keys(2)}), ValueError, r"\['key'\] hold no keys"),
         (lambda: Corrupt(NOISE)(torch.zeros(2, 3, 8, 8), params={"keys": some_keys(3)}), ValueError, r"keys have shape \(3,\)"),
         (lambda: Corrupt(NOISE).mask(), ValueError, r"Call it first"),
-        (lambda: Corrupt(ga.Boxes), TypeError, r"no corruption"),
+        (lambda: Corrupt(ga.Boxes), TypeError, r"not a corruption"),
         (lambda: Corrupt(ga.InBoxes(ga.Boxes(ratio=0.5, dims=1), ga.Noise())), ValueError, r"works on 1 spatial axes"),
         (lambda: Corrupt(NOISE)(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError, r"uint8|dtype"),
     ],

@@ -241,7 +241,7 @@ def test_the_gradient_of_alien_content_goes_to_its_donor(device: torch.device) -
 
 def test_a_graph_is_recorded_on_cuda_alone() -> None:
     graphed = ga.Graphed(ga.presets.gmml())
-    with pytest.raises(ValueError, match=r"Graphed: images on a CUDA device.*cpu came. Call the corruption itself"):
+    with pytest.raises(ValueError, match=r"Graphed: only images on a CUDA device.*not cpu. Call the corruption itself"):
         graphed(torch.zeros(2, 3, 8, 8))
     with pytest.raises(ValueError, match="not list"):
         graphed.buffer([1])  # type: ignore[arg-type]

@@ -338,7 +338,7 @@ def test_without_a_mask_several_images_are_corrupted_alike_and_none_is_no_error(
 def test_misspelt_options_and_wrong_generators_are_errors() -> None:
     with pytest.raises(TypeError, match="generater"):
         Corrupt(NOISE, generater=seeded())
-    with pytest.raises(TypeError, match=r"no corruption"):
+    with pytest.raises(TypeError, match=r"not a corruption"):
         Corrupt(v2.Identity())
     with pytest.raises(TypeError, match=r"Give a torch\.Generator"):
         Corrupt(NOISE, generator=5)(IMAGE)

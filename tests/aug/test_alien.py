@@ -143,7 +143,7 @@ def test_a_plan_for_a_bank_asks_for_the_bank() -> None:
     images_count = 4
     images = torch.arange(float(images_count)).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
     plan = ga.Alien().sample(images.shape, keys=some_keys(images_count), bank=images_count)
-    with pytest.raises(ValueError, match=r"from a bank of 4 images, which did not come.*donors="):
+    with pytest.raises(ValueError, match=r"from a bank of 4 images, which was not given.*donors="):
         ga.Alien().apply(images, plan)
     assert ga.Alien().apply(images, plan, donors=images + 10).images.min() >= 10
 
