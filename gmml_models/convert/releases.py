@@ -34,10 +34,7 @@ MADE_BY = {
     "simmim": "SimMIM", "beit": "BEiT", "timm": "timm's training script", "lightning": "a run of Lightning",
     "transformers": "transformers",
 }  # fmt: skip
-_ABOUT = (
-    "A timm `{architecture}` encoder from a checkpoint of {by}, for `gmml_models`, timm and transformers. It returns features: it "
-    "has no classifier. GMML has had no part in its training."
-)
+_BY_US = "pretrained without labels by Group Masked Model Learning (GMML) or one of its relatives"  # what `model_card` says
 _NOTE = """
 ## Where this comes from
 
@@ -124,11 +121,8 @@ def convert_checkpoint(
     def card(whole: Mapping[str, Any]) -> str:
         text = model_card(whole)
         if done.kind not in RELEASES:  # made by other methods than ours
-            paragraphs = text.split("\n\n")
-            about = [place for place, paragraph in enumerate(paragraphs) if paragraph.startswith("A timm `")]
-            for place in about[:1]:
-                paragraphs[place] = _ABOUT.format(architecture=whole["architecture"], by=MADE_BY.get(done.kind, "somebody else"))
-            text = "\n\n".join(paragraphs)
+            by = MADE_BY.get(done.kind, "somebody else")
+            text = text.replace(_BY_US, f"from a checkpoint of {by}: GMML has had no part in its training", 1)
         return text + _NOTE.format(file=name, license=re.sub(r"[^\w .:,()+-]", "_", said))
 
     write_folder(
