@@ -40,7 +40,7 @@ def card_of(config: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def keeping_the_hubs_card(
-    api: HfApi, repo: str, revision: str | None, folder: Path, config: Mapping[str, Any]
+    api: HfApi, repo: str, revision: str | None, folder: Path, config: Mapping[str, Any], subfolder: str | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
     """The folder to upload and the names of its cards: a README.md that a person wrote on the Hub is not replaced by ours.
 
@@ -50,10 +50,11 @@ def keeping_the_hubs_card(
         revision: the branch.
         folder: what is to be uploaded.
         config: its config.
+        subfolder: of the repository, where it goes.
     """
     names = sorted({name for name in (CARD, card_of(config)) if (folder / name).is_file()})
     ours = (folder / CARD).is_file() and is_ours(folder / CARD, folder / CONFIG)
-    if not ours or not _a_person_wrote(api, repo, revision):
+    if not ours or not _a_person_wrote(api, repo, revision, subfolder):
         yield folder, names
         return
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
@@ -67,13 +68,13 @@ def keeping_the_hubs_card(
         yield Path(place), [BESIDE]
 
 
-def _a_person_wrote(api: HfApi, repo: str, revision: str | None) -> bool:
+def _a_person_wrote(api: HfApi, repo: str, revision: str | None, subfolder: str | None) -> bool:
     """Whether the README.md of a repository is there, and not the one that the config beside it records."""
     from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
 
     def there(name: str) -> Path | None:
         try:
-            return Path(api.hf_hub_download(repo, name, revision=revision))
+            return Path(api.hf_hub_download(repo, name, subfolder=subfolder, revision=revision))
         except RemoteEntryNotFoundError:
             return None
         except EntryNotFoundError:  # an empty repository has no revision to look into

@@ -33,7 +33,8 @@ __all__ = [
     "write_folder",
 ]
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<sub>[^@]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_SUBFOLDER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 
 
 def fetch(
@@ -41,6 +42,7 @@ def fetch(
     filename: str,
     *,
     revision: str | None = None,
+    subfolder: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
@@ -49,9 +51,11 @@ def fetch(
     """The path of one file of a folder, downloaded first where that is needed. Its bytes are not checked here.
 
     Args:
-        source: a local folder, or a Hub name "org/name" or "org/name@revision", as `gmml_models.hub.source_name.resolved` takes it.
+        source: a local folder, or a Hub name "org/name" or "org/name@revision", as `gmml_models.hub.source_name.resolved` takes it;
+            "hf-hub:org/name/sub" names a folder of a repository.
         filename: the file's name in it.
         revision: branch, tag or commit. A full commit (40 hex digits) that is in the cache makes no request.
+        subfolder: of the folder or the repository, in which the file lies.
         token: as the Hub client takes it; by default the one that ``hf auth login`` stored.
         cache_dir: in place of the Hub client's own cache.
         local_files_only: take it from the cache, make no request.
@@ -63,8 +67,10 @@ def fetch(
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
         raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give one like 'model.safetensors'.")
+    check_subfolder("fetch", subfolder)
     where = resolved("fetch", source)
     if isinstance(where, Path) and where.is_dir():
+        where = where / subfolder if subfolder else where
         if revision is not None:
             raise ValueError(f"fetch: {where} is a local folder and has no revision={revision!r}. Leave it out.")
         for path in (where / NEXT / filename, where / filename):  # the first: a write that was cut short
@@ -76,23 +82,27 @@ def fetch(
             f"fetch: {where} is a file, not a folder. Give the folder that it lies in, if gmml wrote that; the encoder of somebody "
             f"else's file is gmml_models.encoder_from({os.fspath(where)!r})."
         )
-    if isinstance(where, Path) or not _HUB_NAME.fullmatch(where) or where.startswith("."):
+    name = None if isinstance(where, Path) or where.startswith(".") else _HUB_NAME.fullmatch(where)
+    # without the prefix of timm "a/b/c" is a path that is misspelt: the Hub is not asked for it
+    if name is None or (name["sub"] and (os.fspath(source) == where or not _SUBFOLDER.fullmatch(name["sub"]))):
         raise errors.NotThereError(
             f"fetch: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
-            "'org/name@revision'."
+            "'org/name@revision'; a folder of a repository is 'hf-hub:org/name/sub', or subfolder='sub' beside 'org/name'."
         )
-    repo, _, named = where.partition("@")
-    if named and revision not in (None, named):
+    if name["sub"] and subfolder not in (None, name["sub"]):
+        raise ValueError(f"fetch: {where!r} names one subfolder and subfolder={subfolder!r} another. Give one of them.")
+    if name["revision"] and revision not in (None, name["revision"]):
         raise ValueError(f"fetch: {where!r} names one revision and revision={revision!r} another. Give one of them.")
-    revision = named or revision
+    repo, subfolder, revision = name["repo"], subfolder or name["sub"], name["revision"] or revision
     from huggingface_hub import hf_hub_download
 
-    place = f"{filename} of {repo}" + (f" at revision {revision}" if revision else "")
+    place = f"{filename} of {repo}" + (f", folder {subfolder}" * bool(subfolder)) + (f" at revision {revision}" if revision else "")
     with _hub_errors("fetch", place):
         return Path(
             hf_hub_download(
                 repo,
                 filename,
+                subfolder=subfolder,
                 revision=revision,
                 token=token,
                 cache_dir=None if cache_dir is None else Path(cache_dir),
@@ -104,8 +114,20 @@ def fetch(
 
 def commit_of(path: Path) -> str | None:
     """The commit in the path of a file that the client downloaded into its cache: fetch a repository's other files at it."""
-    found = re.fullmatch(r"[0-9a-f]{40}", path.parent.name)
-    return found and found[0]
+    places = [path.parent, *(one for one in path.parents if one.parent.name == "snapshots")]
+    return next((place.name for place in places if re.fullmatch(r"[0-9a-f]{40}", place.name)), None)
+
+
+def check_subfolder(who: str, subfolder: str | None) -> None:
+    """Refuse what is no plain folder below another.
+
+    Raises:
+        ValueError: naming what is allowed.
+    """
+    if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
+        raise ValueError(
+            f"{who}: subfolder={subfolder!r} is no plain folder below another. Give for example subfolder='vit/small'."
+        )
 
 
 def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
@@ -129,6 +151,8 @@ def push_folder(
     repo: str,
     *,
     revision: str | None = None,
+    subfolder: str | None = None,
+    create_pr: bool = False,
     private: bool = False,
     token: str | bool | None = None,
     message: str | None = None,
@@ -142,6 +166,8 @@ def push_folder(
         folder: the folder.
         repo: "org/name", made where it is missing.
         revision: a branch, made where it is missing; the main one by default.
+        subfolder: of the repository, that becomes the folder of these weights.
+        create_pr: open a pull request with the commit; its address is returned.
         private: whether a repository that is made here is private.
         token: as the Hub client takes it.
         message: of the commit.
@@ -149,6 +175,7 @@ def push_folder(
     Raises:
         WeightsError: in one of its subclasses; nothing was committed.
     """
+    check_subfolder("push_folder", subfolder)
     folder = Path(folder)
     finish(folder)
     files = (config := read_config(folder))["gmml"]["files"]
@@ -161,15 +188,17 @@ def push_folder(
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        with keeping_the_hubs_card(api, repo, revision, folder, config) as (place, cards):
+        with keeping_the_hubs_card(api, repo, revision, folder, config, subfolder) as (place, cards):
             done = api.upload_folder(
                 repo_id=repo,
                 folder_path=place,
+                path_in_repo=subfolder,
                 revision=revision,
+                create_pr=create_pr,
                 allow_patterns=[*files, *filter(is_extra, config["gmml"].get("extras") or ()), CONFIG, *cards],
                 commit_message=message or f"Upload {config['architecture']} with gmml",
             )
-        return str(done.commit_url)
+        return str(done.pr_url if create_pr else done.commit_url)
 
 
 @contextlib.contextmanager

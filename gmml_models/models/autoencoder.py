@@ -6,7 +6,6 @@ B images, C channels, d the width of the encoder, (h, w) the grid of patches, N 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,19 +14,20 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.folder import push_folder, write_folder
+from gmml_models.hub.folder import write_folder
 from gmml_models.hub.model_card import model_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.decoders import Encoded, build_decoder, encode_tokens
 from gmml_models.models.encoders import build_encoder, describe_encoder
 from gmml_models.models.geometry import default_blocks, final_norm
 from gmml_models.models.patches import Target, check_target
+from gmml_models.models.pushing import Pushable, part_of, state_of
 from gmml_models.models.registry import located
 from gmml_models.models.restore import restore, to_pixels
 from gmml_models.models.wrappers import saveable
 
 
-class GMMLAutoencoder(nn.Module):
+class GMMLAutoencoder(nn.Module, Pushable):
     """Corrupted images in, reconstructed images out. The model masks nothing itself: the caller corrupts the images.
 
     The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
@@ -150,6 +150,7 @@ class GMMLAutoencoder(nn.Module):
         about: Mapping[str, Any] | None = None,
         license: str | None = None,
         extras: Mapping[str, bytes] | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write a folder that gmml_models, timm and transformers read: encoder, decoder, config and card.
 
@@ -158,12 +159,14 @@ class GMMLAutoencoder(nn.Module):
             about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
+            state_dict: tensors to save in place of the model's own, under its names: an average's, or gathered from FSDP.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
             OSError: the disk is full or cannot be written to; existing files are unchanged.
         """
-        with saveable("save_pretrained", self):
+        with saveable("save_pretrained", self, shapes_only=state_dict is not None):
+            tensors = state_of(self, state_dict)
             ours = {
                 **(about or {}),
                 "decoder": self.decoder_name,
@@ -174,29 +177,13 @@ class GMMLAutoencoder(nn.Module):
             write_folder(
                 folder,
                 tensors={
-                    pretrained.ENCODER: self.encoder.state_dict(),
-                    pretrained.DECODER: {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()},
+                    pretrained.ENCODER: part_of(tensors, "encoder."),
+                    pretrained.DECODER: {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")},
                 },
                 config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
                 card=model_card,
                 extras=extras,
             )
-
-    def push_to_hub(
-        self,
-        repo: str,
-        *,
-        about: Mapping[str, Any] | None = None,
-        license: str | None = None,
-        revision: str | None = None,
-        private: bool = False,
-        token: str | bool | None = None,
-        message: str | None = None,
-    ) -> str:
-        """Put the model on the Hub, as `save_pretrained` and `gmml_models.hub.folder.push_folder` do; the commit's address."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, about=about, license=license)
-            return push_folder(folder, repo, revision=revision, private=private, token=token, message=message)
 
     @classmethod
     def from_pretrained(
@@ -204,6 +191,7 @@ class GMMLAutoencoder(nn.Module):
         source: str | os.PathLike[str],
         *,
         revision: str | None = None,
+        subfolder: str | None = None,
         sha256: str | Mapping[str, str] | None = None,
         verify: bool = True,
         token: str | bool | None = None,
@@ -216,6 +204,7 @@ class GMMLAutoencoder(nn.Module):
         Args:
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
+            subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
             verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
@@ -229,6 +218,7 @@ class GMMLAutoencoder(nn.Module):
         where = located(
             source,
             revision=revision,
+            subfolder=subfolder,
             sha256=sha256,
             verify=verify,
             token=token,

@@ -15,6 +15,7 @@ from gmml_models.hub.model_card import classifier_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.encoders import build_encoder
 from gmml_models.models.pooling import Pool, check_pool, pooled
+from gmml_models.models.pushing import Pushable, part_of, state_of
 from gmml_models.models.registry import located
 from gmml_models.models.wrappers import saveable
 
@@ -23,7 +24,7 @@ _HIDDEN = 2048
 
 
 @final
-class Classifier(nn.Module):
+class Classifier(nn.Module, Pushable):
     """Images in, one score per class out: logits, before softmax or sigmoid.
 
     Args:
@@ -102,6 +103,7 @@ class Classifier(nn.Module):
         about: Mapping[str, Any] | None = None,
         license: str | None = None,
         extras: Mapping[str, bytes] | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write a folder whose encoder gmml_models, timm and transformers read, with the head beside it.
 
@@ -110,12 +112,14 @@ class Classifier(nn.Module):
             about: for the card: see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
+            state_dict: tensors to save in place of the model's own, under its names: an average's, or gathered from FSDP.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
             OSError: the disk is full or cannot be written to; existing files are unchanged.
         """
-        with saveable("save_pretrained", self):
+        with saveable("save_pretrained", self, shapes_only=state_dict is not None):
+            tensors = state_of(self, state_dict)
             ours = {
                 **(about or {}),
                 "classifier": {
@@ -129,8 +133,8 @@ class Classifier(nn.Module):
             write_folder(
                 folder,
                 tensors={
-                    pretrained.ENCODER: self.encoder.state_dict(),
-                    pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()},
+                    pretrained.ENCODER: part_of(tensors, "encoder."),
+                    pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in part_of(tensors, "head.").items()},
                 },
                 config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
                 card=classifier_card,
@@ -143,6 +147,7 @@ class Classifier(nn.Module):
         source: str | os.PathLike[str],
         *,
         revision: str | None = None,
+        subfolder: str | None = None,
         sha256: str | Mapping[str, str] | None = None,
         verify: bool = True,
         token: str | bool | None = None,
@@ -155,6 +160,7 @@ class Classifier(nn.Module):
         Args:
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
+            subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
             verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
             token: for private and gated repositories; the Hub client's own by default.
@@ -168,6 +174,7 @@ class Classifier(nn.Module):
         where = located(
             source,
             revision=revision,
+            subfolder=subfolder,
             sha256=sha256,
             verify=verify,
             token=token,

@@ -239,17 +239,22 @@ def _fingerprint(vit: VisionTransformer) -> dict[str, Any]:
     tensors: dict[str, Tensor] = vit.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     layers = {
-        f"layer {name}": (type(module).__name__, module.extra_repr())
+        f"layer {name}": (_kind(module), module.extra_repr())
         for name, module in vit.named_modules()
-        if name and type(module).__name__ not in _WITHOUT_WEIGHT
+        if name and _kind(module) not in _WITHOUT_WEIGHT
     }
     heads = {
         f"heads of {name}": (module.num_heads, getattr(module, "scale", None))
         for name, module in vit.named_modules()
         if hasattr(module, "num_heads")
     }
-    size = {"img_size": tuple(vit.patch_embed.img_size), "no_embed_class": vit.no_embed_class, "kind": type(vit).__name__}
+    size = {"img_size": tuple(vit.patch_embed.img_size), "no_embed_class": vit.no_embed_class, "kind": _kind(vit)}
     return {**shapes, **layers, **heads, **size}
+
+
+def _kind(module: nn.Module) -> str:
+    """The name of a module's class; FSDP 2 writes its own before it."""
+    return type(module).__name__.removeprefix("FSDP")
 
 
 def _has(module: nn.Module | None, name: str) -> bool:

@@ -14,13 +14,14 @@ from gmml_models.models.encoder_options import check_names
 from gmml_models.models.pretrained import load_encoder, load_for
 from gmml_models.models.registry import PREFIX, known, located, registry
 
-_OWN_OPTIONS = ("revision", "sha256", "verify", "token", "cache_dir", "local_files_only", "force_download")
+_OWN_OPTIONS = ("revision", "subfolder", "sha256", "verify", "token", "cache_dir", "local_files_only", "force_download")
 
 
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
     revision: str | None = None,
+    subfolder: str | None = None,
     sha256: str | Mapping[str, str] | None = None,
     verify: bool = True,
     token: str | bool | None = None,
@@ -37,6 +38,7 @@ def from_pretrained(
         source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives; timm's ``local-dir:`` and ``hf-hub:``
             may stand before it.
         revision: branch, tag or commit.
+        subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
         sha256: of ``model.safetensors``, checked instead of the folder's own record.
         verify: compare the hash that the folder records; False for weights that somebody saved again into a folder of ours.
         token: for private and gated repositories; the Hub client's own by default.
@@ -55,6 +57,7 @@ def from_pretrained(
     where = located(
         source,
         revision=revision,
+        subfolder=subfolder,
         sha256=sha256,
         verify=verify,
         token=token,

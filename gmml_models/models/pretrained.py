@@ -44,6 +44,7 @@ class WeightsSource:
     Args:
         name: a local folder, or the Hub's ``owner/name``.
         revision: branch, tag or commit; a commit pins the files.
+        subfolder: of the folder or the repository, in which the files lie.
         sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the folder's own record.
         verify: compare the hashes that the folder records itself; those of ``sha256`` are compared always.
         token: for private and gated repositories; the Hub client's own by default.
@@ -54,6 +55,7 @@ class WeightsSource:
 
     name: str | os.PathLike[str]
     revision: str | None = None
+    subfolder: str | None = None
     sha256: str | Mapping[str, str] | None = None
     verify: bool = True
     token: str | bool | None = None
@@ -110,6 +112,7 @@ class WeightsSource:
     def _options(self) -> dict[str, Any]:
         return {
             "revision": self.revision,
+            "subfolder": self.subfolder,
             "token": self.token,
             "cache_dir": self.cache_dir,
             "local_files_only": self.local_files_only,

@@ -40,12 +40,13 @@ def inside(module: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def saveable(who: str, model: nn.Module) -> Iterator[None]:
+def saveable(who: str, model: nn.Module, *, shapes_only: bool = False) -> Iterator[None]:
     """Take wrappers off the parts of a model for a while, after a look whether its weights are what they seem to be.
 
     Args:
         who: speaks in errors.
         model: what is to be saved.
+        shapes_only: the weights come from elsewhere, so that the model may be sharded, or on the meta device.
 
     Raises:
         ValueError: it is on the meta device, quantised, sharded, or holds adapters or parametrisations that are not merged.
@@ -60,7 +61,8 @@ def saveable(who: str, model: nn.Module) -> Iterator[None]:
                 if plain is not child:
                     taken.append((parent, name, child))
                     parent._modules[name] = plain
-        _check_weights(who, model)
+        if not shapes_only:
+            _check_weights(who, model)
         yield
     finally:
         for parent, name, child in reversed(taken):

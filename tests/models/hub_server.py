@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.api(self.repo(found[1]), found[1], found[2], found[3], body)
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
             self.api(self.repo(found[1]), found[1], "revision", "main", body)
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path):
             self.resolve(found[1], found[2], found[3], fault)
         else:
             self.send(404)
@@ -270,8 +270,12 @@ class _Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = base64.b64decode(value["content"])
                 elif line["key"] == "lfsFile":
                     files[value["path"]] = self.hub.lfs[value["oid"]]
-            commit = self.hub.commit(name, rest, files)
-            self.json({"commitUrl": f"{self.base}/{name}/commit/{commit}", "commitOid": commit, "success": True})
+            asked = urlsplit(self.path).query == "create_pr=1"
+            if asked:  # a pull request begins at the branch
+                repo.refs["refs/pr/1"] = commit
+            commit = self.hub.commit(name, "refs/pr/1" if asked else rest, files)
+            told = {"commitUrl": f"{self.base}/{name}/commit/{commit}", "commitOid": commit, "success": True}
+            self.json(told | ({"pullRequestUrl": f"{self.base}/{name}/discussions/1"} if asked else {}))
 
     def resolve(self, name: str, revision: str, path: str, fault: str | None) -> None:
         repo = self.repo(name)

@@ -25,7 +25,8 @@ def models() -> dict[str, nn.Module]:
 def free() -> dict[str, Any]:
     """The batch and the numbers of patches are free."""
     rows, columns = (torch.export.Dim(name, min=2, max=64) for name in PATCHES)
-    return {0: torch.export.Dim("images", min=2, max=1024), 2: 8 * rows, 3: 8 * columns}
+    found: dict[Any, Any] = {0: torch.export.Dim("images", min=2, max=1024), 2: 8 * rows, 3: 8 * columns}
+    return found
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
