@@ -23,7 +23,8 @@ def shape_of(vit: VisionTransformer) -> dict[str, Any]:
     Raises:
         ValueError: as in `describe_encoder`.
     """
-    architecture, arguments = describe_encoder(vit)
+    architecture, told = describe_encoder(vit)
+    arguments = {name: value for name, value in told.items() if name not in ("global_pool", "fc_norm")}  # of what comes after it
     short = [name for name, words in SHORT_NAMES.items() if arguments == words]
     patch, side = (list(pair) if pair[0] != pair[1] else pair[0] for pair in (patch_size(vit), img_size(vit)))
     return {

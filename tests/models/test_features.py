@@ -22,6 +22,7 @@ from gmml_models.data.loaders import in_order
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError, WeightsError
 from gmml_models.evaluate.knn import knn
+from gmml_models.models.encoder_facts import shape_of
 from gmml_models.models.pooling import POOLS, Pool, pooled
 from gmml_models.models.registry import WEIGHTS
 from gmml_models.recipes.config import EmbedConfig, EvaluateConfig, FinetuneConfig
@@ -264,6 +265,9 @@ class TestWhatIsRecorded:
         images = torch.randn(2, 3, 32, 32)
         model = gm.GMMLAutoencoder.from_pretrained(folder)
         model.save_pretrained(tmp_path / "again")
+        named = gm.from_pretrained(NAME)
+        assert named.global_pool == "avg"
+        assert shape_of(named) == json.loads((WEIGHTS / NAME / "config.json").read_text(encoding="utf-8"))["gmml"]["encoder"]
         assert torch.equal(gm.features(tmp_path / "again", images, pool="mean"), gm.features(folder, images))
         assert torch.equal(
             timm.create_model(f"local-dir:{tmp_path / 'again'}", pretrained=True).eval()(images), model.encoder(images)
