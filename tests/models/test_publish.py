@@ -164,7 +164,8 @@ class TestAnotherStateDict:
         swa.update_parameters(model)
         swa.update_parameters(model)
         with torch.no_grad():
-            model.encoder.norm.bias.add_(1.0)
+            for parameter in model.decoder.parameters():
+                parameter.add_(1.0)
         images = torch.randn(1, 3, 32, 32)
         averages: dict[str, Any] = {"ema": ema, "swa": swa}
         for name, average in averages.items():
