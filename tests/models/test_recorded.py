@@ -115,7 +115,14 @@ def probing(folder: Path) -> Recorded:
     """Neighbours and a linear probe on the features of a run."""
     pretraining(folder)
     config = EvaluateConfig(
-        weights=str(folder / "run" / "weights"), data="pictures", cpu=True, workers=0, k=3, seeds=(0, 1), out=folder / "table"
+        weights=str(folder / "run" / "weights"),
+        data="pictures",
+        cpu=True,
+        workers=0,
+        k=3,
+        seeds=(0, 1),
+        out=folder / "table",
+        pool="token",
     )
     rows = evaluate(config, dataset=Shades(count=160), test_dataset=Shades(count=200))
     values = {row.measure: row.values for row in rows}
