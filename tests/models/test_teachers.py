@@ -298,7 +298,7 @@ def test_encoders_without_class_token_learn_concepts() -> None:
 def test_views_that_sit_cannot_compare_are_named() -> None:
     keys = some_keys()
     for views in (crops(views=1), crops(views=3), crops(views=1, local=1)):
-        with_error(sit(), views, keys, ValueError, rf"two views of one size, not {len(views)}")
+        with_error(sit(), views, keys, ValueError, rf"two views of one size, but there are {len(views)}")
 
 
 def test_views_that_mc_ssl_has_no_use_for_are_named() -> None:
