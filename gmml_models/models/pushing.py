@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Pushable:
+class Pushable(ABC):
     """What can be saved by ``save_pretrained``, and so sent to the Hub."""
 
+    @abstractmethod
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],
@@ -30,7 +32,6 @@ class Pushable:
         state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write a folder."""
-        raise NotImplementedError
 
     def push_to_hub(
         self,

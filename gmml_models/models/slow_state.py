@@ -18,7 +18,7 @@ class SlowState(nn.Module):
     """A module whose tensors no ``.half()``, ``.bfloat16()`` or ``.to(dtype)`` narrows; devices and wider types are followed."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]
+        super()._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         return self
 
 

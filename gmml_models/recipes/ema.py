@@ -55,7 +55,7 @@ class Tuning(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         average, self.average = self.average, None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         self.average = None if average is None else average._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]
         return self
 

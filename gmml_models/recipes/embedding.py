@@ -197,7 +197,7 @@ def _write_csv(path: Path, names: list[str], vectors: NDArray[np.float32], about
 
 def _write_parquet(path: Path, names: list[str], vectors: NDArray[np.float32], about: dict[str, Any]) -> None:
     import pyarrow  # type: ignore[import-untyped, unused-ignore]  # no types, and not everywhere
-    import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]  # likewise
 
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.reshape(-1)), vectors.shape[1])
     table = pyarrow.table({"name": names, "features": values}).replace_schema_metadata({"about": json.dumps(about)})
