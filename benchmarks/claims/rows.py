@@ -25,6 +25,8 @@ class Row:
         finetune: settings; ``out``, ``seed``, ``weights`` and the images are filled in when it is run.
         pretrain: settings of the pretraining in front of it; None: from scratch.
         seeds: one run each; at least three where something is asked of it.
+        measures: names of `MEASURES` that are asked for; without ``top1`` nothing is fine-tuned, and ``finetune`` says on which
+            images, and with which read-out, the features are measured.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Row:
     finetune: FinetuneConfig
     pretrain: PretrainConfig | None = None
     seeds: tuple[int, ...] = SEEDS
+    measures: tuple[str, ...] = tuple(MEASURES)
 
     @property
     def group(self) -> str:
@@ -94,6 +97,7 @@ def _rows(told: Mapping[str, Any]) -> tuple[Row, ...]:
             finetune=FinetuneConfig(**settings(row, "finetune")),
             pretrain=None if row.get("scratch") else PretrainConfig(**settings(row, "pretrain")),
             seeds=tuple(row.get("seeds", SEEDS)),
+            measures=tuple(row.get("measures", MEASURES)),
         )
         for name, row in told["rows"].items()
     )

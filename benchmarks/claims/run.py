@@ -123,9 +123,9 @@ def run(
             except StoppedError:
                 tell(f"{name}: stopped; run the same command again to resume")
                 return False
-            said = ", ".join(f"{words} {found[measure]:.2f} %" for measure, words in MEASURES.items())
+            said = ", ".join(f"{MEASURES[measure]} {found[measure]:.2f} %" for measure in row.measures)
             if again:
-                numbers = {measure: found[measure] for measure in (*MEASURES, "top5", "loss")}
+                numbers = {measure: found[measure] for measure in (*row.measures, "top5", "loss")}
                 same = all(first[measure] == number for measure, number in numbers.items())
                 found = {**first, "again": {**numbers, "same": same, "machine": found["machine"]}}
                 said += f"; {'the same' if same else 'NOT the same'} as before"
@@ -140,8 +140,9 @@ def job(row: Row, seed: int, place: Place) -> dict[str, Any]:
     """All parts of one row with one seed: pretrain, fine-tune, measure the features that the fine-tuning began with.
 
     Returns:
-        ``top1`` and ``top5`` of the last epoch of fine-tuning (never the best one), ``knn``, ``linear``, in percent; ``loss`` at
-        the end of pretraining; ``parts`` with their seconds and images a second; ``settings``, ``command`` and ``machine``.
+        ``top1`` and ``top5`` of the last epoch of fine-tuning (never the best one; None where the row asks for none), ``knn``,
+        ``linear``, in percent; ``loss`` at the end of pretraining; ``parts`` with their seconds and images a second;
+        ``settings``, ``command`` and ``machine``.
 
     Raises:
         TakenError: another process is at a part of it.
@@ -152,13 +153,14 @@ def job(row: Row, seed: int, place: Place) -> dict[str, Any]:
     if row.pretrain is not None:
         parts["pretrain"] = pretrained(replace(row.pretrain, seed=seed), place)
     before, tuning = parts.get("pretrain", {}).get("folder", ""), replace(row.finetune, seed=seed)
-    parts["finetune"] = finetuned(tuning, place, before)
+    if "top1" in row.measures:
+        parts["finetune"] = finetuned(tuning, place, before)
     parts["probe"] = probed(tuning, place, before)
     return {
         "row": row.name,
         "seed": seed,
-        "top1": parts["finetune"]["top1"],
-        "top5": parts["finetune"].get("top5"),  # none below five classes
+        "top1": parts.get("finetune", {}).get("top1"),
+        "top5": parts.get("finetune", {}).get("top5"),  # none below five classes
         "knn": parts["probe"]["knn"],
         "linear": parts["probe"]["linear"],
         "loss": parts.get("pretrain", {}).get("loss"),
@@ -309,7 +311,9 @@ def known_jobs(row: Row, results: Results) -> list[dict[str, Any]]:
 
 def whole(row: Row, found: Mapping[str, Any] | None) -> bool:
     """A job is known with the settings of now, and nothing of it was left out: where the time was over a part may be missing."""
-    return found is not None and found.get("settings") == settings(row) and all(found[measure] is not None for measure in MEASURES)
+    return (
+        found is not None and found.get("settings") == settings(row) and all(found[measure] is not None for measure in row.measures)
+    )
 
 
 def command(row: Row, seeds: Iterable[int]) -> str:
