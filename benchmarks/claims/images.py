@@ -19,8 +19,6 @@ from gmml_models.errors import UsageError
 from gmml_models.recipes.config import FinetuneConfig
 
 CALTECH, FLOWERS = "caltech101_sub", "flowers102_part/15"
-WORDS = {CALTECH: "1,515 photographs of Caltech-101", FLOWERS: "1,335 photographs of Flowers-102"}
-"""To learn from, in the words of a table."""
 _DIGITS = ("mnist_t10k-images-idx3-ubyte.gz", "mnist_t10k-labels-idx1-ubyte.gz")
 
 

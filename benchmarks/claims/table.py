@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from benchmarks.claims.images import WORDS
 from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row
 from benchmarks.claims.run import Results, command, known_jobs
 from benchmarks.claims.welch import LEVEL, MARGIN, SEEDS, Comparison, Verdict, compare, judge
@@ -43,18 +42,17 @@ def write_short(page: Path, results: Results) -> None:
 
 
 def draw_short(results: Results, claims: Sequence[Claim] = CLAIMS) -> str:
-    """Markdown: the first two questions by every measure, as far as they were run; all claims, counted by their verdicts."""
+    """Markdown: each claim of the first two questions by its first measure; all claims, counted by their verdicts."""
     every = judged(results, claims)
     questions = list(dict.fromkeys(claim.question for claim in claims))[:2]
-    head = ["top-1 of the test images, percent", "measured by", "from scratch", "pretrained by GMML"]
-    rows = []
-    for one in every:
-        ours, theirs = BY_NAME[one.claim.ours], BY_NAME[one.claim.theirs]
-        if one.claim.question in questions and one.found is not None and ours.pretrain is not None:
-            what = f"{WORDS[ours.finetune.data]}: {ours.pretrain.epochs} + {ours.finetune.epochs} epochs"
-            what += f" against {theirs.finetune.epochs}"
-            rows.append([what, MEASURES[one.measure], number(one.theirs), number(one.ours), *cells(one.found), one.verdict])
-    return "\n".join([*lines([*head, *_DECIDES], rows), "", _counted(every)])
+    rows = [
+        [one.claim.words, MEASURES[one.measure], number(one.ours), number(one.theirs), *cells(one.found), one.verdict]
+        for one in every
+        if one.claim.question in questions and one.measure == one.claim.measures[0] and one.found is not None
+    ]
+    return "\n".join(
+        [*lines(["claim, top-1 of the test images", "measured by", "ours", "against", *_DECIDES], rows), "", _counted(every)]
+    )
 
 
 def draw(results: Results, claims: Sequence[Claim] = CLAIMS, rows: Sequence[Row] = ROWS) -> str:
@@ -159,7 +157,9 @@ def _counts(some: Sequence[Judged]) -> str:
 
 def _row(row: Row, results: Results) -> list[str]:
     found = known_jobs(row, results)
-    numbers = [number(values(row, results, measure)) for measure in MEASURES] if found else ["not run", "", ""]
+    numbers = [number(values(row, results, measure)) if measure in row.measures else "" for measure in MEASURES]
+    if not found:
+        numbers = ["not run", "", ""]
     seeds = [int(one["seed"]) for one in found]
     time = clock(sum(one["seconds"] for one in found)) if found else ""
     return [f"`{row.name}`", row.what, *numbers, " ".join(map(str, seeds)), time, f"`{command(row, seeds or row.seeds)}`"]
