@@ -18,7 +18,8 @@ Target = Literal["pixels", "normalised"]
 TARGETS: tuple[Target, ...] = ("pixels", "normalised")
 EPS = 1e-6
 """Added to the variance of a patch: an even patch becomes zeros."""
-_NEAR, _WHOLE = 0.1, 1e-3  # weight of the neighbouring patches, and of the whole image, in a patch of which nothing is seen
+_NEAR, _WHOLE = 0.1, 1e-3  # weight of the neighbouring patches, and of the whole image, in the contrast of a hidden patch
+_ROUNDS = 4  # of smoothing on every scale, when hidden pixels are filled in: more gains little
 
 
 class PatchStatistics(NamedTuple):
@@ -46,9 +47,11 @@ def check_target(who: str, target: str) -> None:
 def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor | None = None) -> PatchStatistics:
     """Mean and standard deviation of every patch, over its pixels and channels.
 
-    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen`` only those pixels count; where
-    a patch is partly hidden, its neighbours and the whole image are added with a small weight, which grows with the hidden share
-    and decides alone where the whole patch is hidden. An image without a known pixel has mean 0 and standard deviation 1.
+    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen`` only those pixels count: the
+    mean is that of the patch with its hidden pixels filled in smoothly from around them (`fill_hidden`). For the standard
+    deviation of a patch that is partly hidden, its neighbours and the whole image are added with a small weight, which grows with
+    the hidden share and decides alone where the whole patch is hidden. An image without a known pixel has mean 0 and standard
+    deviation 1.
 
     Args:
         images: float; half types are computed in float32.
@@ -92,10 +95,45 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
     others = _NEAR * pool(moments, 3, stride=1, padding=1) + _WHOLE * moments.mean(tuple(range(2, moments.ndim)), keepdim=True)
     moments = moments + (1.0 - moments[:, :1] / values) * others
     total = moments[:, :1]
-    mean, square = (one / total.clamp(min=1e-12) for one in (moments[:, 1:2], moments[:, 2:]))
-    std = ((square - mean.square()).clamp(min=0) * (values / (values - 1)) + EPS).sqrt()
+    around, square = (one / total.clamp(min=1e-12) for one in (moments[:, 1:2], moments[:, 2:]))
+    std = ((square - around.square()).clamp(min=0) * (values / (values - 1)) + EPS).sqrt()
+    mean = _grid(_fold(fill_hidden(known, seen), sides).mean(axes, keepdim=True), sides)
     nothing = total == 0
     return PatchStatistics((mean + centre).masked_fill(nothing, 0.0), std.masked_fill(nothing, 1.0))
+
+
+def fill_hidden(images: Tensor, seen: Tensor) -> Tensor:
+    """Images whose hidden pixels are filled in smoothly from the known ones around them; the known ones stay as they are.
+
+    Coarse to fine: known pixels are averaged two by two until one is left, and on the way back each scale takes what is hidden
+    from the coarser one and smooths it a few times. This comes near the harmonic function with the known pixels as its border.
+
+    Args:
+        images: float32 or wider; what stands in hidden pixels is not read.
+        seen: True where the pixel is known.
+
+    Shapes:
+        (B, C, *S) float, (B, 1, *S) bool -> (B, C, *S) float; zeros where nothing of an image is known.
+
+    Source:
+        Ours; the scheme is known as pull-push: Gortler et al., "The lumigraph" (1996), 4.
+    """
+    axes = images.ndim - 2
+    pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[axes]
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[axes]
+    scales = [(images.masked_fill(~seen, 0.0), seen)]
+    while max(scales[-1][0].shape[2:]) > 1:
+        finer, known = scales[-1]
+        halves = [min(2, size) for size in finer.shape[2:]]
+        total, share = (pool(one, halves, halves, ceil_mode=True) for one in (finer, known.to(finer.dtype)))
+        scales.append((total / share.clamp(min=1e-9), share > 0))
+    filled = scales[-1][0]
+    for finer, known in reversed(scales[:-1]):
+        filled = torch.where(known, finer, F.interpolate(filled, size=finer.shape[2:], mode=mode, align_corners=False))
+        for _ in range(_ROUNDS):
+            smooth = pool(F.pad(filled, (1, 1) * axes, mode="replicate"), 3, stride=1)
+            filled = torch.where(known, finer, smooth)
+    return filled
 
 
 def normalise_patches(images: Tensor, patch: int | Sequence[int]) -> Tensor:

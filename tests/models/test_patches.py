@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmml_models.losses import masked_l2
-from gmml_models.models.patches import EPS, PatchStatistics, denormalise_patches, normalise_patches, patch_statistics
+from gmml_models.models.patches import EPS, PatchStatistics, denormalise_patches, fill_hidden, normalise_patches, patch_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -118,6 +118,26 @@ def test_an_image_of_which_nothing_is_seen_has_mean_0_and_deviation_1() -> None:
     found = patch_statistics(noise(1, 3, 8, 8), 4, seen=torch.zeros(1, 1, 8, 8, dtype=torch.bool))
     assert torch.equal(found.mean, torch.zeros(1, 1, 2, 2))
     assert torch.equal(found.std, torch.ones(1, 1, 2, 2))
+
+
+@given(shape=st.lists(st.integers(1, 19), min_size=1, max_size=3), seed=st.integers(0, 9_999), share=st.floats(0.0, 1.0))
+def test_what_is_hidden_is_filled_in_between_what_is_known(shape: list[int], seed: int, share: float) -> None:
+    images = noise(2, 3, *shape, seed=seed)
+    seen = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(seed)) >= share
+    filled = fill_hidden(torch.where(seen, images, math.nan), seen)
+    assert torch.equal(torch.where(seen, filled, 0.0), torch.where(seen, images, 0.0))
+    for one, original, known in zip(filled, images, seen, strict=True):
+        values = original[known.expand_as(original)] if known.any() else torch.zeros(1)
+        assert values.min() - 1e-5 <= one.min()
+        assert one.max() <= values.max() + 1e-5
+
+
+def test_a_ramp_goes_on_through_a_hidden_patch() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    seen = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    seen[..., 8:24, 8:24] = False
+    assert (fill_hidden(ramp, seen) - ramp).abs().max() < 0.05
+    assert (patch_statistics(ramp, 8, seen=seen).mean - patch_statistics(ramp, 8).mean).abs().max() < 0.02
 
 
 def test_a_hidden_patch_takes_after_its_neighbours_and_a_part_tells_more_than_they() -> None:
