@@ -15,7 +15,7 @@ SETUP := pyproject.toml hatch_build.py $(wildcard gmml_aug/backends/cpu/core/*.[
 
 demo: $(VENV)/.demo  ## corrupt photographs with the paper's recipe (demo.png), restore them (restored.png); IMAGES=folder takes your own
 	$(BIN)/gmml corrupt --demo $(IMAGES) -o demo.png
-	$(BIN)/gmml reconstruct $(IMAGES) --weights gmml_vit_micro_patch8_64.caltech101 -o restored.png
+	$(BIN)/gmml reconstruct $(IMAGES) --weights gmml_vit_micro_patch8_64.openclipart -o restored.png
 
 test: lint types tests  ## everything that CI runs
 

@@ -1,6 +1,6 @@
 """The features of every image of a folder, in a file for others: npz, CSV or parquet.
 
-    gmml embed --weights gmml_vit_micro_patch8_64.caltech101 --data FOLDER --out features.npz
+    gmml embed --weights gmml_vit_micro_patch8_64.openclipart --data FOLDER --out features.npz
 
 Each batch is kept as soon as it is done, in a folder beside the file: the same command resumes.
 """

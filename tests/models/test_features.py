@@ -33,7 +33,7 @@ from tests.models.command_line import call
 from tests.models.data_files import truncate, write_classes, write_flat
 
 ROOT = Path(__file__).parents[2]
-NAME = "gmml_vit_micro_patch8_64.caltech101"
+NAME = "gmml_vit_micro_patch8_64.openclipart"
 SMALL: dict[str, Any] = {"depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 32, "num_heads": 2}
 
 

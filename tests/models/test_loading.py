@@ -25,7 +25,7 @@ from gmml_models.models.wrappers import without_prefixes
 
 from .hub_server import ROOT, Hub, serving
 
-ZOO = "gmml_vit_micro_patch8_64.caltech101"
+ZOO = "gmml_vit_micro_patch8_64.openclipart"
 COMMIT = "0123456789" * 4
 
 

@@ -35,7 +35,7 @@ def photographs(side: int) -> Tensor:
 
 
 def test_there_are_some() -> None:
-    assert "gmml_vit_micro_patch8_64.caltech101" in gm.list_models()
+    assert "gmml_vit_micro_patch8_64.openclipart" in gm.list_models()
     assert gm.list_models() == NAMES
 
 

@@ -104,9 +104,9 @@ def test_the_zoo_and_weights_of_other_channels_decide_how_images_are_read(tmp_pa
     gm.GMMLAutoencoder("vit_micro_patch8_64", in_chans=1, mean=(0.2,), std=(0.3,), **SMALL).save_pretrained(tmp_path / "grey")
     pretrain(told(tmp_path / "run", tmp_path / "grey", **STILL), dataset=runs.Pictures(8, channels=1))
     assert gm.GMMLAutoencoder.from_pretrained(tmp_path / "run" / "weights").mean == (0.2,)
-    beginning = start_autoencoder.begin(told(tmp_path / "zoo", "gmml_vit_micro_patch8_64.caltech101"))
+    beginning = start_autoencoder.begin(told(tmp_path / "zoo", "gmml_vit_micro_patch8_64.openclipart", target="normalised"))
     assert beginning is not None
-    zoo = gm.create_model("gmml_vit_micro_patch8_64.caltech101", pretrained=True).state_dict()
+    zoo = gm.create_model("gmml_vit_micro_patch8_64.openclipart", pretrained=True).state_dict()
     assert all(torch.equal(tensor, zoo[name]) for name, tensor in beginning.autoencoder.state_dict().items())
 
 

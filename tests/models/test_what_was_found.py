@@ -409,7 +409,7 @@ def test_images_that_cannot_be_read_are_told_of_training_and_of_test_images_and_
     for split, first in (("train", 0), ("test", 50)):
         write_classes(tmp_path / "data" / split, {"a": 6, "b": 6}, first=first)
     words = ("--data", tmp_path / "data", "--workers", "0", "--batch-size", "4", "--cpu")
-    weights = "gmml_vit_micro_patch8_64.caltech101"
+    weights = "gmml_vit_micro_patch8_64.openclipart"
     whole = call(capsys, "evaluate", *words, "--weights", weights, "--out", tmp_path / "e", "--measures", "knn", "--k", "2")
     assert (whole.code, whole.err.splitlines()) == (
         0,
