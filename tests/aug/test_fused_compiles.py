@@ -132,6 +132,15 @@ def test_plans(launches: list[tuple[str, Any]], side: int) -> None:
     assert [name for name, _ in launches] == ["make_plan"] * 3
 
 
+def test_a_side_of_one_and_one_donor_are_constants_to_the_launcher(launches: list[tuple[str, Any]]) -> None:
+    place = ga.Boxes(count=2, side=0.5)
+    moved = ga.InBoxes(place, ga.OneOf([ga.Shuffle(), ga.Alien(same_place=False)]))
+    for size in ((1, 33), (33, 1)):
+        fused_plan.plan(moved.program, Request(some_keys(2), (2, 3, *size), (True, True), 1, False))
+        paint(ga.Chain([moved, ga.InBoxes(place, ga.Mean())]), random_images((2, 1, *size)))
+    assert [name for name, _ in launches] == ["make_plan", "mark_boxes", "paint_steps"] * 2
+
+
 def test_blurs_by_axes(launches: list[tuple[str, Any]]) -> None:
     for place in (ga.Boxes(count=2, side=0.3), ga.Boxes(count=1, side=0.3, invert=True)):
         paint(ga.Chain([ga.InBoxes(place, ga.Zeros()), ga.InBoxes(place, ga.Blur())]), random_images((2, 3, 40, 33)))
@@ -182,7 +191,7 @@ def code_of(made: Any, folder: Path) -> Code:
     return Code(len(re.findall(r"(?m)^\s*/\*[0-9a-f]{4,}\*/\s+\S", listing)), int(found[1]), int(found[2]))
 
 
-MOST = {torch.float32: (600, 48), torch.bfloat16: (1010, 64)}  # instructions for 4 and 8 pixels of a thread, registers
+MOST = {torch.float32: (600, 48), torch.bfloat16: (1000, 64)}  # instructions for 4 and 8 pixels of a thread, registers
 
 
 @pytest.mark.parametrize("dtype", MOST, ids=str)

@@ -51,8 +51,9 @@ def _normal(bits, dtype: tl.constexpr):
         rest = (1.0 - x) * (1.0 + x)
     else:
         rest = tl.fma(-x, x, 1.0)
-    t = tl.fma(_log2(rest), 0.13333333333, 1.0)
+    log = _log2(rest)
     if dtype == tl.float32:
+        t = tl.fma(log, 0.13333333333, 1.0)  # from -1 to 1: powers of the logarithm itself would cancel
         p = tl.fma(t, -0.0032656737603247166, -0.009102078154683113)
         p = tl.fma(p, t, -0.0007269830093719065)
         p = tl.fma(p, t, 0.027281666174530983)
@@ -63,12 +64,12 @@ def _normal(bits, dtype: tl.constexpr):
         p = tl.fma(p, t, -1.5500192642211914)
         p = tl.fma(p, t, 3.000917911529541)
     else:
-        p = tl.fma(t, 0.009534222073853016, 0.044782962650060654)
-        p = tl.fma(p, t, 0.055414941161870956)
-        p = tl.fma(p, t, -0.029780136421322823)
-        p = tl.fma(p, t, -0.27656054496765137)
-        p = tl.fma(p, t, -1.5504975318908691)
-        p = tl.fma(p, t, 3.0009989738464355)
+        p = tl.fma(log, 5.3569529256947135e-08, 4.297779469197849e-06)
+        p = tl.fma(p, log, 0.00013348129868973047)
+        p = tl.fma(p, log, 0.0019683409482240677)
+        p = tl.fma(p, log, 0.009909897111356258)
+        p = tl.fma(p, log, -0.22535723447799683)
+        p = tl.fma(p, log, 1.2538928985595703)
     return p * x
 
 

@@ -30,23 +30,32 @@ def _uniform(word):
 
 
 @triton.jit
+def _passes(gates, STEPS: tl.constexpr, GATES: tl.constexpr, n: tl.constexpr):
+    """1 if all gates of step n are open, else 0."""
+    first: tl.constexpr = STEPS[n][1]
+    count: tl.constexpr = STEPS[n][2]  # Triton 3.4 loops over what has this annotation alone
+    own = (gates == gates).to(tl.int32) * STEPS[n][0]  # 0: cannot work on images of this shape
+    for g in tl.static_range(count):
+        uniform = _uniform(mix(gates + GATES[first + g][0]))
+        own = own * ((uniform >= GATES[first + g][1]) & (uniform < GATES[first + g][2])).to(tl.int32)
+    return own
+
+
+@triton.jit
 def _open(key, STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr):
     """Bit n: all gates of step n are open."""
     gates = mix(key + _GATES)
     opened = (key * 0).to(tl.int32)
     for n in tl.static_range(COUNT):
-        own = (key == key).to(tl.int32) * STEPS[n][0]  # 0: cannot work on images of this shape
-        for g in tl.static_range(STEPS[n][2]):
-            uniform = _uniform(mix(gates + GATES[STEPS[n][1] + g][0]))
-            own = own * ((uniform >= GATES[STEPS[n][1] + g][1]) & (uniform < GATES[STEPS[n][1] + g][2])).to(tl.int32)
-        opened |= own << n
+        opened |= _passes(gates, STEPS, GATES, n) << n
     return opened
 
 
 @triton.jit
 def _shift(word, out, image, height, width):
     """What moves the content of an image, from one number: (2,) at ``out``."""
-    rest = 1 + ((high(word) * tl.maximum(height.to(tl.int64) * width - 1, 1)) >> 32)
+    pixels = (word * 0 + height) * width  # a side of 1 is a constant when this is compiled, and no tensor
+    rest = 1 + ((high(word) * tl.maximum(pixels - 1, 1)) >> 32)
     tl.store(out + image * 2, rest // width % height)
     tl.store(out + image * 2 + 1, rest % width)
 
