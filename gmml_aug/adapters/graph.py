@@ -10,6 +10,7 @@ from torch import Tensor
 from gmml_aug.adapters.loops import check_corruption
 from gmml_aug.backends.base import Choice
 from gmml_aug.backends.call import Corrupted, CorruptedPair
+from gmml_aug.backends.kept import held
 from gmml_aug.chance import draw_keys
 from gmml_aug.checks import check_integer, check_keys
 from gmml_aug.corruption import Corruption
@@ -22,6 +23,7 @@ class _Recorded(NamedTuple):
     images: Tensor
     keys: Tensor
     result: Corrupted | CorruptedPair
+    tables: list[object]  # what was prepared for the program: the graph reads its memory, and a cache may let it go
 
 
 @final
@@ -42,7 +44,7 @@ class Graphed:
 
     Raises:
         TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
-        ValueError: at the call, images that are not on a CUDA device.
+        ValueError: at the call, images that are not on a CUDA device, or that ask for a gradient.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Graphed:
         if not isinstance(images, Tensor) or not images.is_cuda:
             where = images.device if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"Graphed: only images on a CUDA device can be recorded, not {where}. Call the corruption itself.")
+        if images.requires_grad and torch.is_grad_enabled():
+            raise ValueError("Graphed: a graph gives no gradients to the images. Detach them, or call the corruption itself.")
         key = images.shape, images.dtype, images.device, images.stride()
         if key not in self._recorded:
             if len(self._recorded) >= self.most:
@@ -110,9 +114,10 @@ class Graphed:
                     self._run(own, keys)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # of this thread alone: that which pins a loader's batches asks for memory meanwhile, and would end the capture
+            with held() as tables, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self._run(own, keys)
-        return _Recorded(graph, own, keys, result)
+        return _Recorded(graph, own, keys, result, tables)
 
     def _run(self, images: Tensor, keys: Tensor) -> Corrupted | CorruptedPair:
         if self.dtype is None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Generic, TypeVar
 
 from gmml_aug.program import Program
 
 T = TypeVar("T")
 
 _MOST = 256
+_HELD: Final[ContextVar[list[object] | None]] = ContextVar("_HELD", default=None)
+
+
+@contextmanager
+def held() -> Iterator[list[object]]:
+    """All that is taken from a `Kept` meanwhile, in a list: for who reads its memory later on, as a CUDA graph does."""
+    found: list[object] = []
+    token = _HELD.set(found)
+    try:
+        yield found
+    finally:
+        _HELD.reset(token)
 
 
 class Kept(Generic[T]):
@@ -30,10 +44,14 @@ class Kept(Generic[T]):
         key = (id(program), about)
         found = self._found.get(key)
         if found is not None and found[0]() is program:
-            return found[1]
-        made = self._make(program, *about)
-        with self._lock:
-            if len(self._found) >= _MOST:
-                del self._found[next(iter(self._found))]
-            self._found[key] = (weakref.ref(program), made)
+            made = found[1]
+        else:
+            made = self._make(program, *about)
+            with self._lock:
+                if len(self._found) >= _MOST:
+                    del self._found[next(iter(self._found))]
+                self._found[key] = (weakref.ref(program), made)
+        holder = _HELD.get()
+        if holder is not None:
+            holder.append(made)
         return made

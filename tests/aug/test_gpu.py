@@ -105,32 +105,6 @@ def test_a_cuda_graph_captures_a_call_and_replays_it_for_other_keys(way: tuple[C
         torch.testing.assert_close(captured.images, wanted.images)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
-def test_a_graphed_corruption_gives_what_a_call_gives_and_draws_anew(
-    dtype: torch.dtype | None, way: tuple[Choice, ga.Corruption]
-) -> None:
-    backend, corrupt = way
-    graphed = ga.Graphed(corrupt, dtype=dtype, backend=backend, most=2)
-    for count in (8, 4, 6, 8):  # three shapes in two places
-        images = random_images((count, 3, 64, 64), torch.float32 if dtype is None else torch.uint8, count).cuda()
-        keys = some_keys(count, count).cuda()
-        wanted = (
-            corrupt(images, keys=keys, backend=backend) if dtype is None else corrupt.from_bytes(images, keys=keys, dtype=dtype)
-        )
-        found = graphed(images, keys=keys)
-        assert torch.equal(found.mask, wanted.mask)
-        torch.testing.assert_close(found.images, wanted.images)
-    torch.manual_seed(0)
-    masks = [graphed(images).mask.clone() for _ in range(3)]
-    torch.manual_seed(0)
-    sample = corrupt(images, backend=backend) if dtype is None else corrupt.from_bytes(images, dtype=dtype)
-    assert torch.equal(sample.mask, masks[0])
-    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 3
-    own = graphed.buffer(images)
-    own.copy_(images.flip(0))
-    assert torch.equal(graphed(own, keys=keys).mask, wanted.mask)
-
-
 def _for(dtype: torch.dtype, way: tuple[Choice, ga.Corruption]) -> tuple[Choice, ga.Corruption]:
     backend, corrupt = way
     if backend == "fused" and dtype == torch.float64:
