@@ -29,12 +29,6 @@ _DECODER = {f"mlp.{n}.{kind}": f"layers.{n}.{kind}" for n in (0, 2, 4) for kind 
 }
 _ARGS, _ITEMS, _LETTERS = 200, 64, 300
 METHODS = (*RELEASES, "sit_2021", "dino", "ibot", "mae", "simmim", "beit")
-MADE_BY = {
-    "sit_2021": "the first release of SiT (reconstruction, rotation, contrast)", "dino": "DINO", "ibot": "iBOT", "mae": "MAE",
-    "simmim": "SimMIM", "beit": "BEiT", "timm": "timm's training script", "lightning": "a run of Lightning",
-    "transformers": "transformers",
-}  # fmt: skip
-_BY_US = "pretrained without labels by Group Masked Model Learning (GMML) or one of its relatives"  # what `model_card` says
 _NOTE = """
 ## Where this comes from
 
@@ -119,11 +113,7 @@ def convert_checkpoint(
     name = re.sub(r"[^\w.-]", "_", file.path.name)
 
     def card(whole: Mapping[str, Any]) -> str:
-        text = model_card(whole)
-        if done.kind not in RELEASES:  # made by other methods than ours
-            by = MADE_BY.get(done.kind, "somebody else")
-            text = text.replace(_BY_US, f"from a checkpoint of {by}: GMML has had no part in its training", 1)
-        return text + _NOTE.format(file=name, license=re.sub(r"[^\w .:,()+-]", "_", said))
+        return model_card(whole) + _NOTE.format(file=name, license=re.sub(r"[^\w .:,()+-]", "_", said))
 
     write_folder(
         folder,

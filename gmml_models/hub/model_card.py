@@ -13,6 +13,14 @@ LOG, CURVE = "epochs.jsonl", "loss.png"
 """Files beside the weights that the card names where they are there."""
 _CODE_LICENCE = "Apache-2.0"
 _LISTED = 20  # classes
+_METHODS = {
+    "gmml": "Group Masked Model Learning (GMML)", "sit": "SiT", "sit_2021": "SiT's first release", "mc_ssl": "MC-SSL",
+    "autoencoder": "an autoencoder of whole images, the control of GMML",
+}  # fmt: skip
+_MADE_BY = {
+    "dino": "DINO", "ibot": "iBOT", "mae": "MAE", "simmim": "SimMIM", "beit": "BEiT", "timm": "timm's training script",
+    "lightning": "a run of Lightning", "transformers": "transformers",
+}  # fmt: skip
 _CITATION = """```bibtex
 @article{atito2022gmml,
   title  = {{GMML} is All you Need},
@@ -35,7 +43,8 @@ def model_card(config: Mapping[str, Any]) -> str:
     Args:
         config: as in ``config.json``; its ``gmml`` part may have
 
-            - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256), base_model, parameters;
+            - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256, kind: what made that file),
+              base_model, parameters;
             - data: name, hub, licence, images, and for several sets ``sets`` of the same (with ``id``, a plain name);
             - license, license_link;
             - encoder: name, width, depth, heads, patch_size, img_size: see `gmml_models.models.encoders.shape_of`;
@@ -49,13 +58,13 @@ def model_card(config: Mapping[str, Any]) -> str:
     source, model, extras = mapping(ours.get("source")), mapping(config.get("pretrained_cfg")), mapping(ours.get("extras"))
     files, run, cost = mapping(ours.get("files")), mapping(ours.get("run")), mapping(ours.get("cost"))
     name = name_of(config)
+    how, not_ours = _training(ours)
     sizes = [one.get("size") for one in map(mapping, files.values())]
     whole = [one for one in sizes if isinstance(one, int)]
     parts = [
         front_matter(config),
         f"# {name}",
-        f"{_encoder(config)}, pretrained without labels by Group Masked Model Learning (GMML) or one of its relatives, for "
-        "`gmml_models`, timm and transformers. It returns features: it has no classifier.",
+        f"{_encoder(config)}, {how} for `gmml_models`, timm and transformers. {not_ours}It returns features: it has no classifier.",
         table(
             ("", ""),
             [
@@ -121,6 +130,28 @@ def _encoder(config: Mapping[str, Any]) -> str:
     if shape.get("name") == config.get("architecture"):
         return f"A vision transformer,{called} {sizes}"
     return f"A vision transformer,{called} {sizes} (timm builds it from `{named}` and the `model_args` of `config.json`)"
+
+
+def _training(ours: Mapping[str, Any]) -> tuple[str, str]:
+    """How the encoder came to be what it is, as far as the config says it; and a sentence for what we had no part in."""
+    objective, begun = ours.get("objective"), _file_of_others(ours)
+    word = objective.lower() if isinstance(objective, str) else None
+    if begun and word in (None, mapping(ours["source"])["kind"]):
+        return f"from {begun},", "GMML has had no part in its training. "
+    method = (_METHODS | _MADE_BY).get(word or "")
+    unknown = "about whose training nothing is recorded," if objective is None else "trained by the objective below,"
+    how = f"pretrained without labels by {method}," if method else unknown
+    return how + (f" begun from {begun}," if begun else ""), ""
+
+
+def _file_of_others(ours: Mapping[str, Any]) -> str:
+    """Whose file the weights are from, in words; nothing where it is one of our methods' or not recorded."""
+    source = mapping(ours.get("source"))
+    kind = source.get("kind")
+    if not isinstance(kind, str) or kind in _METHODS:
+        return ""
+    file = f" (`{code(source['file'])}`)" if source.get("file") else ""
+    return f"a checkpoint of {_MADE_BY.get(kind, 'somebody else')}{file}"
 
 
 def _whole(value: object) -> bool:
@@ -210,7 +241,9 @@ def classifier_card(config: Mapping[str, Any]) -> str:
     """
     parts = model_card(config).split("\n\n")
     about = next(place for place, part in enumerate(parts) if part.startswith("A vision transformer"))
-    parts[about] = "\n\n".join(_about(_encoder(config), config["gmml"]["classifier"]))
+    begun = _file_of_others(mapping(config.get("gmml")))
+    encoder = _encoder(config) + (f", begun from {begun}" if begun else "")
+    parts[about] = "\n\n".join(_about(encoder, config["gmml"]["classifier"]))
     return "\n\n".join(parts).replace(_OF_AUTOENCODERS, _OF_CLASSIFIERS)
 
 

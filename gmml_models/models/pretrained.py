@@ -140,7 +140,7 @@ def make_config(
     """
     architecture, arguments = describe_encoder(encoder)
     pool, arguments = _pooling(encoder, gmml, arguments)
-    source = getattr(encoder, _SOURCE, None)
+    source = source_of(encoder)
     height, width = encoder.patch_embed.img_size
     channels = encoder.patch_embed.proj.in_channels
     return {
@@ -160,7 +160,7 @@ def make_config(
             "classifier": "head",
             "license": license or "unknown",
         },
-        "gmml": {"encoder": shape_of(encoder), **({"source": dict(source)} if source else {}), **gmml},
+        "gmml": {"encoder": shape_of(encoder), **({"source": source} if source else {}), **gmml},
     }
 
 
@@ -184,8 +184,7 @@ def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTran
         encoder = build_encoder(config["architecture"], **arguments)
     fill(encoder, source.tensors(ENCODER, config), f"{ENCODER} of {source.name}")
     tell(encoder, {"architecture": config["architecture"], **config.get("pretrained_cfg", {})})
-    if isinstance(source_of := config.get("gmml", {}).get("source"), dict):
-        remember(encoder, source_of)
+    _remember_what(encoder, config)
     return encoder.eval()
 
 
@@ -219,6 +218,7 @@ def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[
             if isinstance(part, VisionTransformer):
                 take_any_size(part)
     loaded: VisionTransformer = encoder.eval()
+    _remember_what(loaded, config)
     return loaded
 
 
@@ -230,6 +230,17 @@ def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
         source: file, sha256, kind and network.
     """
     setattr(encoder, _SOURCE, dict(source))
+
+
+def _remember_what(encoder: VisionTransformer, config: Mapping[str, Any]) -> None:
+    if isinstance(told := config.get("gmml", {}).get("source"), dict):
+        remember(encoder, told)
+
+
+def source_of(encoder: VisionTransformer) -> dict[str, Any] | None:
+    """What was noted by `remember`, or nothing."""
+    noted = getattr(encoder, _SOURCE, None)
+    return dict(noted) if noted else None
 
 
 def count(module: nn.Module) -> int:

@@ -72,7 +72,10 @@ def begin(config: PretrainConfig) -> Beginning | None:
     if kept is None:
         return _opened(config, config.weights)
     try:
-        return Beginning(GMMLAutoencoder(**kept["model"], drop_path_rate=config.drop_path), kept)
+        model = GMMLAutoencoder(**kept["model"], drop_path_rate=config.drop_path)
+        if kept.get("source"):  # of the weights that it was begun with; its checkpoint says nothing of them
+            pretrained.remember(model.encoder, dict(kept["source"]))
+        return Beginning(model, kept)
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(
             f"{_WHO}: {config.out / _FILE} describes no model of ours ({error}). Remove it to read --weights again."
@@ -158,6 +161,7 @@ def _opened(config: PretrainConfig, name: str) -> Beginning:
         "sha256": sha256,
         "channels": channels,
         "model": described,
+        "source": pretrained.source_of(encoder),
     }
     return Beginning(model, about, f"{_WHO}: begins with the encoder of {name}; {'; '.join(notes)}.")
 

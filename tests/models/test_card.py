@@ -173,6 +173,30 @@ def test_the_encoder_is_named_as_it_is() -> None:
     assert "A vision transformer that timm builds from `vit_tiny_patch16_224` and the `model_args`" in model_card(CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        ({"objective": "gmml"}, "pretrained without labels by Group Masked Model Learning (GMML), for `gmml_models`"),
+        ({"objective": "sit", "source": {"file": "a.pth", "kind": "sit"}}, "pretrained without labels by SiT, for"),
+        ({"source": {"file": "dino.pth", "kind": "dino"}}, "from a checkpoint of DINO (`dino.pth`), for"),
+        ({"objective": "mae", "source": {"file": "a b.pth", "kind": "mae"}}, "from a checkpoint of MAE (`ab.pth`), for"),
+        ({"source": {"kind": "vit"}}, "from a checkpoint of somebody else, for"),
+        (
+            {"objective": "mc_ssl", "source": {"file": "a.pth", "kind": "ibot"}},
+            "pretrained without labels by MC-SSL, begun from a checkpoint of iBOT (`a.pth`), for",
+        ),
+        ({"objective": "dino"}, "pretrained without labels by DINO, for"),
+        ({"objective": "supervised"}, "trained by the objective below, for"),
+        ({}, "about whose training nothing is recorded, for"),
+    ],
+)
+def test_the_method_is_the_one_that_the_weights_are_from(ours: dict[str, Any], words: str) -> None:
+    text = model_card(CONFIG | {"gmml": {"files": FILES, **ours}})
+    assert words in text
+    assert ("GMML has had no part in its training." in text) == words.startswith("from ")
+    assert ("(GMML)" in text) == (ours.get("objective") == "gmml")
+
+
 @pytest.mark.parametrize("link", ["http://example.org", "javascript:x", "https://a) [b](c", 3, None])
 def test_a_licence_is_linked_by_https_or_by_the_file_beside_the_weights(link: object) -> None:
     ours = {**WHOLE, "license_link": link}
@@ -237,7 +261,7 @@ def test_no_text_leaves_its_place(text: str) -> None:
         "recipe": text,
         "metrics": [{"name": text, "value": text, "spread": text, "measured_by": text, "command": text}],
         "license": text,
-        "source": {"file": text, "sha256": text},
+        "source": {"file": text, "sha256": text, "kind": text},
         "files": {text: {"sha256": text, "size": text}},
         "extras": {text: {"sha256": text, "size": text}},
         "license_link": text,

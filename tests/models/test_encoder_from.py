@@ -160,12 +160,19 @@ def test_files_of_others_become_encoders_with_their_numbers_and_provenance(kind:
 
 @pytest.mark.parametrize("kind", ["dino", "ibot", "mae", "timm"])
 def test_what_is_written_says_who_made_it_and_nothing_of_gmml(kind: str, tmp_path: Path) -> None:
-    folder = convert_checkpoint(saved(tmp_path, KINDS[kind](vit().state_dict())), tmp_path / "out", heads=1)
+    path = saved(tmp_path, KINDS[kind](vit().state_dict()))
+    folder = convert_checkpoint(path, tmp_path / "out", heads=1)
     assert json.loads((folder / "config.json").read_text())["gmml"]["objective"] == (None if kind == "timm" else kind)
-    card = (folder / "README.md").read_text()
-    assert "pretrained without labels by Group Masked" not in card
-    assert "GMML has had no part in its training" in card
-    assert {"dino": "DINO", "ibot": "iBOT", "mae": "MAE", "timm": "timm's training script"}[kind] in card
+    gm.GMMLAutoencoder(gm.encoder_from(path, heads=1)).save_pretrained(tmp_path / "built")
+    gm.GMMLAutoencoder(gm.from_pretrained(tmp_path / "built", img_size=32)).save_pretrained(tmp_path / "larger")
+    who = {"dino": "DINO", "ibot": "iBOT", "mae": "MAE", "timm": "timm's training script"}[kind]
+    for place in (folder, tmp_path / "built", tmp_path / "larger"):
+        card = (place / "README.md").read_text()
+        assert "pretrained without labels by" not in card
+        assert f"from a checkpoint of {who} (`a.pth`), for" in card
+        assert "GMML has had no part in its training" in card
+    gm.Classifier(gm.from_pretrained(folder), ["a", "b"]).save_pretrained(tmp_path / "tuned")
+    assert f"begun from a checkpoint of {who} (`a.pth`), fine-tuned" in (tmp_path / "tuned" / "README.md").read_text()
     rest = load_file(folder / "decoder.safetensors") if kind != "timm" else {}
     assert all(name.startswith("heads.") for name in rest)  # nothing that was trained is left out
 

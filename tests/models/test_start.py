@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import gmml_models as gm
 from gmml_models.errors import UsageError
+from gmml_models.models.pretrained import remember
 from gmml_models.recipes import PretrainConfig, pretrain, start_autoencoder
 from tests.models import runs
 
@@ -66,6 +67,17 @@ def test_encoder_decoder_blocks_and_normalisation_are_those_of_the_weights(
     assert config["pretrained_cfg"]["mean"] == [0.4] * 3
     assert config["gmml"]["recipe"]["weights"] == weights.name, "no path of this machine"
     assert f"begins with the encoder of {weights}; with its decoder (mc_ssl)." in capsys.readouterr().err
+
+
+def test_who_made_the_weights_stays_in_config_and_card(weights: Path, tmp_path: Path) -> None:
+    source = {"file": "dino.pth", "sha256": "0" * 64, "kind": "dino", "network": "teacher"}
+    encoder = gm.from_pretrained(weights)
+    remember(encoder, source)
+    gm.GMMLAutoencoder(encoder).save_pretrained(tmp_path / "dino")
+    pretrain(told(tmp_path / "run", tmp_path / "dino", method="gmml", **STILL), dataset=runs.Pictures(8))
+    made = tmp_path / "run" / "weights"
+    assert json.loads((made / "config.json").read_text())["gmml"]["source"] == source
+    assert "(GMML), begun from a checkpoint of DINO (`dino.pth`), for" in (made / "README.md").read_text()
 
 
 def test_another_size_and_other_channels_are_adapted_as_timm_does(
