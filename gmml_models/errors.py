@@ -111,5 +111,8 @@ def from_hub(error: Exception, what: str) -> Exception:
     if isinstance(cause, hub.HFValidationError):
         return ValueError(f"{what}: not a Hub name ({said}). Give 'org/name'.")
     if isinstance(cause, OSError):
-        return WeightsError(f"{what}: {type(cause).__name__}: {said}. Is there room, and may the cache be written to?")
+        return WeightsError(
+            f"{what}: {type(cause).__name__}: {said}. Is there room, and may the cache be written to? cache_dir= or HF_HOME name "
+            "another one; local_files_only=True takes what this one holds."
+        )
     return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -80,6 +81,53 @@ assert same(load("someone/several"), made(0))
 assert same(load("someone/several", subfolder="vit/first"), made(1))
 """
 )
+LOCKED = (
+    """
+import ctypes, os
+if os.geteuid() == 0:  # root may write wherever it likes: give that up
+    assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+"""
+    + BEGIN
+    + """
+import timm, transformers
+try:
+    pathlib.Path(os.environ["HF_HOME"], "hub", "new").touch()
+except PermissionError:
+    pass
+else:
+    raise AssertionError("the cache can be written to")
+given = torch.randn(1, 3, 32, 32)
+wanted = made(0).encoder.forward_features(given)
+load = gm.GMMLAutoencoder.from_pretrained
+def loads_all(**options):
+    assert same(load("someone/several", **options), made(0))
+    assert same(load("someone/several", subfolder="vit/first", **options), made(1))
+    assert torch.equal(gm.from_pretrained("hf-hub:someone/several", num_classes=0, **options).forward_features(given), wanted)
+"""
+)
+AS_IT_IS = (
+    LOCKED
+    + """
+loads_all()
+assert torch.equal(timm.create_model("hf-hub:someone/several", pretrained=True).eval().forward_features(given), wanted)
+by_transformers = transformers.AutoModel.from_pretrained("someone/several").eval()
+assert torch.equal(by_transformers(pixel_values=given).last_hidden_state, wanted)
+"""
+)
+CHANGED = (
+    LOCKED
+    + """
+for name in ("config.json of someone/several", "HF_HOME", "cache_dir=", "local_files_only=True"):
+    try:
+        load("someone/several")
+    except WeightsError as error:
+        assert type(error) is WeightsError and name in str(error), error
+    else:
+        raise AssertionError("the new files went nowhere")
+loads_all(local_files_only=True)  # each advice, followed
+assert same(load("someone/several", cache_dir="own"), made(5))
+"""
+)
 NO_LINKS = """
 import os
 def refuse(*paths, **options):
@@ -128,6 +176,40 @@ def test_one_repository_holds_several_models_and_takes_pull_requests(server: Hub
     environment = {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": "", "no_proxy": ""}
     run(server, AGAIN, tmp_path, HF_HOME=str(tmp_path / "far"), **environment)
     assert any(request.host == "hub.invalid" for request in server.requests)
+
+
+def files_of(folder: Path, seed: int) -> list[Path]:
+    torch.manual_seed(seed)
+    gm.GMMLAutoencoder("vit_micro_patch8_64", **SMALL).save_pretrained(folder)
+    return sorted(folder.iterdir())
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    places = [folder, *folder.rglob("*")]
+    before = {path: path.stat().st_mode for path in places if not path.is_symlink()}
+    for path, mode in before.items():
+        path.chmod(mode & ~0o222)
+    try:
+        yield
+    finally:
+        for path, mode in before.items():
+            path.chmod(mode)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how root gives up its rights is known here for Linux alone")
+def test_a_cache_that_may_only_be_read_is_read_and_what_is_not_in_it_has_two_ways(server: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    for seed, place in ((0, ""), (1, "vit/first/")):
+        server.commit(REPO, "main", {place + path.name: path.read_bytes() for path in files_of(tmp_path / str(seed), seed)})
+    run(server, AGAIN, tmp_path)  # fills it
+    home = tmp_path / "home"
+    held = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    with read_only(home):
+        run(server, AS_IT_IS, tmp_path)
+        server.commit(REPO, "main", {path.name: path.read_bytes() for path in files_of(tmp_path / "new", 5)})
+        run(server, CHANGED, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == held
 
 
 def test_a_subfolder_of_a_local_folder(tmp_path: Path) -> None:
