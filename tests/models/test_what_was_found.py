@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from torch import Tensor
@@ -24,7 +25,7 @@ from gmml_models.errors import UsageError, shown
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from gmml_models.recipes.next_command import after_pretraining
 from tests.models.command_line import call
-from tests.models.data_files import picture, png, write_classes, write_flat, write_labels, write_tar
+from tests.models.data_files import Array, picture, pixels, png, write_classes, write_flat, write_labels, write_tar
 
 
 def opened(data: Path, **options: Any) -> Source:
@@ -47,67 +48,117 @@ def left_out(source: Source) -> dict[str, tuple[str, bool]]:
 def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endings = image_files.endings_of_pillow() - {".heic", ".heif", ".hif", ".heics", ".heifs", ".avif"}
+    heif = {".heic", ".heif", ".hif", ".heics", ".heifs"}
+    endings = image_files.endings_of_pillow() - {*heif, ".avif"}  # as with an older Pillow, without pillow-heif
     monkeypatch.setattr("gmml_models.data.scan.endings_of_pillow", lambda: endings)
     images = ["a.png", "b.PNG", "c.jpg", "d.JPG", "e.jpeg", "f.jpe", "g.jfif", "h.bmp", "i.gif", "j.tif", "k.tiff", "l.webp"]
     images += ["m.ppm", "n.pgm", "o.tga", "p.jp2", "q.mpo", "deep/er/r.jpg", "with blank.png", "ünïcode.png", "12²3.png"]
+    images += ["x\x1b[2J.png", "new\nline.png"]
     for number, name in enumerate(images):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         picture(number).save(tmp_path / name, "JPEG" if name.endswith((".jpe", ".jfif", ".mpo")) else None)
-    empty = ["x.HEIC", "x.heif", "x.avif", "x.jxl", "x.CR2", "x.nef", "x.arw", "x.dng", "x.psd", "x.svg", "x.eps", "x.dcm"]
-    no_image = [
-        "notes.txt",
-        "table.csv",
-        "a.json",
-        "film.mp4",
-        "film.mov",
-        "all.zip",
-        "all.tar.gz",
-        "noending",
-        "Thumbs.db",
-        "x.pdf",
-    ]
-    hidden = [".DS_Store", "._a.jpg", ".hidden.png"]
-    for name in (*empty, *no_image, *hidden):
+    modes = {
+        "s.png": "1",
+        "t.png": "L",
+        "u.png": "LA",
+        "v.png": "P",
+        "w.png": "RGBA",
+        "x.png": "I;16",
+        "y.jpg": "CMYK",
+        "z.tif": "F",
+    }
+    for number, (name, mode) in enumerate(modes.items()):
+        shades = np.asarray(picture(number).convert("L"))
+        deep = Image.fromarray(shades.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(shades).convert(mode)
+        deep.save(tmp_path / name)
+        with Image.open(tmp_path / name) as held:
+            assert held.mode == mode
+    picture(0).save(tmp_path / "moving.gif", save_all=True, append_images=[picture(1)])
+    raw = "this format is not read: convert it to JPEG or PNG"
+    apple = "HEIC and HEIF are read by pillow-heif: pip install pillow-heif"
+    table = {
+        **dict.fromkeys(("x.HEIC", "x.heif"), (apple, True)),
+        "x.avif": ("AVIF is read by Pillow from 11.3, or pillow-heif: pip install -U pillow", True),
+        **dict.fromkeys(("x.jxl", "x.CR2", "x.nef", "x.arw", "x.dng", "x.psd", "x.svg", "x.eps", "x.dcm"), (raw, True)),
+        **{f"x{one}": (f"not an image ({one})", False) for one in (".txt", ".csv", ".json", ".mp4", ".mov", ".zip", ".db", ".pdf")},
+        "x.tar.gz": ("not an image (.gz)", False),
+        "noending": ("not an image (no ending)", False),
+        **dict.fromkeys(("._a.jpg", ".hidden.png", ".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"), ("hidden", False)),
+        "pipe.jpg": ("not a regular file", False),
+        "lost.jpg": ("a link to nothing", True),
+        "deep/up": ("a link to a folder that holds it", False),
+        "run": ("the folder of a run", False),
+    }
+    folders = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "run")
+    for name in table.keys() - {*folders, "pipe.jpg", "lost.jpg", "deep/up"}:
         (tmp_path / name).write_bytes(png(0))
-    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"):
-        write_flat(tmp_path / name, 2)
+    (tmp_path / ".DS_Store").write_bytes(b"what a system wrote, and nobody misses")
+    for name in folders:
+        write_flat(tmp_path / name / "checkpoints", 2)
+    (tmp_path / "run" / "config.json").write_text("{}")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "lost.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "good.jpg").symlink_to("c.jpg")
     (tmp_path / "deep" / "up").symlink_to("..")
-    source = opened(tmp_path)
-    assert sorted(source.name(index) for index in range(len(source))) == sorted([*images, "good.jpg"])
-    told = left_out(source)
-    assert {name for name, (_, lost) in told.items() if lost} == {*empty, "lost.jpg"}
-    assert source.lost == len(empty) + 1
-    assert set(told) == {
-        *empty,
-        *no_image,
-        "._a.jpg",
-        ".hidden.png",
-        ".ipynb_checkpoints",
-        "__MACOSX",
-        "@eaDir",
-        ".git",
-        "pipe.jpg",
-        "lost.jpg",
-        "deep/up",
+    broken = {
+        "empty.jpg": (b"", "not an image, or of a format that is not read"),
+        "page.png": (b"<!doctype html><p>Not found", "not an image, or of a format that is not read"),
+        "half.png": (png(0)[: len(png(0)) // 2], "damaged: "),
+        "drawing.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image, or of a format that is not read"),
     }
-    assert "pip install pillow-heif" in told["x.HEIC"][0]
-    assert "convert it to JPEG" in told["x.CR2"][0]
-    assert told["notes.txt"] == ("not an image (.txt)", False)
-    assert told["pipe.jpg"] == ("not a regular file", False)
-    assert told["deep/up"] == ("a link to a folder that holds it", False)
-    assert told["lost.jpg"] == ("a link to nothing", True)
-    assert {told[name][0] for name in (".hidden.png", ".git", "@eaDir")} == {"hidden"}
+    for name, (contents, _) in broken.items():
+        (tmp_path / name).write_bytes(contents)
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png")
+    broken["large.png"] = (b"", "more than 89,478,485 pixels, too large to be decoded safely")
+    assert len(images) + len(modes) + len(table) + len(broken) + 2 >= 50, "kinds of files"
+
+    source = opened(tmp_path)
+    assert left_out(source) == table
+    assert source.lost == 13
+    readable = {*images, *modes, "good.jpg", "moving.gif"}
+    assert sorted(source.name(index) for index in range(len(source))) == sorted({*readable, *broken})
+    read = {source.name(index) for index in range(len(source)) if source.read(index) is not None}
+    assert read == readable
+    assert source.broken.keys() == broken.keys()
+    assert all(reason.startswith(broken[name][1]) for name, reason in source.broken.items())
+    told = "\n".join(source.found("gmml pretrain"))
+    assert told.splitlines()[0] == f"gmml pretrain: {len(readable) + len(broken)} images in {tmp_path}, {len(table)} left out"
+    assert f"left out: 9, {raw}: x.CR2, x.arw, x.dcm, ..." in told
+    assert "left out: 6, hidden: ._a.jpg, .git, .hidden.png, ..." in told
+
+
+def colours_of(source: Source, index: int) -> Array:
+    """(3, H, W) of an image of a folder."""
+    found = source.read(index)
+    assert found is not None, source.broken
+    return np.asarray(found[0])
 
 
 @pytest.mark.skipif("HEIF" not in image_files.formats_of_pillow(), reason="pillow-heif is not installed")
 def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a telephone held upright: to be turned by 90 degrees
+    for number, name in enumerate(("0.HEIC", "1.heif", "2.hif")):
+        picture(number, 64, 48).save(tmp_path / name, "HEIF", quality=95)
+    picture(3, 64, 48).save(tmp_path / "3.heic", "HEIF", quality=95, exif=turned.tobytes())
+    assert (tmp_path / "0.HEIC").read_bytes()[4:12] == b"ftypheic"
+    source = opened(tmp_path)
+    assert (len(source), source.left) == (4, ())
+    for number in range(3):
+        wanted = pixels(number, 64, 48).transpose(2, 0, 1)
+        assert np.abs(colours_of(source, number).astype(int) - wanted).mean() < 6
+    wanted = np.asarray(picture(3, 64, 48).transpose(Image.Transpose.ROTATE_270)).transpose(2, 0, 1)
+    assert np.abs(colours_of(source, 3).astype(int) - wanted).mean() < 6
+
+
+@pytest.mark.skipif("AVIF" not in image_files.formats_of_pillow(), reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
+    picture(0, 64, 48).save(tmp_path / "0.avif", quality=95)
+    picture(1, 64, 48).save(tmp_path / "1.AVIF", quality=95)
+    source = opened(tmp_path)
+    assert (len(source), source.left) == (2, ())
     for number in range(2):
-        picture(number).save(tmp_path / f"{number}.HEIC", "HEIF")
-    assert len(opened(tmp_path)) == 2
+        assert np.abs(colours_of(source, number).astype(int) - pixels(number, 64, 48).transpose(2, 0, 1)).mean() < 6
 
 
 def test_links_are_followed_but_not_back(tmp_path: Path) -> None:
