@@ -167,7 +167,7 @@ def _metavar(kind: Any) -> str:
     """What stands for the value of an option of a type; nothing for a flag."""
     if get_origin(kind) in (Union, UnionType):
         inner = [one for one in get_args(kind) if one is not NoneType]
-        return "True|False" if inner == [bool] else _metavar(inner[0])
+        return "True|False" if inner == [bool] else "|".join(map(_metavar, inner))
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:

@@ -19,10 +19,12 @@ class Stats(StatsConfig):
 
     def run(self) -> int:
         """Read all images, and print two lines to paste; the exit code is 1 if images had to be skipped."""
+        import torch
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         from gmml_models.data.channel_stats import channel_stats
+        from gmml_models.data.loader import workers_for
         from gmml_models.data.sources import Source, open_source
         from gmml_models.recipes.labelled_data import tell
 
@@ -32,9 +34,8 @@ class Stats(StatsConfig):
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=None)
-            found = channel_stats(
-                source, threads=self.workers, progress=lambda done, of: bar.update(task, completed=done, total=of)
-            )
+            threads = workers_for(torch.device("cpu"), self.workers)
+            found = channel_stats(source, threads=threads, progress=lambda done, of: bar.update(task, completed=done, total=of))
         for name, reason in found.broken.items():
             print(f"gmml stats: {name} is skipped: {reason}.", file=sys.stderr)
         if self.json:

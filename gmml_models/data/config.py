@@ -42,8 +42,8 @@ class DataConfig:
     """Keep all images on the device as uint8 and augment them there; by default on a GPU if they take little of its memory."""
     resident_size: int | None = None
     """Side in pixels of the images kept on the device; by default 1.15 times the input."""
-    workers: int = field(default=2, metadata=FREE)
-    """Number of processes that decode images; with --resident, of threads."""
+    workers: int | None = field(default=None, metadata=FREE)
+    """Number of processes that decode images, or threads with --resident; by default one per core, at most 2, or 8 with a GPU."""
 
     def __post_init__(self) -> None:
         """A ``~`` that no shell has read is the home folder."""
@@ -76,7 +76,7 @@ def record(config: DataConfig) -> dict[str, Any]:
 
 def place(value: Any) -> Any:
     """A path of what is there, in one spelling; anything else as it is."""
-    try:
+    try:  # as text, which may name no path at all
         return os.path.realpath(value) if isinstance(value, str) and value and os.path.exists(value) else value  # noqa: PTH110
     except (OSError, ValueError):
         return value

@@ -180,6 +180,22 @@ def every_image(
         broken.update(fetched.broken)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_for(device: torch.device, asked: int | None) -> int:
+    """How many processes decode: as many as are asked for, or one a core, shared with the other processes of a run.
+
+    At most 8 beside a GPU; at most 2 on a CPU, where they take the cores from the training itself.
+    """
+    if asked is not None:
+        return asked
+    mine = cores() // max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+    return max(min(mine, 8 if device.type == "cuda" else 2), 1)
+
+
 def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torch.device, persistent: bool) -> DataLoader[Fetched]:
     """A `DataLoader` that leaves torch's global generator alone, and hands over what a worker made as it is.
 
@@ -190,12 +206,11 @@ def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torc
         device: batches for a GPU come in memory that it can fetch from.
         persistent: workers live from epoch to epoch.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return DataLoader(
         decoding,
         batch_size=None,
         sampler=turns,
-        num_workers=min(workers, cores),
+        num_workers=min(workers, cores()),
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",
         persistent_workers=persistent and workers > 0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmml_models.data.loader import WorkerFeed, every_image
+from gmml_models.data.loader import WorkerFeed, every_image, workers_for
 from gmml_models.data.resident_loader import ResidentFeed, fits, size_kept
 from gmml_models.data.sampling import Batch, Feed, Progress, Share
 from gmml_models.data.stream_loader import StreamFeed
@@ -34,7 +34,7 @@ def make_feed(
     rank: int = 0,
     world: int = 1,
     device: torch.device | str = "cpu",
-    workers: int = 2,
+    workers: int | None = None,
     resident: bool | None = None,
     resident_size: int | None = None,
     transform: Callable[[Image.Image], Tensor] | None = None,
@@ -53,7 +53,7 @@ def make_feed(
         rank: number of this process.
         world: number of processes.
         device: where batches end.
-        workers: processes that decode, or threads where images are decoded once; 0: this one.
+        workers: processes that decode, or threads where images are decoded once; 0: this one; None: see `workers_for`.
         resident: keep all images on the device; None: on a GPU, if they take less than a quarter of its free memory.
         resident_size: side at which they are kept there; None: 1.15 times the large views.
         transform: from a picture of Pillow to a tensor, in place of the plan's views. It runs in the workers, and what it draws
@@ -65,6 +65,7 @@ def make_feed(
             std, or no room for what shall be resident.
     """
     where = torch.device(device)
+    workers = workers_for(where, workers)
     if source.channels != len(plan.mean):
         raise UsageError(
             f"gmml: images of {source.channels} channels, but mean and std of {len(plan.mean)}. Give one number per channel."
@@ -93,7 +94,7 @@ def in_order(
     rank: int = 0,
     world: int = 1,
     device: torch.device | str = "cpu",
-    workers: int = 2,
+    workers: int | None = None,
     transform: Callable[[Image.Image], Tensor] | None = None,
 ) -> Iterator[Batch]:
     """Every image once, in order: for measuring. Broken ones are left out, and named in ``source.broken``.
@@ -105,11 +106,11 @@ def in_order(
         rank: number of this process; each has a contiguous part of the data set.
         world: number of processes.
         device: where batches end.
-        workers: processes that decode; 0: this one.
+        workers: processes that decode; 0: this one; None: see `workers_for`.
         transform: from a picture of Pillow to a tensor, in place of the centre crop; see `make_feed`.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world
     numbers = [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]
-    return every_image(
-        source, plan, numbers, device=torch.device(device), workers=workers, transform=transform, broken=source.broken
-    )
+    where = torch.device(device)
+    workers = workers_for(where, workers)
+    return every_image(source, plan, numbers, device=where, workers=workers, transform=transform, broken=source.broken)

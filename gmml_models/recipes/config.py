@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gmml_models.data.config import FREE, DataConfig
-from gmml_models.train.config import TrainConfig
+from gmml_models.train.config import Epochs, TrainConfig
 
 Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
 
@@ -109,8 +109,8 @@ class FinetuneConfig(TrainConfig):
     """Share of the training images of each class to use, at least one of each."""
     pool: Literal["token", "mean", "both"] | None = None
     """Input of the head: class token, mean of the patch tokens, or both; by default that of the weights' method, else the token."""
-    epochs: int = 200
-    """Number of epochs (GMML 3.1)."""
+    epochs: Epochs = 200
+    """Number of epochs (GMML 3.1); auto: by the number of images."""
     batch_size: int = 256
     """Images per step, over all processes and accumulated parts."""
     lr: float = 5e-4
@@ -213,8 +213,8 @@ class PredictConfig:
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 64
     """Images per batch."""
-    workers: int = 2
-    """Number of processes that decode images."""
+    workers: int | None = None
+    """Number of processes that decode images; by default one per core, at most 2, or 8 with a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
 

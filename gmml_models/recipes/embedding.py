@@ -21,7 +21,7 @@ import torch
 
 from gmml_models.atomic_write import write_aside
 from gmml_models.data.dataset import Source
-from gmml_models.data.loader import every_image
+from gmml_models.data.loader import every_image, workers_for
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
 from gmml_models.models.encoders import evaluating
@@ -98,9 +98,8 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
     left = [turn for turn in turns if not parts.has(turn.start)]
     done = len(source) - sum(map(len, left))
     progress(done, len(source))
-    batches: Iterator[Batch] = every_image(
-        source, plan, left, device=device, workers=config.workers, transform=None, broken=source.broken
-    )
+    workers = workers_for(device, config.workers)
+    batches: Iterator[Batch] = every_image(source, plan, left, device=device, workers=workers, transform=None, broken=source.broken)
     with evaluating(encoder), torch.inference_mode():
         for batch in batches:
             vectors = pooled(encoder, batch.views[0], pool).float().cpu().numpy()

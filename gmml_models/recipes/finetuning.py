@@ -21,6 +21,7 @@ from gmml_models.data.loaders import Batch, in_order, make_feed
 from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
+from gmml_models.recipes.auto import chosen
 from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
@@ -29,7 +30,7 @@ from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
 from gmml_models.recipes.run_pictures import Curves
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
-from gmml_models.train.config import check
+from gmml_models.train.config import check, epochs_of
 from gmml_models.train.dry_run import needs, small_part, took
 from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
@@ -67,6 +68,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
     if parallel.first:
         images.tell(_WHO)
+    config = chosen(config, len(images.train), parallel, who=_WHO)
     how = strength(config, multi_label=images.multi_label)
     model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
@@ -129,7 +131,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     def at_epoch(epochs: int) -> Mapping[str, float]:
         if parallel.first and not config.dry_run:
             chart.draw()
-        if images.test is None or (epochs % config.test_every and epochs != config.epochs):
+        if images.test is None or (epochs % config.test_every and epochs != epochs_of(config)):
             return {}
         with parallel.autocast():
             found = score(
@@ -197,7 +199,7 @@ def _check(config: FinetuneConfig) -> None:
         raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
     if config.test_every < 0:
         raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
-    if config.weights is not None and config.model != FinetuneConfig.model:
+    if config.weights is not None and config.model not in (FinetuneConfig.model, "auto"):
         raise UsageError(
             f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
             "one of them."

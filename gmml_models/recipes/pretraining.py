@@ -20,6 +20,7 @@ from gmml_models.data.loaders import ViewPlan, make_feed
 from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
+from gmml_models.recipes.auto import chosen
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.labelled_data import tell
 from gmml_models.recipes.named import PRETRAIN, recipe_of
@@ -30,7 +31,7 @@ from gmml_models.recipes.run_pictures import Curves, draw, due
 from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
-from gmml_models.train.config import check
+from gmml_models.train.config import check, epochs_of
 from gmml_models.train.dry_run import needs, small_part, took
 from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
@@ -63,10 +64,12 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     parallel = start_processes(config)
     config = with_channels(config)
     source = open_source(config, purpose="pretrain", dataset=dataset)
-    with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     if parallel.first:
         tell(_WHO, source)
+    images = len(source) if isinstance(source, Source) else source.images
+    config = chosen(config, images, parallel, who=_WHO)
+    with parallel.first_goes_ahead():  # one makes the folder, the others find it
+        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     beginning = begin(config)
     if parallel.first and beginning is not None and beginning.told:
         print(beginning.told, file=sys.stderr, flush=True)
@@ -99,11 +102,11 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     chart = Curves(run, None if check_up is None or check_up.before is None else check_up.before._asdict())
 
     def at_epoch(epochs: int) -> Mapping[str, float]:
-        if alone and objective.reconstructs and due(config.pictures_every, epochs, config.epochs):
+        if alone and objective.reconstructs and due(config.pictures_every, epochs, epochs_of(config)):
             draw(objective, feed.sample(8), run, epochs)
         if alone:
             chart.draw()
-        return check_up.at_epoch(epochs) if check_up is not None and due(config.health_every, epochs, config.epochs) else {}
+        return check_up.at_epoch(epochs) if check_up is not None and due(config.health_every, epochs, epochs_of(config)) else {}
 
     facts: dict[str, Any] = {"images": feed.images, "method": config.method}
     if beginning is not None:
@@ -135,7 +138,8 @@ def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) ->
 
 
 def _check_start(config: PretrainConfig) -> None:
-    if config.weights is not None and config.model not in (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model")):
+    theirs = (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model"), "auto")
+    if config.weights is not None and config.model not in theirs:
         raise UsageError(
             f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
             "one of them."

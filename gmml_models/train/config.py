@@ -10,6 +10,7 @@ from gmml_models.data.config import FREE, DataConfig
 from gmml_models.errors import UsageError
 
 Precision = Literal["auto", "bf16", "fp32"]
+Epochs = int | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +22,13 @@ class TrainConfig(DataConfig):
     out: Path = Path("runs/run")
     """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     model: str = "vit_small_patch16_224"
-    """Encoder: one of ours, such as vit_micro_patch8_64, or a vision transformer of timm."""
+    """Encoder: one of ours, such as vit_micro_patch8_64, or a vision transformer of timm; auto: one that suits the device."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the model."""
     patch_size: int | None = None
     """Side of a patch in pixels; by default that of the model."""
-    epochs: int = 800
-    """Number of epochs."""
+    epochs: Epochs = 800
+    """Number of epochs; auto: by the number of images."""
     batch_size: int = 256
     """Images per step, over all processes and accumulated parts."""
     accumulate: int | None = None
@@ -77,6 +78,12 @@ class TrainConfig(DataConfig):
         object.__setattr__(self, "out", Path(self.out).expanduser())
 
 
+def epochs_of(config: TrainConfig) -> int:
+    """The number of epochs of a run, once it is known."""
+    assert config.epochs != "auto", "gmml_models.recipes.auto chooses before anything counts on it"
+    return config.epochs
+
+
 def check(config: TrainConfig) -> None:
     """Refuse what no run could be made of.
 
@@ -85,8 +92,9 @@ def check(config: TrainConfig) -> None:
     """
     who = "gmml"
     for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 0)):
-        if getattr(config, name) is not None and getattr(config, name) < least:
-            raise UsageError(f"{who}: {name}={getattr(config, name)} is below {least}. Give a whole number from {least}.")
+        value = getattr(config, name)
+        if value is not None and value != "auto" and value < least:
+            raise UsageError(f"{who}: {name}={value} is below {least}. Give a whole number from {least}.")
     if config.accumulate is not None and config.batch_size % config.accumulate:
         raise UsageError(
             f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gmml_models.data.sampling import Share
-from gmml_models.train.config import TrainConfig
+from gmml_models.train.config import TrainConfig, epochs_of
 from gmml_models.train.progress import clock
 
 STEPS = 3
@@ -41,7 +41,7 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, of_an_image: int)
     fixed = (4 * held + 12 * learnt) / 2**20  # float32: weights, gradients, two moments
     active = share.part_size * of_an_image / 2**20
     parts = f"{share.accumulate} part{'s' * (share.accumulate != 1)} a step"
-    steps = share.steps_per_epoch * config.epochs
+    steps = share.steps_per_epoch * epochs_of(config)
     return (
         f"parameters: {held:,}, of which {learnt:,} learn\n"
         f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser, about {active:,.0f} MiB for "
@@ -61,7 +61,7 @@ def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: floa
         device: where they ran.
     """
     speed = measured.batch_size / seconds
-    total = share.steps_per_epoch * config.epochs * config.batch_size / speed
+    total = share.steps_per_epoch * epochs_of(config) * config.batch_size / speed
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
     advice = "\nThat is long for a CPU: --recipe small has settings for one." if device.type == "cpu" and total > _LONG else ""
     return (

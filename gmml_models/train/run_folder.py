@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from gmml_models.atomic_write import write_aside
 from gmml_models.data.config import differences, place, record
 from gmml_models.errors import UsageError, shown
-from gmml_models.train.config import TrainConfig
+from gmml_models.train.config import TrainConfig, epochs_of
 from gmml_models.train.owner import LOCK, Owner
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RunFolder:
             if writes and config.overwrite and known.exists():
                 self._clear()
             # one without a checkpoint has nothing to lose, unless it is finished
-            began = any(self.checkpoints.glob("step-*")) or self.done is not None
+            began = begun(self.folder)
             if began and known.exists() and not config.overwrite:
                 self._same(config, data)
             if writes:
@@ -120,7 +120,7 @@ class RunFolder:
     def _longer(self, config: TrainConfig, told: dict[str, Any]) -> bool:
         """A finished run whose epochs were raised: it goes on, and its record says so."""
         before = told.get("epochs")
-        if not isinstance(before, int) or config.epochs <= before or not (self.folder / _DONE).exists():
+        if not isinstance(before, int) or epochs_of(config) <= before or not (self.folder / _DONE).exists():
             return False
         if self.done is not None:
             raise UsageError(
@@ -237,6 +237,11 @@ class RunFolder:
                 board.close()
             except OSError as error:
                 print(f"gmml: TensorBoard could not write its last numbers ({error}); they are in the .jsonl files.")
+
+
+def begun(folder: Path) -> bool:
+    """The folder holds a run that has something to lose: a checkpoint, or its end."""
+    return any((folder / "checkpoints").glob("step-*")) or (folder / _DONE).exists()
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:

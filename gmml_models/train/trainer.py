@@ -21,7 +21,7 @@ from gmml_models.data.sampling import Ahead, Batch, Feed, Shared, send
 from gmml_models.errors import UsageError
 from gmml_models.schedule import Schedule
 from gmml_models.train import checkpoint
-from gmml_models.train.config import TrainConfig
+from gmml_models.train.config import TrainConfig, epochs_of
 from gmml_models.train.dry_run import STEPS
 from gmml_models.train.optim import clip_gradients, parameter_groups, set_rates
 from gmml_models.train.parallel import Parallel
@@ -125,7 +125,7 @@ def train_steps(
             not finite.
     """
     bare, facts = cast(nn.Module, learner), facts or {}
-    per_epoch, total = feed.steps_per_epoch, feed.steps_per_epoch * config.epochs
+    per_epoch, total = feed.steps_per_epoch, feed.steps_per_epoch * epochs_of(config)
     schedule = Schedule(
         steps=total,
         warmup=round(config.warmup_epochs * per_epoch),
@@ -148,7 +148,7 @@ def train_steps(
         state, last = checkpoint.resume(run, bare, optimizer, facts=facts, parallel=parallel), total
     first = state.step
     quickest, stopped = float("inf"), False
-    coming = Ahead(feed, state.step, last, config.epochs)
+    coming = Ahead(feed, state.step, last, epochs_of(config))
     model.train()
     with (
         signals() as caught,
