@@ -56,7 +56,8 @@ class Tuning(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         average, self.average = self.average, None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
-        self.average = None if average is None else average._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]
+        kept = keeping_width(fn)
+        self.average = None if average is None else average._apply(kept, recurse)  # type: ignore[no-untyped-call]  # likewise
         return self
 
     @property
