@@ -73,7 +73,7 @@ class PretrainConfig(TrainConfig):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Interpolation of the crops."""
     pictures_every: int = field(default=10, metadata=FREE)
-    """Epochs between pictures of reconstructions; 0 for none."""
+    """Epochs between pictures of reconstructions, of which the first epoch has one too; 0 for none."""
     health_every: int = field(default=10, metadata=FREE)
     """Epochs between checks of the features of 256 images against the untrained encoder's; 0 for none."""
 

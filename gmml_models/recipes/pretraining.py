@@ -102,7 +102,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     chart = Curves(run, None if check_up is None or check_up.before is None else check_up.before._asdict())
 
     def at_epoch(epochs: int) -> Mapping[str, float]:
-        if alone and objective.reconstructs and due(config.pictures_every, epochs, epochs_of(config)):
+        if alone and objective.reconstructs and due(config.pictures_every, epochs, epochs_of(config), first=True):
             draw(objective, feed.sample(8), run, epochs)
         if alone:
             chart.draw()

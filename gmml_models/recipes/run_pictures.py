@@ -21,9 +21,9 @@ _OFTEN = 10.0  # seconds between its drawings
 _LOSSES = ("loss", "reconstruction", "contrast", "concepts", "cls")
 
 
-def due(every: int, epochs: int, last: int) -> bool:
-    """It is the turn of what is done every so many epochs (0: never), and at the end."""
-    return every > 0 and (epochs % every == 0 or epochs == last)
+def due(every: int, epochs: int, last: int, *, first: bool = False) -> bool:
+    """It is the turn of what is done every so many epochs (0: never), at the end, and with ``first`` after one epoch."""
+    return every > 0 and (epochs % every == 0 or epochs == last or (first and epochs == 1))
 
 
 def draw(objective: Objective, batch: Batch, run: RunFolder, epochs: int) -> None:
