@@ -143,15 +143,15 @@ static void work(Frame *frame, i64 number, Painter *painter) {
     const u8 *active = call->active + frame->image * picture->steps;
     const Step *step = picture->step + number;
     i64 place = step->place, rows = (i64)(intptr_t)call->given[2 * place + 1], numbers = 2 * picture->dims;
-    int forced = call->forced != 0, looks = step->operation == GREY || step->operation == BLUR;
+    int forced = call->forced != 0;
     for (i64 before = 0; before < number; before++) forced = forced && !active[before];
     frame->edges = picture->reading + 4 * place;
     frame->row = (const i32 *)call->given[2 * place] + frame->image * larger(rows, 0) * numbers;
     frame->rows = rows < 0 ? rows : used_rows(frame->row, rows, numbers);
-    if (rows < 0 || frame->edges[3] || call->allowed || forced || step->operation == BLUR || (looks && frame->rows > 1)) {
-        fill_bits(frame, place, forced);
-        frame->rows = -1;
-    }
+    int boxes = rows >= 0 && !frame->edges[3] && !call->allowed && !forced, blurs = step->operation == BLUR;
+    if (step->operation == GREY) boxes = boxes && frame->rows <= 1;
+    if (!boxes || blurs) fill_bits(frame, place, forced);  // a blur puts what it has made line by line
+    if (!boxes) frame->rows = -1;
     painter(frame, number);
 }
 
@@ -180,9 +180,10 @@ static i64 lay_out(const Picture *picture, i64 bands, Frame *frame, u8 *memory) 
     if (picture->size[0] > 1) rows += smaller(2 * reach + 1, picture->size[0]) * picture->size[1];
     i64 blur = (rows * larger(padded((width + 2 * reach) * unit), ROW) + padded(2 * reach * unit + PAD)) * 8;
     i64 clean = picture->from_bytes == ONE_CLEAN && bands == 1 ? lines * width * picture->channels * SIZES[picture->type] : 0;
-    i64 sizes[4] = {bits, 16 * picture->channels, reach ? blur : 0, clean};
-    void **parts[4] = {(void **)&frame->here, &frame->numbers, &frame->memory, &frame->clean};
-    for (int k = 0; k < 4; bytes += whole(sizes[k++], 64))
+    i64 places = (picture->size[0] + picture->size[1] + 4 * reach) * (i64)sizeof(void *);
+    i64 sizes[5] = {bits, 16 * picture->channels, reach ? blur : 0, reach ? places : 0, clean};
+    void **parts[5] = {(void **)&frame->here, &frame->numbers, &frame->memory, &frame->places, &frame->clean};
+    for (int k = 0; k < 5; bytes += whole(sizes[k++], 64))
         if (memory) *parts[k] = sizes[k] ? memory + bytes : 0;
     return bytes;
 }

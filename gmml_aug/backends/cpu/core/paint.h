@@ -4,6 +4,10 @@
 
 #include "core.h"
 
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
 enum { BLOCK = 512, PAD = 16, MOST_TAPS = 255 };  // pixels that are computed at a time, and so many more; taps of a blur
 enum { BLOCK_BYTES = 64, ROW = 768 };  // of a blur: bytes that are summed at a time, numbers of a row that has several channels
 enum { PIXEL = 1, CLAMP = 2 };  // flags of noise
@@ -24,6 +28,7 @@ typedef struct {
     u64 *here;                 // bits of these lines
     void *numbers;             // two a channel
     void *memory;              // of a blur
+    void *places;              // where a blur's lines and slices are kept
     void *clean;               // one image, where the clean ones are not kept
     u8 ones[BLOCK];
 } Frame;
@@ -40,19 +45,33 @@ static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
     return word ? smaller(64 * k + __builtin_ctzll(word), width) : width;
 }
 
-// Copy bytes, often few, of each of some lines: at both ends, with a size that the compiler knows.
-static inline void copy_lines(void *to, i64 to_apart, const void *from, i64 from_apart, i64 bytes, i64 lines) {
-    u8 *t = to;
-    const u8 *f = from;
-#define COPY_LINES(body) for (i64 line = 0; line < lines; line++, t += to_apart, f += from_apart) { body; }
-#define COPY_ENDS(size) COPY_LINES(memcpy(t, f, size); memcpy(t + bytes - (size), f + bytes - (size), size))
-    if (bytes > 128) COPY_LINES(memcpy(t, f, (size_t)bytes))
-    else if (bytes >= 64) COPY_ENDS(64)
+typedef struct { void *first; i64 line, plane; } Rows;  // of bytes: where the first one is, bytes to the next line and plane
+
+// Copy bytes, often few, of each of some lines of some planes: masked where the processor can do that, so that hardly anything
+// depends on their number; else at both ends, with a size that the compiler knows.
+static inline void copy_rows(Rows to, Rows from, i64 bytes, i64 lines, i64 planes) {
+#define COPY_ROWS(body) \
+    for (i64 y = 0; y < lines; y++) \
+        for (i64 p = 0; p < planes; p++) { \
+            u8 *t = (u8 *)to.first + y * to.line + p * to.plane; \
+            const u8 *f = (const u8 *)from.first + y * from.line + p * from.plane; \
+            body; \
+        }
+#define COPY_ENDS(size) COPY_ROWS(memcpy(t, f, size); memcpy(t + bytes - (size), f + bytes - (size), size))
+    if (bytes > 128) COPY_ROWS(memcpy(t, f, (size_t)bytes))
+    else if (bytes > 64) COPY_ENDS(64)
+#ifdef __AVX512BW__
+    else if (bytes >= 1) {
+        const __mmask64 some = ~0ull >> (64 - bytes);
+        COPY_ROWS(_mm512_mask_storeu_epi8(t, some, _mm512_maskz_loadu_epi8(some, f)))
+    }
+#else
     else if (bytes >= 32) COPY_ENDS(32)
     else if (bytes >= 16) COPY_ENDS(16)
     else if (bytes >= 8) COPY_ENDS(8)
     else if (bytes >= 4) COPY_ENDS(4)
-    else if (bytes >= 1) COPY_LINES(t[0] = f[0]; t[bytes / 2] = f[bytes / 2]; t[bytes - 1] = f[bytes - 1])
+    else if (bytes >= 1) COPY_ROWS(t[0] = f[0]; t[bytes / 2] = f[bytes / 2]; t[bytes - 1] = f[bytes - 1])
+#endif
 }
 
 // A box of a place, as the reference reads it: all cells of its grid that it touches. 0: no pixels.
@@ -115,7 +134,7 @@ static int next_strip(const Frame *frame, Cursor *at, Strip *strip) {
     if (!(frame->rows < 0 ? next_run(frame, at, strip) : next_part(frame, at, strip))) return 0;
     for (i64 x = 0; x < strip->count; x += BLOCK) {
         u8 *marks = frame->mask + strip->line * frame->width + strip->first + x;
-        copy_lines(marks, frame->width, frame->ones, 0, smaller(strip->count - x, BLOCK), strip->lines);
+        copy_rows((Rows){marks, frame->width, 0}, (Rows){(void *)frame->ones, 0, 0}, smaller(strip->count - x, BLOCK), strip->lines, 1);
     }
     return 1;
 }

@@ -28,18 +28,23 @@ static void NAME(normalise)(const Frame *frame, const u8 *restrict bytes, T *res
     EACH(count, to[j] = STORE((float)bytes[j] * factor + shift));
 }
 
-// Numbers side by side, put where strips are in a channel, or taken from there.
-static void NAME(move)(const Frame *frame, const Strip *strips, i64 found, T *channel, T *numbers, int put) {
-    i64 unit = frame->beside;
+// Numbers side by side, `more` from one channel to the next, put where strips are in some channels, or taken from there.
+static void NAME(move)(const Frame *frame, const Strip *strips, i64 found, T *channel, i64 channels, T *numbers, i64 more, int put) {
+    enum { SIZE = sizeof(T) };
+    i64 unit = frame->beside, width = frame->width * unit;
     for (i64 s = 0; s < found; s++) {
-        i64 count = strips[s].count, lines = strips[s].lines, width = frame->width * unit, bytes = count * (i64)sizeof(T);
+        i64 count = strips[s].count, lines = strips[s].lines;
         T *at = channel + strips[s].line * width + strips[s].first * unit;
-        if (unit == 1 && put) copy_lines(at, width * (i64)sizeof(T), numbers, bytes, bytes, lines);
-        else if (unit == 1) copy_lines(numbers, bytes, at, width * (i64)sizeof(T), bytes, lines);
-        else for (i64 i = 0; i < lines; i++)
-            for (i64 x = 0; x < count; x++)
-                if (put) at[i * width + x * unit] = numbers[i * count + x];
-                else numbers[i * count + x] = at[i * width + x * unit];
+        if (unit == 1) {
+            Rows there = {at, width * SIZE, frame->apart * SIZE}, here = {numbers, count * SIZE, more * SIZE};
+            copy_rows(put ? there : here, put ? here : there, count * SIZE, lines, channels);
+        } else {
+            for (i64 c = 0; c < channels; c++)
+                for (i64 i = 0; i < lines; i++)
+                    for (i64 x = 0; x < count; x++)
+                        if (put) at[i * width + x * unit + c] = numbers[c * more + i * count + x];
+                        else numbers[c * more + i * count + x] = at[i * width + x * unit + c];
+        }
         numbers += count * lines;
     }
 }
@@ -55,9 +60,11 @@ static void NAME(begin)(const Frame *frame) {
             NAME(normalise)(frame, bytes + at, clean + at, c, count);
         }
     }
-    for (i64 p = 0; p < channels / frame->beside; p++) {
+    i64 planes = channels / frame->beside, numbers = count * frame->beside;
+    if (count == frame->pixels) numbers *= planes, planes = 1;  // one after the other
+    for (i64 p = 0; p < planes; p++) {
         i64 at = p * frame->pixels + frame->first * frame->width * frame->beside;
-        memcpy(now + at, NAME(clean)(frame) + at, (size_t)(count * frame->beside) * sizeof(T));
+        memcpy(now + at, NAME(clean)(frame) + at, (size_t)numbers * sizeof(T));
     }
 }
 
@@ -111,7 +118,8 @@ static void NAME(colour)(const Frame *frame, i64 number) {
                 T stored = STORE(colour[c + k]);
                 for (i64 i = 0; i < strip.count; i++) to[i * unit + k] = stored;
             }
-            copy_lines(to + width, width * (i64)sizeof(T), to, 0, strip.count * unit * (i64)sizeof(T), strip.lines - 1);
+            Rows first = {to, 0, 0}, others = {to + width, width * (i64)sizeof(T), 0};
+            copy_rows(others, first, strip.count * unit * (i64)sizeof(T), strip.lines - 1, 1);
         }
 }
 
@@ -119,6 +127,7 @@ static void NAME(take)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     i64 flags = picture->step[number].kind, channels = picture->channels, unit = frame->beside, numbers = channels * frame->pixels;
     i64 moved[3] = {0, 0, 0}, width = frame->width, tall = picture->size[1], row = width * unit * (i64)sizeof(T);
+    i64 plane = frame->pixels * unit * (i64)sizeof(T);
     int bytes = picture->from_bytes && (flags & OTHER);
     const T *from = NAME(clean)(frame);
     const u8 *raw = frame->call->donors;
@@ -143,11 +152,11 @@ static void NAME(take)(const Frame *frame, i64 number) {
                 i64 there = x + moved[2] < width ? x + moved[2] : x + moved[2] - width;
                 next = smaller(end, x + width - there);
                 i64 to = (line * width + x) * unit, at = (source * width + there) * unit, count = next - x;
-                for (i64 c = 0; c < channels; c += bytes ? 1 : unit) {
-                    i64 plane = c * frame->apart;
-                    if (bytes) NAME(normalise)(frame, raw + plane + at, now + plane + to, c, count);
-                    else copy_lines(now + plane + to, row, from + plane + at, row, count * unit * (i64)sizeof(T), lines);
-                }
+                for (i64 c = 0; bytes && c < channels; c++)
+                    NAME(normalise)(frame, raw + c * frame->apart + at, now + c * frame->apart + to, c, count);
+                if (!bytes)
+                    copy_rows((Rows){now + to, row, plane}, (Rows){(T *)from + at, row, plane}, count * unit * (i64)sizeof(T), lines,
+                              channels / unit);
             }
         }
     }
@@ -163,7 +172,7 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     const T *table = picture->normal_typed;
     float top = step->flags & CLAMP ? 1.0f : INFINITY, bottom = step->flags & CLAMP ? 0.0f : -INFINITY, spread = (float)constants[0];
     W *mean = frame->numbers, *deviation = mean + channels;
-    T *now = NAME(now)(frame), made[BLOCK + PAD];
+    T *now = NAME(now)(frame), made[4][BLOCK + PAD];  // of the channels that one word serves
     if (kind == MATCHED) NAME(statistics)(frame, mean, deviation);
     Strip strips[BLOCK];
     Cursor cursor = {0};
@@ -175,28 +184,30 @@ static void NAME(noise)(const Frame *frame, i64 number) {
                 for (i64 i = 0; i < whole(strips[s].count, 8); i++) next[i] = (u64)(from + i);
                 next += strips[s].count;  // the next line overwrites what is too much
             }
-        memset(at + filled, 0, (size_t)(count - filled) * sizeof(u64));
+        for (i64 i = 0; i < PAD; i++) next[i] = 0;
         for (i64 c = 0; c < channels; c++) {
             u64 start = key + (u64)(c / 4 * frame->pixels);
             if (c == 0 || (!once && c % 4 == 0)) for (i64 i = 0; i < count; i++) words[i] = mix(start + at[i]);
+            T *restrict to = made[c % 4];
             int bits = once ? 0 : (int)(16 * (c % 4));
             float shift = (float)constants[1 + c], divisor = (float)constants[1 + channels + c];
 #define DRAWN_BITS ((words[i] >> bits) & 0xFFFF)
 #define INSIDE_RANGE(value) ((value) < bottom ? bottom : (value) > top ? top : (value))
 #define EACH_MADE(body) for (i64 i = 0; i < count; i++) { body; }
             if (kind == TABLE) {
-                EACH_MADE(made[i] = table[DRAWN_BITS])
+                EACH_MADE(to[i] = table[DRAWN_BITS])
             } else if (kind == BYTES) {
-                EACH_MADE(made[i] = (T)(DRAWN_BITS >> 8))
+                EACH_MADE(to[i] = (T)(DRAWN_BITS >> 8))
             } else if (kind == UNIFORM) {
-                EACH_MADE(made[i] = STORE((((float)(u32)DRAWN_BITS + 0.5f) * 0x1p-16f + shift) / divisor))
+                EACH_MADE(to[i] = STORE((((float)(u32)DRAWN_BITS + 0.5f) * 0x1p-16f + shift) / divisor))
             } else if (kind == NORMAL) {
-                EACH_MADE(float value = (normal[DRAWN_BITS] * spread + shift) / divisor; made[i] = STORE(INSIDE_RANGE(value)))
+                EACH_MADE(float value = (normal[DRAWN_BITS] * spread + shift) / divisor; to[i] = STORE(INSIDE_RANGE(value)))
             } else {
                 W away = deviation[c], middle = mean[c];
-                EACH_MADE(W value = (W)normal[DRAWN_BITS] * away + middle; made[i] = STORE(INSIDE_RANGE(value)))
+                EACH_MADE(W value = (W)normal[DRAWN_BITS] * away + middle; to[i] = STORE(INSIDE_RANGE(value)))
             }
-            NAME(move)(frame, strips, found, now + c * frame->apart, made, 1);
+            if (c % 4 == 3 || c == channels - 1)
+                NAME(move)(frame, strips, found, now + c / 4 * 4 * frame->apart, c % 4 + 1, made[0], BLOCK + PAD, 1);
         }
     }
 }
@@ -213,7 +224,7 @@ static void NAME(grey)(const Frame *frame, i64 number) {
         i64 count = whole(filled, PAD);
         for (i64 c = 0; c < channels; c++) {
             W share = (W)weight[c];
-            NAME(move)(frame, strips, found, now + c * frame->apart, some, 0);
+            NAME(move)(frame, strips, found, now + c * frame->apart, 1, some, 0, 0);
             if (c == 0) for (i64 i = 0; i < count; i++) grey[i] = LOAD(some[i]) * share;
             else for (i64 i = 0; i < count; i++) grey[i] += LOAD(some[i]) * share;
         }
@@ -221,7 +232,7 @@ static void NAME(grey)(const Frame *frame, i64 number) {
         for (i64 c = 0; c < channels; c++) {
             W centre = (W)middle[c], scaled = (W)factor[c];
             for (i64 i = 0; i < count; i++) some[i] = STORE((grey[i] - centre) * scaled);
-            NAME(move)(frame, strips, found, now + c * frame->apart, some, 1);
+            NAME(move)(frame, strips, found, now + c * frame->apart, 1, some, 0, 1);
         }
     }
 }
