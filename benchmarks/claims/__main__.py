@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.claims import curve
 from benchmarks.claims.images import open_images
 from benchmarks.claims.rows import BY_NAME, ROWS, Row, jobs
 from benchmarks.claims.run import Place, Results, add, key, known_jobs, machine, read, run, whole
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=README, help="the page with the short one")
     parser.add_argument("--list", action="store_true", help="rows, what is known of them, and the time that the others take")
     parser.add_argument("--table", action="store_true", help="draw the tables from the JSON, and run nothing")
+    parser.add_argument("--curve", action="store_true", help="draw what a longer pretraining gains, and run nothing")
     parser.add_argument("--again", action="store_true", help="measure known rows again, from nothing: do the numbers agree?")
     parser.add_argument("--speed", action="store_true", help="resident pretraining beside the model's step on made-up images")
     told = parser.parse_args(arguments)
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
             found = {**speed(config, open_images(config.data, told.data).train), "machine": machine()}
             add(told.results, {f"speed {'gpu' if torch.cuda.is_available() else 'cpu'}": found})
             print(f"{found['recipe']:.0f} img/s, {found['share']:.1%} of the model's own step")
+        elif told.curve:
+            curve.save(read(told.results))
         elif not told.table:
             until = None if told.minutes is None else time.monotonic() + 60 * told.minutes
             place = Place(data=told.data, runs=told.runs, until=until)

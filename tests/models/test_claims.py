@@ -19,8 +19,8 @@ from huggingface_hub import ModelCard
 
 import gmml_models as gm
 from benchmarks.claims import __main__ as command_line
+from benchmarks.claims import curve, ship, table
 from benchmarks.claims import run as runner
-from benchmarks.claims import ship, table
 from benchmarks.claims.images import open_images
 from benchmarks.claims.rows import BY_NAME, CLAIMS, MEASURES, ROWS, Claim, Row, jobs
 from benchmarks.claims.run import Place, Results, add, key, known_jobs, named, read, run, settings, whole
@@ -406,6 +406,22 @@ def test_the_short_table_has_the_first_questions_as_far_as_they_were_run_and_cou
         "",
         f"{table.RULE}. Of 9 comparisons (3 claims, by up to 3 measures): holds 1, does not hold 1, undecided 4, not run 3.",
     ]
+
+
+def test_the_curve_has_a_point_for_each_length_and_grows_by_epochs_alone(tmp_path: Path) -> None:
+    for data, names in curve.RUNS.items():
+        rows = [BY_NAME[name] for name in names]
+        lengths = [row.pretrain.epochs for row in rows if row.pretrain]
+        assert lengths == sorted(set(lengths))
+        assert len({replace(row.pretrain, epochs=1, resident_size=None) for row in rows if row.pretrain}) == 1
+        assert len({row.finetune for row in rows} | {replace(BY_NAME[curve.SCRATCH[data]].finetune, epochs=40)}) == 1
+    measured = BY_NAME["worth/flowers"]
+    results = {**jobs_of(measured, (40.0, 42.0)), **jobs_of(BY_NAME["corruptions/alien"], (1.0,), linear=15.0)}
+    results["corruptions/alien seed 0"]["top1"] = None
+    assert curve.points(results, "top1") == {"Flowers-102": [(89_400, [40.0, 42.0])], "Caltech-101": []}
+    assert curve.points(results, "linear")["Caltech-101"] == [(37_250, [15.0])]
+    curve.save(results, tmp_path / "new" / "curve.png")
+    assert (tmp_path / "new" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_card_has_what_was_measured_of_its_row(
