@@ -44,7 +44,7 @@ class Case:
 
 def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     """Device times in milliseconds and memory of one batch: a copy, both paths and their parts, and what the paths differ by."""
-    corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
+    corrupt, keys = gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     images = torch.randn(case.shape, device=device).to(case.dtype)
     plan = corrupt.sample(case.shape, keys=keys, backend="torch")
     program, buffer = corrupt.program, torch.empty_like(images)
@@ -67,12 +67,12 @@ def throughput(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         "call, fused": lambda: corrupt(images, keys=keys, backend="fused"),
     }
     made = images.numel() * images.element_size() + images.numel() // 3  # output and mask
-    return row | _measure(contenders, device, rounds, made, "copy")
+    return row | measured(contenders, device, rounds, made, "copy")
 
 
 def from_bytes(case: Case, device: torch.device, rounds: int, *, compiled: bool) -> dict[str, Any]:
     """The same of one batch of bytes, against what normalises alone: three operations of torch, and one kernel."""
-    corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
+    corrupt, keys = gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     images = torch.randint(0, 256, case.shape, dtype=torch.uint8, device=device)
     mean, std = (torch.tensor(numbers, device=device)[:, None, None] for numbers in STATISTICS)
 
@@ -95,16 +95,16 @@ def from_bytes(case: Case, device: torch.device, rounds: int, *, compiled: bool)
         "from_bytes, fused": lambda: corrupt.from_bytes(images, keys=keys, backend="fused"),
         "from_bytes, torch": lambda: corrupt.from_bytes(images, keys=keys, backend="torch"),
     }
-    return row | _measure(contenders, device, rounds, 4 * images.numel() + images.numel() // 3, "normalise, one kernel")
+    return row | measured(contenders, device, rounds, 4 * images.numel() + images.numel() // 3, "normalise, one kernel")
 
 
 def silence(case: Case, device: torch.device) -> dict[str, Any]:
     """Whether a call waits for the device: torch raises where it does."""
-    corrupt, calls = _gmml(), _calls(case, device)
+    corrupt, calls = gmml(), _calls(case, device)
     waits: dict[str, Any] = {}
     for name, call in calls.items():
         call(corrupt)  # compiles
-        with _no_waiting(device):
+        with no_waiting(device):
             try:
                 call(corrupt)
                 waits[name] = "waits for nothing" if device.type == "cuda" else "ran; only a device can show it"
@@ -115,7 +115,7 @@ def silence(case: Case, device: torch.device) -> dict[str, Any]:
 
 def graphs(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     """The same calls captured in CUDA graphs: milliseconds of a replay, and whether it gives what a call gives."""
-    corrupt = _gmml()
+    corrupt = gmml()
     rows: dict[str, Any] = {}
     for name, call in _calls(case, device).items():
         if device.type != "cuda":
@@ -141,7 +141,7 @@ def training_share(name: str, case: Case, device: torch.device, rounds: int, *, 
     model = gm.GMMLAutoencoder(name, img_size=case.size).to(device).train()
     run: Any = torch.compile(model) if compiled else model
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type == "cuda")
-    corrupt, keys = _gmml(), ga.keys(0, 0, range(case.batch)).to(device)
+    corrupt, keys = gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     stored = torch.randint(0, 256, case.shape, dtype=torch.uint8, device=device)
     clean = normalise_bytes(stored, STATISTICS, torch.bfloat16)
     ready = corrupt(clean, keys=keys)
@@ -203,7 +203,8 @@ def take_time(run: Callable[[], object], device: torch.device, rounds: int) -> T
     return Taken(found.device, wall, found.host, found.late, found.of_the_host)
 
 
-def _gmml() -> ga.Chain:
+def gmml() -> ga.Chain:
+    """The preset for normalised images; a batch of one is no error."""
     return ga.presets.gmml(values=STATISTICS, alone="skip")
 
 
@@ -220,7 +221,7 @@ def _calls(case: Case, device: torch.device) -> dict[str, Callable[[ga.Corruptio
     }
 
 
-def _measure(
+def measured(
     contenders: dict[str, Callable[[], object]], device: torch.device, rounds: int, made: int, unit: str
 ) -> dict[str, Any]:
     """Times of each, its peak beside what it makes, as a share of that, and its time in multiples of ``unit``."""
@@ -250,7 +251,8 @@ def _difference(one: Iterable[Tensor], other: Iterable[Tensor]) -> int:
 
 
 @contextmanager
-def _no_waiting(device: torch.device) -> Iterator[None]:
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """Where nothing may wait for the device; a CPU is not asked."""
     if device.type != "cuda":
         yield
         return

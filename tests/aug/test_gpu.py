@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import gmml_aug as ga
-from gmml_aug.backends.base import Choice
+from gmml_aug.backends import base
+from gmml_aug.backends.base import Choice, backend_of
 from gmml_aug.backends.call import Batch, Painted
-from gmml_aug.backends.triton import paint as triton
 from gmml_aug.program import Program
 from tests.helpers import DTYPES, plans_equal, random_images, some_keys
 
@@ -38,13 +38,13 @@ def way(request: pytest.FixtureRequest) -> tuple[Choice, ga.Corruption]:
 
 def test_kernels_are_chosen_where_they_can_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[torch.dtype] = []
-    paint, corrupt = triton.paint, CORRUPTIONS["plain"]
+    backend, corrupt = backend_of("triton"), CORRUPTIONS["plain"]
 
     def noted(program: Program, batch: Batch, plan: ga.Plan) -> Painted:
         called.append(batch.dtype)
-        return paint(program, batch, plan)
+        return backend.paint(program, batch, plan)
 
-    monkeypatch.setattr(triton, "paint", noted)
+    monkeypatch.setitem(base._LOADED, "triton", backend._replace(paint=noted))  # it was loaded by another file, perhaps
     for dtype in DTYPES:
         corrupt(random_images((4, 3, 32, 32), dtype).cuda())
     corrupt(torch.randn(4, 3, 32, 32, device="cuda"), backend="torch")
