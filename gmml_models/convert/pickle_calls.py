@@ -1,13 +1,14 @@
 """What the names in a pickle stand for: a table of what may be called, worked out on plain data, and what is passed over.
 
-What a file may call is written out in `call`, with exactly the arguments that ``torch.save`` gives it. Objects of other classes
-that lie beside a network are passed over, `Unread`: they are not made, their classes are not imported. A call of another function
-is refused.
+What a file may call is written out in `call`, with exactly the arguments that ``torch.save`` gives it. What else lies beside a
+network is passed over, `Unread`: an Enum, say, or an object of any package's class. It is not made, and nothing is imported for it.
+A call of one of the functions of Python, torch or NumPy that are in no table is refused by name: no network needs it.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -47,15 +48,21 @@ _CALLS: Final = frozenset({
     "torch._tensor._rebuild_from_type_v2",
 })  # fmt: skip
 _DTYPES: Final = frozenset(str(value) for value in vars(torch).values() if isinstance(value, torch.dtype))
-PASSED: Final = frozenset({  # calls that make data and nothing else: what they make is passed over
+_PASSED: Final = frozenset({  # calls that make data and nothing else: what they make is passed over
     "numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
     "numpy.core.numeric._frombuffer", "collections.Counter", "collections.deque", "copy_reg._reconstructor",
     "copyreg._reconstructor", "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
     "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "builtins.slice", "builtins.range", "builtins.complex",
     "__builtin__.slice", "__builtin__.complex", "builtins.bytes",
-    "__builtin__.bytes", "torch.serialization._get_layout", "torch.Generator",
+    "__builtin__.bytes", "builtins.bytearray", "__builtin__.bytearray", "builtins.iter", "__builtin__.iter",
+    "torch.serialization._get_layout", "re._compile", "types.SimpleNamespace", "http.HTTPStatus", "signal.Signals",
+    "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "operator.or_", "_operator.or_",
+    "ipaddress.IPv4Address", "ipaddress.IPv6Address", "itertools.count", "itertools.cycle", "itertools.repeat",
 })  # fmt: skip
-PASSED_FROM = ("torch._utils._rebuild_", "numpy.random.")
+_PASSED_FROM: Final = ("torch._utils._rebuild_", "numpy.random.")
+_BUILTINS: Final = ("builtins", "__builtin__", "exceptions")  # the last two: as Python 2 calls them, and torch.save
+_OF_PYTHON: Final = sys.stdlib_module_names | set(_BUILTINS) | {"copy_reg", "commands", "distutils", "imp", "pipes", "popen2"}
+_OF_A_NAME: Final = ("builtins.getattr", "__builtin__.getattr", "functools.partial")
 _ALLOWED: Final = _CALLS | _DTYPES | frozenset(STORAGES)
 
 
@@ -133,6 +140,42 @@ def named(asked: str) -> Name | Unread:
     """A name that a file asks for: one of the table, or what is passed over as long as nobody calls it."""
     name = _SAME.get(asked, asked)
     return Name(name) if name in _ALLOWED else Unread(asked[:200])
+
+
+def is_passed(name: str) -> bool:
+    """Whether the call of a name that is in no table is passed over: it makes data, or only its author's code knows what it makes.
+
+    Of Python itself only exceptions are; of torch and NumPy only classes, which begin with a capital.
+    """
+    if name in _PASSED or name.startswith(_PASSED_FROM):
+        return True
+    module, _, last = name.rpartition(".")
+    is_class = last.lstrip("_")[:1].isupper()
+    match module.partition(".")[0]:
+        case "" | "torch" | "numpy":
+            return bool(module) and is_class
+        case root if root in _OF_PYTHON:
+            return module in _BUILTINS and is_class
+    return True
+
+
+def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
+    """What stands for the result of a call that is in no table.
+
+    Args:
+        what: what is called.
+        given: its arguments.
+
+    Raises:
+        RefusedError: the call is of a function that is not passed over.
+    """
+    if what.text in _OF_A_NAME:  # a class within a class, a method, a call that is prepared: as good as the name that it is given
+        match given:
+            case (Unread(text=name), *rest) if is_passed(name):
+                inner = rest[0] if what.text != "functools.partial" and rest and isinstance(rest[0], str) else ""
+                return Unread(f"{name}.{inner}".rstrip(".")[:200])
+        refuse(what)
+    return what if is_passed(what.text) else refuse(what)
 
 
 def refuse(what: Any) -> NoReturn:

@@ -12,8 +12,6 @@ import warnings
 from typing import Any
 
 from gmml_models.convert.pickle_calls import (
-    PASSED,
-    PASSED_FROM,
     STORAGES,
     Name,
     Ordered,
@@ -25,6 +23,7 @@ from gmml_models.convert.pickle_calls import (
     is_long,
     named,
     only,
+    passed_over,
     plain_key,
     refuse,
 )
@@ -75,6 +74,8 @@ class Steps:
                 self.memo[len(self.memo)] = stack[-1]
             case "BINUNICODE" | "SHORT_BINUNICODE" | "SHORT_BINBYTES" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
+            case "BINBYTES" | "BYTEARRAY8":  # of protocols that torch.save takes by pickle_protocol=; in its own these are texts
+                stack.append(Unread("bytes"))
             case "MARK":
                 self.marks.append(stack)
                 self.stack = []
@@ -86,9 +87,12 @@ class Steps:
                 stack.append(tuple(reversed(last)))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[code])
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append({"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[code]())
-            case "APPEND" | "APPENDS":
+            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_SET":
+                stack.append({"EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}.get(code, list)())
+            case "FROZENSET":
+                self.stack = self.marks.pop()
+                self.stack.append(stack)
+            case "APPEND" | "APPENDS" | "ADDITEMS":
                 values = [stack.pop()] if code == "APPEND" else self._marked()
                 if not isinstance(self.stack[-1], Unread):
                     only(self.stack[-1], list).extend(values)
@@ -109,9 +113,11 @@ class Steps:
                 stack.append(named(f"{only(module, str)}.{only(name, str)}"))
             case "OBJ":
                 refuse(self._marked()[0])
-            case "REDUCE" | "NEWOBJ":
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                if code == "NEWOBJ_EX":
+                    only(stack.pop(), dict)
                 given = only(stack.pop(), tuple)
-                stack.append(self._called(stack.pop(), given, made=code == "NEWOBJ"))
+                stack.append(self._called(stack.pop(), given, made=code != "REDUCE"))
             case "BUILD":
                 build(stack[-2], stack.pop())
             case "PROTO" | "FRAME" | "STOP":
@@ -125,7 +131,7 @@ class Steps:
 
     def _called(self, what: Any, given: tuple[Any, ...], *, made: bool) -> Any:
         if isinstance(what, Unread):  # a name that is not in the table: an object without a call of its own is harmless
-            return what if made or what.text in PASSED or what.text.startswith(PASSED_FROM) else refuse(what)
+            return what if made else passed_over(what, given)
         name = only(what, Name).text
         if name == "_codecs.encode" and len(given) == 2 and given[1] == "latin1" and is_long(given[0]):
             self.long += 1

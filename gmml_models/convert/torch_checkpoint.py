@@ -36,9 +36,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTE
     """What ``torch.save`` wrote into a file, as plain data and tensors; nothing that the file asks for is run.
 
     An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
-    parameter its tensor, a defaultdict a dict. What is neither plain data nor a tensor, a NumPy array or an object of a class, is
-    passed over: an `Unread` stands for it. Both formats of torch.save are read. Tensors are views of the file, copied on write:
-    keep it unchanged while they are in use.
+    parameter its tensor, a defaultdict a dict. What is neither plain data nor a tensor, a NumPy array, an Enum or an object of a
+    class, is passed over: an `Unread` stands for it. Both formats of torch.save are read. Tensors are views of the file, copied on
+    write: keep it unchanged while they are in use.
 
     Args:
         path: the checkpoint.

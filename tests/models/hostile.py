@@ -152,11 +152,17 @@ def running(canary: Path) -> dict[str, Case]:
         "by obj": program(b"(" + name("posix system") + code(touch) + b"o"),
         "after the end": b"\x80\x02}." + system + b".",
         "thrown away": b"\x80\x02" + system + b"0}.",
+        "for what is passed over": program(name("mine Stage") + b"(" + system + b"tR"),
+        "in the state of what is passed over": program(name("mine Stage") + b")R}" + code("a") + system + b"sb"),
+        "by a name of what is passed over": program(
+            name("builtins getattr") + name("posix system") + code("__call__") + b"\x86R" + code(touch) + b"\x85R"
+        ),
     }.items():
         end = where == "after the end"
-        cases[f"call {where}, zip"] = Case(archive(content), ["holds", "missing", "no 'SiT"] if end else ["posix.system"])
+        words = ["builtins.getattr" if "a name of" in where else "posix.system"]
+        cases[f"call {where}, zip"] = Case(archive(content), ["holds", "missing", "no 'SiT"] if end else words)
         if not end:
-            cases[f"call {where}, old format"] = Case(legacy(content), ["posix.system"])
+            cases[f"call {where}, old format"] = Case(legacy(content), words)
     return cases
 
 
@@ -410,6 +416,9 @@ class Mutator:
             name("torch Size"),
             name("argparse Namespace"),
             name("numpy dtype"),
+            name("builtins getattr"),
+            name("functools partial"),
+            name("mine Stage"),
         ]
         self.singles = [bytes([n]) for n in range(256)]
 

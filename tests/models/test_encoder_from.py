@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
+import enum
+import functools
+import http
 import json
+import os
 import re
+import subprocess
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,6 +308,43 @@ def test_what_the_caller_says_goes_before(tmp_path: Path) -> None:
     assert torch.equal(gm.encoder_from(odd, heads=3)(images()), vit(embed_dim=48, num_heads=3)(images()))
 
 
+class Stage(enum.Enum):
+    FIRST = 1
+
+
+class Parts(enum.Flag):
+    HEAD, TAIL = enum.auto(), enum.auto()
+
+
+class Run:
+    """Holds a class, as configurations do, and is pickled by the call of a function of its author's."""
+
+    class Mode(enum.StrEnum):
+        FAST = "fast"
+
+    def __reduce__(self) -> Any:
+        return made_by_a_function, ("run", {"lr": 0.1})
+
+
+def made_by_a_function(name: str, options: dict[str, float]) -> Run:
+    return Run()
+
+
+class Marks:
+    """Writes a file when it is unpickled, by code that is known to its author alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return wrote, (self.path,)
+
+
+def wrote(path: Path) -> str:
+    path.write_text("unpickled")
+    return "done"
+
+
 class TestPrefixesAndExtras:
     """Wrappers' prefixes are taken off, and what lies beside a network is never a reason to refuse it."""
 
@@ -322,6 +366,10 @@ class TestPrefixesAndExtras:
             torch.zeros(3, dtype=torch.complex64), torch.eye(2).to_sparse(), torch.nn.Linear(2, 2), torch.nn.LayerNorm,
             "x" * 100_000,
             hostile.Case(b"", ["a class of one's own"]), torch.device("cpu"),
+            Stage.FIRST, Parts.HEAD | Parts.TAIL, Run.Mode.FAST, {Stage.FIRST: [Stage]}, http.HTTPStatus.OK, Run(), Run.Mode,
+            functools.partial(torch.nn.LayerNorm, eps=1e-6), functools.partial(made_by_a_function, "run"),
+            ValueError("diverged", 3), re.compile("a+"), types.SimpleNamespace(lr=1), bytearray(b"abc"), bytearray(300), iter([1]),
+            {1, 2}, frozenset([1]), b"x" * 300, torch.strided, datetime.date(2026, 1, 1), torch.distributed.ReduceOp.SUM,
         ],
         ids=lambda value: type(value).__name__,
     )  # fmt: skip
@@ -330,6 +378,35 @@ class TestPrefixesAndExtras:
         (tmp_path / "a.pth").write_bytes(hostile.saved({"SiT_model": network, "beside": extra}, old=old))
         found = gm.encoder_from(tmp_path / "a.pth")
         assert torch.equal(found.forward_features(images()), vit().forward_features(images()))
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    def test_extras_by_the_pickle_protocols_that_torch_takes(self, protocol: int, tmp_path: Path) -> None:
+        network = under("backbone.", vit().state_dict()) | reconstructor()
+        beside = [Stage.FIRST, Parts.HEAD | Parts.TAIL, Run.Mode.FAST, Run(), {1}, frozenset([1]), b"x" * 300, bytearray(300)]
+        more = {Stage.FIRST: 1, "array": np.zeros(500), "made": functools.partial(torch.nn.LayerNorm, eps=1e-6)}
+        torch.save({"SiT_model": network, "beside": beside, "more": more}, tmp_path / "a.pth", pickle_protocol=protocol)
+        found = gm.encoder_from(tmp_path / "a.pth")
+        assert torch.equal(found.forward_features(images()), vit().forward_features(images()))
+
+    def test_an_extra_is_passed_over_and_not_made(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, {"model": vit().state_dict(), "beside": Marks(tmp_path / "mark")})
+        assert torch.equal(gm.encoder_from(path, heads=1)(images()), vit()(images()))
+        assert str(read_checkpoint(path)["beside"]) == f"{__name__}.wrote (not read)"
+        assert not (tmp_path / "mark").exists()
+        torch.load(path, weights_only=False)  # an ordinary unpickler does
+        assert (tmp_path / "mark").exists()
+
+    @pytest.mark.parametrize(
+        "call",
+        [(functools.partial, os.system, "true"), (getattr, os, "system"), (subprocess.check_output, "true"), (np.load, "a.npy"),
+         (torch.load, "a.pth"), (torch.hub.list, "a/b"), (print, "a")],
+        ids=str,
+    )  # fmt: skip
+    def test_what_python_torch_or_numpy_would_do_is_refused_by_name(self, call: tuple[Any, ...], tmp_path: Path) -> None:
+        beside = hostile.Calls(call[0], *(["posix"] if call[1] is os else call[1:2]), *call[2:])
+        path = saved(tmp_path, {"SiT_model": under("backbone.", vit().state_dict()), "beside": beside})
+        with pytest.raises(UnreadableFileError, match=rf"asks to call '[\w.]*{call[0].__name__}'"):
+            gm.encoder_from(path)
 
     def test_views_and_lazy_signs(self, tmp_path: Path) -> None:
         network = under("backbone.", vit().state_dict()) | reconstructor()
@@ -404,7 +481,10 @@ class TestWhatIsNone:
 
     @pytest.mark.parametrize(
         ("model", "what"),
-        [(torch.nn.Linear(2, 2), r"an object, torch\.nn\.modules\.linear\.Linear"), (vit(), r"asks to call 'timm\.")],
+        [
+            (torch.nn.Linear(2, 2), r"an object, torch\.nn\.modules\.linear\.Linear"),
+            (vit(), r"an object, timm\.models\.vision_transformer\.VisionTransformer"),
+        ],
     )
     def test_a_whole_model_and_the_advice_to_save_its_tensors(self, model: Any, what: str, tmp_path: Path) -> None:
         with pytest.raises(UnreadableFileError, match=rf"{what}.*torch\.save\(model\.state_dict\(\), path\)"):
