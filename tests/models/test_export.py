@@ -45,8 +45,8 @@ def test_exported_with_a_free_batch_and_size_it_computes_the_same(kind: str) -> 
 
 @pytest.mark.parametrize("kind", ["encoder", "autoencoder"])
 def test_as_onnx_it_computes_the_same(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime: Any = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript", reason="torch writes ONNX through onnxscript, which is not installed")
+    runtime: Any = pytest.importorskip("onnxruntime", reason="what was written is run by onnxruntime, which is not installed")
     model, path = models()[kind], tmp_path / "model.onnx"
     torch.onnx.export(model, (torch.randn(3, 3, 48, 40),), str(path), dynamo=True, dynamic_shapes=(free(),), input_names=["images"])
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
