@@ -36,7 +36,7 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel], *, title:
     """Charts of a run by epoch, two a row; None where there is nothing to show.
 
     Args:
-        rows: of ``epochs.jsonl``: "epoch", and numbers; None where one was not finite.
+        rows: of ``epochs.jsonl``: "epoch", and numbers; what is not a finite number is left out.
         panels: what is shown; one without a number is left out.
         title: on top.
     """
@@ -56,10 +56,14 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel], *, title:
 
 def _series(rows: Sequence[Mapping[str, Any]], panel: Panel) -> dict[str, list[tuple[float, float]]]:
     found = {
-        name: [(float(row["epoch"]), float(row[name])) for row in rows if isinstance(row.get(name), int | float)]
+        name: [(float(row["epoch"]), float(row[name])) for row in rows if _finite(row.get("epoch")) and _finite(row.get(name))]
         for name in panel.names
     }
     return {name: points for name, points in found.items() if points}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _chart(canvas: Canvas, left: int, top: int, panel: Panel, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:

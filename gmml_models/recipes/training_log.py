@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gmml_models.figures.loss_curve import loss_curve
+from gmml_models.figures.curves import Panel, curves
 from gmml_models.hub.model_card import CURVE, LOG
 from gmml_models.train.run_folder import read_rows
 
@@ -28,9 +28,10 @@ def training_log(run: Path, *, title: str) -> dict[str, bytes]:
     names = [name for name in rows[0] if "loss" in name or name == "reconstruction"]
     if "reconstruction" in names and all(row.get("reconstruction") == row.get("loss") for row in rows):
         names.remove("reconstruction")  # the only part
-    if any(isinstance(row.get(name), float) for row in rows for name in names):
+    drawn = curves(rows, [Panel("losses", names)], title=title)
+    if drawn is not None:
         picture = io.BytesIO()
-        loss_curve(rows, names, title=title).save(picture, "PNG", optimize=True)
+        drawn.save(picture, "PNG", optimize=True)
         found[CURVE] = picture.getvalue()
     return found
 
