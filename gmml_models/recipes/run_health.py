@@ -16,6 +16,8 @@ from gmml_models.models.pooling import pooled
 from gmml_models.train.run_folder import read_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gmml_models.data.sampling import Feed
     from gmml_models.objectives import Objective
     from gmml_models.train.run_folder import RunFolder
@@ -40,6 +42,8 @@ class HealthCheck:
     def __init__(self, objective: Objective, feed: Feed, run: RunFolder) -> None:
         self._objective, self._feed, self._run = objective, feed, run
         self._alarmed = False
+        self._images: Tensor | None = None  # decoded once, they stay
+        self._labels: Tensor | None = None
         self.before = self._kept()
         self.now: Health | None = None
 
@@ -55,15 +59,17 @@ class HealthCheck:
         return found
 
     def _measured(self) -> Health | None:
-        batch = self._feed.sample(_IMAGES)
-        encoder = self._objective.exported().encoder
-        if len(batch.views[0]) < 2:
+        if self._images is None:
+            batch = self._feed.sample(_IMAGES)
+            self._images = batch.views[0].cpu()
+            self._labels = batch.labels.cpu() if batch.labels is not None and batch.labels.ndim == 1 else None
+        if len(self._images) < 2:
             return None
+        encoder = self._objective.exported().encoder
         where = next(encoder.parameters()).device
         with evaluating(encoder), torch.no_grad():
-            vectors = torch.cat([pooled(encoder, part.to(where), "mean").float().cpu() for part in batch.views[0].split(_AT_ONCE)])
-        labels = batch.labels.cpu() if batch.labels is not None and batch.labels.ndim == 1 else None
-        return health(vectors, labels) if bool(torch.isfinite(vectors).all()) else None
+            vectors = torch.cat([pooled(encoder, part.to(where), "mean").float().cpu() for part in self._images.split(_AT_ONCE)])
+        return health(vectors, self._labels) if bool(torch.isfinite(vectors).all()) else None
 
     def at_epoch(self, epochs: int) -> Mapping[str, float]:
         """Measure, and say so where features have collapsed; numbers to log."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gmml_models.data import loader
 from gmml_models.evaluate.health import NEIGHBOURS, Health, collapsed, health
 from gmml_models.evaluate.knn import knn
 from gmml_models.figures.curves import Panel, curves
@@ -70,10 +71,20 @@ def run(out: Path, **options: Any) -> Any:
     return small(out, epochs=4, checkpoint_every=0, pictures_every=0, **{"health_every": 2, **options})
 
 
-def test_a_run_tells_its_health_and_goes_on_with_the_same_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_tells_its_health_and_goes_on_with_the_same_beginning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def sample(source: Any, plan: Any, seed: int, device: Any, count: int, broken: Any, real: Any = loader.sample) -> Any:
+        decoded.append(count)
+        return real(source, plan, seed, device, count, broken)
+
+    monkeypatch.setattr(loader, "sample", sample)
     outcome = pretrain(run(tmp_path / "run"), dataset=[(Image.fromarray(Pictures()[n][0]), n % 2) for n in range(24)])
     rows = [row for row in outcome.history if "rank" in row]
     assert [row["epoch"] for row in rows] == [2, 4]
+    assert len(decoded) == 1, "three looks at images that are decoded once"
     before = json.loads((tmp_path / "run" / "health.json").read_text())
     assert set(before) == {"knn", "rank", "spread"}
     said = capsys.readouterr()
