@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gmml_models.bench.peers import PEERS, own_peer
-from gmml_models.bench.timing import CLONE, COPY, DTYPES, SCHEMA, Case, Effort, Peer, about, measure, memory_bandwidth, row_of
+from gmml_models.bench.timing import COPY, DTYPES, SCHEMA, Case, Effort, Peer, about, measure, memory_bandwidth, row_of
 from gmml_models.errors import UsageError
 
 MAIN = Case((64, 3, 224, 224))
@@ -45,7 +45,6 @@ FULL = tuple(
         ]
     )
 )
-LIMITS = (COPY, CLONE)
 _NEED = 8  # batches that the hungriest peers hold at once
 
 
