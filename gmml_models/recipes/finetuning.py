@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from gmml_models.data.loaders import Batch, in_order, make_feed
-from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
 from gmml_models.recipes.auto import chosen
@@ -31,7 +30,7 @@ from gmml_models.recipes.run_pictures import Curves
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check, epochs_of
-from gmml_models.train.dry_run import needs, small_part, took
+from gmml_models.train.dry_run import small_part, told
 from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import teller
@@ -75,8 +74,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     world = parallel.world
     of_an_image = activation_bytes(model.encoder)
     asked, config = config, fitted(config, of_an_image, parallel, pairs=how.mixes)
-    told = config
-    parts = config.accumulate or 1
+    whole, parts = config, config.accumulate or 1
     if how.mixes and config.batch_size // (parts * world) % 2:
         raise UsageError(
             f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {parts} parts on {world} "
@@ -142,29 +140,32 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
                 device=parallel.device,
             )
         if config.keep_best and not config.dry_run:
-            whole = checkpoint.whole_model(tuning) if config.fsdp else None  # every process takes part
+            gathered = checkpoint.whole_model(tuning) if config.fsdp else None  # every process takes part
             if parallel.first and is_best(found, run.history()):
-                keep_best(config, images, tuning, whole, objective, {"epoch": float(epochs), **found})
+                keep_best(config, images, tuning, gathered, objective, {"epoch": float(epochs), **found})
         return found
 
-    share = Share(images=feed.images, batch_size=told.batch_size, accumulate=parts, world=world)
-    if config.dry_run and parallel.first:
-        print(needs(told, share, tuning, of_an_image), flush=True)
-    outcome = train(
-        config,
-        tuning,
-        feed,
-        run,
-        parallel,
-        loss=loss,
-        at_epoch=at_epoch,
-        base_batch=_BASE_BATCH,
-        lr_scale={f"classifier.{name}": scale for name, scale in layer_scales(model, config.layer_decay).items()},
-        facts={"images": feed.images, "classes": list(images.classes)},
+    outcome = told(
+        lambda: train(
+            config,
+            tuning,
+            feed,
+            run,
+            parallel,
+            loss=loss,
+            at_epoch=at_epoch,
+            base_batch=_BASE_BATCH,
+            lr_scale={f"classifier.{name}": scale for name, scale in layer_scales(model, config.layer_decay).items()},
+            facts={"images": feed.images, "classes": list(images.classes)},
+        ),
+        whole=whole,
+        part=config,
+        images=feed.images,
+        model=tuning,
+        of_an_image=of_an_image,
+        parallel=parallel,
     )
-    if config.dry_run and parallel.first:
-        print(took(told, share, config, outcome.quickest, parallel.device))
-    elif parallel.first:
+    if parallel.first and not config.dry_run:
         if outcome.finished and run.done is None:
             export(config, images, outcome)
         chart.draw(now=True)

@@ -17,7 +17,6 @@ import torch
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import ViewPlan, make_feed
-from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.recipes.auto import chosen
@@ -32,7 +31,7 @@ from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
 from gmml_models.train.config import check, epochs_of
-from gmml_models.train.dry_run import needs, small_part, took
+from gmml_models.train.dry_run import small_part, told
 from gmml_models.train.memory import activation_bytes, fitted
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import clock, teller
@@ -78,7 +77,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     objective = build_objective(config, None if beginning is None else beginning.autoencoder)
     plan = view_plan(config, objective.autoencoder)
     of_an_image = activations(config, objective, plan)
-    config = told = fitted(config, of_an_image, parallel)
+    config = whole = fitted(config, of_an_image, parallel)
     if config.dry_run:
         config = small_part(config, parallel.device, parallel.world)
     feed = make_feed(
@@ -111,13 +110,16 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     facts: dict[str, Any] = {"images": feed.images, "method": config.method}
     if beginning is not None:
         facts["weights"] = beginning.about["sha256"] or beginning.about["weights"]
-    share = Share(images=feed.images, batch_size=told.batch_size, accumulate=told.accumulate or 1, world=parallel.world)
-    if config.dry_run and parallel.first:
-        print(needs(told, share, objective, of_an_image), flush=True)
-    outcome = train(config, objective, feed, run, parallel, at_epoch=at_epoch, facts=facts)
-    if config.dry_run and parallel.first:
-        print(took(told, share, config, outcome.quickest, parallel.device))
-    elif parallel.first:
+    outcome = told(
+        lambda: train(config, objective, feed, run, parallel, at_epoch=at_epoch, facts=facts),
+        whole=whole,
+        part=config,
+        images=feed.images,
+        model=objective,
+        of_an_image=of_an_image,
+        parallel=parallel,
+    )
+    if parallel.first and not config.dry_run:
         if outcome.finished and run.done is None:
             export(config, feed.images, outcome)
         chart.draw(now=True)

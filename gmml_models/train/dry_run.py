@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -13,11 +14,45 @@ from gmml_models.data.sampling import Share
 from gmml_models.train.config import TrainConfig, epochs_of
 from gmml_models.train.progress import clock
 
+if TYPE_CHECKING:
+    from gmml_models.train.parallel import Parallel
+    from gmml_models.train.trainer import Outcome
+
 STEPS = 3
 _IMAGES = 8  # a step, on a CPU
 _LONG = 24 * 3600.0  # seconds
 
 Config = TypeVar("Config", bound=TrainConfig)
+
+
+def told(
+    run: Callable[[], Outcome],
+    *,
+    whole: TrainConfig,
+    part: TrainConfig,
+    images: int,
+    model: nn.Module,
+    of_an_image: int,
+    parallel: Parallel,
+) -> Outcome:
+    """What ``run`` gives; of a dry run one process prints what the whole would need, before it, and how long it would take, after.
+
+    Args:
+        run: trains, by ``part``.
+        whole: the config of the run.
+        part: what is done of it: all, or for ``--dry-run`` the `small_part`.
+        images: to learn from.
+        model: all that the run holds.
+        of_an_image: bytes of activations.
+        parallel: which process this is.
+    """
+    if not (whole.dry_run and parallel.first):
+        return run()
+    share = Share(images=images, batch_size=whole.batch_size, accumulate=whole.accumulate or 1, world=parallel.world)
+    print(needs(whole, share, model, of_an_image), flush=True)
+    outcome = run()
+    print(took(whole, share, part, outcome.quickest, parallel.device))
+    return outcome
 
 
 def small_part(config: Config, device: torch.device, world: int) -> Config:

@@ -106,6 +106,17 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 
 class TestRuns:
+    def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(
+        self, classes: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        finetune(told(classes, tmp_path / "run", pretrained, dry_run=True, epochs=100, accumulate=2, mixup=0.0, cutmix=0.0))
+        said = capsys.readouterr().out
+        assert "steps: 300 = 100 epochs of 3 (24 images)" in said
+        assert "for 4 images at once (2 parts a step)" in said
+        assert "time: " in said
+        assert "from 4 images a step" in said
+        assert not (tmp_path / "run").exists()
+
     def test_a_run_learns_measures_and_leaves_a_classifier(
         self, classes: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
