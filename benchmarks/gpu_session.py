@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +35,7 @@ from benchmarks.gpu_measures import Case
 from benchmarks.gpu_pages import put_gpu
 from benchmarks.gpu_predicted import DECIDE, verdicts
 from benchmarks.timing import about_this_machine
+from benchmarks.triton_interpreter import hurry
 from gmml_models.bench import timing
 
 RESULTS = Path(__file__).parent / "results" / "gpu_session.json"
@@ -86,22 +87,14 @@ def main() -> None:
     if not rehearse and not torch.cuda.is_available():
         raise SystemExit("gpu_session: no CUDA device here. Give --rehearse to try the script itself.")
     if rehearse:
-        _interpret()
+        os.environ["TRITON_INTERPRET"] = "1"
+        hurry()
     device = torch.device("cpu" if rehearse else "cuda")
     report = Report(chosen.out, about(rehearse=rehearse))
     for piece in chosen.pieces:
         run(piece, report, device, 1 if rehearse else chosen.rounds, rehearse=rehearse, only=chosen.only)
     if rehearse and any("error" in row for row in report.rows.values()):
         raise SystemExit("gpu_session: a row of the rehearsal failed, see the report.")
-
-
-def _interpret() -> None:
-    """Let Triton interpret the kernels, and not look for overflows of 32 bits at each operation, which takes half of the time."""
-    os.environ["TRITON_INTERPRET"] = "1"
-    from triton.runtime import interpreter  # type: ignore[import-untyped, unused-ignore]
-
-    builder = interpreter.interpreter_builder
-    builder.options = replace(builder.options, sanitize_overflow=False)
 
 
 def about(*, rehearse: bool) -> dict[str, Any]:

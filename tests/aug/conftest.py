@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 import torch
 
+from benchmarks.triton_interpreter import hurry
 from gmml_aug.backends.triton import lower as fused_steps
 
 
@@ -21,8 +21,6 @@ def where(request: pytest.FixtureRequest) -> torch.device:
         pytest.skip("needs a CUDA device, and no interpreter")
     if request.param == "cpu" and not interprets:
         pytest.skip("runs in a process of its own, see the last test")
-    if interprets:  # it looks for overflows of 32 bits at every operation, which takes half of the time
-        from triton.runtime import interpreter  # type: ignore[import-untyped, unused-ignore]
-
-        interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
+    if interprets:
+        hurry()
     return torch.device(request.param)
