@@ -4,7 +4,7 @@ All of them compute in float32 or wider, under autocast too, and return that. Me
 losses of two halves of a batch is the loss of the batch (but for `contrastive_loss`, whose negatives are the rest of the batch).
 """
 
-from gmml_models.losses.concepts_contrast import ConceptLoss, concept_loss, contrastive_loss
+from gmml_models.losses.distillation import ConceptLoss, concept_loss, contrastive_loss
 from gmml_models.losses.labels import multi_label_loss
 from gmml_models.losses.pixels import Reduction, l1, l2, masked_l1, masked_l2
 

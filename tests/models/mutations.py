@@ -175,7 +175,7 @@ LINES: list[tuple[str, str, str, str]] = [  # file, what stands there, what is p
     ),
     ("objectives/mc_ssl.py", "for one in seen if one != other]", "for one in seen]", f"{_TEACHERS} -k mean_of"),
     ("objectives/objective.py", "self.autoencoder.eval()\n        return self", "return self", f"{_TEACHERS} -k chance"),
-    ("losses/concepts_contrast.py", "self.center), 1.0 - self.momentum)", "self.center), self.momentum)", f"{_LOSSES} -k centre"),
+    ("losses/distillation.py", "self.center), 1.0 - self.momentum)", "self.center), self.momentum)", f"{_LOSSES} -k centre"),
     (
         "models/pooling.py",
         "tokens[:, encoder.num_prefix_tokens :].mean(1)",
