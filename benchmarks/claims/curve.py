@@ -14,6 +14,7 @@ from benchmarks.claims.rows import BY_NAME, MEASURES
 from benchmarks.claims.run import Results
 from benchmarks.claims.table import values
 from gmml_models.figures.palette import BLUE, LINE, PALE, VERMILION
+from gmml_models.train.config import epochs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def points(results: Results, measure: str) -> dict[str, list[tuple[int, list[flo
         rows = [(0, BY_NAME[SCRATCH[data]])]
         for row in map(BY_NAME.__getitem__, names):
             assert row.pretrain is not None
-            rows.append((row.pretrain.epochs * PHOTOGRAPHS, row))
+            rows.append((epochs_of(row.pretrain) * PHOTOGRAPHS, row))
         every = [(views, values(row, results, measure)) for views, row in rows]
         found[data] = [(views, some) for views, some in every if some]
     return found

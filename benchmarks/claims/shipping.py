@@ -19,6 +19,7 @@ from gmml_models.evaluate.baselines import WORDS
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig
 from gmml_models.recipes.evaluation import evaluate
+from gmml_models.train.config import epochs_of
 
 BASELINES = Path(__file__).parents[1] / "results" / "baselines.json"
 _PHOTOGRAPHS = "no licence is stated for the images, whose copyright stays with the photographers: research use only"
@@ -168,8 +169,8 @@ def from_scratch(row: Row, results: Results, rows: Sequence[Row] = ROWS) -> list
     """
     found: dict[int, dict[str, Any]] = {}
     for other in rows:
-        epochs, alike = other.finetune.epochs, other.pretrain is None and _alike(other.finetune) == _alike(row.finetune)
-        if not alike or epochs < row.finetune.epochs or epochs in found:
+        epochs, alike = epochs_of(other.finetune), other.pretrain is None and _alike(other.finetune) == _alike(row.finetune)
+        if not alike or epochs < epochs_of(row.finetune) or epochs in found:
             continue
         jobs = [one for one in known_jobs(other, results) if one["top1"] is not None]
         numbers = [float(one["top1"]) for one in jobs]

@@ -6,9 +6,11 @@ A command lives in a module of its own that imports nothing heavy at its top, so
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -103,8 +105,13 @@ def read(words: Sequence[str]) -> Command:
     import tyro
 
     words = [_HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word for word in words]
+    commands = _commands(words)
+    if len(words) > 1 and words[0] in commands and _is_bare_data(commands[words[0]], words[1]):
+        given = shlex.quote(words[1])
+        print(f"gmml {words[0]}: {given} stands alone. Images are given as --data {given}.", file=sys.stderr)
+        sys.exit(2)
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        _commands(words), prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        commands, prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
     )
     return command
 
@@ -116,6 +123,12 @@ def _commands(words: Sequence[str]) -> dict[str, Callable[..., Command]]:
         commands["pretrain"] = beginning_with(Pretrain, PRETRAIN[recipe])
         commands["finetune"] = beginning_with(Finetune, FINETUNE[recipe])
     return commands
+
+
+def _is_bare_data(command: Callable[..., Command], word: str) -> bool:
+    """A word behind a command that takes its images by ``--data``, as others take them without."""
+    names = {one.name for one in dataclasses.fields(command)} if dataclasses.is_dataclass(command) else set[str]()
+    return "data" in names and "images" not in names and not word.startswith("-")
 
 
 def _reader_is_gone() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,8 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
         )
     if not path.exists():
         raise UsageError(
-            f"gmml: there is no {path}. Give a folder or archive of images, or a data set as timm names it (wds/..., hfds/...)."
+            f"gmml: there is no '{path}'{_close_names(path)}. Give a folder or archive of images, or a data set as timm names it "
+            "(wds/..., hfds/...)."
         )
     wants_csv = bool(multi_label) or csv is not None
     if path.is_file():
@@ -79,6 +81,16 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
     return FileSource(
         LooseFiles(paths, names), targets, classes=classes, channels=channels, where=str(folder), left=left, notes=notes
     )
+
+
+def _close_names(path: Path) -> str:
+    """Names beside it that a person may have meant."""
+    try:
+        beside = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, beside, n=3)
+    return f" (there is {', '.join(repr(name) for name in close)})" if close else ""
 
 
 def _may_hold_images(path: Path, output: Path | None = None) -> bool:

@@ -68,6 +68,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     if parallel.first:
         images.tell(_WHO)
     config = chosen(config, len(images.train), parallel, who=_WHO)
+    Share(images=len(images.train), batch_size=config.batch_size, world=parallel.world)  # refuses a step that is larger
     how = strength(config, multi_label=images.multi_label)
     model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)

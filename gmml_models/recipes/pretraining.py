@@ -67,6 +67,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         tell(_WHO, source)
     images = len(source) if isinstance(source, Source) else source.images
     config = chosen(config, images, parallel, who=_WHO)
+    Share(images=images, batch_size=config.batch_size, world=parallel.world)  # refuses a step that is larger, before any work
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     beginning = begin(config)

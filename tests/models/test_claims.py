@@ -32,7 +32,7 @@ from gmml_models.evaluate.baselines import WORDS as WORDS_OF_BASELINES
 from gmml_models.recipes.config import FinetuneConfig, PretrainConfig
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pretraining import build_objective
-from gmml_models.train.config import check
+from gmml_models.train.config import check, epochs_of
 from tests.models.data_files import write_classes
 
 TINY: dict[str, Any] = {
@@ -158,11 +158,9 @@ def test_what_a_user_would_ask_first_comes_first() -> None:
         assert ours.pretrain is not None
         assert theirs.pretrain is None
         assert replace(ours.finetune, epochs=theirs.finetune.epochs) == theirs.finetune
-        views = [
-            epochs * seen[data]
-            for epochs, data in ((ours.pretrain.epochs, ours.pretrain.data), (ours.finetune.epochs, ours.finetune.data))
-        ]
-        assert sum(views) <= theirs.finetune.epochs * seen[theirs.finetune.data] <= sum(views) + seen[theirs.finetune.data]
+        views = sum(epochs_of(config) * seen[config.data] for config in (ours.pretrain, ours.finetune))
+        least = seen[theirs.finetune.data]
+        assert views <= epochs_of(theirs.finetune) * least <= views + least
 
 
 def test_corruptions_are_compared_with_all_else_equal() -> None:
@@ -411,7 +409,7 @@ def test_the_short_table_has_the_first_questions_as_far_as_they_were_run_and_cou
 def test_the_curve_has_a_point_for_each_length_and_grows_by_epochs_alone(tmp_path: Path) -> None:
     for data, names in curve.RUNS.items():
         rows = [BY_NAME[name] for name in names]
-        lengths = [row.pretrain.epochs for row in rows if row.pretrain]
+        lengths = [epochs_of(row.pretrain) for row in rows if row.pretrain]
         assert lengths == sorted(set(lengths))
         assert len({replace(row.pretrain, epochs=1, resident_size=None) for row in rows if row.pretrain}) == 1
         assert len({row.finetune for row in rows} | {replace(BY_NAME[curve.SCRATCH[data]].finetune, epochs=40)}) == 1

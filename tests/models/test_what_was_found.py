@@ -425,6 +425,23 @@ def test_mean_and_std_of_another_scale_are_refused(tmp_path: Path, option: dict[
         opened(write_flat(tmp_path, 2), **option)
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "evaluate", "embed", "stats"])
+def test_images_without_an_option_and_a_folder_that_is_misspelt_are_answered_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(tmp_path / "my pictures", 3)
+    alone = call(capsys, command, "my pictures", "--workers", "0")
+    assert (alone.code, alone.err) == (
+        2,
+        f"gmml {command}: 'my pictures' stands alone. Images are given as --data 'my pictures'.\n",
+    )
+    weights = ("--weights", "gmml_vit_micro_patch8_64.caltech101") if command in ("evaluate", "embed") else ()
+    misspelt = call(capsys, command, "--data", "my picture", *weights)
+    assert (misspelt.code, misspelt.out) == (2, "")
+    assert misspelt.err.startswith("gmml: there is no 'my picture' (there is 'my pictures'). Give a folder or archive of images")
+
+
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
