@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gmml_aug import call_checks, checks
 from gmml_aug.backends.base import Choice, choose
-from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengths, Maps, Painted, Ratios
+from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengths, Maps, Painted, Ratios, Request
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
 from gmml_aug.chance import draw_keys
@@ -196,8 +196,32 @@ class Corruption(ABC):
         batch = Batch(images, pool, maps, out, dtype or images.dtype, clean)
         gradient = torch.is_grad_enabled() and (images.requires_grad or pool.requires_grad)
         painter = choose(backend, program, images.shape, batch.dtype, images.device, gradient=gradient)
-        plan = how if isinstance(how, Plan) else self.sample(images.shape, bank=bank, device=images.device, backend=backend, **how)
-        return painter.paint(program, call_checks.keep_apart(batch, program), plan)
+        batch = call_checks.keep_apart(batch, program)
+        if isinstance(how, Plan):
+            return painter.paint(program, batch, how)
+        if painter.corrupt is not None:
+            request = self._request(images.shape, images.device, bank, **how)
+            done = painter.corrupt(program, batch, request)
+            return painter.paint(program, batch, painter.plan(program, request)) if done is None else done
+        plan = self.sample(images.shape, bank=bank, device=images.device, backend=backend, **how)
+        return painter.paint(program, batch, plan)
+
+    def _request(
+        self,
+        shape: Sequence[int],
+        device: torch.device,
+        bank: int | None,
+        generator: torch.Generator | None,
+        keys: Tensor | None,
+        rank: int | None,
+        ratios: Ratios | None,
+        lengths: Lengths | None,
+    ) -> Request:
+        """What a plan is asked for, with its keys."""
+        where, request = call_checks.check_sampling(
+            self.program, shape, generator=generator, keys=keys, bank=bank, device=device, ratios=ratios, lengths=lengths
+        )
+        return request if keys is not None else request._replace(keys=draw_keys(shape[0], where, generator, rank))
 
     def sample(
         self,

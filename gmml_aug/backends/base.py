@@ -2,7 +2,8 @@
 
 A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
 ``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it is about plans). All of them
-make equal plans and masks, and images within float tolerance. This is plain Python when a call is traced.
+make equal plans and masks, and images within float tolerance. One that gains by it does both at once, with
+``corrupt(program, batch, request)``. This is plain Python when a call is traced.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Backend(NamedTuple):
     can: Callable[..., str | None]
     plan: Callable[[Program, Request], Plan]
     paint: Callable[[Program, Batch, Plan], Painted]
+    corrupt: Callable[[Program, Batch, Request], Painted | None] | None = None  # None where the plan has to be there first
 
 
 def choose(
@@ -86,7 +88,7 @@ def _load(name: Name) -> Backend:
         from gmml_aug.backends.cpu import paint as cpu
         from gmml_aug.backends.cpu import plan as cpu_plan
 
-        return Backend(cpu.can, cpu_plan.plan, cpu.paint)
+        return Backend(cpu.can, cpu_plan.plan, cpu.paint, cpu.corrupt)
     from gmml_aug.backends.reference import paint, plan
 
     return Backend(paint.can, plan.plan, paint.paint)

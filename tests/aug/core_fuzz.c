@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-i64 gmml_plan_memory(const Program *program);
+i64 gmml_image_memory(const Program *program);
 i64 gmml_paint_memory(const Picture *picture, i64 bands);
 i64 gmml_check(const Picture *picture, const PaintCall *call);
 void gmml_plan(const Program *program, PlanCall *call, u8 *bytes);
@@ -305,6 +305,19 @@ static void random_numbers(u8 *to, i64 type, i64 count) {
     memcpy(to, typed[type] + below((1 << 16) - count) * WIDTHS[type], (size_t)(count * WIDTHS[type]));
 }
 
+// Paint with images that are planned one by one, each in a part of a thread's memory: the plan of the batch is not looked at.
+static void paint_as_planned(const Case *c, const PaintCall *call, int fill) {
+    i64 header = BYTES_OF_HEADER, bytes = gmml_paint_memory(&c->picture, 1) + gmml_image_memory(&c->program);
+    PaintCall *alone = block(header, 0);  // without `given`
+    u8 *memory = block(bytes, fill);
+    memcpy(alone, call, (size_t)header);
+    alone->program = &c->program, alone->keys = c->keys, alone->from_batch = c->donors == c->batch && c->batch > 1, alone->active = 0;
+    alone->begins = 1, alone->bands = 1, alone->phase = 0, alone->next = 0, alone->first_step = 0, alone->last_step = c->picture.steps;
+    gmml_paint(&c->picture, alone, memory);
+    free(memory);
+    free(alone);
+}
+
 static void paint_once(const Case *c, PaintCall *call, i64 bands, int fill) {
     const Picture *picture = &c->picture;
     i64 numbers = c->batch * picture->channels * c->pixels, bytes = numbers * WIDTHS[picture->type];
@@ -367,6 +380,12 @@ static void paint_plan(Case *c, PlanCall *plan) {
         paint_once(c, call, between(1, 4), 0x5A);
         if (memcmp(one, two, (size_t)total) || memcmp(mask, mask_two, (size_t)(c->batch * c->pixels)))
             fail("images that depend on memory, or on bands");
+        if (!damaged && !shapes[0] && !shapes[1] && !shapes[2]) {
+            memset(two, 0xC3, (size_t)total);
+            paint_as_planned(c, call, 0xC3);
+            if (memcmp(one, two, (size_t)total) || memcmp(mask, mask_two, (size_t)(c->batch * c->pixels)))
+                fail("images that are others where each is planned just before it is painted");
+        }
         const u8 *before = picture->from_bytes ? clean : images;
         if (picture->from_bytes) {
             c->picture.from_bytes = 2, call->clean = 0;  // the clean images are not kept

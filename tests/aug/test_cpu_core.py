@@ -59,7 +59,7 @@ def assert_close(one: Tensor, other: Tensor) -> None:
 
 
 def compare(tree: ga.Corruption, images: Tensor, keys: Tensor, bank: Tensor | None = None, **options: Any) -> None:
-    """Sample and apply by both backends."""
+    """Sample and apply by both backends, and call one that does both at once."""
     donors = None if bank is None else len(bank)
     wanted = tree.sample(images.shape, keys=keys, bank=donors, backend="reference")
     plan = tree.sample(images.shape, keys=keys, bank=donors, backend="cpu")
@@ -72,6 +72,9 @@ def compare(tree: ga.Corruption, images: Tensor, keys: Tensor, bank: Tensor | No
     assert_close(one.images, other.images)
     kept = ~one.mask.expand_as(images)
     assert same_bits(one.images[kept], images[kept])
+    call = tree(images, keys=keys, donors=bank, backend="cpu", **options)  # plans each image just before it is painted
+    assert same_bits(call.images, one.images)
+    assert torch.equal(call.mask, one.mask)
 
 
 @st.composite
@@ -170,6 +173,44 @@ def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], dtype
         assert same_bits(images_of, found[0][0].images)
         assert torch.equal(mask, found[0][0].mask)
         assert_same_plan(plan, found[0][1])
+
+
+@pytest.mark.parametrize(
+    ("tree", "options", "at_once"),
+    [
+        (ga.presets.gmml(), {}, True),
+        (ga.presets.gmml(budget=0.4), {"allowed": torch.ones(1, 1, 40, 50, dtype=torch.bool)}, True),
+        (ga.presets.gmml_reference(), {"donors": torch.zeros(2, 3, 40, 50)}, True),
+        (ga.presets.gmml(), {"ratios": [0.1] * 6}, False),
+        (ga.presets.gmml(), {"lengths": [30] * 6}, False),
+        (ga.presets.mc_ssl(values=STATISTICS), {}, False),  # jitter is asked for its pixels
+    ],
+    ids=["gmml", "budget", "bank", "ratios", "lengths", "jitter"],
+)
+def test_a_call_makes_no_plan_of_the_batch_unless_it_must(
+    tree: ga.Corruption, options: dict[str, Any], at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+    core = library.library()
+
+    class Watched:
+        """The core, which says when a plan is handed to it."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "gmml_check":
+                checked.append(1)
+            return getattr(core, name)
+
+    watched = Watched()
+    monkeypatch.setattr(cpu_paint, "library", lambda: watched)
+    images, keys = random_images((6, 3, 40, 50)), some_keys(6)
+    made = tree(images, keys=keys, backend="cpu", **options)
+    assert bool(checked) is not at_once
+    donors, shares = options.get("donors"), {k: v for k, v in options.items() if k in ("ratios", "lengths")}
+    plan = tree.sample(images.shape, keys=keys, bank=None if donors is None else len(donors), **shares)
+    wanted = tree.apply(images, plan, donors=donors, allowed=options.get("allowed"))
+    assert same_bits(made.images, wanted.images)
+    assert torch.equal(made.mask, wanted.mask)
 
 
 def test_an_image_is_the_same_in_any_part_of_a_batch() -> None:

@@ -28,6 +28,7 @@ FUNCTIONS: Final[dict[str, tuple[int, Any]]] = {
     "gmml_new_memory": (2, None),
     "gmml_plan_memory": (1, ctypes.c_int64),
     "gmml_paint_memory": (2, ctypes.c_int64),
+    "gmml_image_memory": (1, ctypes.c_int64),
 }
 
 _LEVELS = {"AVX512": "v4", "AVX2": "v3"}  # by what torch finds; v2 on all other machines

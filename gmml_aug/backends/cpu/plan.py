@@ -31,10 +31,7 @@ _IMAGE = 1e4  # nanoseconds of work for an image, more or less
 
 def plan(program: Program, request: Request) -> Plan:
     """All that chance decides; places that the core does not know the reference draws."""
-    keys, shape = request.keys.contiguous(), request.shape
-    kept = None
-    if request.ratios is None and request.lengths is None:
-        kept = _prepare(program, shape[1:], request.working)
+    keys, shape, kept = request.keys.contiguous(), request.shape, prepared(program, request)
     if kept is None:
         return reference.plan(program, request)
     batch = shape[0]
@@ -62,6 +59,13 @@ def plan(program: Program, request: Request) -> Plan:
         fingerprint=program.fingerprint,
         resolved=kept.resolved,
     )
+
+
+def prepared(program: Program, request: Request) -> Prepared | None:
+    """What the core plans from; None where it cannot."""
+    if request.ratios is None and request.lengths is None:
+        return _prepare(program, request.shape[1:], request.working)
+    return None
 
 
 class _Laws:
@@ -123,12 +127,13 @@ def _known_laws(program: Program, channels: int, dims: int, working: Sequence[bo
 _laws = Kept(_known_laws)
 
 
-class _Prepared:
+class Prepared:
     """What the core plans a program from, for images of one shape.
 
     Attributes:
         address: of the struct.
         memory: bytes that a thread needs.
+        own_memory: likewise where it plans each image just before it paints it, beside those for painting.
         active: the form of the tensor of active steps.
         boxes: likewise for each place.
         drawn: as in laws, and likewise ``asked`` and ``resolved``.
@@ -151,19 +156,20 @@ class _Prepared:
         one.place, one.limits = ctypes.addressof(self._places), ctypes.addressof(self._limits)
         self.address = ctypes.addressof(one)
         self.memory = library().gmml_plan_memory(self.address)
+        self.own_memory = library().gmml_image_memory(self.address)
         self.active = Form(torch.bool, (len(program.steps),))
         self.boxes = [Form(torch.int32, (place.rows, 2 * len(size))) for place in self._places[: len(program.places)]]
         self.drawn, self.asked, self.resolved = laws.drawn, laws.asked, laws.resolved
 
 
-def _prepared(program: Program, shape: Sequence[int], working: Sequence[bool]) -> _Prepared | None:
+def _prepared_for(program: Program, shape: Sequence[int], working: Sequence[bool]) -> Prepared | None:
     """None where a place is not one of ours, or too large."""
     channels, *size = shape
     laws = _laws(program, channels, len(size), working)
-    return None if laws is None or math.prod(size) >= _LARGEST else _Prepared(program, size, laws)
+    return None if laws is None or math.prod(size) >= _LARGEST else Prepared(program, size, laws)
 
 
-_prepare = Kept(_prepared)
+_prepare = Kept(_prepared_for)
 
 
 def _fields(step: Step, law: DrawLaw | None, constants: list[float]) -> dict[str, Any]:

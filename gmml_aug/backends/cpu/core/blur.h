@@ -27,8 +27,8 @@ static void NAME(weigh)(const W *const *rows, const W *taps, i64 radius, i64 fir
 
 static int NAME(prepare)(const Frame *frame, i64 number, NAME(Blur) *blur) {
     const i64 *size = frame->picture->size;
-    i64 kernel = ((const i64 *)GIVEN(frame, number, 1))[frame->image], radius = (kernel - 1) / 2, faint = 0, unit = frame->beside;
-    float sigma = ((const float *)GIVEN(frame, number, 0))[frame->image], weights[MOST_TAPS], sum = 0;
+    i64 kernel = ((const i64 *)GIVEN(frame, number, 1))[frame->planned], radius = (kernel - 1) / 2, faint = 0, unit = frame->beside;
+    float sigma = ((const float *)GIVEN(frame, number, 0))[frame->planned], weights[MOST_TAPS], sum = 0;
     for (i64 t = 0; t <= radius; t++) {
         float away = (float)(t - radius) / sigma;
         weights[t] = weights[2 * radius - t] = expf(away * away * -0.5f);

@@ -90,8 +90,15 @@ typedef struct {       // one batch
     u8 *mask;
     const u8 *active, *allowed, *forced;
     i64 allowed_apart, forced_apart;  // bytes between the maps of two images
+    const Program *program;  // by which an image is planned just before it is painted; 0: `active` and `given` are a plan of all
+    const i64 *keys;
+    i64 from_batch;
     void *given[];     // per place the boxes or bytes and the number of rows (-1: bytes), then two tensors a step
 } PaintCall;
+
+// The plan of an image, written as number `at` of a call; and memory for that.
+i64 gmml_plan_memory(const Program *program);
+void gmml_plan_image(const Program *program, const PlanCall *call, i64 image, i64 at, u8 *bytes);
 
 static inline u64 mix(u64 z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;

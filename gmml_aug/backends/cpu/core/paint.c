@@ -103,7 +103,7 @@ static void fill_bits(const Frame *frame, i64 place, int forced) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
     i64 lines = frame->last - frame->first, start = frame->first * frame->width, words = frame->words;
-    const u8 *bytes = frame->rows < 0 ? (const u8 *)call->given[2 * place] + frame->image * frame->pixels : 0;
+    const u8 *bytes = frame->rows < 0 ? (const u8 *)call->given[2 * place] + frame->planned * frame->pixels : 0;
     const u8 *more = forced ? call->forced + frame->image * call->forced_apart : 0;
     const u8 *only = call->allowed ? call->allowed + frame->image * call->allowed_apart : 0;
     memset(frame->here, 0, (size_t)(lines * words) * 8);
@@ -140,13 +140,13 @@ static i64 used_rows(const i32 *row, i64 rows, i64 numbers) {
 static void work(Frame *frame, i64 number, Painter *painter) {
     const Picture *picture = frame->picture;
     const PaintCall *call = frame->call;
-    const u8 *active = call->active + frame->image * picture->steps;
+    const u8 *active = call->active + frame->planned * picture->steps;
     const Step *step = picture->step + number;
     i64 place = step->place, rows = (i64)(intptr_t)call->given[2 * place + 1], numbers = 2 * picture->dims;
     int forced = call->forced != 0;
     for (i64 before = 0; before < number; before++) forced = forced && !active[before];
     frame->edges = picture->reading + 4 * place;
-    frame->row = (const i32 *)call->given[2 * place] + frame->image * larger(rows, 0) * numbers;
+    frame->row = (const i32 *)call->given[2 * place] + frame->planned * larger(rows, 0) * numbers;
     frame->rows = rows < 0 ? rows : used_rows(frame->row, rows, numbers);
     int boxes = rows >= 0 && !frame->edges[3] && !call->allowed && !forced, blurs = step->operation == BLUR;
     if (step->operation == GREY) boxes = boxes && frame->rows <= 1;
@@ -165,7 +165,7 @@ static void paint(Frame *frame) {
         painters->begin(frame);
     }
     for (i64 step = call->first_step; step < call->last_step; step++)
-        if (call->active[frame->image * picture->steps + step])
+        if (call->active[frame->planned * picture->steps + step])
             work(frame, step, call->phase == MERGE ? painters->merge : painters->operation[picture->step[step].operation]);
 }
 
@@ -204,6 +204,38 @@ i64 gmml_paint_memory(const Picture *picture, i64 bands) {
     return lay_out(picture, bands, &frame, 0);
 }
 
+// A plan of one image, and calls that read and write it, in a thread's own memory; with none given, only measured.
+static i64 lay_out_plan(const Program *program, const PaintCall *call, u8 *memory, PlanCall **plan, PaintCall **own) {
+    i64 dims = program->dims, places = program->places, steps = program->steps, bytes = 0;
+    i64 drawn = whole(larger(8 * dims, 4 * program->channels), 64);  // bytes of a tensor of a step, at most
+#define PART(count) (bytes += whole(count, 64), memory ? memory + bytes - whole(count, 64) : 0)
+    *plan = (PlanCall *)(void *)PART((i64)sizeof(PlanCall) + 8 * (places + 2 * steps));
+    *own = (PaintCall *)(void *)PART((i64)sizeof(PaintCall) + 16 * (places + steps));
+    u8 *active = PART(steps);
+    if (memory) {
+        **plan = (PlanCall){.donors = call->donors_count, .from_batch = call->from_batch, .keys = call->keys, .active = active};
+        **own = *call;
+        (*own)->active = active;
+    }
+    for (i64 p = 0; p < places; p++) {
+        i64 rows = program->place[p].rows;
+        u8 *boxes = PART(rows * 2 * dims * (i64)sizeof(i32));
+        if (memory) (*plan)->out[p] = (*own)->given[2 * p] = boxes, (*own)->given[2 * p + 1] = (void *)(intptr_t)rows;
+    }
+    for (i64 k = 0; k < 2 * steps; k++) {
+        u8 *tensor = PART(drawn);
+        if (memory) (*plan)->out[places + k] = (*own)->given[2 * places + k] = tensor;
+    }
+    return bytes;
+}
+
+// What a thread needs beside the memory for painting where it plans its images itself.
+i64 gmml_image_memory(const Program *program) {
+    PlanCall *plan;
+    PaintCall *own;
+    return lay_out_plan(program, 0, 0, &plan, &own) + gmml_plan_memory(program);
+}
+
 // Paint images, or bands of lines of them, that no other thread has taken, until none is left.
 void gmml_paint(const Picture *picture, PaintCall *call, u8 *memory) {
     i64 lines = picture->size[0] * picture->size[1], channels = picture->channels;
@@ -212,11 +244,19 @@ void gmml_paint(const Picture *picture, PaintCall *call, u8 *memory) {
     frame.beside = picture->interleaved ? channels : 1;
     frame.apart = picture->interleaved ? 1 : frame.pixels;
     memset(frame.ones, 1, BLOCK);
-    lay_out(picture, call->bands, &frame, memory);
+    memory += lay_out(picture, call->bands, &frame, memory);
+    PlanCall *plan = 0;
+    PaintCall *own;
+    if (call->program) {
+        memory += lay_out_plan(call->program, call, memory, &plan, &own);
+        frame.call = own;
+    }
     for (;;) {
         i64 unit = __atomic_fetch_add(&call->next, 1, __ATOMIC_RELAXED), band = unit % call->bands;
         frame.image = unit / call->bands;
         if (frame.image >= call->batch) return;
+        frame.planned = plan ? 0 : frame.image;
+        if (plan) gmml_plan_image(call->program, plan, frame.image, 0, memory);
         i64 tall = (lines + call->bands - 1) / call->bands;
         frame.first = smaller(band * tall, lines);
         frame.last = smaller((band + 1) * tall, lines);

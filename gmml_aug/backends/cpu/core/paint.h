@@ -18,7 +18,8 @@ enum { ALL, READ, MERGE };      // PaintCall.phase: a blur in bands reads first,
 typedef struct {
     const Picture *picture;
     const PaintCall *call;
-    i64 image, first, last;    // its lines first to last - 1 are painted
+    i64 image, planned;        // its number in the batch, and in the plan
+    i64 first, last;           // its lines first to last - 1 are painted
     i64 width, words, pixels;  // of a line; words of its bits
     i64 apart, beside;         // numbers between two channels, and between two pixels
     u8 *mask;
@@ -34,7 +35,7 @@ typedef struct {
 } Frame;
 
 typedef struct { i64 line, first, count, lines; } Strip;  // so many pixels of each of so many lines
-typedef struct { i64 row, part, parts, line, x; Box box; Strip wide, rest; } Cursor;
+typedef struct { i64 row, part, parts, line, x; Box box; Strip rest, wide; } Cursor;
 
 // The first pixel from `from` on whose bit is set (with `flip` all ones: is not set), or the width.
 static inline i64 next_bit(const u64 *line, i64 width, i64 from, u64 flip) {
@@ -139,25 +140,27 @@ static int next_strip(const Frame *frame, Cursor *at, Strip *strip) {
     return 1;
 }
 
-// Strips of a block of pixels at most, and how many pixels these are. 0: no more.
+// Strips of a block of pixels at most, and how many pixels these are. 0: no more. What has no room is kept for the next block: the
+// lines below in `rest`, the columns to the right in `wide`.
 static i64 gather(const Frame *frame, Cursor *at, Strip *strips, i64 *filled) {
-    Strip *wide = &at->wide, *rest = &at->rest;
     i64 found = 0;
     for (*filled = 0; *filled < BLOCK; found++) {
-        if (!rest->lines) {
-            if (!wide->count && !next_strip(frame, at, wide)) break;
-            *rest = *wide;
-            rest->count = smaller(wide->count, BLOCK);
-            wide->first += rest->count;
-            wide->count -= rest->count;
+        Strip *strip = strips + found;  // written in place: a copy of what has just been written would have to wait for it
+        if (at->rest.lines) *strip = at->rest, at->rest.lines = 0;
+        else if (at->wide.lines) *strip = at->wide, at->wide.lines = 0;
+        else if (!next_strip(frame, at, strip)) break;
+        if (strip->count > BLOCK) {
+            at->wide = (Strip){strip->line, strip->first + BLOCK, strip->count - BLOCK, strip->lines};
+            strip->count = BLOCK;
         }
-        i64 lines = rest->lines, room = BLOCK - *filled;
-        if (rest->count * lines > room) lines = room / rest->count;
-        if (!lines) break;
-        strips[found] = (Strip){rest->line, rest->first, rest->count, lines};
-        rest->line += lines;
-        rest->lines -= lines;
-        *filled += rest->count * lines;
+        i64 room = BLOCK - *filled;
+        if (strip->count * strip->lines > room) {
+            i64 lines = room / strip->count;
+            at->rest = (Strip){strip->line + lines, strip->first, strip->count, strip->lines - lines};
+            strip->lines = lines;
+            if (!lines) break;
+        }
+        *filled += strip->count * strip->lines;
     }
     return found;
 }

@@ -108,7 +108,7 @@ static void NAME(colour)(const Frame *frame, i64 number) {
     const float *drawn = GIVEN(frame, number, 0);
     W *colour = frame->numbers;
     if (step->operation == MEAN) NAME(statistics)(frame, colour, 0);
-    else for (i64 c = 0; c < channels; c++) colour[c] = step->operation == DRAWN ? (W)drawn[frame->image * channels + c] : 0;
+    else for (i64 c = 0; c < channels; c++) colour[c] = step->operation == DRAWN ? (W)drawn[frame->planned * channels + c] : 0;
     Strip strip;
     Cursor cursor = {0};
     while (next_strip(frame, &cursor, &strip))
@@ -132,12 +132,12 @@ static void NAME(take)(const Frame *frame, i64 number) {
     const T *from = NAME(clean)(frame);
     const u8 *raw = frame->call->donors;
     if (flags & OTHER) {
-        i64 donor = ((const i64 *)GIVEN(frame, number, 0))[frame->image];
+        i64 donor = ((const i64 *)GIVEN(frame, number, 0))[frame->planned];
         from = (const T *)frame->call->donors + donor * numbers;
         raw += donor * numbers;
     }
     if (flags & MOVED) {
-        const i64 *shift = (const i64 *)GIVEN(frame, number, flags & OTHER ? 1 : 0) + frame->image * picture->dims;
+        const i64 *shift = (const i64 *)GIVEN(frame, number, flags & OTHER ? 1 : 0) + frame->planned * picture->dims;
         for (i64 d = 0; d < picture->dims; d++) moved[3 - picture->dims + d] = shift[d];
     }
     T *now = NAME(now)(frame);
@@ -166,7 +166,7 @@ static void NAME(noise)(const Frame *frame, i64 number) {
     const Picture *picture = frame->picture;
     const Step *step = picture->step + number;
     i64 channels = picture->channels, kind = step->kind, once = step->flags & PIXEL, width = frame->width;
-    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->image], at[BLOCK + PAD], words[BLOCK + PAD];
+    u64 key = (u64)((const i64 *)GIVEN(frame, number, 0))[frame->planned], at[BLOCK + PAD], words[BLOCK + PAD];
     const double *constants = picture->constants + step->constants;  // spread; shift and divisor a channel
     const float *normal = picture->normal;
     const T *table = picture->normal_typed;

@@ -260,14 +260,14 @@ static void settle(const Program *program, const Place *place, Memory *memory, u
     }
 }
 
-static void place_boxes(const Program *program, const PlanCall *call, i64 image, Memory *memory) {
+static void place_boxes(const Program *program, const PlanCall *call, i64 image, i64 at, Memory *memory) {
     u64 key = stream((u64)call->keys[image], BOXES_STREAM);
-    const u8 *active = call->active + image * program->steps;
+    const u8 *active = call->active + at * program->steps;
     memset(memory->used, 0, (size_t)program->budgets * 8);
     memset(memory->taken, 0, (size_t)(program->budgets * program->words) * 8);
     for (i64 p = 0; p < program->places; p++) {
         const Place *place = program->place + p;
-        i32 *rows = (i32 *)call->out[p] + image * place->rows * 2 * program->dims;
+        i32 *rows = (i32 *)call->out[p] + at * place->rows * 2 * program->dims;
         i64 works = 0;
         memset(rows, 0, (size_t)(place->rows * 2 * program->dims) * sizeof(i32));
         memset(memory->counts, 0, (size_t)program->budgets);
@@ -289,7 +289,7 @@ static void place_boxes(const Program *program, const PlanCall *call, i64 image,
     }
 }
 
-static void open_steps(const Program *program, const PlanCall *call, i64 image) {
+static void open_steps(const Program *program, const PlanCall *call, i64 image, i64 at) {
     u64 key = stream((u64)call->keys[image], GATES_STREAM);
     for (i64 s = 0; s < program->steps; s++) {
         const Draws *draws = program->draws + s;
@@ -299,7 +299,7 @@ static void open_steps(const Program *program, const PlanCall *call, i64 image) 
             double u = (double)uniform(mix(key + (u64)gate->draw));
             open = open && u >= gate->low && u < gate->high;
         }
-        call->active[image * program->steps + s] = open;
+        call->active[at * program->steps + s] = open;
     }
 }
 
@@ -313,22 +313,22 @@ static void write_shift(const Program *program, u64 word, i64 *shift) {
     }
 }
 
-static void draw(const Program *program, const PlanCall *call, i64 image, i64 step) {
+static void draw(const Program *program, const PlanCall *call, i64 image, i64 at, i64 step) {
     const Draws *draws = program->draws + step;
     void *const *out = call->out + program->places + 2 * step;
     u64 key = stream((u64)call->keys[image], FIRST_STREAM + (u64)step);
     i64 channels = program->channels;
     switch (draws->law) {
     case KEY:
-        ((i64 *)out[0])[image] = (i64)key;
+        ((i64 *)out[0])[at] = (i64)key;
         break;
     case COLOUR_DRAWN:
         for (i64 c = 0; c < channels; c++)
-            ((float *)out[0])[image * channels + c] = uniform(mix(key + (u64)c)) * (float)draws->span + (float)draws->low;
+            ((float *)out[0])[at * channels + c] = uniform(mix(key + (u64)c)) * (float)draws->span + (float)draws->low;
         break;
     case COLOUR_FIXED:
         for (i64 c = 0; c < channels; c++)
-            ((float *)out[0])[image * channels + c] = (float)program->constants[draws->constants + c];
+            ((float *)out[0])[at * channels + c] = (float)program->constants[draws->constants + c];
         break;
     case DONOR:
     case DONOR_SHIFT: {
@@ -338,29 +338,33 @@ static void draw(const Program *program, const PlanCall *call, i64 image, i64 st
             donor = image + 1 + scale(half, larger(call->donors - 1, 1));
             if (donor >= call->donors) donor -= call->donors;
         }
-        ((i64 *)out[0])[image] = donor;
-        if (draws->law == DONOR_SHIFT) write_shift(program, mix(key + 1), (i64 *)out[1] + image * program->dims);
+        ((i64 *)out[0])[at] = donor;
+        if (draws->law == DONOR_SHIFT) write_shift(program, mix(key + 1), (i64 *)out[1] + at * program->dims);
         break;
     }
     case SHIFT:
-        write_shift(program, mix(key), (i64 *)out[0] + image * program->dims);
+        write_shift(program, mix(key), (i64 *)out[0] + at * program->dims);
         break;
     case GAUSSIAN:
-        ((float *)out[0])[image] = uniform(mix(key)) * (float)draws->span + (float)draws->low;
-        ((i64 *)out[1])[image] = draws->least + 2 * scale(high_half(mix(key + 1)), draws->values);
+        ((float *)out[0])[at] = uniform(mix(key)) * (float)draws->span + (float)draws->low;
+        ((i64 *)out[1])[at] = draws->least + 2 * scale(high_half(mix(key + 1)), draws->values);
         break;
     }
 }
 
-// Plan images that no other thread has taken, until none is left.
-void gmml_plan(const Program *program, PlanCall *call, u8 *bytes) {
+void gmml_plan_image(const Program *program, const PlanCall *call, i64 image, i64 at, u8 *bytes) {
     Memory memory;
     lay_out(program, bytes, &memory);
+    open_steps(program, call, image, at);
+    place_boxes(program, call, image, at, &memory);
+    for (i64 step = 0; step < program->steps; step++) draw(program, call, image, at, step);
+}
+
+// Plan images that no other thread has taken, until none is left.
+void gmml_plan(const Program *program, PlanCall *call, u8 *bytes) {
     for (;;) {
         i64 image = __atomic_fetch_add(&call->next, 1, __ATOMIC_RELAXED);
         if (image >= call->batch) return;
-        open_steps(program, call, image);
-        place_boxes(program, call, image, &memory);
-        for (i64 step = 0; step < program->steps; step++) draw(program, call, image, step);
+        gmml_plan_image(program, call, image, image, bytes);
     }
 }
