@@ -1,4 +1,4 @@
-"""A call against a program: images, maps, plans, shares and lengths that fit it, before any work."""
+"""Checks a call against a program before any work: images, maps, plans, ratios and lengths must fit it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHAPES = 64  # that a program remembers to have been checked for
 
 
 def check_images(images: Tensor, program: Program) -> Tensor:
-    """Images that this program can work on, as a plain tensor."""
+    """Check the images of a call, and return them as a plain tensor."""
     images = check_tensor("images", images, "a tensor (B, C, *S)", " Stack them: torch.stack(list).")
     check_dtype(images)
     checks.check_shape(images.shape, program.dims)
@@ -35,7 +35,7 @@ def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) ->
 
 
 def check_donors(images: Tensor, donors: Tensor | None, program: Program) -> tuple[Tensor, int | None]:
-    """Where aliens come from, and the number of images in a bank: the batch itself, under whatever name, is none."""
+    """Where aliens come from, and the number of images in the bank; the batch itself, even if passed as donors, is not a bank."""
     if donors is None or donors is images:
         return images, None
     donors = checks.check_donors(donors, images)
@@ -62,7 +62,7 @@ def check_sampling(
     ratios: Any,
     lengths: Any,
 ) -> tuple[torch.device, Request]:
-    """What a plan is asked for; its keys are still to be drawn where none came (they are empty then)."""
+    """What a plan is made for; if no keys were given, they are empty here and drawn later."""
     shape = checks.check_shape(shape, program.dims)
     batch = shape[0]
     if bank is not None:
@@ -133,8 +133,8 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
             most = place.largest_share
             if float(shares.max()) > most + 1e-6:
                 raise ValueError(
-                    f"gmml_aug: ratios reach {float(shares.max()):.3g}, but {place!r} draws boxes enough for {most:.3g}. Give it a "
-                    f"range that holds them, ratio=({most:.3g}, {float(shares.max()):.3g})."
+                    f"gmml_aug: ratios reach {float(shares.max()):.3g}, but {place!r} draws only enough boxes for {most:.3g}. Give "
+                    f"it a range that includes them, ratio=({most:.3g}, {float(shares.max()):.3g})."
                 )
     return shares.to(torch.float64)
 
@@ -142,7 +142,9 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
 def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tuple[tuple[int, ...], ...]:
     """Per image its valid part, an axis each."""
     if isinstance(lengths, Tensor) and lengths.device.type != "cpu":
-        raise ValueError(f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make it wait.")
+        raise ValueError(
+            f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make the device wait."
+        )
     rows = checks.plain(lengths)
     if isinstance(rows, str) or not isinstance(rows, Sequence):
         raise TypeError(f"gmml_aug: lengths={lengths!r} is neither a tensor nor a list of integers. Give one for each image.")
@@ -166,9 +168,9 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
 
 
 def check_plan(plan: Plan, program: Program) -> None:
-    """A plan of this program."""
+    """Check that a plan was sampled from this program."""
     if not isinstance(plan, Plan):
-        raise TypeError(f"gmml_aug: a Plan is wanted, not {type(plan).__name__}. Make one with sample(images.shape).")
+        raise TypeError(f"gmml_aug: expected a Plan, not {type(plan).__name__}. Make one with sample(images.shape).")
     if plan.fingerprint == program.fingerprint:
         return
     places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
@@ -186,7 +188,7 @@ def check_plan(plan: Plan, program: Program) -> None:
 
 
 def check_fit(plan: Plan, program: Program, images: Tensor, donors: Tensor | None) -> Tensor:
-    """A plan for images of this shape, on their device; the images that its donor numbers refer to."""
+    """Check that a plan is for images of this shape, on their device, and return the images that its donor numbers refer to."""
     wanted = (plan.keys.shape[0], *plan.shape)
     if wanted != tuple(images.shape):
         raise ValueError(f"gmml_aug: the plan is for images {wanted}, not {tuple(images.shape)}. Sample one for them, or slice it.")
@@ -206,7 +208,7 @@ def check_fit(plan: Plan, program: Program, images: Tensor, donors: Tensor | Non
 
 
 def keep_apart(batch: Batch, program: Program) -> Batch:
-    """The batch, in which nothing is written to memory that is read."""
+    """The batch, after checking that memory that is read is never written to."""
     images, pool, out = batch.images, batch.donors, batch.out
     if out is None:
         return batch
@@ -218,7 +220,7 @@ def keep_apart(batch: Batch, program: Program) -> Batch:
 
 
 def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool) -> None:
-    """Bytes, and a way to normalise them."""
+    """Check bytes, and that there are statistics to normalise them."""
     checks.check_switch("from_bytes", "clean", clean)
     mend = " Images that are floats already go to the corruption itself: corrupt(images)."
     check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
@@ -226,6 +228,6 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool)
         raise TypeError(f"from_bytes: dtype={dtype}. Allowed are {', '.join(map(str, NORMALISED))}.")
     if values == "normalised":
         raise ValueError(
-            'from_bytes: this corruption has values="normalised", so it does not say by what to normalise. Give the statistics '
-            'where it is made, values=(mean, std), or values="unit" for 0 to 1.'
+            'from_bytes: this corruption has values="normalised", so it does not state the statistics to normalise by. Give them '
+            'when it is created, values=(mean, std), or values="unit" for 0 to 1.'
         )

@@ -1,8 +1,8 @@
-"""All chance, in integers: a counter hash of one int64 key per image.
+"""All randomness, in integers: a counter-based hash of one int64 key per image.
 
-A key says everything that happens to its image. `mix` is the finaliser of splitmix64 in wrapping int64, about eleven
-operations for 64 bits; it gives the same integers on every device, eager or compiled. Counters are only ever *added* to a
-hashed key: Inductor folds ``arange * constant`` in unbounded integers, so a large constant may only multiply what was loaded.
+The key determines everything that happens to its image. `mix` is the finaliser of splitmix64 in wrapping int64, about eleven
+operations for 64 bits; it gives the same integers on every device, eager or compiled. Counters are only ever *added* to a hashed
+key: Inductor folds ``arange * constant`` in unbounded integers, so large constants may only multiply loaded values.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ def keys(
 ) -> Tensor:
     """One key per image, from seed, epoch and index: the key alone decides how the image is corrupted.
 
-    A run whose keys come from here repeats itself when it is resumed, or spread over another number of processes.
+    A run with these keys repeats itself when it is resumed or distributed over another number of processes.
 
     Args:
         seed: any integer, one per run.
         epoch: any integer.
-        index: (B,) integers, the number of each image in its data set; any integer type, also of NumPy.
-        visit: which time in this epoch the image is seen, an integer for all images or one for each: with another visit the same
-            index gets another key. For several views of an image, repeated augmentation, and sampling with replacement.
-        device: where the keys are made; by default where ``index`` lies. It must be the device of the images.
+        index: (B,) integers, the index of each image in its data set; any integer type, NumPy's included.
+        visit: the number of times that the image has been seen before in this epoch, one integer for all images or one for each:
+            with another visit the same index gets another key. For several views of an image, repeated augmentation, and sampling
+            with replacement.
+        device: where the keys are created, by default the device of ``index``. It must be the device of the images.
 
-    Returns:
-        (B,) int64, all different for different indices of one visit.
+    Returns: (B,) int64, different for different indices of one visit.
 
     Raises:
         TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.
@@ -115,10 +115,10 @@ def _integers(name: str, given: object, device: torch.device | str | None) -> Te
 
 
 def draw_keys(count: int, device: torch.device, generator: torch.Generator | None, rank: int | None = None) -> Tensor:
-    """(count,) fresh int64 keys from the generator, or from torch's own one of that device.
+    """(count,) new int64 keys from the generator, or from torch's global one for that device.
 
-    Processes that train together are often seeded alike and would draw the same: each adds a constant of its rank. Rank 0 adds
-    nothing, so what one process draws is what it would draw alone.
+    Processes that train together often have the same seed and would draw the same keys, so each adds a constant that depends on its
+    rank. Rank 0 adds nothing: it draws what a single process would draw.
     """
     number = own_rank() if rank is None else check_integer("gmml_aug", "rank", rank, 0)
     drawn = torch.randint(-(1 << 63), (1 << 63) - 1, (count,), dtype=torch.int64, device=device, generator=generator)
@@ -126,7 +126,7 @@ def draw_keys(count: int, device: torch.device, generator: torch.Generator | Non
 
 
 def own_rank() -> int:
-    """The rank of this process: of the process group, else what a launcher put into ``RANK``, else 0."""
+    """The rank of this process: that of the process group, or else the ``RANK`` set by a launcher, or else 0."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
     return _LAUNCHED if torch.compiler.is_compiling() else _launched()
@@ -151,7 +151,7 @@ def words(key: Tensor, count: int, start: int = 0) -> Tensor:
 
 
 def first_words(keys: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """For each number the keys of its stream (B,), and their first words (B, `AHEAD`): all hashed together."""
+    """For each stream number, its keys (B,) and their first words (B, `AHEAD`), all hashed together."""
     own = mix(torch.stack([keys + mix_int(number + 1) for number in numbers]))
     ahead = mix(own[..., None] + torch.arange(AHEAD, device=keys.device))
     return list(zip(own.unbind(0), ahead.unbind(0), strict=True))
@@ -178,7 +178,7 @@ def scale(half: Tensor, span: Tensor | int) -> Tensor:
 
 
 def below(word: Tensor, span: int) -> Tensor:
-    """Integers uniform in 0 to ``span - 1`` from a word each: its upper 32 bits, or all 64 for a span of 2**31 to 2**46."""
+    """Integers uniform in 0 to ``span - 1``, from one word each: from its upper 32 bits, or all 64 for a span of 2**31 to 2**46."""
     if span < 1 << 31:
         return scale(high_half(word), span)
     found = torch.zeros_like(word)
@@ -208,8 +208,8 @@ def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
 class Chance:
     """The random numbers of one step for a batch; `Fill.draw` receives it.
 
-    Every method gives the next numbers of the step's own stream; none of them depends on the batch an image sits in,
-    `donor` excepted.
+    Every method returns the next numbers of the step's own stream. Except for `donor`, they do not depend on the batch that an
+    image is in.
 
     Attributes:
         keys: (B,) int64, for random numbers per pixel that are drawn later, in `Fill.pixels`.

@@ -1,4 +1,4 @@
-"""What a value must be before any work is done; every message says who speaks, what came, what is allowed, what to do."""
+"""Checks of values before any work is done; every message says who raised it, what was passed, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Number = TypeVar("Number", int, float)
 _MOST_PIXELS = 1 << 45  # of an image: what draws of 64 bits reach exactly
 _CLIPS = (
     "If these are clips (B, T, C, H, W), give images.transpose(1, 2) for boxes in space and time, or images.flatten(0, 1) for "
-    "frames apart"
+    "separate frames"
 )
 
 
 def plain(value: object) -> Any:
-    """Numbers of an array or a tensor as Python's, in lists; anything else as it is."""
+    """The numbers of an array or a tensor as Python numbers in lists; anything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value
 
 
@@ -32,7 +32,7 @@ def _kind(value: object) -> str:
 
 
 def check_integer(who: str, name: str, value: object, low: int | None = None, high: int | None = None) -> int:
-    """The value as an int, or an error that names the speaker."""
+    """The value as an int, or an error that names the caller."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{who}: {name}={value!r} is not an integer. Give a whole number, for example {name}={low or 1}.")
     try:
@@ -45,7 +45,7 @@ def check_integer(who: str, name: str, value: object, low: int | None = None, hi
 
 
 def check_number(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """The value as a finite float within low to high, or an error that names the speaker."""
+    """The value as a finite float within low to high, or an error that names the caller."""
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"{who}: {name}={value!r} is not a number. Give a number from {_span(low, high)}.")
     try:
@@ -80,7 +80,7 @@ def _pair(who: str, name: str, value: object, check: Callable[[object], Number],
 
 
 def check_switch(who: str, name: str, value: object) -> bool:
-    """True or False themselves."""
+    """True or False, and nothing else."""
     if not isinstance(value, bool):
         raise TypeError(f"{who}: {name}={value!r} is not a boolean. Give True or False.")
     return value
@@ -94,7 +94,7 @@ def check_choice(who: str, name: str, value: object, allowed: Sequence[object], 
 
 
 def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
-    """Distinct axes of the images, not all of them, ascending."""
+    """Distinct axes of the images, in ascending order, not all of them."""
     axes = plain(shared)
     axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, tuple | list):
@@ -103,13 +103,13 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     if len(set(found)) < len(found) or len(found) == dims:
         raise ValueError(
             f"{who}: shared={shared!r} must be distinct axes, and leave one of the {dims} free. Axes count from 0, batch and "
-            "channels not included: shared=(0,) of dims=2 gives vertical bands, of dims=3 tubes through the first axis."
+            "channels not included: shared=(0,) with dims=2 gives vertical bands, with dims=3 tubes through the first axis."
         )
     return tuple(found)
 
 
 def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
-    """Pixels along the edge of a cell: one number, or one per axis; equal ones are one number."""
+    """Pixels along the edge of a cell: one number, or one per axis; equal numbers become one."""
     value = plain(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return check_integer(who, name, value, 1)
@@ -120,7 +120,7 @@ def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[in
 
 
 def check_values(who: str, values: object) -> Values:
-    """A value range, its statistics as tuples of floats."""
+    """A value range, with its statistics as tuples of floats."""
     if isinstance(values, str) and values in ("normalised", "unit"):
         return cast(Values, values)
     parts = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
@@ -136,7 +136,7 @@ def check_values(who: str, values: object) -> Values:
 
 
 def check_channels(who: str, values: Values, channels: int) -> None:
-    """Statistics given as ``values`` are one number, or one per channel."""
+    """Check that statistics given as ``values`` are one number, or one per channel."""
     if not isinstance(values, str) and len(values[0]) not in (1, channels):
         raise ValueError(
             f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or "
@@ -165,7 +165,7 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
         else:
             mend = "Give (B, C, *S)" if missing > 0 else f"Fold axes into the batch: images.flatten(0, {-missing})"
         if 3 <= len(got) <= 5:
-            mend += f"; or, if these are {len(got) - 2}-D data (B, C, *S), say Boxes(dims={len(got) - 2})"
+            mend += f"; or, if these are {len(got) - 2}-D data (B, C, *S), use Boxes(dims={len(got) - 2})"
         if like_clips(got):
             mend += f". {_CLIPS}"
         raise ValueError(
@@ -173,7 +173,7 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
         )
     if any(length >= 1 << 31 for length in got) or math.prod(got[2:]) >= _MOST_PIXELS:
         raise ValueError(
-            f"gmml_aug: images have shape {got}. Plans hold sides below 2**31 and images below 2**45 pixels. Give tiles of them."
+            f"gmml_aug: images have shape {got}. Plans hold sides below 2**31 and images below 2**45 pixels. Cut them into tiles."
         )
     if any(length < 1 for length in got):  # not min(): torch 2.6 cannot trace it over symbolic lengths
         raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")
@@ -181,22 +181,23 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
 
 
 def like_clips(shape: Sequence[int]) -> bool:
-    """True for what is hardly anything but clips (B, T, C, H, W): three "frames" of more than three "channels"."""
+    """True for shapes that are almost certainly clips (B, T, C, H, W): three "frames" of more than three "channels"."""
     return len(shape) == 5 and shape[2] == 3 and shape[1] not in (1, 3) and min(shape[3:]) > 3
 
 
 def warn_of_clips(shape: Sequence[int]) -> None:
-    """Say that the axes look exchanged; nothing else tells."""
+    """Warn that the axes look exchanged; nothing else would reveal it."""
     if like_clips(shape):
         warnings.warn(
-            f"gmml_aug: images of shape {tuple(shape)} are taken for volumes of depth 3 and {shape[1]} channels. {_CLIPS}. If they "
+            f"gmml_aug: images of shape {tuple(shape)} are treated as volumes of depth 3 with {shape[1]} channels. {_CLIPS}. If "
+            f"they "
             "are such volumes, ignore this warning.",
             stacklevel=7,
         )
 
 
 def check_donors(donors: Tensor, images: Tensor) -> Tensor:
-    """Images of the same kind as the batch."""
+    """Check that donors are images of the same kind as the batch."""
     donors = check_tensor("donors", donors, "a tensor (N, C, *S)")
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
@@ -208,7 +209,7 @@ def check_donors(donors: Tensor, images: Tensor) -> Tensor:
 
 
 def check_out(out: Tensor, images: Tensor) -> None:
-    """A buffer like the batch, with memory of its own for every pixel."""
+    """Check that ``out`` is a buffer like the batch, with separate memory for every pixel."""
     check_tensor("out", out, "a tensor (B, C, *S)")
     if out.dtype != images.dtype or out.shape != images.shape:
         raise ValueError(
@@ -220,7 +221,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
     if repeats_itself(out):
         wrong = "repeats the same memory (an expanded tensor, or rows that overlap)"
     elif torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
-        wrong = "requires gradients and is a leaf, which torch does not let anybody write to"
+        wrong = "requires gradients and is a leaf, which torch does not allow to be written to"
     elif out.is_neg():
         wrong = "has a negative bit (the imaginary part of a conjugate)"
     if wrong:
@@ -228,7 +229,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
 
 
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
-    """One int64 per image, where the images are."""
+    """Check that there is one int64 per image, on the device of the images."""
     mend = " Make them with gmml_aug.keys()."
     keys = check_tensor("keys", keys, "an int64 tensor, one per image", mend, torch.int64)
     if keys.shape != (batch,):
@@ -238,7 +239,7 @@ def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
 
 
 def check_generator(generator: object, device: torch.device) -> None:
-    """A torch.Generator, where the images are."""
+    """Check that it is a torch.Generator, on the device of the images."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"gmml_aug: the generator is {type(generator).__name__}. Give a torch.Generator, for example "
@@ -248,7 +249,7 @@ def check_generator(generator: object, device: torch.device) -> None:
 
 
 def check_map(name: str, bound: object, images: Tensor) -> Tensor:
-    """A map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
+    """Check a map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
     bound = check_tensor(name, bound, "a bool tensor", f" Give for example {name}=map > 0.5.", torch.bool)
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
@@ -261,7 +262,7 @@ def check_map(name: str, bound: object, images: Tensor) -> Tensor:
 
 
 def check_device(what: str, got: torch.device, wanted: torch.device) -> None:
-    """Two things on one device: a copy would wait for it."""
+    """Check that two things are on one device: a copy would wait for it."""
     if got.type != wanted.type or (got.index or 0) != (wanted.index or 0):
         raise ValueError(
             f"gmml_aug: the {what} is on {got}, the images are on {wanted}. Make it on {wanted}: a copy inside the call "

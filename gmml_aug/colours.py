@@ -1,6 +1,6 @@
 """Pure functions on colours: averages, and brightness, contrast, saturation and hue.
 
-No chance and no classes, as in `functional`, whose words for shapes and value ranges hold here too.
+Nothing random and no classes, as in `functional`; shapes and value ranges are as described there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gmml_aug.values import Values, pixel_statistics
 
 
 def average(images: Tensor) -> Tensor:
-    """(B, C) the mean over the spatial axes, summed in float32 at least; NaN is left out."""
+    """(B, C) mean over the spatial axes, summed in float32 or wider; NaN is left out."""
     # contiguous: sums in another order differ in the last bit, and the layout in memory should have no say
     return _mean(images.contiguous().flatten(2), wide_dtype(images))
 
 
 def deviation(images: Tensor, mean: Tensor) -> Tensor:
-    """(B, C) the standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 at least; NaN is left out."""
+    """(B, C) standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 or wider; NaN is left out."""
     return _mean((images.contiguous().flatten(2).to(wide_dtype(images)) - mean[:, :, None]).square(), wide_dtype(images)).sqrt()
 
 
@@ -45,11 +45,11 @@ def recolour(
     *,
     values: Values = "normalised",
 ) -> Tensor:
-    """Change the colours of each image (B, C, *S) by factors (B,) of its own, as pixels in 0 to 1, in this order.
+    """Change the colours of each image (B, C, *S), as pixels in 0 to 1, by its own factors (B,), in the order of the arguments.
 
     Pixels are multiplied by ``brightness``, distances to the image's mean luma by ``contrast``, those to each pixel's luma by
     ``saturation``; ``hue`` turns around the circle of colours at equal value and chroma (HSV). The last two need three channels.
-    Computed in float32 at least; every stage is clamped to 0 to 1 where the range of the pixels is known: not for ``"normalised"``.
+    Computed in float32 or wider; every stage is clamped to 0 to 1 if the range of the pixels is known (not for ``"normalised"``).
     """
     mean, std = pixel_statistics(images, values)
     bounded = images.dtype == torch.uint8 or values != "normalised"

@@ -48,7 +48,7 @@ class InBoxes(Corruption):
         super().__post_init__()
 
     def build(self, program: Builder, at: Scope) -> None:
-        """A new place, and a gate if it does not always happen."""
+        """Add a place, and a gate if ``p`` is below 1."""
         if at.place is not None:
             raise ValueError(
                 "InBoxes: boxes cannot be nested in boxes. Fills share the boxes around them: put only fills, OneOf or "
@@ -69,7 +69,7 @@ class OneOf(Corruption):
 
     Raises:
         TypeError: a part that is not a corruption, or a weight that is not a number.
-        ValueError: no parts; weights of another number, negative, or all zero.
+        ValueError: no parts; weights whose number differs from that of the parts, or that are negative or all zero.
     """
 
     parts: Sequence[Corruption]
@@ -93,7 +93,7 @@ class OneOf(Corruption):
         super().__post_init__()
 
     def build(self, program: Builder, at: Scope) -> None:
-        """The parts, each behind a gate of one common draw."""
+        """Add the parts, each behind a gate on one common draw."""
         weights: Sequence[float] = self.weights or (1.0,) * len(self.parts)
         if math.isinf(sum(weights)):
             weights = [weight / max(weights) for weight in weights]
@@ -117,11 +117,11 @@ class Chain(Corruption):
         values: the value range of float images: ``(mean, std)`` they were normalised by, ``"normalised"`` by unknown ones (the
             default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Set it once, on the
             outermost composition.
-        dims: number of spatial axes, where no boxes say it; 2 by default.
+        dims: number of spatial axes, if there are no boxes that determine it; 2 by default.
 
     Raises:
         TypeError: a part that is not a corruption, or a budget that is not a number.
-        ValueError: no parts, a budget outside [0, 1], unknown values, dims other than those of the boxes inside.
+        ValueError: no parts, a budget outside [0, 1], unknown values, or dims that differ from those of the boxes inside.
 
     Source:
         GMML 3.1, "the corruption is applied successively, which may result in an overlap"; the budget is ours.
@@ -144,7 +144,7 @@ class Chain(Corruption):
         super().__post_init__()
 
     def build(self, program: Builder, at: Scope) -> None:
-        """The parts in their order, under one more budget if there is one."""
+        """Add the parts in their order, under the budget of this chain if it has one."""
         if self.dims is not None:
             program.declare_dims(self.dims, "Chain")
         if self.values is not None:

@@ -1,7 +1,7 @@
 """The contract: ``images -> sample(shape) -> plan -> apply -> (images, mask)``, written once for every corruption.
 
-A corruption is a tree that people write; at construction it is made flat (`program.py`), and `sample` and `apply` walk that flat
-list. `sample` is all chance and no pixels, `apply` all pixels and no chance.
+A corruption is written as a tree; at construction it is flattened (`program.py`), and `sample` and `apply` walk the flat list.
+`sample` makes all random decisions and sees no pixels; `apply` handles the pixels and draws nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Options = dict[str, Any]  # of `Corruption.sample`
 
 
 class SampledOptions(TypedDict, total=False):
-    """What a call and `Corruption.from_bytes` both take; `Corruption.__call__` says what each is."""
+    """The options that a call and `Corruption.from_bytes` share; `Corruption.__call__` describes them."""
 
     generator: torch.Generator | None
     keys: Tensor | None
@@ -46,7 +46,7 @@ class SampledOptions(TypedDict, total=False):
 
 
 class CallOptions(SampledOptions, total=False):
-    """The options of a call, for those who pass them on."""
+    """The options of a call, for functions that pass them on."""
 
     out: Tensor | None
 
@@ -54,7 +54,8 @@ class CallOptions(SampledOptions, total=False):
 class Corruption(ABC):
     """The base of everything that corrupts a batch of images: fills, fills in boxes, and compositions of these.
 
-    Corruptions are frozen dataclasses: comparable, hashable, picklable, without tensors or state; ``eval(repr(c)) == c``. They
+    Corruptions are frozen dataclasses: comparable, hashable and picklable, without tensors or state, and ``eval(repr(c)) == c``.
+    They
     work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or uint8,
     any memory format and device, and behave the same in training and evaluation.
     """
@@ -156,17 +157,19 @@ class Corruption(ABC):
     ) -> CorruptedPair | Corrupted:
         """Normalise a batch of bytes with this corruption's ``values`` and corrupt it, in one call.
 
-        ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8, ``dtype``, that of the results, is float16, bfloat16 or float32;
-        all else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255`` for
+        ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8; ``dtype``, that of the results, is float16, bfloat16 or float32;
+        everything else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255``
+        for
         ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those of a call with them.
-        Where it can be, the bytes are read once, and both batches written as they are made.
+        Where possible, the bytes are read once and both batches are written in the same pass.
 
-        With ``clean=False`` the clean images are neither made nor returned: for a loss that normalises the bytes where it compares,
-        such as ``gmml_models.masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
+        With ``clean=False`` the clean images are neither computed nor returned: for a loss that normalises the bytes itself, such
+        as ``gmml_models.masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
 
         Raises:
-            TypeError: images that are not uint8, another dtype; and what a call raises.
-            ValueError: this corruption has ``values="normalised"``, which does not state the statistics; and what a call raises.
+            TypeError: the images are not uint8, or ``dtype`` is not allowed; also whatever a call raises.
+            ValueError: this corruption has ``values="normalised"``, which does not state the statistics; also whatever a call
+                raises.
         """
         call_checks.check_bytes(images, self.program.values, dtype, clean)
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
@@ -240,7 +243,7 @@ class Corruption(ABC):
 
         ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is that
         of the plan; by default that of the keys or of the generator, else torch's default. Everything else is as in a call. If a
-        backend cannot sample this plan, the reference does; the plan is the same.
+        backend cannot sample this plan, the reference backend does; the plan is the same.
 
         Raises:
             TypeError: keys that are not int64, a bank that is not an integer.
@@ -270,8 +273,8 @@ class Corruption(ABC):
         """Carry out a plan; nothing here is random. ``apply(batch[i:j], plan[i:j], donors=batch)`` repeats a part of a batch.
 
         ``plan`` is from `sample`, of this corruption or an equal one (``values`` may differ), for images of this shape; ``donors``
-        (N, C, *S) are the images that its donor numbers refer to, by default ``images``. All else is as in a call; ``allowed`` and
-        ``forced`` are no part of a plan.
+        (N, C, *S) are the images that its donor numbers refer to, by default ``images``. Everything else is as in a call;
+        ``allowed`` and ``forced`` are not part of a plan.
 
         Raises:
             TypeError: images or donors of a type or dtype that is not allowed, a plan that is not a `Plan`.
@@ -282,9 +285,10 @@ class Corruption(ABC):
         return Corrupted(done.images, done.mask)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
-        """Which step touched each pixel last: (B, 1, *S) uint8, the number of the step from 1, or 0 where none did.
+        """Which step touched each pixel last: (B, 1, *S) uint8, the number of the step, counted from 1, or 0 if none did.
 
-        Steps are numbered in the order in which they stand in the printed code. Give ``allowed`` and ``forced`` as at the call.
+        Steps are numbered in the order in which they stand in the printed code. Pass the same ``allowed`` and ``forced`` as in the
+        call.
         """
         program = self.program
         call_checks.check_plan(plan, program)
@@ -295,15 +299,16 @@ class Corruption(ABC):
         return found
 
     def explain(self, plan: Plan, image: int, pixel: Sequence[int]) -> list[Touch]:
-        """What every step did to one pixel, and why: its gates, its box, what cut it.
+        """What every step did to one pixel, and why: its gates, its box, and the ratio or budget that cut it.
 
         Args:
-            plan: of this corruption.
+            plan: a plan of this corruption.
             image: number of the image in the plan.
-            pixel: its place, one integer per axis.
+            pixel: its position, one integer per axis.
 
         Returns:
-            One `Touch` per step, in order; each prints as a sentence. What ``allowed`` and ``forced`` changed is not in a plan.
+            One `Touch` per step, in order; each prints as a sentence. The effects of ``allowed`` and ``forced`` are not part of a
+            plan.
 
         Raises:
             TypeError: not a plan, or numbers that are not integers.

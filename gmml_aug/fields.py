@@ -1,4 +1,4 @@
-"""Fields of frozen dataclasses: keep a checked value, print the code that builds the whole."""
+"""Fields of frozen dataclasses: store checked values, and print the code that builds the object."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def keep(owner: object, name: str, value: object) -> None:
 
 
 def keep_range(owner: object, name: str, value: tuple[Any, Any]) -> None:
-    """Store a checked (low, high); a range of one number is that number, so that both ways to write it are equal."""
+    """Store a checked (low, high); a range with low == high is stored as one number, so that both ways to write it are equal."""
     keep(owner, name, value[0] if value[0] == value[1] else value)
 
 
 def pair_of(value: T | tuple[T, T]) -> tuple[T, T]:
-    """(low, high) of what `keep_range` stored."""
+    """(low, high) of a value that `keep_range` stored."""
     return value if isinstance(value, tuple) else (value, value)
 
 
 def as_code(self: Any) -> str:
-    """The ``repr`` of a frozen dataclass: its call, without what equals the defaults.
+    """The ``repr`` of a frozen dataclass: its constructor call, without arguments that equal their defaults.
 
     ``eval(repr(c), vars(gmml_aug)) == c`` for every composition of the library.
     """
@@ -46,7 +46,7 @@ def as_code(self: Any) -> str:
 
 
 def settings(part: object) -> tuple[Any, ...]:
-    """The class of a fill or place, and its settings that differ from the defaults: a later default changes nothing."""
+    """The class of a fill or place, and its settings that differ from the defaults, so that options added later change nothing."""
     if dataclasses.is_dataclass(part):
         fields = [(one.name, getattr(part, one.name), one.default) for one in dataclasses.fields(part)]
         told = [(name, value) for name, value, default in fields if value != default]

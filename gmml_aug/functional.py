@@ -1,4 +1,4 @@
-"""Pure functions on images: no chance, no classes.
+"""Pure functions on images: nothing random, no classes.
 
 Images are (B, C, *S) in any value range that the argument `values` names, see `gmml_aug.Chain`.
 """
@@ -42,15 +42,15 @@ def patch_mask(
     form: Literal["share", "bool", "flat", "index"] = "share",
     threshold: float = 0.5,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The mask as the patches of a vision transformer see it.
+    """Convert a mask of pixels to one of the patches of a vision transformer.
 
     Args:
         mask: (B, 1, *S) bool, True where corrupted, as `Corrupted.mask`.
-        patch_size: pixels along a patch's side, or one number per axis. Where the image is not a multiple of it the last patch
-            is smaller, and its share is over its own pixels.
-        form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``: (B,
-            N) bool in reading order, as transformers' ``bool_masked_pos`` wants it; ``"index"``: the pair (kept, masked) of (B,
-            K) and (B, N - K) int64, numbers of patches in reading order, as models that drop tokens want them; this form
+        patch_size: pixels along a patch's side, or one number per axis. If the image is not a multiple of it, the last patch is
+            smaller, and its share is over its own pixels.
+        form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``: (B, N)
+            bool in reading order, as expected by transformers' ``bool_masked_pos``; ``"index"``: the pair (kept, masked) of (B,
+            K) and (B, N - K) int64, numbers of patches in reading order, as expected by models that drop tokens; this form
             synchronises with the GPU.
         threshold: in all forms but the first a patch counts as corrupted if at least this share of its pixels is, above 0; 1.0:
             if all of them are.
@@ -92,8 +92,9 @@ def patch_mask(
     counts = flat.sum(1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
-            f"patch_mask: images have {min(counts)} to {max(counts)} masked patches, and form='index' needs one number for all. "
-            "Corrupt by a preset with a fixed count (mae, simmim, tubes; or Cells of the patch, one ratio), or give form='flat'."
+            f"patch_mask: images have {min(counts)} to {max(counts)} masked patches, and form='index' needs the same number in all "
+            f"of them. "
+            "Use a preset with a fixed count (mae, simmim, tubes; or Cells of the patch, one ratio), or give form='flat'."
         )
     order = flat.to(torch.uint8).argsort(dim=1, stable=True)
     return order[:, : flat.shape[1] - counts[0]], order[:, flat.shape[1] - counts[0] :]
@@ -102,10 +103,10 @@ def patch_mask(
 def spread_ratios(
     count: int, low: float, high: float, *, share: float = 1.0, keys: Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Shares for a batch that together spread evenly over a range, for ``ratios=`` at the call; the other images get 0.
+    """Shares for a batch, spread evenly over a range, for ``ratios=`` at the call; images that are not corrupted get 0.
 
-    ``share`` of the images are corrupted. The range (low, high) is divided into as many equal parts, one share is drawn uniformly
-    from each, and the shares are assigned at random.
+    ``share`` of the images are corrupted. The range (low, high) is divided into one equal part per corrupted image; one share is
+    drawn uniformly from each part, and the shares are assigned at random.
 
     Args:
         count: number of images B.
@@ -146,8 +147,8 @@ def spread_ratios(
 def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
     """Luma by ITU-R BT.601 for three channels, the mean of the channels otherwise; the shape of ``images``.
 
-    Images normalised by known ``(mean, std)`` are taken back, turned grey and normalised again; by unknown ones (the default) the
-    luma of the normalised channels is taken, which leaves a slight tint. Computed in float32 at least.
+    Images normalised by a known ``(mean, std)`` are denormalised, turned grey and normalised again; for unknown statistics (the
+    default) the luma of the normalised channels is used, which leaves a slight tint. Computed in float32 or wider.
     """
     grey, known = luma(images, values), known_statistics(images, values)
     if known is None:
@@ -157,7 +158,7 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
 
 
 def luma(images: Tensor, values: Values) -> Tensor:
-    """(B, 1, *S) what `to_grey` shows, as pixels in 0 to 1 where ``values`` are statistics; float32 at least."""
+    """(B, 1, *S) the grey level that `to_grey` shows, as pixels in 0 to 1 if ``values`` are statistics; float32 or wider."""
     now, weights = widen(images), luma_weights(images.shape[1])
     mean, std = known_statistics(images, values) or ((0.0,) * len(weights), (1.0,) * len(weights))
     grey = now[:, :1] * (weights[0] * std[0])
@@ -173,10 +174,10 @@ def luma_weights(channels: int) -> tuple[float, ...]:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
-    """Blur every image (B, C, *S) with its own Gaussian, with reflected borders, in float32 at least.
+    """Blur every image (B, C, *S) with its own Gaussian, with reflected borders, in float32 or wider.
 
     ``sigma`` (B,) is in pixels, ``kernel`` (B,) the odd number of taps along each axis, ``largest`` an odd number that none of
-    them exceeds. An image gives the same bits whatever batch it is in.
+    them exceeds. The result for an image is the same, bit for bit, in any batch.
     """
     now = widen(images)
     taps = gaussian_taps(sigma, kernel, largest).to(now.dtype)
@@ -193,7 +194,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -
 
 
 def blur_window(image: Tensor, window: Sequence[slice], taps: Sequence[float]) -> Tensor:
-    """(1, C, *window) of one image (1, C, *S), blurred by symmetric taps: what `gaussian_blur` gives there."""
+    """(1, C, *window) of one image (1, C, *S), blurred by symmetric taps: the same as `gaussian_blur` there."""
     return like(_convolve(widen(image), taps, window), image)
 
 
@@ -230,7 +231,10 @@ def _convolve(
 
 
 def gaussian_taps(sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
-    """(B, largest) float32 weights that sum to one; zero outside each image's own kernel, and where float32 would not see them."""
+    """(B, largest) float32 weights that sum to one.
+
+    Zero outside each image's own kernel, and where they are too small for float32.
+    """
     offset = torch.arange(largest, device=sigma.device) - largest // 2
     weight = torch.exp(-0.5 * (offset / sigma.to(torch.float32)[:, None]) ** 2)
     weight = weight.masked_fill(2 * offset.abs() >= kernel[:, None], 0.0)
@@ -239,7 +243,7 @@ def gaussian_taps(sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
 
 
 def reflect(position: Tensor, length: int) -> Tensor:
-    """Fold positions outside 0 to length - 1 back at the borders, which are not repeated; any distance, any length."""
+    """Reflect positions outside 0 to length - 1 at the borders, without repeating them; works for any distance and length."""
     if length == 1:
         return torch.zeros_like(position)
     period = 2 * (length - 1)
@@ -253,7 +257,7 @@ def column(numbers: Tensor, ndim: int) -> Tensor:
 
 
 def wide_dtype(images: Tensor) -> torch.dtype:
-    """What is computed in: float32, or float64 if the images are."""
+    """The dtype for computations: float32, or float64 if the images are float64."""
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 
@@ -263,7 +267,7 @@ def widen(images: Tensor) -> Tensor:
 
 
 def like(computed: Tensor, images: Tensor) -> Tensor:
-    """Back to the dtype of the images; rounded and clamped where that is uint8."""
+    """Convert back to the dtype of the images; rounded and clamped if that is uint8."""
     if images.dtype == torch.uint8 and computed.is_floating_point():
         return computed.round().clamp(0, 255).to(torch.uint8)
     return computed.to(images.dtype)

@@ -1,8 +1,8 @@
-"""What happens to a group of pixels, in the few words that every backend knows, and what a fill sees when it makes its own.
+"""The operations on a group of pixels that every backend knows, and what a fill sees when it computes its own pixels.
 
-A fill lowers to one of five operations, or stands for itself: then its own `pixels` are asked for. An operation says what is done
-and by which law its numbers are drawn; the numbers themselves, one row an image, stand in the plan. Backends carry operations out
-and never see a fill; `register_operation` gives a fill or an operation of one's own a function for one of them.
+A fill lowers to one of five operations, or to itself: then its own `pixels` is called. An operation says what is done and from
+which distribution its numbers are drawn; the numbers themselves, one row per image, are in the plan. Backends carry out operations
+and never see a fill; `register_operation` registers a function for your own fill or operation on one of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
         now: (B, C, *S) the images after the earlier steps.
         clean: (B, C, *S) the images before any step.
         donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
-        mask: (B, 1, *S) bool: pixels are used only here.
+        mask: (B, 1, *S) bool: the new pixels are used only where it is True.
         values: the value range, see `gmml_aug.Chain`.
     """
 
@@ -43,12 +43,12 @@ BACKENDS: tuple[BackendName, ...] = ("reference", "cpu", "triton")
 
 
 class Operation:
-    """What a step does to its pixels; a fill is one, too."""
+    """What a step does to its pixels; a fill is an operation, too."""
 
 
 @dataclass(frozen=True)
 class Colour(Operation):
-    """One value a channel.
+    """One value per channel.
 
     Drawn: (B, C) float32 for ``"drawn"``, uniform in low to high for each image and channel or, if there are ``channels``, one
     fixed value each; nothing otherwise.
@@ -64,8 +64,8 @@ class Colour(Operation):
 class Take(Operation):
     """Pixels of a clean image.
 
-    Drawn: (B,) int64 number of the donor if there is one, then (B, D) int64 shift if the content is moved: what stands at p comes
-    from p + shift, modulo the image.
+    Drawn: (B,) int64 number of the donor if there is one, then (B, D) int64 shift if the content is moved: the content at p comes
+        from p + shift, modulo the image.
     """
 
     donor: bool  # another image's, else the image's own
@@ -74,7 +74,7 @@ class Take(Operation):
 
 @dataclass(frozen=True)
 class Draw(Operation):
-    """Noise, a fresh value a pixel and channel. Drawn: (B,) int64 key of its stream."""
+    """Noise, a new value for every pixel and channel. Drawn: (B,) int64 key of its stream."""
 
     distribution: Literal["normal", "uniform", "matched"] | None
     per: Literal["channel", "pixel"]
@@ -87,7 +87,10 @@ class Mix(Operation):
 
 @dataclass(frozen=True)
 class Convolve(Operation):
-    """A Gaussian of the image's own along every axis. Drawn: (B,) float32 sigma, (B,) int64 number of taps."""
+    """A Gaussian blur along every axis, with its own sigma for every image.
+
+    Drawn: (B,) float32 sigma, (B,) int64 number of taps.
+    """
 
     sigma: tuple[float, float]
     taps: tuple[int, int]
@@ -99,14 +102,14 @@ _FUNCTIONS: dict[tuple[BackendName, type], Pixels] = {}
 def register_operation(kind: type, backend: BackendName, function: Pixels) -> None:
     """Register a function that carries out your own fill or operation on one backend.
 
-    Without one, the backend calls the fill's `pixels`. The function is called only where a step has work to do, between the
-    backend's own operations, and may launch a kernel. It must give what `pixels` gives, within float tolerance.
+    Without one, the backend calls the fill's `pixels`. The function is called only when a step has work to do, between the
+    backend's own operations, and may launch a kernel. Its result must equal that of `pixels` within float tolerance.
 
     Args:
-        kind: the class of the fill; what equals it in the plan is ``function``'s first argument.
+        kind: the class of the fill; an instance of it is ``function``'s first argument.
         backend: ``"cpu"``, ``"triton"`` (CUDA), or ``"reference"`` (any device).
-        function: ``(fill, scene, drawn) -> pixels``, as `Fill.pixels`: a tensor that broadcasts to (B, C, *S); nothing of the
-            scene is written to.
+        function: ``(fill, scene, drawn) -> pixels``, as `Fill.pixels`: a tensor that broadcasts to (B, C, *S); it must not write to
+            the scene.
 
     Raises:
         TypeError: ``kind`` is not a class of fill or operation, or ``function`` cannot be called.
@@ -124,5 +127,5 @@ def register_operation(kind: type, backend: BackendName, function: Pixels) -> No
 
 
 def function_of(operation: Operation, backend: BackendName) -> Pixels | None:
-    """What was registered for it, or its own `pixels`; None if it has neither."""
+    """The registered function, or its own `pixels`; None if it has neither."""
     return _FUNCTIONS.get((backend, type(operation))) or getattr(type(operation), "pixels", None)

@@ -1,4 +1,4 @@
-"""Plan: all that chance decided for a batch, as small tensors."""
+"""Plan: all random decisions for a batch, as small tensors."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Plan:
     Attributes:
         keys: (B,) int64, the keys that the plan was sampled from.
         boxes: one tensor per place. (B, N, 2 dims) int32: dims starts, then dims sizes, in pixels; boxes need no further trimming
-            and continue at the opposite border, rows without size are unused. For a place whose shape is not a box (B, 1, *S)
-            bool, the pixels themselves.
+            and continue at the opposite border; rows of size 0 are unused. For a place whose shape is not a box: (B, 1, *S) bool,
+            the pixels themselves.
         active: (B, steps) bool, True where a step works on an image.
-        drawn: one tuple of (B, ...) tensors per step: donor, sigma, stream of the noise, ... as its fill needs them.
+        drawn: one tuple of (B, ...) tensors per step, depending on its fill: donor, sigma, stream of the noise, ...
         steps: the names of the fills.
         shape: (C, *S) of the images that the plan is for.
-        donors: number of images that donor numbers refer to: the batch it was sampled for, or the bank.
-        bank: True if they refer to a bank, which then has to be given when the plan is applied.
+        donors: number of images that donor numbers refer to: those of the batch that the plan was sampled for, or of the bank.
+        bank: True if they refer to a bank, which must then be passed when the plan is applied.
         fingerprint: of the corruption that sampled it, which is the only one that can read it; "" in a plan of format 1.
         resolved: per place, the edges of the grid that its boxes keep to (1: none), and True if the fill works outside of them.
     """
@@ -106,10 +106,10 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read a plan that `save` wrote, onto the CPU.
+        """Load a plan that `save` wrote, onto the CPU.
 
-        A file of format 1 does not record which corruption sampled it. Loading it warns, and only the names and the number of its
-        steps are compared when it is applied.
+        A file of format 1 does not record which corruption sampled it. Loading it gives a warning, and only the names and the
+        number of its steps are compared when it is applied.
 
         Raises:
             FileNotFoundError: no such file.
@@ -144,7 +144,7 @@ class Plan:
         if not fingerprint:
             warnings.warn(
                 f"Plan: {os.fspath(path)} is of format 1, which does not say which corruption sampled it: only the names of its "
-                "steps can be compared. Apply it by the same corruption; what Plan.save writes now is format 2.",
+                "steps can be compared. Apply it with the same corruption; Plan.save now writes format 2.",
                 stacklevel=2,
             )
         return plan
@@ -154,7 +154,7 @@ class Plan:
         return _unflatten([change(leaf) for leaf in leaves], context)
 
     def without_empty_rows(self) -> Plan:
-        """The same plan without the rows that no image uses; this synchronises with its device."""
+        """The same plan without rows that no image uses; this synchronises with its device."""
         dims = len(self.shape) - 1
         kept = []
         for boxes in self.boxes:
@@ -170,7 +170,7 @@ class Plan:
         return f"Plan({len(self)} images {self.shape} on {self.keys.device}, steps {list(self.steps)}, donors {donors})"
 
     def only(self, *steps: int) -> Plan:
-        """The same plan with only these steps (counted from 0): what they do to the images by themselves."""
+        """The same plan with only these steps (counted from 0), to see what they do on their own."""
         kept = torch.zeros_like(self.active)
         for step in steps:
             kept[:, step] = self.active[:, step]

@@ -1,4 +1,4 @@
-"""The flat program of a composition: a tree is written, a list of steps is run.
+"""The flat program of a composition: it is written as a tree, and run as a list of steps.
 
 A *step* is one fill at one *place* (boxes, or the whole image). Steps that share boxes share a place. A step works on an image if
 all its *gates* are open there (``p``, the choice of `OneOf`), and under every *budget* around it that counts its fill.
@@ -34,14 +34,14 @@ class Gate(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """A budget around a node: its number, and the rule that says whether it counts a fill."""
+    """A budget around a node: its number, and the rule that decides whether a fill counts towards it."""
 
     number: int
     counts: Callable[[Fill], bool]
 
 
 class Scope(NamedTuple):
-    """What surrounds a node of the tree."""
+    """The context of a node in the tree."""
 
     place: int | None = None
     gates: tuple[Gate, ...] = ()
@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """What `sample` and `apply` walk."""
+    """The flat program that `sample` and `apply` walk."""
 
     steps: tuple[Step, ...]
     places: tuple[Place | None, ...]  # None: the whole image
@@ -89,13 +89,13 @@ class Program:
         return tuple(sorted({budget for step in self.steps_at[place] for budget in self.steps[step].budgets}))
 
     def grid_at(self, place: int) -> tuple[int, ...]:
-        """Edges of the grid that the boxes of a place keep to, 1 where there is none: a budget may have cut the last one."""
+        """Edges of the grid that the boxes of a place keep to, 1 if there is none (a budget may have cut the last box)."""
         where = self.places[place]
         return (1,) * self.dims if where is None or self.budgets_at(place) else where.grid
 
     @property
     def resolved(self) -> Resolved:
-        """How every place is read: the edges of its grid, and whether its steps work outside; a plan may know better."""
+        """How every place is read: the edges of its grid, and whether its steps work outside; a plan may override this."""
         return tuple((self.grid_at(n), where is not None and where.invert) for n, where in enumerate(self.places))
 
 
@@ -112,19 +112,19 @@ class Builder:
     along: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the shared axes of what each budget counts
 
     def place(self, where: Place | None) -> int:
-        """A new place; its number."""
+        """Add a place; returns its number."""
         if where is not None:
             self.declare_dims(where.dims, type(where).__name__)
         self.places.append(where)
         return len(self.places) - 1
 
     def gate(self) -> int:
-        """A new uniform draw per image; its number."""
+        """Add a uniform draw per image; returns its number."""
         self.gates += 1
         return self.gates - 1
 
     def budget(self, share: float) -> int:
-        """A new budget; its number."""
+        """Add a budget; returns its number."""
         self.budgets.append(share)
         return len(self.budgets) - 1
 
@@ -144,28 +144,29 @@ class Builder:
         """A budget is a union of boxes: of boxes, not of what lies outside them, and all along the same axes."""
         if where is not None and where.invert:
             raise ValueError(
-                f"Chain: budget with {where!r}, which corrupts outside its boxes. Leave out the budget, or state the ratio of the "
-                "boxes that are kept so that it holds by itself."
+                f"Chain: budget with {where!r}, which corrupts outside its boxes. Leave out the budget, or choose the ratio of the "
+                f"boxes such that it holds without one."
             )
         shared = () if where is None else where.shared
         for budget in budgets:
             if self.along.setdefault(budget, shared) != shared:
                 raise ValueError(
-                    f"Chain: budget over boxes with shared={shared} and with shared={self.along[budget]}. Give them the same, or "
-                    "budgets of their own."
+                    f"Chain: budget over boxes with shared={shared} and with shared={self.along[budget]}. Give them the same axes, "
+                    f"or separate budgets."
                 )
 
     def declare_dims(self, dims: int, who: str) -> None:
-        """All boxes of a tree have the same number of spatial axes."""
+        """Check that all boxes of a tree have the same number of spatial axes."""
         if self.dims not in (None, dims):
             raise ValueError(f"{who}: dims={dims} in one composition with dims={self.dims}. Give the same dims everywhere.")
         self.dims = dims
 
     def declare_values(self, values: Values) -> None:
-        """A batch has one value range."""
+        """Check that the tree has one value range."""
         if self.values not in (None, values):
             raise ValueError(
-                f"Chain: values={values!r} inside values={self.values!r}. A batch has one value range: give it once, outside."
+                f"Chain: values={values!r} inside values={self.values!r}. A batch has one value range: give it once, on the "
+                f"outermost composition."
             )
         self.values = values
 
@@ -188,7 +189,7 @@ class Builder:
 
 
 def counted(program: Program, active: Tensor, place: int) -> dict[int, Tensor]:
-    """Per budget that counts steps at a place, (B,) bool: an image's step there takes room of it."""
+    """For every budget that counts steps at a place, (B,) bool: True if a step of the image there uses it."""
     found: dict[int, Tensor] = {}
     for number in program.steps_at[place]:
         for budget in program.steps[number].budgets:

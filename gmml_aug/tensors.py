@@ -1,4 +1,4 @@
-"""What kind of tensor came: kinds that are refused, whether torch follows what is done to it, and whose memory it is."""
+"""Kinds of tensors: which are refused, whether torch records what is done to them, and whether they share memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MOST_TRIES = 10_000  # of an overlap; images take some ten
 
 
 def followed() -> bool:
-    """True where torch follows every operation (compiled code, traces, function transforms, tangents, dispatch modes).
+    """True if torch records every operation (compiled code, traces, function transforms, tangents, dispatch modes).
 
-    Numbers cannot be read there, and nothing may be written but by torch's own operations out of place.
+    Numbers cannot be read then, and only torch's own out-of-place operations may be used.
     """
     return (
         torch.compiler.is_compiling()
@@ -25,22 +25,22 @@ def followed() -> bool:
 
 
 def readable(one: Tensor) -> bool:
-    """True where its numbers can be read without waiting: on a CPU where nothing follows."""
+    """True if its numbers can be read without waiting: on a CPU, and torch is not recording."""
     return one.device.type == "cpu" and not followed()
 
 
 def vmapped() -> bool:
-    """True in a function transform, where a tensor's place in memory is not to be asked for."""
+    """True in a function transform, where a tensor's address must not be read."""
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def check_kind(name: str, given: Tensor) -> Tensor:
-    """A strided tensor without a class of its own and without a negative bit; the same memory wherever that is possible."""
+    """A strided tensor of the plain class and without a negative bit, in the same memory if possible."""
     if torch.compiler.is_compiling():
         return given
     if torch._C._get_tracing_state() is not None:
         raise TypeError(
-            "gmml_aug: torch.jit.trace (or an export that traces) came, which would keep the boxes of this one call for ever. Use "
+            "gmml_aug: torch.jit.trace (or an export that traces) would keep the boxes of this one call forever. Use "
             "torch.compile(corrupt) or torch.export, or leave the corruption out of what is traced."
         )
     if given.is_nested:
@@ -57,8 +57,8 @@ def check_kind(name: str, given: Tensor) -> Tensor:
             if torch._C._len_torch_dispatch_stack() > 0:
                 return given
             raise TypeError(
-                f"gmml_aug: got {name} as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: of "
-                "a DTensor its own part, images.to_local(); a FakeTensor inside its mode, with FakeTensorMode()."
+                f"gmml_aug: got {name} as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: for "
+                f"a DTensor its local part, images.to_local(); a FakeTensor inside its mode, with FakeTensorMode()."
             )
         with torch._C.DisableTorchFunctionSubclass():
             given = given.as_subclass(Tensor)
@@ -68,7 +68,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
 def check_tensor(
     name: str, given: object, kind: str, mend: str = "", dtype: torch.dtype | None = None, *, who: str = "gmml_aug"
 ) -> Tensor:
-    """A plain tensor, of one dtype if it matters; ``kind`` says in words what is wanted."""
+    """Check that it is a plain tensor, of one dtype if that matters; ``kind`` describes it in the error."""
     if not isinstance(given, Tensor) or (dtype is not None and given.dtype != dtype):
         came = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise TypeError(f"{who}: {name} must be {kind}, not {came}.{mend}")
@@ -76,20 +76,20 @@ def check_tensor(
 
 
 def check_dtype(images: Tensor) -> None:
-    """Only float16, bfloat16, float32, float64 and uint8 hold images."""
+    """Check that images are float16, bfloat16, float32, float64 or uint8."""
     kind = images.dtype
     if kind in DTYPES:
         return
     if kind.is_complex:
-        mend = "torch.cat([images.real, images.imag], dim=1), which makes channels of the two parts"
+        mend = "torch.cat([images.real, images.imag], dim=1), which turns the two parts into channels"
     elif images.is_quantized:
         mend = "images.dequantize()"
     elif kind == torch.bool:
-        mend = 'images.float(), which is 0 and 1: say values="unit"'
+        mend = 'images.float(), which gives 0 and 1: pass values="unit"'
     else:
         wide = not kind.is_floating_point and kind.itemsize > 2
         mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
-        mend += "; say by values=(mean, std) what they are, since noise and zeros are those of normalised images otherwise"
+        mend += "; describe them with values=(mean, std), because noise and zeros are otherwise those of normalised images"
     raise TypeError(
         f"gmml_aug: images are {kind}. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
         f"convert with {mend}."
@@ -97,7 +97,7 @@ def check_dtype(images: Tensor) -> None:
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:
-    """True where the two have a byte in common; where that takes long to say, True too."""
+    """True if the two have a byte in common; also True if that would take too long to find out."""
     if one is other:
         return True
     if one.device != other.device or one.device.type == "meta" or followed():
@@ -131,7 +131,7 @@ def _reaches(distance: int, axes: list[tuple[int, int]], tries: list[int]) -> bo
 
 
 def repeats_itself(images: Tensor) -> bool:
-    """True where two of its elements may lie at one place."""
+    """True if two of its elements may share memory."""
     if images.is_contiguous():
         return False
     reach = 0

@@ -1,8 +1,8 @@
 """Value ranges: what the stored numbers mean as pixels in 0 to 1, and how bytes become normalised images.
 
-``(mean, std)`` if images were normalised by these (one number for all channels, or one each), ``"normalised"`` if by unknown ones,
-``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``, computed in float32 as
-``b * scale + shift`` and rounded once: one multiplication and one addition are rounded alike on every device.
+``(mean, std)`` if images were normalised by these (one number for all channels, or one per channel), ``"normalised"`` if by unknown
+statistics, ``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``, computed in float32 as
+``b * scale + shift`` and rounded once: one multiplication and one addition are rounded in the same way on every device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def known_statistics(images: Tensor, values: Values) -> Statistics | None:
 
 
 def per_channel(values: Statistics, channels: int) -> Statistics:
-    """(mean, std) with one number per channel, where one for all may have come."""
+    """(mean, std) with one number per channel, even if one for all channels was given."""
     mean, std = (tuple(numbers[c % len(numbers)] for c in range(channels)) for numbers in values)
     return mean, std
 
@@ -37,7 +37,7 @@ def per_channel(values: Statistics, channels: int) -> Statistics:
 def pixel_statistics(images: Tensor, values: Values) -> Statistics:
     """The (mean, std) of each channel for which ``images * std + mean`` are pixels in 0 to 1.
 
-    An unknown normalisation is taken to be that of uniform pixels: mean 1/2, standard deviation 1 / sqrt(12).
+    An unknown normalisation is assumed to be that of uniform pixels: mean 1/2, standard deviation 1 / sqrt(12).
     """
     channels = images.shape[1]
     if images.dtype == torch.uint8:
@@ -64,7 +64,7 @@ def byte_scales(values: Values, channels: int) -> Statistics:
 
 
 def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
-    """Bytes (B, C, *S) as images normalised by ``(mean, std)``, or 0 to 1 for ``"unit"``: of ``dtype``, in their memory format."""
+    """Bytes (B, C, *S) normalised by ``(mean, std)``, or in 0 to 1 for ``"unit"``, as ``dtype`` in the same memory format."""
     scales, shifts = byte_scales(values, images.shape[1])
     out = torch.empty_like(images, dtype=dtype)
     parts = [slice(None)]

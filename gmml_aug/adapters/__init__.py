@@ -1,1 +1,1 @@
-"""The same corruptions in other people's loops."""
+"""Adapters: the same corruptions in the training loops of other libraries."""

@@ -23,7 +23,7 @@ class CollateCorrupt:
     """A ``collate_fn`` that corrupts: a batch is a dict ``{"clean", "images", "mask", ...}`` with the other fields of the samples.
 
     Donors are the other images of the batch: give the DataLoader ``drop_last=True``. On a GPU, collate as usual and corrupt after
-    the transfer instead: that takes no time of the workers.
+    the transfer instead: that takes no worker time.
 
     **Randomness.** With ``index``, the keys are ``gmml_aug.keys(seed, epoch, index)``. They determine every random decision,
     whatever the number of workers and processes, so a resumed run repeats itself (donors, too, if the sampler repeats its
@@ -35,25 +35,27 @@ class CollateCorrupt:
     Args:
         corrupt: the corruption to apply.
         seed: any integer, one per run.
-        index: the field that holds the number of the image in its data set.
+        index: the field that holds the index of the image in its data set.
         visit: for samplers that give an index more than once in an epoch (repeated augmentation, sampling with replacement): the
-            field that holds which time it is, `gmml_aug.keys`' ``visit``; or True to count here: then the rank, the number of the
-            batch since `set_epoch` and the position in it also count, and an epoch cannot be resumed from its middle. By default
-            the same index is corrupted alike throughout an epoch, donors aside, so that any process can repeat an image; a
-            warning says so once where a batch holds an index twice. False: without one.
+            field that holds the number of the visit, which is passed to `gmml_aug.keys` as ``visit``; or True to count visits here:
+            the keys then also depend on the rank, the number of the batch since `set_epoch` and the position in it, and an epoch
+            cannot be resumed from its middle. By default an index is corrupted in the same way throughout an epoch, except for
+            donors, so that any process can repeat an image; the first batch that holds an index twice causes a warning. False:
+            without one.
         image: the field that holds the image.
-        fields: the names of the fields of samples that are tuples or lists; those of dicts and named tuples have names.
-        collate: makes a batch of a list of samples, in the samples' structure.
-        rank: of this process among those that train together, only used without ``index``; by default as ``torch.distributed`` or
-            the environment variable ``RANK`` says where this object is made.
+        fields: names for the fields of samples that are tuples or lists; dicts and named tuples already have names.
+        collate: turns a list of samples into a batch of the same structure.
+        rank: of this process among those that train together, only used without ``index``; by default that of
+            ``torch.distributed``, or else of the environment variable ``RANK``, when this object is created.
 
     Shapes:
         samples with an image (C, *S) -> ``clean`` and ``images`` (B, C, *S), ``mask`` (B, 1, *S) bool.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption, a seed or rank that is not an integer; samples without structure that is known
-            here.
-        ValueError: at the call: a field that is missing, unnamed, or called as one of the three; no epoch where keys need one.
+        TypeError: ``corrupt`` is not a corruption; a seed or rank is not an integer; samples have a structure that is not
+            supported.
+        ValueError: at the call: a field is missing, has no name, or has the name of one of the three fields that are added; no
+            epoch was set, but the keys need one.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class CollateCorrupt:
             )
         if visit and index is None:
             raise ValueError(
-                f"CollateCorrupt: visit={visit!r} without index=, where every sample is drawn by itself. Leave it out."
+                f"CollateCorrupt: visit={visit!r} needs index=: without it, every sample is drawn independently anyway. Leave it "
+                f"out."
             )
         self.index, self.visit, self.image, self.fields, self.collate = index, visit, image, tuple(fields), collate
         # shared memory: workers that live longer than an epoch are told of the next one; how often an epoch was set, and which
@@ -86,7 +89,7 @@ class CollateCorrupt:
         self._batches = (0, 0)  # when an epoch was set, and the batches that this process has made since
 
     def set_epoch(self, epoch: int) -> None:
-        """Name the epoch whose batches come next; call it before the DataLoader is iterated."""
+        """Set the epoch of the batches that come next; call it before the DataLoader is iterated."""
         named = check_integer("CollateCorrupt", "epoch", epoch, 1 - (1 << 63), (1 << 63) - 1)
         self._epoch.copy_(torch.tensor([int(self._epoch[0]) + 1, named]))
 
@@ -102,8 +105,8 @@ class CollateCorrupt:
         taken = sorted({"clean", "images", "mask"} & batch.keys())
         if taken:
             raise ValueError(
-                f"CollateCorrupt: samples have {' and '.join(taken)} beside their image, names that the batch needs itself. Rename "
-                "them in the data set."
+                f"CollateCorrupt: samples have {' and '.join(taken)} besides their image, and the batch needs these names. Rename "
+                f"them in the data set."
             )
         if not isinstance(clean, Tensor):
             raise TypeError(
@@ -122,12 +125,13 @@ class CollateCorrupt:
             if isinstance(field, str) and field not in batch:
                 raise ValueError(
                     f"CollateCorrupt: {name}={field!r} is not among the fields of a sample: {', '.join(map(str, batch))}. Have the "
-                    f"data set give the number of each {'image' if name == 'index' else 'visit'}, or leave {name} out."
+                    f"data set return the number of each {'image' if name == 'index' else 'visit'}, or leave {name} out."
                 )
         times, epoch = self._epoch.tolist()
         if epoch == _UNSET:
             raise ValueError(
-                "CollateCorrupt: with index= every epoch would be corrupted alike. Call set_epoch(epoch) before each epoch."
+                "CollateCorrupt: with index=, every epoch would be corrupted in the same way. Call set_epoch(epoch) before each "
+                "epoch."
             )
         visit: Any = batch[self.visit] if isinstance(self.visit, str) else self._places(times, len(clean)) if self.visit else 0
         found = keys(self.seed, epoch, batch[self.index], visit=visit, device=clean.device)
@@ -140,9 +144,9 @@ class CollateCorrupt:
         if repeated:
             self._warned = True
             warnings.warn(
-                f"CollateCorrupt: {repeated} of {len(found)} images have an index that came before in their batch, and are "
-                "corrupted as it was, donors aside. Say visit=True to count visits, visit= a field that holds their number, or "
-                "visit=False if they are to be alike.",
+                f"CollateCorrupt: {repeated} of {len(found)} images have an index that occurs earlier in their batch, and are "
+                f"corrupted in the same way, except for donors. Pass visit=True to count visits, visit= the field that holds their "
+                f"number, or visit=False if that is intended.",
                 stacklevel=4,
             )
 

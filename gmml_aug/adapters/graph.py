@@ -1,4 +1,4 @@
-"""A corruption as CUDA graphs, for loops whose step is so short that the host's part of a call counts."""
+"""A corruption as CUDA graphs, for loops whose steps are so short that the host time of a call matters."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ class _Recorded(NamedTuple):
 
 @final
 class Graphed:
-    """A corruption recorded as a CUDA graph, one for each shape, dtype and layout of the images; chance is fresh at each replay.
+    """A corruption recorded as a CUDA graph, one for each shape, dtype and layout of the images.
 
-    ``graphed(images, keys=keys)`` gives what ``corrupt(images, keys=keys)`` gives. The graph reads and writes memory of its own:
+    Every replay draws new random numbers.
+
+    ``graphed(images, keys=keys)`` returns the same as ``corrupt(images, keys=keys)``. The graph reads and writes its own memory:
     the images are copied there, unless they are ``graphed.buffer(...)`` itself, and **the next call with images of that shape
-    overwrites the result**. A graph keeps the memory of its batch and of its result.
+    overwrites the result**. A graph keeps the memory of its batch and its result allocated.
 
     Args:
         corrupt: the corruption to apply.
-        dtype: the images are bytes, and ``corrupt.from_bytes`` of this dtype is recorded instead of the call.
-        clean: with ``dtype``: give the clean images as well.
-        donors: (N, C, *S) images that aliens are taken from, by their memory: write into them to change them.
+        dtype: if given, the images are bytes, and ``corrupt.from_bytes`` with this dtype is recorded instead of the call.
+        clean: with ``dtype``: return the clean images as well.
+        donors: (N, C, *S) images that aliens are taken from; the graph reads their memory at every replay, so write into it to
+            change them.
         backend: as in a call.
-        most: number of graphs that are kept; the one that was recorded first makes room.
+        most: largest number of graphs that are kept; beyond it the oldest one is dropped.
 
     Raises:
         TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
@@ -88,7 +91,7 @@ class Graphed:
         return recorded.result
 
     def buffer(self, images: Tensor) -> Tensor:
-        """The memory that the graph for such images reads, of their shape, dtype, device and layout: write the next batch there."""
+        """The buffer that the graph reads for images of this shape, dtype, device and layout: write the next batch into it."""
         return self._of(images).images
 
     def _of(self, images: Tensor) -> _Recorded:

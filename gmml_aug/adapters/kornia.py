@@ -24,8 +24,9 @@ _GATE = -1  # a corruption numbers its streams from 0
 class Corrupt(IntensityAugmentationBase2D):
     """A corruption as a kornia augmentation.
 
-    Its parameters are one int64 key per image, ``{"keys"}``, beside kornia's own ``batch_prob``. They determine every random
-    decision, including the choice by ``p``. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so do
+    Its parameters are one int64 key per image, ``{"keys"}``, in addition to kornia's own ``batch_prob``. The keys determine every
+    random decision, including which images ``p`` selects. So ``aug(images, params=aug._params)`` repeats a call bit for bit, and so
+    do
     parameters that were saved, or ``corrupt(images, params={"keys": gmml_aug.keys(seed, epoch, index)})``.
 
     **The mask** is computed again from the keys when you ask for it: ``corrupt.mask()`` for the last call,
@@ -33,8 +34,8 @@ class Corrupt(IntensityAugmentationBase2D):
     ``"mask"``: they come back as ones where the images were touched, and move along with them. Everything else passes through
     unchanged.
 
-    **Clips.** In ``VideoSequential`` all frames of a clip have one key (``same_on_frame=True``, kornia's default) or one each. An
-    `Alien` is the same frame of another clip either way, of one and the same clip where the frames have one key.
+    **Clips.** In ``VideoSequential`` all frames of a clip have one key (``same_on_frame=True``, kornia's default) or one each. In
+    both cases an `Alien` is the same frame of another clip; if the frames share a key, it is the same clip for all of them.
 
     Args:
         corrupt: the corruption to apply.
@@ -46,13 +47,12 @@ class Corrupt(IntensityAugmentationBase2D):
         donors: (N, C, H, W) images that aliens are taken from instead of this batch.
         rank: the rank of this process, as in `Corruption.__call__`.
 
-    Shapes:
-        (B, C, H, W) or (C, H, W), float; kornia takes no uint8 -> the same, a batch unless ``keepdim``.
+    Shapes: (B, C, H, W) or (C, H, W), float (kornia takes no uint8) -> the same, as a batch unless ``keepdim``.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, and
-            ``torch.onnx.export`` by way of it.
-        ValueError: ``p`` outside [0, 1], a corruption that does not have two spatial axes.
+        TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, or
+            ``torch.onnx.export`` if it traces.
+        ValueError: ``p`` is outside [0, 1], or the corruption does not have two spatial axes.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class Corrupt(IntensityAugmentationBase2D):
         self.rank = None if rank is None else check_integer(who, "rank", rank, 0)
 
     def generate_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
-        """Draw ``{"keys"}``, (B,) int64, where the generator is, else where ``.to(device)`` put this module."""
+        """Draw ``{"keys"}``, (B,) int64, on the device of the generator, or else on the one set by ``.to(device)``."""
         where = self.device if self.generator is None else self.generator.device
         keys = draw_keys(1 if self.same_on_batch else batch_shape[0], where, self.generator, self.rank)
         return {"keys": keys.repeat(batch_shape[0]) if self.same_on_batch else keys}
 
     def forward_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
-        """`generate_parameters` and what kornia adds: who is corrupted, and for which shape."""
+        """`generate_parameters` and what kornia adds: which images are corrupted, and for which shape."""
         return self._completed(self.generate_parameters(batch_shape), batch_shape)
 
     def forward(  # type: ignore[override]  # kornia's ends in **kwargs and drops what is misspelt
         self, input: Tensor, params: dict[str, Tensor] | None = None, data_keys: object = None
     ) -> Tensor:
-        """Corrupt a batch, with the given parameters if there are any; kornia's container calls this."""
+        """Corrupt a batch, with ``params`` if they are given; called by kornia's container."""
         refuse_tracing("kornia_adapter.Corrupt")
         if params is not None:
             shape = input.shape if input.ndim == 4 else (1,) * (4 - input.ndim) + tuple(input.shape)
@@ -101,7 +101,7 @@ class Corrupt(IntensityAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """The corrupted images; kornia puts the untouched ones back where ``p`` said so."""
+        """The corrupted images; kornia restores those that ``p`` did not select."""
         frames, bank = _frames(params, input.shape[0]), None if self.donors is None else self.donors.shape[0]
         parts = [
             self.corrupt.apply(input[part], plan, donors=self.donors).images
@@ -112,22 +112,25 @@ class Corrupt(IntensityAugmentationBase2D):
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Masks (B, C, H, W) as they came, or with ones where the images were touched."""
+        """Masks (B, C, H, W) unchanged, or with ones where the images were touched."""
         return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
 
     def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
-        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, made again from its keys.
+        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, computed again from its keys.
 
         Args:
             params: of a call; by default of the last one.
             device: of the mask; by default that of the keys.
 
         Raises:
-            ValueError: there was no call, or the parameters do not say for which shape they are.
+            ValueError: there was no call yet, or the parameters do not state their shape.
         """
         params = self._params if params is None else params
         if "keys" not in params or "forward_input_shape" not in params:
-            raise ValueError("kornia_adapter.Corrupt: no parameters to make a mask from. Call it first, or give those of a call.")
+            raise ValueError(
+                "kornia_adapter.Corrupt: there are no parameters to compute a mask from. Call it first, or pass the "
+                "parameters of a call."
+            )
         where = params["keys"].device if device is None else torch.device(device)
         # of the batch that was drawn for: there are more keys where a container repeats them for the frames of a clip, and one
         # where it hands on masks in a list, each with its own row of the parameters

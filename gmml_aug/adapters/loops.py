@@ -1,6 +1,7 @@
-"""Corruptions where somebody else's loop wants a module or a callable: `Module` for `nn.Sequential`, `TimmCorrupt` for timm.
+"""Corruptions for loops that expect a module or a callable: `Module` for `nn.Sequential`, `TimmCorrupt` for timm.
 
-Neither keeps the last mask on ``self``, where it would hold memory, break a compiled graph, and be of the wrong one of two views.
+Neither keeps the last mask on ``self``, where it would hold memory, break a compiled graph, and belong to the wrong one of two
+views.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from gmml_aug.corruption import CallOptions, Corruption
 class Module(nn.Module):
     """A corruption as a module: no parameters, no buffers, an empty ``state_dict``, the same in training and evaluation.
 
-    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules carries one tensor, so images
-    come out; with ``mask=True`` the pair (images, mask) does, for a next module that takes it. To get the mask of a chain, pass
+    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules passes on one tensor, so the
+    module returns the images; with ``mask=True`` it returns the pair (images, mask), for a next module that takes it. To get the
+    mask of a chain, pass
     keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
 
     Args:
@@ -79,10 +81,10 @@ class TimmCorrupt:
 
     @staticmethod
     def loss(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
-        """A function of (restored, clean, mask), or a module, as a module of (output, targets), which timm's loop moves and calls.
+        """Wrap a function or module of (restored, clean, mask) as a module of (output, targets), which timm's loop can call.
 
         Raises:
-            TypeError: ``function`` cannot be called; at the call, other targets.
+            TypeError: ``function`` cannot be called; at the call, the targets are not those of `TimmCorrupt`.
         """
         return _Restoration(function)
 
@@ -95,7 +97,8 @@ class TimmCorrupt:
                 self._warned = True
                 warnings.warn(
                     "TimmCorrupt: mixup_enabled is False, so nothing is corrupted and the masks are empty: a loss over them is 0 "
-                    "and trains nothing. Leave --mixup-off-epoch out where images are restored, or say mask=False for labels.",
+                    "and trains nothing. Leave out --mixup-off-epoch if images are restored, or pass mask=False to train on "
+                    "labels.",
                     stacklevel=2,
                 )
             done = Corrupted(images, torch.zeros_like(images[:, :1], dtype=torch.bool))
@@ -124,16 +127,17 @@ class _Restoration(nn.Module):
 
 
 def check_corruption(who: str, corrupt: object) -> Corruption:
-    """The corruption, or an error that names the speaker."""
+    """The corruption, or an error that names the caller."""
     if not isinstance(corrupt, Corruption):
         raise TypeError(f"{who}: corrupt={corrupt!r} is not a corruption. Give one, for example gmml_aug.presets.gmml().")
     return corrupt
 
 
 def refuse_tracing(who: str) -> None:
-    """A trace keeps the numbers of one call and repeats them for ever, and what it exports is for inference."""
+    """A trace stores the random numbers of one call and repeats them forever, and exported models are for inference."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # untyped and not exported, but documented
         raise TypeError(
-            f"{who}: torch.jit.trace came (torch.onnx.export(dynamo=False) calls it). It would keep the draw of one call. Leave "
-            "the corruption out of the model that is traced or exported, which only training needs; torch.compile may take it in."
+            f"{who}: torch.jit.trace (which torch.onnx.export(dynamo=False) uses) would store the random numbers of one call. "
+            f"Leave the corruption out of the model that is traced or exported: only training needs it. torch.compile may include "
+            f"it."
         )

@@ -38,25 +38,25 @@ def _is_plain(one: object) -> bool:
 class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """A corruption as a ``v2.Transform``, for batches, single images and clips.
 
-    **Which field is the image.** The ``tv_tensors.Image`` of the sample; without one the ``tv_tensors.Video``; without either the
-    plain tensor of the field that is called ``"image"``, else, as everywhere in torchvision, the first plain tensor. ``image=``
+    **Which field is the image.** The ``tv_tensors.Image`` of the sample; if there is none, the ``tv_tensors.Video``; if there is
+    neither, the plain tensor in the field ``"image"``, or else, as everywhere in torchvision, the first plain tensor. ``image=``
     names another field. Everything else passes through unchanged, including masks and boxes. PIL images are refused: put
     ``v2.ToImage()`` first.
 
     **The mask.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``, anything else as a tuple with the mask last:
-    ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that flips and crops that come
-    later treat them as they treat the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
-    keeps its structure; several images in it are corrupted alike, and one without images comes back as it is.
+    ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that later flips and crops treat
+    them like the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
+    keeps its structure; several images in it are corrupted in the same way, and a sample without images is returned unchanged.
 
     **Random numbers** come from ``generator``, or else from torch's global generator, which a DataLoader seeds in every worker.
-    ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also
-    from a plan that was saved. All frames of a clip are corrupted alike, and an `Alien` is the same frame of another clip.
+    ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also with
+    a saved plan. All frames of a clip are corrupted in the same way, and an `Alien` is the same frame of another clip.
 
     Args:
-        corrupt: the corruption to apply. On a ``Video`` one with three spatial axes works on time, height and width.
+        corrupt: the corruption to apply. On a ``Video``, a corruption with three spatial axes works on time, height and width.
         p: probability that an image is corrupted. Use it instead of ``v2.RandomApply``, which would leave some samples without a
-            mask: here an image that is left alone has an empty mask.
-        image: the field that holds the image: a key of a dict, or a place in a tuple or list.
+            mask: here an untouched image has an empty mask.
+        image: the field that holds the image: a key of a dict, or a position in a tuple or list.
         mask: also return the mask and the clean image.
         generator: draws the keys, on the device of the images; not allowed in the worker of a DataLoader.
         donors: (N, C, *S) images that aliens are taken from. A single image has no neighbours in a batch, so `Alien` needs them.
@@ -67,9 +67,9 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         mask (..., 1, *S) or (..., T, 1, H, W) bool.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; at the call, a PIL image, a field ``"image"`` that holds no tensor.
-        ValueError: ``p`` outside [0, 1]; at the call: no image, several where there is one mask, names that are taken, a generator
-            in a worker, an `Alien` without donors.
+        TypeError: ``corrupt`` is not a corruption; at the call, a PIL image, or a field ``"image"`` that is not a tensor.
+        ValueError: ``p`` is outside [0, 1]; at the call: no image, several images for one mask, field names that are already used,
+            a generator in a worker, an `Alien` without donors.
     """
 
     _transformed_types = (tv_tensors.Image, tv_tensors.Video, _is_plain)
@@ -101,12 +101,12 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the plan for the image: ``{"plan": plan}``, see `gmml_aug.Plan`; for images of several shapes ``{"plans": ...}``.
 
-        Images of one sample have the same keys, and equal shapes the same plan.
+        Images of one sample have the same keys, and those of equal shape the same plan.
         """
         if self.generator is not None and get_worker_info() is not None:
             raise ValueError(
-                f"{_WHO}: a generator came into the worker of a DataLoader. Every worker has a copy of it and would draw the same; "
-                "leave it out, for torch's own is seeded per worker."
+                f"{_WHO}: a generator cannot be used in the worker of a DataLoader. Every worker has a copy of it and would draw "
+                f"the same numbers; leave it out, since torch's own generator is seeded per worker."
             )
         plans: dict[tuple[int, ...], Plan] = {}
         chance: dict[str, Any] = {"generator": self.generator, "rank": self.rank}
@@ -125,7 +125,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         return {"plan": next(iter(plans.values()), None)} if len(plans) < 2 else {"plans": plans}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """The corrupted image by the plan in ``params``; no chance in here."""
+        """Corrupt the image by the plan in ``params``; nothing here is random."""
         (shape, frames), batch = self._folded(inpt), inpt.as_subclass(Tensor)
         plan = params["plans"].get(shape) if "plans" in params else params["plan"]
         volume = isinstance(inpt, tv_tensors.Video) and self.corrupt.program.dims == 3
@@ -143,7 +143,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         return images if _is_plain(inpt) else tv_tensors.wrap(images, like=inpt)
 
     def forward(self, *inputs: Any) -> Any:
-        """Corrupt the image of a sample; see the class for what comes back."""
+        """Corrupt the image of a sample; the class describes what is returned."""
         sample = inputs[0] if len(inputs) == 1 else inputs
         flat, spec = pytree.tree_flatten(sample)
         paths = _paths(sample)
@@ -191,15 +191,15 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         for number in called:
             if not isinstance(flat[number], Tensor):
                 raise TypeError(
-                    f"{_WHO}: the field 'image' holds {type(flat[number]).__name__}, and no other tensor is taken for it. Put "
-                    "v2.ToImage() before, or name the field that holds the image, image=..."
+                    f"{_WHO}: the field 'image' holds {type(flat[number]).__name__}, and no other tensor is used instead. Put "
+                    f"v2.ToImage() before it, or name the field that holds the image with image=..."
                 )
         first = (called or plain)[0]
         one = flat[first]
         if len(plain) > 1 and (one.dtype not in DTYPES or one.ndim <= self.corrupt.program.dims):
             raise ValueError(
                 f"{_WHO}: the image of a sample without tv_tensors is its field 'image' or its first plain tensor, and that is "
-                f"{one.dtype} {tuple(one.shape)}. Name the field that holds the image, image=..., among {_fields(paths)}."
+                f"{one.dtype} {tuple(one.shape)}. Name the field that holds the image with image=..., one of {_fields(paths)}."
             )
         return [first]
 
@@ -207,18 +207,18 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         """There is one mask: for one image, in a place where names are free."""
         if len(chosen) != 1:
             raise ValueError(
-                f"{_WHO}: {len(chosen)} images in one sample. Give one image, or one batch, in a call; name it with image=; or say "
-                "mask=False, which corrupts all of them alike."
+                f"{_WHO}: {len(chosen)} images in one sample. Give one image, or one batch, per call; name it with image=; or pass "
+                f"mask=False, which corrupts all of them in the same way."
             )
         if isinstance(sample, dict):
             taken = sorted({"clean", "mask"} & sample.keys())
             if taken:
                 raise ValueError(
-                    f"{_WHO}: the sample has {' and '.join(taken)} already, names for what comes back. Rename them, or say "
-                    "mask=False."
+                    f"{_WHO}: the sample has {' and '.join(taken)} already, and the result needs these names. Rename them, or pass "
+                    f"mask=False."
                 )
             if len(chosen[0]) != 1:
-                raise ValueError(f"{_WHO}: the image lies deeper in the dict. Give a flat one, or say mask=False.")
+                raise ValueError(f"{_WHO}: the image is nested deeper in the dict. Give a flat dict, or pass mask=False.")
 
     def _folded(self, image: Tensor) -> tuple[tuple[int, ...], int]:
         """The shape (B, C, *S) that a plan is drawn for, and the number of frames that share each of its rows."""

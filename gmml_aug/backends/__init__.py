@@ -1,1 +1,1 @@
-"""Who carries a program out: the reference on any device, the CPU, Triton."""
+"""The backends that run a program: the reference on any device, the CPU core, Triton."""

@@ -1,9 +1,9 @@
-"""The one door to the backends: who makes a plan, and who paints it.
+"""The single entry to the backends: chooses which one makes a plan, and which one paints it.
 
 A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
-``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it is about plans). All of them
-make equal plans and masks, and images within float tolerance. One that gains by it does both at once, with
-``corrupt(program, batch, request)``. This is plain Python when a call is traced.
+``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it refers to plans). All of them
+make equal plans and masks, and images within float tolerance. A backend that gains from doing both at once has
+``corrupt(program, batch, request)`` too. When a call is traced, this runs as plain Python.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gmml_aug.tensors import followed
 Name = Literal["reference", "cpu", "triton"]
 Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
 
-_FOLLOWED = "compiled code, traces, function transforms and forward-mode derivatives cannot look into it"
+_FOLLOWED = "it does not work in compiled code, traces, function transforms and forward-mode derivatives"
 _CHOICES = get_args(Choice)
 _NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
@@ -30,7 +30,7 @@ _LOADED: dict[Name, Backend] = {}
 
 
 class Backend(NamedTuple):
-    """What a backend is."""
+    """What every backend provides."""
 
     can: Callable[..., str | None]
     plan: Callable[[Program, Request], Plan]
@@ -47,10 +47,12 @@ def choose(
     *,
     gradient: bool = False,
 ) -> Backend:
-    """The backend for a call, by its name or the fastest that can; ``dtype`` is that of the result, or None if a plan is wanted.
+    """The backend for a call, by its name, or else the fastest one that can do it.
+
+    ``dtype`` is that of the result, or None for a plan.
 
     Raises:
-        ValueError: an unknown name, or a backend that cannot do this; the message has its reason.
+        ValueError: an unknown name, or a backend that cannot do this; the message says why.
     """
     check_choice("gmml_aug", "backend", wanted, _CHOICES)
     name = _NAMES.get(wanted, wanted)
@@ -70,7 +72,7 @@ def choose(
 
 
 def backend_of(name: Name) -> Backend:
-    """A backend by its name; it is imported when it is first wanted."""
+    """A backend by its name; it is imported on first use."""
     if torch.compiler.is_compiling():
         return _load(name)
     if name not in _LOADED:

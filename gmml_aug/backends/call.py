@@ -1,4 +1,4 @@
-"""What every backend takes and gives, beside a program and a plan; and what a caller gets of it."""
+"""What every backend takes, besides a program and a plan, and what it returns to the caller."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, f
 
 
 class Maps(NamedTuple):
-    """What a caller says about where: (B or 1, 1, *S) bool each, or None."""
+    """The maps of a call: (B or 1, 1, *S) bool each, or None."""
 
     allowed: Tensor | None = None  # nothing happens outside
     forced: Tensor | None = None  # the first step that works on an image works there too, whatever its boxes say
 
     def of(self, part: slice) -> Maps:
-        """Those of a part of the batch."""
+        """The maps of a part of the batch."""
         return Maps(*(one if one is None or len(one) == 1 else one[part] for one in self))
 
     def at(self, images: Tensor) -> Maps:
-        """Those of some images, by their numbers."""
+        """The maps of some images, by their numbers."""
         return Maps(*(one if one is None or len(one) == 1 else one.index_select(0, images) for one in self))
 
 
 class Request(NamedTuple):
-    """What a plan is asked for."""
+    """What a plan is made for."""
 
     keys: Tensor  # (B,) int64
     shape: tuple[int, ...]  # (B, C, *S) of the images
@@ -52,12 +52,12 @@ class Batch(NamedTuple):
 
     @property
     def from_bytes(self) -> bool:
-        """True if bytes are to be normalised."""
+        """True if the images are bytes that have to be normalised."""
         return self.dtype != self.images.dtype
 
 
 class Painted(NamedTuple):
-    """What is made of a batch."""
+    """A batch, and what is to be returned for it."""
 
     images: Tensor  # (B, C, *S)
     mask: Tensor  # (B, 1, *S) bool
@@ -65,7 +65,7 @@ class Painted(NamedTuple):
 
 
 class CorruptedPair(NamedTuple):
-    """What `Corruption.from_bytes` returns: what `Corrupted` holds, and the target beside it."""
+    """The result of `Corruption.from_bytes`: that of `Corrupted`, and the clean target."""
 
     images: Tensor  # (B, C, *S) float, normalised and corrupted
     mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to
@@ -73,11 +73,11 @@ class CorruptedPair(NamedTuple):
 
 
 class Corrupted(NamedTuple):
-    """What a corruption returns.
+    """The result of a corruption.
 
     Attributes:
         images: (B, C, *S), dtype, device and memory format of the input.
-        mask: (B, 1, *S) bool, True where a step changed a pixel or was free to.
+        mask: (B, 1, *S) bool, True where a step changed a pixel or was allowed to.
     """
 
     images: Tensor

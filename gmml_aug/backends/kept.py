@@ -1,4 +1,4 @@
-"""What was prepared for a program, kept for its next call."""
+"""A cache of what was prepared for a program."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def held() -> Iterator[list[object]]:
 
 
 class Kept(Generic[T]):
-    """Some hundred results of a function of a program and of something hashable; the oldest one makes room.
+    """Keeps up to a few hundred results of a function of a program and of something hashable; the oldest one is dropped first.
 
-    A program is known by its place in memory: to hash all that it says would take longer than a small call.
+    A program is identified by its address: hashing its contents would take longer than a small call.
     """
 
     def __init__(self, make: Callable[..., T]) -> None:

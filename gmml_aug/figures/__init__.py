@@ -1,1 +1,1 @@
-"""What a corruption did, as a picture; matplotlib is imported when it is drawn."""
+"""Pictures of what a corruption did; matplotlib is imported when one is drawn."""

@@ -1,4 +1,4 @@
-"""How a figure is drawn: tiles in rows, captions and a legend, at places counted in points."""
+"""How a figure is drawn: tiles in rows, captions and a legend, at positions in points."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DPI = 160
 
 
 def figure_class() -> Any:
-    """A figure that needs no window, and that notebooks show without pyplot."""
+    """A figure that needs no window and that notebooks show without pyplot."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -59,7 +59,10 @@ class Entry(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """All that is drawn: pixels (N, C, H, W) in 0 to 1, or signals (N, C, L) as they are; marks are 0 where nothing happened."""
+    """Everything that is drawn: pixels (N, C, H, W) in 0 to 1, or signals (N, C, L) unchanged.
+
+    Marks are 0 where nothing happened.
+    """
 
     clean: Tensor
     images: Tensor
@@ -68,7 +71,7 @@ class Drawing(NamedTuple):
 
 
 def lay_out(figures: Any, drawing: Drawing, columns: int, rows: Sequence[RowName], legend: Sequence[Entry]) -> Figure:
-    """The figure: ``rows`` of tiles, as many blocks of them as the ``columns`` make necessary, and the legend."""
+    """The figure: ``rows`` of tiles, in several blocks if ``columns`` is too small for all images, and the legend."""
     count, signals = len(drawing.clean), drawing.clean.ndim == 3
     # the area of a tile is the same for pictures of any shape
     stretch = 4.0 if signals else min(max(drawing.clean.shape[3] / drawing.clean.shape[2], 1.0 / _WIDEST), _WIDEST)
@@ -145,7 +148,7 @@ def _coloured(ground: Tensor, drawing: Drawing, number: int, strength: float = 1
 
 
 def legend_of(marks: Tensor, names: Sequence[str] | None, *, one: bool) -> list[Entry]:
-    """Name, colour and share of every step; ``one``: marks are those of a mask."""
+    """Name, colour and share of every step; ``one``: the marks are a mask."""
     steps = 1 if one else max(int(marks.max()), len(names or ()), 1)
     called = [*(names or ()), *(f"step {number}" for number in range(len(names or ()) + 1, steps + 1))]
     usual = {name: colour for name, colour in _USUAL.items() if name in called}

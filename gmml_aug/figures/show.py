@@ -1,4 +1,7 @@
-"""A figure of what a corruption did: clean, corrupted, and where; matplotlib is imported when it is drawn."""
+"""A figure of what a corruption did: the clean images, the corrupted ones, and the mask.
+
+Matplotlib is imported when it is drawn.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +35,22 @@ def show(
 ) -> Figure:
     """Draw images before and after a corruption, and the pixels that it touched.
 
-    Images are shown in colour if they have three channels, else the mean of the channels in grey; of volumes and clips the middle
-    slice of the first axis, to which the shares then refer too; signals as lines, one for each of up to three channels, else for
-    their mean. No window opens: a notebook shows the figure, ``path`` saves it.
+    Images with three channels are shown in colour, others as the mean of their channels in grey. Of volumes and clips, the middle
+    slice of the first axis is shown, and the shares refer to it. Signals are shown as lines, one per channel for up to three
+    channels, otherwise one for their mean. No window opens: a notebook shows the figure, and ``path`` saves it.
 
     Args:
         clean: (B, C, *S) the images that went in, on any device, float or uint8.
-        out: what came back: `Corrupted`, or any pair of images (B, C, *S) and mask (B, 1, *S) bool.
+        out: the result: `Corrupted`, or any pair of images (B, C, *S) and mask (B, 1, *S) bool.
         count: the largest number of images to draw; the first ones are taken.
         columns: number of images side by side; the others follow below.
         values: the value range of float images, as in `Chain`. By default, and for ``"normalised"``, the range of the clean images
-            that are drawn goes from black to white.
-        kinds: (B, 1, *S) uint8 from ``corrupt.kinds(plan)``: the mask is drawn in one colour for every step; a ninth step begins
-            the colours anew.
+            that are drawn is scaled to black to white.
+        kinds: (B, 1, *S) uint8 from ``corrupt.kinds(plan)``: the mask is drawn with one colour per step; from the ninth step on the
+            colours repeat.
         names: of the steps, for the legend: ``plan.steps``.
         rows: which rows to draw, and in which order.
-        path: where to save the figure as well; the ending sets the format, for example .png or .pdf.
+        path: a file to which the figure is saved as well; its extension sets the format, for example .png or .pdf.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -14,9 +14,9 @@ from gmml_aug.program import Builder, Scope
 
 
 class Fill(Corruption, Operation):
-    """What replaces or changes a group of pixels; a place decides where. On its own, a fill works on the whole image.
+    """What replaces or changes a group of pixels; a place says where. On its own, a fill works on the whole image.
 
-    A fill of your own is a frozen dataclass with `pixels`, and `draw` if it needs chance::
+    A fill of your own is a frozen dataclass with `pixels`, and `draw` if it needs random numbers::
 
         @dataclass(frozen=True)
         class Negative(gmml_aug.Fill):
@@ -38,15 +38,19 @@ class Fill(Corruption, Operation):
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
         raise TypeError(
-            f"{type(self).__name__}: it has no pixels of its own; backends carry out what it lowers to, {self.lower()!r}."
+            f"{type(self).__name__}: it has no pixels of its own; backends carry out the operation that it lowers to, "
+            f"{self.lower()!r}."
         )
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """False if this fill cannot change images of this shape (it then marks nothing); raises if it cannot work on them."""
+        """False if this fill cannot change images of this shape (it then marks nothing).
+
+        Raises an error if it cannot work on them at all.
+        """
         return True
 
     def build(self, program: Builder, at: Scope) -> None:
-        """Append one step: in the boxes around it, or over the whole image."""
+        """Append one step, in the surrounding boxes or over the whole image."""
         if type(self).pixels is Fill.pixels and type(self).lower is Fill.lower:
             raise TypeError(f"{type(self).__name__}: a fill needs pixels. Write def pixels(self, scene, drawn), see gmml_aug.Fill.")
         program.step(self, at)

@@ -1,4 +1,4 @@
-"""Content that stays but loses its detail."""
+"""Fills that keep the content but remove detail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gmml_aug.ops import Convolve, Operation, Tensors
 class Blur(Fill):
     """Gaussian blur with reflected borders; it also reads the current image outside its boxes.
 
-    A pixel that is NaN makes those around it NaN, as far as the kernel reaches, and no others.
+    A NaN pixel makes the pixels around it NaN, as far as the kernel reaches, and no others.
 
     Args:
         sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.
@@ -29,7 +29,7 @@ class Blur(Fill):
         ValueError: ``sigma`` not above 0, an even ``kernel``, low above high.
 
     Source:
-        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. Borders are not named there; reflecting them is ours.
+        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. The paper does not mention borders; reflecting them is ours.
     """
 
     sigma: float | tuple[float, float] = (0.1, 1.1)

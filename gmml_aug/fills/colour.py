@@ -1,4 +1,4 @@
-"""Content that stays but changes its colours."""
+"""Fills that keep the content but change its colours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Grey(Fill):
     """Greyscale: ITU-R BT.601 luma for three channels, the mean of the channels otherwise.
 
     Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images: luma is then taken after undoing the
-    normalisation. Without it grey is slightly tinted. One channel is grey already: nothing is marked.
+    normalisation. Without it grey is slightly tinted. Images with one channel are grey already: nothing is marked.
 
     Source:
         GMML 3.1, "converted to grey scale"; the luma weights are ours.
@@ -46,18 +46,18 @@ class Grey(Fill):
 class Jitter(Fill):
     """Colour distortion: brightness, contrast, saturation and hue, in this order, each by a factor drawn per image.
 
-    The current image is changed as pixels in 0 to 1, with a clamp after every stage. Contrast is about the mean luma of the whole
-    image, also outside the boxes, NaN left out. Saturation and hue need three channels: of others only brightness and contrast
-    change, and nothing is marked where neither can.
+    The current image is changed as pixels in 0 to 1, with a clamp after every stage. Contrast is changed around the mean luma of
+    the whole image, outside the boxes too; NaN is left out. Saturation and hue need three channels: in other images only brightness
+    and contrast change, and nothing is marked if neither is varied.
 
-    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default they are taken to be pixels
-    uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then only
-    approximate.
+    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default the images are taken to be
+    pixels uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then
+    only approximate.
 
     Args:
         brightness: b for a factor from max(0, 1 - b) to 1 + b, or (low, high), 0 or more: 0 is black, 1 changes nothing.
-        contrast: likewise: 0 is flat, 1 changes nothing.
-        saturation: likewise: 0 is grey, 1 changes nothing.
+        contrast: in the same form: 0 is flat, 1 changes nothing.
+        saturation: in the same form: 0 is grey, 1 changes nothing.
         hue: h for a turn from -h to h around the circle of colours, or (low, high), within -0.5 to 0.5; 0 changes nothing.
 
     Raises:
@@ -66,8 +66,8 @@ class Jitter(Fill):
 
     Source:
         MC-SSL 3.2 names "colour distortions, recolouring" among the transformations of connected patches, 4.1 colour jittering
-        among the augmentations, neither with numbers. Numbers and pairs mean what they mean in torchvision's ColorJitter; the
-        defaults are those of BYOL and DINO; the fixed order and the name are ours.
+        among the augmentations, neither with numbers. Numbers and pairs have the meaning they have in torchvision's ColorJitter;
+        the defaults are those of BYOL and DINO; the fixed order and the name are ours.
     """
 
     brightness: Strength = 0.4
@@ -82,7 +82,7 @@ class Jitter(Fill):
         super().__post_init__()
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """False if nothing that is asked for can change images of so many channels."""
+        """False if none of the changes applies to images with this number of channels."""
         return any(low != still or high != still for low, high, still in self._ranges(shape[1]))
 
     def draw(self, chance: Chance) -> Tensors:

@@ -1,4 +1,4 @@
-"""Noise in place of what was there, drawn when it is painted."""
+"""Noise that replaces the content, drawn when it is painted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Noise(Fill):
     and uniform over 0 to 255 for uint8. It is not stored; it is computed from the keys of the plan.
 
     Args:
-        distribution: None for the above, or the same one whatever the value range: ``"normal"``: the mean and the variance of the
-            normalisation, N(0, 1) after it, or those of uniform noise for ``values="unit"`` and uint8; ``"uniform"``: over the
+        distribution: None for the above, or one distribution for every value range: ``"normal"``: with the mean and variance of the
+            normalisation (N(0, 1) after it), or those of uniform noise for ``values="unit"`` and uint8; ``"uniform"``: over the
             range of the pixels, which for images normalised by unknown statistics means mean 0 and variance 1; ``"matched"``:
-            normal with the mean and the standard deviation of each channel of each clean image, pixels that are NaN left out.
-        per: ``"channel"``, or ``"pixel"`` for one draw that all channels of a pixel share: grey noise. Normal grey noise has the
-            mean (std) of the channels' means (stds) where ``values=(mean, std)`` is known; matched noise keeps each channel's own.
+            normal, with the mean and standard deviation of each channel of each clean image, without NaN pixels.
+        per: ``"channel"``, or ``"pixel"`` for one draw that all channels of a pixel share: grey noise. If ``values=(mean, std)`` is
+            known, normal grey noise has the average of the channels' means and stds; matched noise keeps those of each channel.
 
     Values outside the range of ``values="unit"`` and uint8 are clamped.
 
@@ -42,15 +42,15 @@ class Noise(Fill):
 
     def __post_init__(self) -> None:
         if self.distribution is not None:
-            note = ", or None for what suits the value range"
+            note = ", or None for the default of the value range"
             check_choice("Noise", "distribution", self.distribution, ("normal", "uniform", "matched"), note)
         check_choice("Noise", "per", self.per, ("channel", "pixel"))
         super().__post_init__()
 
     def draw(self, chance: Chance) -> Tensors:
-        """The (B,) stream that the noise of each image follows from."""
+        """The (B,) stream that determines the noise of each image."""
         return (chance.keys,)
 
     def lower(self) -> Operation:
-        """A fresh value a pixel."""
+        """A new value for every pixel."""
         return Draw(self.distribution, self.per)

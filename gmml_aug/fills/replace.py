@@ -1,4 +1,4 @@
-"""What goes into a group of pixels in place of what was there; `noise` is beside it, `colour` and `blur` keep the content."""
+"""Fills that replace the content of a group of pixels. Noise is in `noise`; the fills in `colour` and `blur` keep the content."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Constant(Fill):
 
     Raises:
         TypeError: ``value`` or ``colour`` is not made of numbers.
-        ValueError: a number that is not finite, low above high, both a value and a colour; at the call, images of another number
-            of channels than the colour has.
+        ValueError: a number that is not finite, low above high, or both a value and a colour; at the call, images whose number of
+            channels differs from the colour's.
 
     Source:
-        GMML 2.2 i, "masking with zeros", made general; the range is our addition.
+        GMML 2.2 i, "masking with zeros", generalised; the range is our addition.
     """
 
     value: float | tuple[float, float] = 0.0
@@ -74,7 +74,7 @@ class Constant(Fill):
         super().__post_init__()
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """Raises ValueError for images of another number of channels than the colour has."""
+        """Raises ValueError for images whose number of channels differs from the colour's."""
         if self.colour is not None and len(self.colour) != shape[1]:
             raise ValueError(
                 f"Constant: colour has {len(self.colour)} numbers, the images have {shape[1]} channels. Give one number for each."
@@ -102,16 +102,17 @@ class Alien(Fill):
     Donors are the clean images of the batch, or those given as ``donors=`` at the call. A donor is never the image itself.
 
     Args:
-        alone: what to do with a batch of one and no donors given: ``"error"``, or ``"skip"`` to leave it as it is and mark nothing.
-        same_place: take the content from the same place in the donor; False: from another one, drawn once per image and step as
-            in `Shuffle`.
+        alone: what to do with a batch of one when no donors are given: ``"error"``, or ``"skip"`` to leave it unchanged and mark
+            nothing.
+        same_place: take the content from the same place in the donor; if False, from another place, drawn once per image and step
+            as in `Shuffle`.
 
     Raises:
         TypeError: ``same_place`` is neither True nor False.
-        ValueError: ``alone`` is neither; at the call, a batch of one with ``alone="error"``.
+        ValueError: ``alone`` is neither of these; at the call, a batch of one with ``alone="error"``.
 
     Source:
-        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and the content from
+        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and taking content from
         another place, are ours.
     """
 
@@ -137,7 +138,7 @@ class Alien(Fill):
         return True
 
     def draw(self, chance: Chance) -> Tensors:
-        """The (B,) number of each image's donor; unless at the same place, the (B, dims) shift too."""
+        """The (B,) number of each image's donor and, unless ``same_place``, the (B, dims) shift."""
         donor = chance.donor()
         return (donor,) if self.same_place else (donor, _other_place(chance))
 
@@ -151,12 +152,12 @@ class Alien(Fill):
 class Shuffle(Fill):
     """The content of the same clean image, from another place in it.
 
-    One shift is drawn for each image and step, uniform over all but the one that moves nothing; content shifted out at one border
-    comes in at the opposite one. In images of one pixel nothing is marked.
+    One shift is drawn for each image and step, uniform over all shifts except the one that moves nothing; content shifted out at
+    one border comes in at the opposite one. In images of one pixel nothing is marked.
 
     Source:
-        The release can copy blocks from elsewhere in the image, already corrupted as it then is, each from a place of its own;
-        the papers do not say so. The clean content, the common shift and the borders that wrap are ours.
+        The release can copy blocks from elsewhere in the image in its current, already corrupted state, each block from a different
+        place; the papers do not mention this. Using clean content, one common shift and wrapping borders are ours.
     """
 
     replaces: ClassVar[bool] = True
@@ -177,11 +178,11 @@ class Shuffle(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Mean(Fill):
-    """The mean colour of each clean image; pixels that are NaN are left out of it.
+    """The mean colour of each clean image, without NaN pixels.
 
     Source:
-        Ours: the easiest content to tell from the image that keeps its average. The papers have zeros (GMML 2.2 i), the mean of
-        the data set where images are normalised.
+        Ours: the simplest content that keeps the average of the image. The papers use zeros (GMML 2.2 i), which are the mean of the
+            data set if images are normalised.
     """
 
     replaces: ClassVar[bool] = True

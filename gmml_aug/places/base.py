@@ -1,7 +1,7 @@
-"""What a place is: where a fill works, as boxes or as any other shape.
+"""The base of places: where a fill works, as boxes or as any other shape.
 
 A place draws on its *free* axes; along the ``shared`` ones it runs over the whole image. Boxes are (B, N, 2 D) integers, first the
-D starts, then the D sizes; one without size is none.
+D starts, then the D sizes; a box of size 0 is unused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TINY = 1e-6  # of a pixel or a cell: what ceil and floor forgive a product of fl
 
 
 class Place(ABC):
-    """Where a fill works: the base of `Boxes`, `Cells`, `Blocks`, and of places of your own.
+    """Where a fill works: the base of `Boxes`, `Cells`, `Blocks`, and of your own places.
 
     A place of your own is a frozen dataclass with `words` and either `draw` or, for shapes other than boxes, `order`::
 
@@ -43,7 +43,7 @@ class Place(ABC):
 
     Attributes:
         ratio: share of the image to cover, met to the pixel: a number, or (low, high) that each image draws from; None covers
-            all that is there.
+            everything that is drawn.
         dims: number of spatial axes of the images.
         shared: axes along which it runs over the whole image; ``size`` below is that of the others.
         invert: True if the fill works outside.
@@ -75,8 +75,8 @@ class Place(ABC):
     def order(self, words: Tensor, size: Sequence[int]) -> Tensor:
         """For shapes other than boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1; below 0 never.
 
-        Pixels of one level are painted in reading order, so what the last level has to spare is cut to the pixel. Number the
-        shapes, and give each pixel the number of the first one that covers it.
+        Pixels of one level are painted in reading order, so painting can stop at any pixel of the last level. Number the shapes,
+        and give each pixel the number of the first one that covers it.
         """
         raise TypeError(f"{type(self).__name__}: its shape is boxes, see `draw`.")
 
@@ -90,12 +90,12 @@ class Place(ABC):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Edges in pixels, an axis each, of the grid that all borders keep to; 1 if there is none."""
+        """Edges in pixels, one per axis, of the grid that all borders keep to; 1 if there is none."""
         return (1,) * self.dims
 
     @property
     def largest_share(self) -> float:
-        """The largest share of an image that what is drawn can cover without bias."""
+        """The largest share of an image that the drawn boxes can cover without bias."""
         return 1.0
 
     @property
@@ -104,7 +104,7 @@ class Place(ABC):
         return type(self).order is Place.order
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """(B,) int64 pixels to cover, or None if what is drawn says it all."""
+        """(B,) int64 pixels to cover, or None if everything drawn is painted."""
         ratio = getattr(self, "ratio", None)
         if ratio is None:
             return None
@@ -115,7 +115,7 @@ class Place(ABC):
 
 
 def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
-    """The least number of pixels that an image draws, and how many values there are from it on."""
+    """The smallest number of pixels that an image can draw, and the number of possible values from there on."""
     if not isinstance(ratio, tuple):
         return round(ratio * pixels), 1
     low, high = math.ceil(ratio[0] * pixels - TINY), math.floor(ratio[1] * pixels + TINY)
@@ -135,12 +135,12 @@ def free_axes(where: Place) -> list[int]:
 
 
 def free_size(where: Place | None, size: Sequence[int]) -> list[int]:
-    """Those of the spatial sizes, or of other numbers an axis, on which a place draws; all of them for the whole image."""
+    """Those of the spatial sizes, or of other numbers per axis, on which a place draws; all of them for the whole image."""
     return list(size) if where is None else [size[axis] for axis in free_axes(where)]
 
 
 def cells_along(size: Sequence[int], steps: Sequence[int]) -> list[int]:
-    """How many cells with edges of ``steps`` pixels there are along each axis; the last one may be smaller."""
+    """The number of cells with edges of ``steps`` pixels along each axis; the last one may be smaller."""
     return [-(-length // step) for length, step in zip(size, steps, strict=True)]
 
 
@@ -156,7 +156,7 @@ def cells_to_pixels(boxes: Tensor, size: Sequence[int], steps: Sequence[int]) ->
 
 
 def along_shared(boxes: Tensor, where: Place, size: Sequence[int]) -> Tensor:
-    """Boxes (B, N, 2 F) on the free axes as boxes (B, N, 2 D) of the image; those without size stay so."""
+    """Boxes (B, N, 2 F) on the free axes as boxes (B, N, 2 D) of the image; unused ones stay unused."""
     if not where.shared:
         return boxes
     free = free_axes(where)

@@ -23,7 +23,7 @@ _MOST = 4096  # boxes an image; beyond it the words of `coverage` cost more than
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Boxes(Place):
-    """Groups of connected pixels: axis-parallel boxes with edges at any pixel, drawn for every image anew.
+    """Groups of connected pixels: axis-parallel boxes with edges at any pixel, drawn separately for every image.
 
     Give ``ratio`` (boxes are painted until that share of the image is covered, to the pixel) or ``count``.
 
@@ -34,17 +34,18 @@ class Boxes(Place):
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
         align: edge in pixels of a grid that box borders keep to, one number, or one per axis; 1 leaves them free. Every cell is
-            equally likely then (placement "wrap"), and touched whole but where a ratio is met to the pixel: the last box ends in
-            reading order, so the first pixels of a cell are a little likelier than its last ones.
-        whole: keep every cell whole, and meet the ratio to the cell: ``round(ratio * cells)``, or from a pair a whole number of
-            cells. Only a budget may still cut one.
+            then equally likely (placement "wrap") and is covered completely, unless a ratio is met to the pixel: then the last box
+            ends in reading order, so the first pixels of a cell are slightly more likely than its last ones.
+        whole: keep every cell whole, and meet the ratio to the nearest cell: ``round(ratio * cells)``; from a pair, an integer
+            number of cells is drawn. Only a budget may still cut one.
         overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
         placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
-            ``"inside"``: boxes lie whole in the image, which favours its centre; ``"origin"``: the release's rule, biased to the
+            ``"inside"``: boxes lie completely inside the image, which favours its centre; ``"origin"``: the release's rule, biased
+            to the
             lower right: corner uniform over 0 to S - align - 1 snapped down, side uniform from low to *below* high snapped to the
             nearest multiple of align, then clipped.
         shared: axes along which a box runs over the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
-            through the first axis of a clip. ``ratio``, ``side`` and ``align`` are then about the other axes.
+            through the first axis of a clip. ``ratio``, ``side`` and ``align`` then refer to the other axes.
         invert: corrupt outside the boxes.
         dims: number of spatial axes: 1 (signals), 2 (images), 3 (volumes, clips).
 
@@ -98,10 +99,11 @@ class Boxes(Place):
 
     @property
     def most(self) -> int:
-        """How many boxes are drawn for an image: with a ratio, enough that almost no image runs out of them.
+        """The number of boxes that are drawn per image: with a ratio, enough that almost no image runs out of them.
 
         The covered share after N boxes has mean 1 - exp(-m N), with m the mean share of a box; this is the N whose mean lies
-        three standard deviations above the target. What chance leaves over is covered by one last box as large as the image.
+        three standard deviations above the target. If the boxes still cover too little, one last box as large as the image covers
+        the rest.
         """
         if self.count is not None:
             return pair_of(self.count)[1]
@@ -120,7 +122,7 @@ class Boxes(Place):
         return math.ceil(((math.sqrt(spread) + math.sqrt(spread + 4.0 * mean * need)) / (2.0 * mean)) ** 2)
 
     def words(self, size: Sequence[int]) -> int:
-        """64-bit words of chance that one image's boxes take, whatever its size."""
+        """Random 64-bit words that one image's boxes take, whatever its size."""
         return 1 + self._free * (self.most + (self.ratio is not None))
 
     @property
@@ -140,7 +142,7 @@ class Boxes(Place):
             )
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
-        """The least of what an image draws, pixels or boxes, and how many values there are from it on."""
+        """The smallest number, of pixels or boxes, that an image can draw, and the number of possible values from there on."""
         if self.ratio is None:
             low, high = pair_of(self.count or 0)
             return low, high - low + 1
@@ -152,7 +154,7 @@ class Boxes(Place):
         return tuple(free_size(self, edges_of(self.align, self.dims)))
 
     def sides(self, length: int, step: int) -> tuple[int, int, int]:
-        """Along an axis: the least side, how many sides there are from it on, and the places of a corner, in cells of ``step``.
+        """Along an axis, in cells of ``step``: the smallest side, how many sides are possible, and how many positions of a corner.
 
         With ``placement="origin"`` all three are pixels, before they are snapped.
         """
@@ -165,11 +167,11 @@ class Boxes(Place):
         return least, min(max(round(high * length / step), least), cells) - least + 1, cells
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """(B,) int64 pixels to cover, or cells if these are to stay whole; None without a ratio."""
+        """(B,) int64 pixels to cover, or cells if ``whole``; None without a ratio."""
         return super().target(words, self.cells(size) if self.whole else size, ratios)
 
     def cells(self, size: Sequence[int]) -> list[int]:
-        """How many cells of the grid there are along each free axis."""
+        """The number of cells of the grid along each free axis."""
         return cells_along(size, self.steps)
 
     def in_cells(self, boxes: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,4 +1,7 @@
-"""Where, on a grid: the token masks of masked image modelling, as pixels. `Cells` are single, `Blocks` are rectangles of them."""
+"""Places on a grid: the token masks of masked image modelling, as pixels.
+
+`Cells` are single cells, `Blocks` are rectangles of cells.
+"""
 
 from __future__ import annotations
 
@@ -44,29 +47,29 @@ class Grid(Place):
         return tuple(free_size(self, self.grid))
 
     def check_size(self, size: Sequence[int]) -> None:
-        """Raise ValueError if too few cells have room along an axis."""
+        """Raise ValueError if too few cells fit along an axis."""
         if any(length - edge < self._fewest - 1 for length, edge in zip(size, self.steps, strict=True)):
             raise ValueError(
                 f"{type(self).__name__}: size={self.size} is too large for images whose sides are {tuple(size)}: {self._fewest} of "
-                f"it must fit along every axis. Allowed is up to {max(min(size) + 1 - self._fewest, 1)}."
+                f"them must fit along every axis. Allowed is up to {max(min(size) + 1 - self._fewest, 1)}."
             )
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """None: what is drawn keeps to the ratio itself."""
+        """None: the drawn cells already keep to the ratio."""
         return None
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Cells(Grid):
-    """Random cells of a grid, an exact number of them, none twice.
+    """Random cells of a grid: an exact number of them, without replacement.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size, one number, or one per axis: (2, 16, 16) are the tubelets
-            of a clip. The last cell of an axis that it does not divide is smaller.
-        ratio: share of the cells: of a number r, ceil(r n) cells; from a pair each image draws a whole number, uniform from
-            ceil(low n) to floor(high n).
-        shared: axes over which the cells run through, as tubes through time.
+        size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis: (2, 16, 16) are the tubelets
+            of a clip. If it does not divide an axis, the last cell there is smaller.
+        ratio: share of the cells: a number r gives ceil(r n) of n cells; from a pair each image draws an integer number, uniform
+            from ceil(low n) to floor(high n).
+        shared: axes along which the cells run over the whole image, like tubes through time.
         invert: corrupt all other cells instead.
         dims: number of spatial axes.
 
@@ -86,16 +89,16 @@ class Cells(Grid):
     dims: int = 2
 
     def words(self, size: Sequence[int]) -> int:
-        """One to draw the number, and one a cell."""
+        """One for the number of cells, and one per cell."""
         return 1 + math.prod(cells_along(size, self.steps))
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
-        """The least number of cells that an image draws, and how many values there are from it on."""
+        """The smallest number of cells that an image can draw, and the number of possible values from there on."""
         total = math.prod(cells_along(size, self.steps))
         return whole_pixels(self.ratio, total) if isinstance(self.ratio, tuple) else (math.ceil(self.ratio * total - TINY), 1)
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
-        """(B, most, 2 D) int64 cells: those whose words come first when they are sorted."""
+        """(B, most, 2 D) int64 cells: those with the smallest random words."""
         grid = cells_along(size, self.steps)
         total = math.prod(grid)
         least, values = self.amount(size)
@@ -119,17 +122,17 @@ class Blocks(Grid):
     """Rectangular blocks of cells of a grid, until a share of the cells is covered, never more.
 
     Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
-    log-uniform, both sides rounded; the corner uniform. A block that is as long as the grid along an axis, covers nothing new or
-    too much is left out. An image gets no more blocks once ten in a row were left out.
+    log-uniform, both sides rounded; the corner uniform. A block is skipped if it is as long as the grid along an axis, covers
+    nothing new, or covers too much. After ten skipped blocks in a row, an image gets no more.
 
     Args:
-        size: edge of a cell in pixels, for token masks the patch size, one number, or one per axis.
-        ratio: share of the cells at which it ends: a number, or (low, high) that each image draws from uniformly; floor(ratio n)
-            cells.
-        least: cells of the smallest block.
+        size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis.
+        ratio: share of the cells at which drawing ends: a number, or (low, high) that each image draws from uniformly; floor(ratio
+            n) cells.
+        least: number of cells of the smallest block.
         aspect: (low, high) of height / width.
-        attempts: how many blocks are drawn for an image at most.
-        shared: axes over which the blocks run through, as tubes through time; two are left free.
+        attempts: largest number of blocks drawn per image.
+        shared: axes along which the blocks run over the whole image, like tubes through time; two axes must remain.
         invert: corrupt all other cells instead.
         dims: number of spatial axes.
 
@@ -140,7 +143,7 @@ class Blocks(Grid):
 
     Source:
         BEiT (Bao et al. 2021): blocks of at least 16 patches, aspect 0.3 to 1 / 0.3, until 40 %; iBOT (Zhou et al. 2021) draws the
-        share. ``attempts``, an end to the loop that both have, is ours.
+        share. Both draw in a loop; ``attempts``, which ends it, is ours.
     """
 
     size: int | tuple[int, ...]
@@ -165,11 +168,11 @@ class Blocks(Grid):
             )
 
     def words(self, size: Sequence[int]) -> int:
-        """One for the share, two a block."""
+        """One for the share, and two per block."""
         return 1 + 2 * self.attempts
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
-        """(B, attempts, 4) int64 blocks; those that were left out have no size."""
+        """(B, attempts, 4) int64 blocks; skipped ones have size 0."""
         rows, columns = cells_along(size, self.steps)
         low, high = pair_of(self.ratio)
         share = low + (high - low) * to_uniform(words[:, 0]).double() if ratios is None else ratios

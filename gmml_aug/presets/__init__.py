@@ -1,4 +1,4 @@
-"""Published mixtures by name, each with its source."""
+"""Published recipes by name, each with its source."""
 
 from gmml_aug.presets.gmml import ablation, gmml, gmml_reference, mc_ssl, sit
 from gmml_aug.presets.masked import beit, dinov2, ibot, mae, simmim, specaugment, tubes

@@ -1,4 +1,4 @@
-"""GMML's recipe, its ablations, and the mixtures of its relatives SiT and MC-SSL."""
+"""GMML's recipe, its ablations, and the recipes of the related methods SiT and MC-SSL."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def gmml(
 
     Args:
         values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images.
-        zeros: share of the images that draw zeros instead of noise.
-        budget: largest share that noise and alien content may cover together; 0.7 is where it ends by itself.
+        zeros: share of the images that get zeros instead of noise.
+        budget: largest share that noise and alien content may cover together; without it, they cover at most 0.7.
         alone: what `Alien` does with a batch of one.
 
     Source:
-        GMML 3.1 for every number and the order; 2.2 iii for the one donor. "Noise or zeros" in 3.1 is read as a choice per image;
-        noise alone is the default because the combination of noise and alien did best in 3.3.1 (figure 5). That the grey and
-        the blurred box lie whole in the image, and happen to every image, is our reading.
+        GMML 3.1 for every number and the order; 2.2 iii for the single donor. "Noise or zeros" in 3.1 is read as a choice per
+        image;
+        noise alone is the default because the combination of noise and alien did best in 3.3.1 (figure 5). That the grey and the
+        blurred box lie completely inside the image and occur in every image is our interpretation.
     """
     share = check_number("presets.gmml", "zeros", zeros, 0.0, 1.0)
     noise = Noise() if share == 0.0 else Zeros() if share == 1.0 else OneOf([Zeros(), Noise()], weights=[share, 1.0 - share])
@@ -53,18 +54,18 @@ def gmml(
 
 
 def gmml_reference(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
-    """The behaviour of the authors' release: per image either noise or alien content, with equal chance.
+    """The behaviour of the authors' release: per image either noise or alien content, with equal probability.
 
     Noise covers a share drawn from 50 to 75 %, alien content 30 %; sides reach from 1 pixel to 30 % of the image; painting stops
     with the whole box that passes the share; corners never reach the last row and column, and boxes are clipped at the borders,
-    so that the upper left is covered less. A donor is never the image itself here, which the release allows.
+    so that the upper left is covered less. Unlike in the release, a donor is never the image itself.
 
     Args:
         values: the value range of float images, see `Chain`.
         alone: what `Alien` does with a batch of one.
 
     Source:
-        The observed behaviour of the release, not the paper; held against recorded statistics of it.
+        The observed behaviour of the release, not the paper; compared with recorded statistics of it.
     """
     parts = [InBoxes(_of_the_release((0.5, 0.75)), Noise()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]
     return Chain([OneOf(parts)], values=values)
@@ -75,18 +76,18 @@ def _of_the_release(ratio: Range) -> Boxes:
 
 
 def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
-    """The behaviour of SiT's release: per image either zeros or alien content, with equal chance.
+    """The behaviour of SiT's release: per image either zeros or alien content, with equal probability.
 
     Zeros cover 50 %, alien content 30 %, in the boxes of `gmml_reference`: whole boxes until the share is passed, clipped at the
-    borders. A donor is never the image itself here, which the release allows.
+    borders. Unlike in the release, a donor is never the image itself.
 
     Args:
         values: the value range of float images, see `Chain`.
         alone: what `Alien` does with a batch of one.
 
     Source:
-        The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: 0.5 and 0.3 are
-        met exactly, but for the overshoot. No text of the paper was at hand.
+        The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: so the shares are
+        exactly 0.5 and 0.3, apart from the overshoot. The text of the paper was not available to us.
     """
     parts = [InBoxes(_of_the_release(0.5), Zeros()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]
     return Chain([OneOf(parts)], values=values)
@@ -95,9 +96,9 @@ def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "erro
 def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "error") -> Chain:
     """MC-SSL's policy after cropping and flipping: colour jitter, grey, blur, then either noise or alien content.
 
-    Jitter happens to 80 % of the images, grey to 20 %, blur to 50 %, each over the whole image, which the mask says: it is what
-    the student has to undo, for its teacher sees clean images; `kinds` tells the boxes from it. Then noise covers 50 %, or alien
-    content 30 %, with equal chance, in the boxes of `sit`.
+    Jitter is applied to 80 % of the images, grey to 20 %, blur to 50 %, each over the whole image. The mask includes these changes,
+    because the student has to undo them (its teacher sees clean images); `kinds` separates the boxes from them. Then noise covers
+    50 %, or alien content 30 %, with equal probability, in the boxes of `sit`.
 
     Args:
         values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images, which jitter needs.
@@ -107,8 +108,8 @@ def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "e
         MC-SSL 4.1 for the order: "colour jittering, converting to grey-scale, blurring, random drop, and random replace", each at
         random, after SiT's policy; 3.2 for dropping, which replaces "random connected patches with noise". Neither gives numbers.
         Shares and boxes are the observed behaviour of SiT's release, as in `sit`, whose zeros become the noise of 3.2. The
-        strengths, sigma 0.1 to 2 and the chances of jitter and grey are those of DINO, which the recipe of 4.1 follows elsewhere;
-        that blur happens to half of the images (DINO: 1, 0.1 and 0.5 by kind of view) and has 13 taps (three sigmas) is ours.
+        strengths, sigma 0.1 to 2 and the probabilities of jitter and grey are those of DINO, which the recipe of 4.1 follows
+        elsewhere; blurring half of the images (DINO: 1, 0.1 and 0.5, depending on the view) with 13 taps (three sigmas) is ours.
     """
     whole = Boxes(count=1, side=1.0, placement="inside")
     return Chain(
@@ -131,13 +132,13 @@ def ablation(
 ) -> Chain:
     """The corruptions that GMML's ablations compare: one kind of content, or several one after the other, up to a ratio.
 
-    The share is drawn per image between 0 and ``ratio``. Where contents are combined each gets an equal part of it, one after the
-    other, so that together they cover up to ``ratio``; boxes may overlap.
+    The share is drawn per image between 0 and ``ratio``. Combined contents each get an equal part of it, one after the other, so
+    that together they cover up to ``ratio``; boxes may overlap.
 
     Args:
-        kind: ``"none"`` (nothing is touched: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
+        kind: ``"none"`` (no corruption: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
             ``"comb1"`` (noise, then alien content), ``"comb2"`` (zeros, noise, alien content).
-        ratio: largest share of an image, 0 to 1; the paper has 0.7 for the kinds, and 0.1 to 1.0 for the extent.
+        ratio: largest share of an image, 0 to 1; the paper uses 0.7 to compare kinds, and 0.1 to 1.0 to compare ratios.
         values: the value range of float images, see `Chain`.
         alone: what `Alien` does with a batch of one.
 
@@ -147,8 +148,8 @@ def ablation(
 
     Source:
         GMML 3.3.1 and figure 5 for the kinds and "upto 70%", 3.3.2 and figure 6 for the ratios. The default is the best kind at
-        that ratio. Sides of 5 to 25 % are those of 3.1, which also combines by one step after the other and gives noise and alien
-        content half of 0.7 each; that three get a third each, and a uniform share, are our readings.
+        that ratio. Sides of 5 to 25 % are those of 3.1, which also applies one step after the other and gives noise and alien
+        content half of 0.7 each; a third for each of three kinds, and a uniform share, are our interpretation.
     """
     contents: dict[str, list[Corruption]] = {
         "none": [],

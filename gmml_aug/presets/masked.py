@@ -1,7 +1,8 @@
-"""The masking rules of GMML's relatives as corruptions; `gmml_aug.presets` lists them.
+"""The masking rules of related methods as corruptions; `gmml_aug.presets` lists them.
 
-These methods mask tokens inside a model. Here the same masks fall on pixels, filled with zeros (the mean colour of normalised
-images) unless another fill is given; ``gmml_aug.patch_mask(mask, patch_size=patch, form="flat")`` is what their models take.
+These methods mask tokens inside a model. Here the same masks are applied to pixels, filled with zeros (the mean colour of
+normalised images) unless another fill is given; ``gmml_aug.patch_mask(mask, patch_size=patch, form="flat")`` is the token mask that
+their models take.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def mae(*, patch: int | tuple[int, ...] = 16, ratio: float = 0.75, fill: Fill | 
 
     Args:
         patch: edge of a patch in pixels, one number, or one per axis.
-        ratio: share of the patches; of n patches ceil(ratio n) are masked.
-        fill: what the masked patches hold; `Zeros` by default.
+        ratio: share of the patches; ceil(ratio n) of n patches are masked.
+        fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
@@ -37,8 +38,8 @@ def simmim(
 
     Args:
         cell: edge of a cell in pixels, one number, or one per axis, a multiple of the model's patch.
-        ratio: share of the cells; of n cells ceil(ratio n) are masked.
-        fill: what the masked cells hold; `Zeros` by default.
+        ratio: share of the cells; ceil(ratio n) of n cells are masked.
+        fill: what the masked cells are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
@@ -60,12 +61,12 @@ def beit(
     Args:
         patch: edge of a patch in pixels, one number, or one per axis.
         ratio: share of the patches at which the blocks end.
-        least: patches of the smallest block.
-        fill: what the masked patches hold; `Zeros` by default.
+        least: number of patches of the smallest block.
+        fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
-        BEiT (Bao et al. 2021): at least 16 patches a block, aspect ratio log-uniform in 0.3 to 1 / 0.3, 40 %.
+        BEiT (Bao et al. 2021): at least 16 patches per block, aspect ratio log-uniform in 0.3 to 1 / 0.3, 40 %.
     """
     return Chain([InBoxes(Blocks(size=patch, ratio=ratio, least=least), fill or Zeros())], values=values)
 
@@ -79,21 +80,21 @@ def ibot(
     fill: Fill | None = None,
     values: Values | None = None,
 ) -> Chain:
-    """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
+    """Half of the images stay clean; the others get blocks of patches as in `beit`, over a share drawn per image.
 
     Args:
         patch: edge of a patch in pixels, one number, or one per axis.
         ratio: mean share of the patches at which the blocks end.
         spread: the share is uniform from ratio - spread to ratio + spread.
         p: share of the images that are masked.
-        fill: what the masked patches hold; `Zeros` by default.
+        fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Raises:
-        ValueError: ``spread`` reaches beyond 0 or 1.
+        ValueError: ratio - spread is below 0, or ratio + spread above 1.
 
     Source:
-        iBOT (Zhou et al. 2021): nothing with chance 0.5, else 0.3 with spread 0.2. Its blocks are BEiT's.
+        iBOT (Zhou et al. 2021): nothing with probability 0.5, else 0.3 with spread 0.2. Its blocks are BEiT's.
     """
     spread = check_number("presets.ibot", "spread", spread, 0.0, min(ratio, 1.0 - ratio))
     blocks = Blocks(size=patch, ratio=(ratio - spread, ratio + spread))
@@ -108,16 +109,16 @@ def dinov2(
     fill: Fill | None = None,
     values: Values | None = None,
 ) -> Chain:
-    """Half of the images stay whole; the others get blocks of patches as `beit`, over a share drawn per image.
+    """Half of the images stay clean; the others get blocks of patches as in `beit`, over a share drawn per image.
 
-    DINOv2 spreads the shares over a batch instead of drawing each by itself. For that rule give every image a place to be masked,
-    and the shares at the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
+    DINOv2 spreads the shares evenly over a batch instead of drawing each independently. To do the same, set ``p=1.0`` and pass the
+    shares in the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
 
     Args:
         patch: edge of a patch in pixels, one number, or one per axis.
         ratio: (low, high) share of the patches at which the blocks end.
         p: share of the images that are masked.
-        fill: what the masked patches hold; `Zeros` by default.
+        fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
@@ -130,18 +131,18 @@ def dinov2(
 def specaugment(
     *, bands: int = 2, frequency: float = 0.2, time: float = 0.2, fill: Fill | None = None, values: Values | None = None
 ) -> Chain:
-    """Bands of frequencies and bands of times in spectrograms (B, C, F, T).
+    """Bands of frequencies and bands of time steps in spectrograms (B, C, F, T).
 
     Args:
-        bands: how many of each.
-        frequency: widest band of frequencies, as a share of F; the width is uniform from one line to it.
-        time: widest band of times, as a share of T.
-        fill: what the bands hold; `Zeros` by default.
+        bands: number of each kind.
+        frequency: widest band of frequencies, as a share of F; the width is uniform from one line to this.
+        time: widest band of time steps, as a share of T.
+        fill: what the bands are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
         SpecAugment (Park et al. 2019): widths uniform up to a maximum, two bands of each in its larger policies. Its widths are
-        numbers of lines and may be 0; shares of the image, and one line at least, are ours.
+        numbers of lines and may be 0; using shares of the image, with a minimum of one line, is ours.
     """
     lines = Boxes(count=bands, side=(0.0, frequency), placement="inside", shared=(1,))
     columns = Boxes(count=bands, side=(0.0, time), placement="inside", shared=(0,))
@@ -155,8 +156,8 @@ def tubes(
 
     Args:
         patch: edge of a patch in pixels, one number, or one per axis.
-        ratio: share of the patches; of n patches ceil(ratio n) are masked.
-        fill: what the masked patches hold; `Zeros` by default.
+        ratio: share of the patches; ceil(ratio n) of n patches are masked.
+        fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:

@@ -174,7 +174,7 @@ def test_workers_draw_for_themselves_and_refuse_the_copy_of_a_generator() -> Non
     assert len(torch.unique(masks.flatten(1), dim=0)) == 8
     errors = {error for batch in in_two_workers(Corrupt(NOISE, generator=seeded())) for error in batch}
     assert len(errors) == 1
-    assert "a generator came into the worker" in errors.pop()
+    assert "a generator cannot be used in the worker" in errors.pop()
 
 
 def a_photograph() -> Any:

@@ -115,7 +115,7 @@ def test_sizes_beyond_what_plans_hold_are_refused_by_name() -> None:
     signal = ga.InBoxes(ga.Boxes(ratio=0.5, dims=1), ga.Noise())
     volume = ga.InBoxes(ga.Boxes(ratio=0.5, dims=3), ga.Noise())
     for corrupt, shape in ((signal, (1, 1, 1 << 31)), (volume, (1, 1, 1 << 16, 1 << 16, 1 << 16))):
-        with pytest.raises(ValueError, match=r"gmml_aug: images have shape .*below 2\*\*31.*Give tiles"):
+        with pytest.raises(ValueError, match=r"gmml_aug: images have shape .*below 2\*\*31.*Cut them into tiles"):
             corrupt.sample(shape)
 
 

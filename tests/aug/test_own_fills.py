@@ -118,7 +118,7 @@ def test_an_operation_that_no_backend_has_is_an_error_before_any_work() -> None:
     corrupt, state = ga.InBoxes(ga.Boxes(ratio=0.4), Unknown()), torch.get_rng_state()
     for call in (lambda: corrupt(IMAGES), lambda: corrupt.sample(IMAGES.shape)):
         with pytest.raises(
-            ValueError, match=r"nobody knows how to carry out Nobody, the operation of Unknown\. .*register_operation"
+            ValueError, match=r"there is no function that carries out Nobody, the operation of Unknown\. .*register_operation"
         ):
             call()
     assert torch.equal(torch.get_rng_state(), state)

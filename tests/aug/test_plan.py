@@ -239,9 +239,9 @@ def test_a_plan_for_other_images_is_an_error() -> None:
 
 
 def test_no_plan_at_all_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"Plan is wanted, not NoneType.*sample"):
+    with pytest.raises(TypeError, match=r"expected a Plan, not NoneType.*sample"):
         GMML.apply(random_images(SHAPE), None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Plan is wanted"):
+    with pytest.raises(TypeError, match="expected a Plan"):
         GMML.kinds(torch.zeros(3))  # type: ignore[arg-type]
 
 
@@ -322,7 +322,7 @@ def test_a_file_of_format_1_is_read_with_a_warning(tmp_path: Path) -> None:
     header["__metadata__"]["format"] = "gmml_aug.Plan 1"
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-    with pytest.warns(UserWarning, match=r"of format 1.*Apply it by the same corruption"):
+    with pytest.warns(UserWarning, match=r"of format 1.*Apply it with the same corruption"):
         old = ga.Plan.load(path)
     assert same_bits(GMML.apply(images, old).images, GMML.apply(images, plan).images)
     with pytest.raises(ValueError, match="the plan has the steps"):

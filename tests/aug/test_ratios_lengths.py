@@ -65,7 +65,7 @@ RATIOS: dict[str, tuple[Any, type[Exception], str]] = {
     "more than boxes": (
         [0.1, 0.2, 0.3, 0.95],
         ValueError,
-        r"ratios reach 0.95, but Boxes\(.*draws boxes enough for 0.9.*ratio=\(0.9, 0.95\)",
+        r"ratios reach 0.95, but Boxes\(.*draws only enough boxes for 0.9.*ratio=\(0.9, 0.95\)",
     ),
     "integers": (torch.tensor([1, 0, 1, 0]), ValueError, r"ratios are torch.int64"),
     "words": (["a"] * 4, TypeError, r"ratios='a' is not a number"),

@@ -151,7 +151,7 @@ def test_other_layouts_are_refused_by_name_before_any_work(name: str, role: str)
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit.*")
 def test_a_trace_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"gmml_aug: torch.jit.trace .*one call for ever.*torch.compile"):
+    with pytest.raises(TypeError, match=r"gmml_aug: torch.jit.trace .*one call forever.*torch.compile"):
         torch.jit.trace(lambda images: ga.presets.gmml()(images).images, IMAGES)
 
 

@@ -319,7 +319,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "a budget over bands and boxes": (
         lambda: ga.Chain([ga.InBoxes(ga.Boxes(ratio=0.5, shared=(0,)), ga.Noise()), ga.Zeros()], budget=0.5),
         ValueError,
-        "budgets of their own",
+        "separate budgets",
     ),
     "ibot beyond nothing": (lambda: masking.ibot(ratio=0.1, spread=0.2), ValueError, "spread"),
     "allowed is no mask": (lambda: ga.Noise()(IMAGES, allowed=IMAGES), TypeError, "allowed must be a bool tensor"),

@@ -1,1 +1,1 @@
-"""The CPU's backend: a compiled core."""
+"""The CPU backend: a compiled core."""

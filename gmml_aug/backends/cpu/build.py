@@ -1,6 +1,6 @@
-"""Compile the core: when a wheel is built, or by hand, ``python -m gmml_aug.backends.cpu.build``, where a compiler came later.
+"""Compile the core, when a wheel is built or by hand: ``python -m gmml_aug.backends.cpu.build``.
 
-The standard library alone: whoever builds a wheel has no torch.
+Uses only the standard library: torch is not installed when a wheel is built.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VARIANTS = {"v2": _V2, "v3": _V3, "v4": _V4}  # of x86-64, as its levels are cal
 
 
 def machine() -> str:
-    """The processor that is compiled for."""
+    """The processor to compile for."""
     name = sysconfig.get_platform().replace("-", "_").split("_", 1)[-1]
     for known in ("x86_64", "amd64", "arm64", "aarch64"):
         if name.lower().endswith(known):
@@ -42,7 +42,7 @@ def files() -> dict[str, tuple[str, ...]]:
 
 
 def sources_hash() -> int:
-    """64 bits that say from which sources a core was compiled."""
+    """A 64-bit hash of the sources that a core was compiled from."""
     digest = hashlib.sha256()
     for source in sorted(FOLDER.glob("*.[ch]")):
         digest.update(source.name.encode() + source.read_bytes())
@@ -69,7 +69,7 @@ def compile_core(target: Path, extra: tuple[str, ...] = ()) -> list[Path]:
         The files.
 
     Raises:
-        RuntimeError: no compiler, or one that fails; the message has what it said.
+        RuntimeError: there is no compiler, or it failed; the message contains its output.
     """
     command = compiler()
     if command is None:
@@ -100,7 +100,7 @@ def compile_core(target: Path, extra: tuple[str, ...] = ()) -> list[Path]:
 
 
 def main() -> None:
-    """Compile into the package."""
+    """Compile the core into the package."""
     try:
         made = compile_core(FOLDER)
     except RuntimeError as error:

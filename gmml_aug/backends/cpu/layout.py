@@ -11,13 +11,13 @@ from typing import Any, Final
 
 
 class Gate(ctypes.Structure):
-    """Open where uniform draw number ``draw`` lies in low <= u < high."""
+    """Open if uniform draw number ``draw`` lies in low <= u < high."""
 
     _fields_ = [("draw", i64), ("low", f64), ("high", f64)]
 
 
 class Place(ctypes.Structure):
-    """Where, and the law by which its boxes are drawn."""
+    """A place, and how its boxes are drawn."""
 
     _fields_ = [
         ("kind", i64),
@@ -126,10 +126,10 @@ _FEWER: Final = ((0, 0, 0), (1, 1, 1))
 
 
 def three(numbers: Sequence[int], missing: int) -> Any:
-    """An entry for each of three axes, those that are missing in front."""
+    """One entry for each of three axes; missing axes are filled in at the front."""
     return _THREE(*_FEWER[missing][len(numbers) :], *numbers)
 
 
 def table(kind: Any, entries: Sequence[Any]) -> Any:
-    """A C array, of one entry at least."""
+    """A C array with at least one entry."""
     return (kind * max(len(entries), 1))(*entries)

@@ -1,7 +1,7 @@
-"""The compiled core: found, loaded, called by several threads.
+"""The compiled core: finding it, loading it, and calling it from several threads.
 
-It is called by ctypes on the addresses of tensors, so one file a platform serves every version of Python and torch. Images are
-shared out among the threads as they come; a thread that is done takes the next one.
+It is called through ctypes with the addresses of tensors, so one file per platform works with every version of Python and torch.
+The threads share the images dynamically: a thread that has finished one takes the next.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def library() -> Any:
 
 
 def load(path: Path) -> Any:
-    """A core by its file, or a string that says why it cannot be used."""
+    """A core from its file, or a string that says why it cannot be used."""
     again = "python -m gmml_aug.backends.cpu.build"
     if not path.is_file():
         return f"there is no compiled core for this machine. Install a C compiler (gcc or clang) and run {again}"
@@ -58,7 +58,7 @@ def load(path: Path) -> Any:
     except (OSError, ValueError) as error:
         return f"the compiled core cannot be loaded ({error}). Run {again}"
     if list(sizes) != [ctypes.sizeof(struct) for struct in STRUCTS] or sources.value != sources_hash():
-        return f"the compiled core was made from other sources than those that are here. Run {again}"
+        return f"the compiled core was built from other sources than the ones installed here. Run {again}"
     for name, (arguments, result) in FUNCTIONS.items():
         function = getattr(core, name)
         function.argtypes, function.restype = [ctypes.c_void_p] * arguments, result
@@ -66,16 +66,16 @@ def load(path: Path) -> Any:
 
 
 def threads_for(work: float) -> int:
-    """How many threads are worth it for so much work, in nanoseconds: to wake one takes some ten thousand."""
+    """The number of threads that pay off for this much work, in nanoseconds: waking one takes about ten thousand."""
     return max(min(torch.get_num_threads(), int(work / _WORTH)), 1)
 
 
 def run(function: Any, about: int, call: array[int], memory: int, threads: int) -> None:
-    """Call a function of the core by several threads, which share out the work between them.
+    """Call a function of the core from several threads, which share the work.
 
     Args:
-        function: it takes what it works from, the call, and memory.
-        about: address of the struct that it works from.
+        function: takes its input struct, the call, and memory.
+        about: address of its input struct.
         call: the call.
         memory: bytes that each thread needs for itself.
         threads: how many.

@@ -38,7 +38,7 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     if gradient:
         return "the compiled core gives no gradients to the images"
     if followed():
-        return "compiled code, traces, function transforms and forward-mode derivatives cannot look into the compiled core"
+        return "the compiled core does not work in compiled code, traces, function transforms and forward-mode derivatives"
     core = library()
     return core if isinstance(core, str) else _unable(program)
 
@@ -57,10 +57,10 @@ _unable = Kept(_reason)
 
 
 def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
-    """Do what a plan says.
+    """Carry out a plan.
 
     Raises:
-        ValueError: a plan that does not fit the images.
+        ValueError: the plan does not fit the images.
     """
     call = _Call(program, batch, plan.resolved)
     call.follow(plan)
@@ -246,4 +246,4 @@ def _format_of(images: Tensor) -> torch.memory_format | None:
 
 
 def _damaged(what: str) -> ValueError:
-    return ValueError(f"gmml_aug: the plan has {what}. It is damaged, or of other images; sample a new one.")
+    return ValueError(f"gmml_aug: the plan has {what}. It is damaged, or belongs to other images; sample a new one.")

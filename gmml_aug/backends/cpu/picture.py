@@ -1,4 +1,4 @@
-"""What the compiled core paints from: a program's operations for images of one kind, as structs."""
+"""The structs that the compiled core paints from: a program's operations for images of one kind."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Look:
     """A program for images of one kind, whatever their size.
 
     Attributes:
-        struct: as the core reads it, without a size.
-        drawn: per step the forms of the tensors that it drew.
-        asked: the steps whose fill makes its own pixels.
-        blurs: the steps that read around their pixels.
+        struct: the struct that the core reads, without a size.
+        drawn: for each step, the forms of the tensors that it drew.
+        asked: the steps whose fill computes its own pixels.
+        blurs: the steps that read neighbouring pixels.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Form:
 
 
 def empty(batch: int, form: Form) -> Tensor:
-    """A tensor (batch, *tail) on the CPU; with its strides given it is made in two thirds of the time."""
+    """A tensor (batch, *tail) on the CPU; giving its strides cuts the time to create it to two thirds."""
     return torch.empty_strided((batch, *form.tail), form.strides, dtype=form.dtype, device=_CPU)
 
 

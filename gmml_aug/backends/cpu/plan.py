@@ -1,4 +1,4 @@
-"""A plan by the compiled core: the reference's, every number of it."""
+"""Plans made by the compiled core; every number equals the reference's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _IMAGE = 1e4  # nanoseconds of work for an image, more or less
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """All that chance decides; places that the core does not know the reference draws."""
+    """Make all random decisions; places that the core does not know are drawn by the reference."""
     keys, shape, kept = request.keys.contiguous(), request.shape, prepared(program, request)
     if kept is None:
         return reference.plan(program, request)

@@ -1,1 +1,1 @@
-"""The reference: any device, one graph, differentiable; the truth that the other backends are held against."""
+"""The reference: any device, one graph, differentiable; the other backends are tested against it."""

@@ -1,7 +1,7 @@
 """Which box covers which pixel: coverage, stop and trim of many boxes in many images at once, without a loop over boxes.
 
 The rule "paint boxes one after the other until enough is covered" needs, for every pixel, only the *first* box that covers it:
-the pixels whose first box is k are what box k newly covers. A set of up to 63 boxes is one int64 a coordinate: bit i of a row's
+the pixels whose first box is k are what box k newly covers. A set of up to 63 boxes is one int64 per coordinate: bit i of a row's
 word says that box i crosses the row, and a pixel's boxes are ``row word & column word``. Coordinates where no box begins or
 ends need no cell of their own, so everything is counted on the grid of box edges, each cell weighted by its area.
 
@@ -30,7 +30,7 @@ class Axis(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """A budget over several steps: pixels that earlier ones took cost nothing, others until the union reaches the limit."""
+    """A budget over several steps: pixels that earlier steps took cost nothing; others count until the union reaches the limit."""
 
     taken: Tensor  # (B, M, 2 D) int64 boxes of the earlier steps under this budget
     mask: Tensor | None  # (B, *S) bool: what earlier steps took whose shape is no box
@@ -45,8 +45,8 @@ class Limit(NamedTuple):
 def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False) -> Axis:
     """Cut one axis at the borders of the boxes (or at every pixel) and note which boxes cross each cell.
 
-    ``start``, 0 to length - 1, and ``size``, 0 to length, are (B, N) int64. With ``pixels`` there is one cell a pixel, in order;
-    otherwise only where that gives fewer cells.
+    ``start``, 0 to length - 1, and ``size``, 0 to length, are (B, N) int64. With ``pixels`` there is one cell per pixel, in order;
+    otherwise only if that gives fewer cells.
     """
     count = start.shape[1]
     one = torch.ones_like(start[:1, :1])
@@ -92,13 +92,13 @@ def cover_until(
         size: the D spatial sizes.
         target: (B,) int64 pixels to cover, or None to paint all boxes.
         limits: budgets over this and earlier steps.
-        whole: end with the whole box that passes the target instead of with the pixel; the last box of the list, which is there
-            for what chance left over, is cut to the pixel all the same.
+        whole: end with the whole box that passes the target instead of with the pixel; the last box of the list, which covers what
+            the others left, is still cut to the pixel.
         more: these are only the first boxes of a longer list.
 
     Returns:
-        (B, N + D - 1, 2 D) int64 boxes that need no further cutting: the whole ones in their order, then what is kept of the
-        last one (a box cut in reading order is D boxes), then boxes without size; and (B,) bool, True where the painting ended
+        (B, N + D - 1, 2 D) int64 boxes that need no further cutting: the whole ones in their order, then the part of the last one
+        that is kept (a box cut in reading order is D boxes), then boxes of size 0; and (B,) bool, True where the painting ended
         within these boxes.
     """
     dims, count, pixels = len(size), boxes.shape[1], math.prod(size)

@@ -1,4 +1,4 @@
-"""Why a pixel of a plan looks as it does: every step's gates, boxes, and what a ratio or a budget cut."""
+"""Explains why a pixel of a plan looks as it does: the gates and boxes of every step, and what a ratio or budget cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Touch(NamedTuple):
     Attributes:
         step: its number, from 1, as in `Corruption.kinds`.
         fill: the name of its fill.
-        touched: True if it changed the pixel, or was free to.
+        touched: True if it changed the pixel, or was allowed to.
         box: (starts, sizes) of the box that covers the pixel, or that covered it before it was cut; None if there is none.
         gates: (drawn number, low, high) of each gate; the step works on the image if all numbers lie in low <= u < high.
         why: in words.
@@ -45,7 +45,7 @@ class Touch(NamedTuple):
 
 
 def explain(program: Program, plan: Plan, pixel: Sequence[int]) -> list[Touch]:
-    """Every step of a plan for one image."""
+    """Explain every step of a plan for one pixel of an image."""
     uniform = to_uniform(words(stream(plan.keys, GATES), program.gates))[0].tolist() if program.gates else []
     found, places = [], dict[int, Tensor]()
     for number, step in enumerate(program.steps):
@@ -79,7 +79,7 @@ def _why(program: Program, plan: Plan, number: int, pixel: Sequence[int], touche
         return None, "not in its boxes"
     budgets = program.budgets_at(place)
     limits = f" or a budget ({', '.join(str(program.budgets[budget]) for budget in budgets)})" if budgets else ""
-    return cut, f"not any more: the box {_said(cut)} was drawn, but the ratio{limits} was reached before it came to this pixel"
+    return cut, f"cut off: the box {_said(cut)} was drawn, but the ratio{limits} was reached before this pixel"
 
 
 def _drawn(program: Program, plan: Plan, place: int) -> Tensor:

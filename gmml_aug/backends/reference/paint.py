@@ -1,7 +1,7 @@
-"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left. The truth that other backends keep to.
+"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left.
 
-Any device, one graph, differentiable, nothing that waits. On a CPU outside compiled code a few images are done at a time, so that
-they stay in its caches, and what a step does not touch costs nothing.
+The other backends must match it. Any device, one graph, differentiable, no synchronisation. On a CPU, outside compiled code, a few
+images are painted at a time so that they stay in the caches, and pixels that a step does not touch cost nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
-    """Do what a plan says."""
+    """Carry out a plan."""
     if batch.from_bytes:
         clean = normalise(batch.images, program.values, batch.dtype)
         donors = clean if batch.donors is batch.images else normalise(batch.donors, program.values, batch.dtype)
@@ -104,7 +104,8 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     for step in program.steps:
         if type(step.operation) not in FUNCTIONS and function_of(step.operation, "reference") is None:
             return (
-                f"nobody knows how to carry out {type(step.operation).__name__}, the operation of {type(step.fill).__name__}. Give "
+                f"there is no function that carries out {type(step.operation).__name__}, the operation of "
+                f"{type(step.fill).__name__}. Give "
                 'it pixels(scene, drawn), or a function: gmml_aug.register_operation(kind, "reference", function)'
             )
     return None

@@ -1,4 +1,4 @@
-"""What each operation makes of its pixels: functions (operation, scene, drawn) -> pixels, any device, one graph, differentiable."""
+"""The pixels of each operation: functions (operation, scene, drawn) -> pixels, on any device, in one graph, differentiable."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def pixels(operation: Operation, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) -> Tensor:
-    """The pixels that a fill of somebody's own makes, or an error if it writes to the scene, or makes what does not fit."""
+    """The pixels of a user's fill, or an error if it writes to the scene or returns something that does not fit."""
     watched = () if followed() else (scene.now, scene.clean, scene.donors)
     before = [_version(one) for one in watched]
     made = cast(object, function(operation, scene, drawn))
     who, shape = type(operation).__name__, tuple(scene.now.shape)
     if before != [_version(one) for one in watched]:
         raise ValueError(
-            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are only to be read: pixels outside the mask, "
+            f"{who}: pixels wrote to scene.now, scene.clean or scene.donors, which are read-only: pixels outside the mask, "
             "or the caller's own images, would change. Return new pixels: scene.now * 2, not scene.now.mul_(2)."
         )
     if not isinstance(made, Tensor):

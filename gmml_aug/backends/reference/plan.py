@@ -1,4 +1,4 @@
-"""From keys to a plan: which steps work on which image, where, after stops, trims and budgets, and what their fills draw."""
+"""From keys to a plan: which steps work on which image, where (after stops, trims and budgets), and what their fills draw."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SEQUENTIAL, _AN_IMAGE = 250_000, 2_000  # of pixels: so few are painted one box
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """All that chance decides."""
+    """Make all random decisions."""
     active = open_steps(program, request.keys, request.working)
     if request.lengths is None:
         places, resolved = place_boxes(program, request.keys, active, request.shape[2:], request.ratios), program.resolved
@@ -52,7 +52,7 @@ def finish(
     resolved: Resolved,
     streams: Sequence[tuple[Tensor, Tensor]],
 ) -> Plan:
-    """The plan, with what the fills draw from their streams."""
+    """The plan, including what the fills draw from their streams."""
     keys, shape, donors, from_batch = request.keys, request.shape, request.donors, request.from_batch
     each = [Chance(keys, FIRST_STEP + n, shape, donors, from_batch, hashed=hashed) for n, hashed in enumerate(streams)]
     return Plan(
@@ -83,7 +83,7 @@ def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tenso
 
 
 def place_words(program: Program, keys: Tensor, size: Sequence[int]) -> tuple[list[list[int]], tuple[Tensor, ...]]:
-    """Per place the sizes of its free axes, and (B, words) int64 of chance."""
+    """For each place, the sizes of its free axes and its random words (B, words) int64."""
     sizes = [free_size(where, size) for where in program.places]
     counts = [0 if where is None else where.words(inner) for where, inner in zip(program.places, sizes, strict=True)]
     return sizes, words(stream(keys, BOXES), sum(counts)).split(counts, dim=1)

@@ -1,1 +1,1 @@
-"""Plans and pixels by Triton kernels, on CUDA, or by Triton's interpreter; no Triton is imported before the first use."""
+"""Plans and pixels by Triton kernels, on CUDA or in Triton's interpreter; Triton is not imported before the first use."""

@@ -1,4 +1,4 @@
-"""A Gaussian blur by Triton kernels: in place where an image has one box, else a pass per axis over the tiles that need it."""
+"""A Gaussian blur by Triton kernels: in place if an image has one box, else one pass per axis over the tiles that need it."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their o
 
 
 class Lowered:
-    """Some steps in a row, for images of one kind: what `paint_steps` is compiled for, and what has to be looked up at a call.
+    """Some steps in a row, for images of one kind: what `paint_steps` is compiled for, and what is looked up in each call.
 
     Attributes:
-        options: kinds, places, switches, rows of the tables and constants of the steps; the constants in a list of their own, since
-            Triton 3.6 knows no tuples in tuples in tuples.
+        options: kinds, places, switches, rows of the tables and constants of the steps; the constants in a separate list, because
+            Triton 3.6 does not support tuples in tuples in tuples.
     """
 
     def __init__(self, program: Program, first: int, end: int, channels: int, dtype: torch.dtype, from_bytes: bool) -> None:
@@ -101,7 +101,7 @@ lower: Final = Kept(Lowered)
 
 @cache
 def has_triton() -> bool:
-    """True if Triton is installed, 3.4 at least: earlier ones cannot compile for tuples of tuples."""
+    """True if Triton 3.4 or newer is installed: earlier versions cannot compile for tuples of tuples."""
     if find_spec("triton") is None:
         return False
     import triton  # type: ignore[import-untyped, unused-ignore]  # no types, and not everywhere
@@ -110,7 +110,7 @@ def has_triton() -> bool:
 
 
 def runs_on(device: torch.device) -> bool:
-    """True if Triton's kernels run there: CUDA, or the CPU by its interpreter."""
+    """True if Triton's kernels run on the device: CUDA, or the CPU in its interpreter."""
     if torch.compiler.is_compiling():  # asked first: Dynamo warns of the cache behind has_triton
         return False
     runs = device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
@@ -125,35 +125,35 @@ def kernels() -> Any:
 
 
 def bit_kernels() -> Any:
-    """The kernel that makes bits of boxes, likewise."""
+    """The kernel that turns boxes into bits, imported on first use."""
     from gmml_aug.backends.triton.kernels import bits as bit_kernels
 
     return bit_kernels
 
 
 def tile_kernels() -> Any:
-    """The kernel that makes words for `Blur`, likewise."""
+    """The kernel that makes words for `Blur`, imported on first use."""
     from gmml_aug.backends.triton.kernels import tiles as tile_kernels
 
     return tile_kernels
 
 
 def blur_kernels() -> Any:
-    """The kernel of `Blur`, likewise."""
+    """The kernel of `Blur`, imported on first use."""
     from gmml_aug.backends.triton.kernels import blur as blur_kernels
 
     return blur_kernels
 
 
 def box_kernels() -> Any:
-    """The kernel that blurs a box in place, likewise."""
+    """The kernel that blurs a box in place, imported on first use."""
     from gmml_aug.backends.triton.kernels import blur_box as box_kernels
 
     return box_kernels
 
 
 def plan_kernels() -> Any:
-    """The kernel that makes plans, likewise."""
+    """The kernel that makes plans, imported on first use."""
     from gmml_aug.backends.triton.kernels import plan as plan_kernels
 
     return plan_kernels

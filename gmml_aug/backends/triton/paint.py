@@ -1,8 +1,8 @@
 """Pixels by Triton kernels: a run of steps costs one read and one write of the images, and draws noise only where it lands.
 
-The same plan gives the same mask, bit for bit, and the same images within float tolerance: where steps work are the bits of
-`marks`, the noise is the 16 bits of the same hash. A blur has kernels of its own; a fill that has none is asked for its `pixels`
-between two runs. Nothing waits for the device.
+The same plan gives the same mask, bit for bit, and the same images within float tolerance: the bits of `marks` say where steps
+work, and the noise uses the same 16 bits of the same hash. A blur has its own kernels; for a fill without a kernel, `pixels` is
+called between two runs. Nothing waits for the device.
 
 From bytes, the first run normalises what it reads as `values.normalise` does, and writes the clean batch too.
 """
@@ -34,7 +34,7 @@ _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
     """None, or the reason why not; programs whose places the planner does not know are planned by the reference."""
     if not runs_on(device):
-        return f"the kernels run on CUDA with Triton 3.4 at least, outside compiled code, not on {device} here"
+        return f"the kernels run on CUDA with Triton 3.4 or newer, outside compiled code, not on {device} here"
     if gradient:
         return "the kernels give no gradients to the images"
     if dtype is None:
@@ -43,20 +43,20 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     if dtype not in _DTYPES:
         return f"the kernels paint uint8, float16, bfloat16 and float32, not {dtype}"
     if shape[1] > _MOST_CHANNELS:
-        return f"the kernels hold up to {_MOST_CHANNELS} channels, not {shape[1]}"
+        return f"the kernels support up to {_MOST_CHANNELS} channels, not {shape[1]}"
     if math.prod(shape[1:]) >= _LARGEST:
         return f"an image of {math.prod(shape[1:])} numbers has offsets beyond 32 bits"
     if len(kinds) > _MOST_STEPS:
-        return f"the kernels do up to {_MOST_STEPS} steps, not {len(kinds)}"
+        return f"the kernels support up to {_MOST_STEPS} steps, not {len(kinds)}"
     if any(where is not None and not where.is_boxes for where in program.places):
-        return "a place here has a shape that is no box"
+        return "a place of this program is not made of boxes"
     if not any(kind in (*IN_A_RUN, Convolve) for kind in kinds):
-        return "no step here is an operation of the kernels"
+        return "none of the steps is an operation that the kernels support"
     return reference.can(program, shape, dtype, device, gradient=gradient)
 
 
 def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
-    """The reference's `paint`, fused; call it where `can` says so.
+    """The reference's `paint`, fused; call it only if `can` allows it.
 
     Returns:
         The corrupted images in the memory format of ``images``, or ``out``, the mask, and from bytes the clean batch.

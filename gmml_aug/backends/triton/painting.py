@@ -103,7 +103,7 @@ class Painting:
         return self.kept
 
     def ask(self, number: int) -> None:
-        """A fill without a kernel."""
+        """Paint a fill without a kernel."""
         self.begin()
         here = step_mask(self.program, self.plan, number, self.places, self.maps)
         clean = self._cleaned()

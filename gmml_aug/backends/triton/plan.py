@@ -1,7 +1,7 @@
-"""A plan by one Triton kernel, with the bits of its boxes, instead of some hundred small ones.
+"""A plan, with the bits of its boxes, by one Triton kernel instead of about a hundred small ones.
 
-The integers are those of the reference, every one. It takes compositions of `Boxes` on the two axes of images of up to
-1024 columns; any other one is sampled by torch, and is the same plan too.
+Every integer equals that of the reference. It handles compositions of `Boxes` on the two axes of images of up to 1024 columns; all
+others are sampled by torch, with the same result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_STEPS = 32
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """All that chance decides: by one kernel where it knows all places of the program, else by the reference."""
+    """Make all random decisions: by one kernel if it knows all places of the program, else by the reference."""
     size, keys = request.shape[2:], request.keys.contiguous()
     if request.ratios is not None or request.lengths is not None or not knows(program, size):
         return reference.plan(program, request)
