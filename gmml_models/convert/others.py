@@ -13,8 +13,8 @@ from gmml_models.convert.open_file import opened
 from gmml_models.convert.releases import said_by, translate
 from gmml_models.hub.safetensors_check import MOST_BYTES
 from gmml_models.models.encoders import build_encoder
-from gmml_models.models.geometry import tell
-from gmml_models.models.pretrained import fill, remember
+from gmml_models.models.geometry import remember, tell
+from gmml_models.models.pretrained import fill
 
 
 def encoder_from(

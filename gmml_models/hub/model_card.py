@@ -82,7 +82,7 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Size of the files", f"{sum(whole) / 1e6:.1f} MB" if sizes and len(whole) == len(sizes) else None),
                 ("Multiply-adds of an image", f"{cost['gmacs']:.3g} G" if is_number(cost.get("gmacs")) else None),
                 ("Throughput", _throughput(cost)),
-                ("Converted from", source.get("file")),
+                ("Converted from" if source.get("kind") != "timm_weights" else "Weights of timm", source.get("file")),
                 ("sha256 of that file", source.get("sha256")),
             ],
         ),
@@ -151,7 +151,7 @@ def _file_of_others(ours: Mapping[str, Any]) -> str:
     if not isinstance(kind, str) or kind in _METHODS:
         return ""
     file = f" (`{code(source['file'])}`)" if source.get("file") else ""
-    return f"a checkpoint of {_MADE_BY.get(kind, 'somebody else')}{file}"
+    return f"timm's weights{file}" if kind == "timm_weights" else f"a checkpoint of {_MADE_BY.get(kind, 'somebody else')}{file}"
 
 
 def _whole(value: object) -> bool:

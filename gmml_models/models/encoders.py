@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.models.encoder_options import OF_TIMM, check_options
-from gmml_models.models.geometry import final_norm, tell
+from gmml_models.models.geometry import final_norm, remember, tell
 
 _BASE, _DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 _MICRO = {"embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -88,6 +88,9 @@ def build_encoder(
     vit = _accept(_create(_BASE if short is not None else encoder, pretrained, arguments), repr(encoder))
     if not pretrained and not OF_TIMM & given.keys():
         tell(vit, {"architecture": getattr(vit, "pretrained_cfg", {}).get("architecture")})
+    if pretrained:
+        named: Mapping[str, Any] = getattr(vit, "pretrained_cfg", None) or {}
+        remember(vit, {"file": ".".join(filter(None, (named.get("architecture"), named.get("tag")))), "kind": "timm_weights"})
     return vit
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 _FRACTIONS = ((1, 2), (2, 3), (5, 6), (1, 1))
 _INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "lanczos", "hamming", "box", "random"]  # timm's words
+_SOURCE = "gmml_source"  # the attribute of an encoder that says where its weights are from
 _CROPS = ["center", "squash", "border"]
 
 
@@ -157,6 +158,22 @@ def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
     }
     told.pretrained_cfg |= preprocessing(vit)
     told.default_cfg = told.pretrained_cfg  # timm's older name for it
+
+
+def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
+    """Note where an encoder's weights are from, for the config and card of what is saved with it.
+
+    Args:
+        encoder: the encoder.
+        source: file, sha256, kind and network, as far as they are known.
+    """
+    setattr(encoder, _SOURCE, dict(source))
+
+
+def source_of(encoder: VisionTransformer) -> dict[str, Any] | None:
+    """What was noted by `remember`, or nothing."""
+    noted = getattr(encoder, _SOURCE, None)
+    return dict(noted) if noted else None
 
 
 def _is_number(value: object) -> bool:

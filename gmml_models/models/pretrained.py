@@ -27,12 +27,11 @@ from gmml_models.hub.safetensors_check import sha256_of
 from gmml_models.hub.source_name import resolved
 from gmml_models.models.encoder_facts import shape_of
 from gmml_models.models.encoders import build_encoder, describe_encoder, take_any_size
-from gmml_models.models.geometry import preprocessing, tell
+from gmml_models.models.geometry import preprocessing, remember, source_of, tell
 from gmml_models.models.pooling import measured_pool
 from gmml_models.models.wrappers import plain_names
 
 ENCODER, DECODER = "model.safetensors", "decoder.safetensors"
-_SOURCE = "gmml_source"  # the attribute of an encoder that says where its weights are from
 
 _log = logging.getLogger("gmml_models")
 
@@ -222,25 +221,9 @@ def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[
     return loaded
 
 
-def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
-    """Note where an encoder's weights are from, for the config and card of what is saved with it.
-
-    Args:
-        encoder: the encoder.
-        source: file, sha256, kind and network.
-    """
-    setattr(encoder, _SOURCE, dict(source))
-
-
 def _remember_what(encoder: VisionTransformer, config: Mapping[str, Any]) -> None:
     if isinstance(told := config.get("gmml", {}).get("source"), dict):
         remember(encoder, told)
-
-
-def source_of(encoder: VisionTransformer) -> dict[str, Any] | None:
-    """What was noted by `remember`, or nothing."""
-    noted = getattr(encoder, _SOURCE, None)
-    return dict(noted) if noted else None
 
 
 def count(module: nn.Module) -> int:

@@ -18,6 +18,7 @@ from gmml_models.errors import UsageError, WeightsError
 from gmml_models.models import pretrained
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.encoders import build_encoder
+from gmml_models.models.geometry import remember, source_of
 from gmml_models.models.registry import located, registry
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.start_weights import channels_of, open_weights, read_config
@@ -74,7 +75,7 @@ def begin(config: PretrainConfig) -> Beginning | None:
     try:
         model = GMMLAutoencoder(**kept["model"], drop_path_rate=config.drop_path)
         if kept.get("source"):  # of the weights that it was begun with; its checkpoint says nothing of them
-            pretrained.remember(model.encoder, dict(kept["source"]))
+            remember(model.encoder, dict(kept["source"]))
         return Beginning(model, kept)
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(
@@ -161,7 +162,7 @@ def _opened(config: PretrainConfig, name: str) -> Beginning:
         "sha256": sha256,
         "channels": channels,
         "model": described,
-        "source": pretrained.source_of(encoder),
+        "source": source_of(encoder),
     }
     return Beginning(model, about, f"{_WHO}: begins with the encoder of {name}; {'; '.join(notes)}.")
 

@@ -185,6 +185,10 @@ def test_the_encoder_is_named_as_it_is() -> None:
             {"objective": "mc_ssl", "source": {"file": "a.pth", "kind": "ibot"}},
             "pretrained without labels by MC-SSL, begun from a checkpoint of iBOT (`a.pth`), for",
         ),
+        (
+            {"source": {"file": "vit_small_patch16_224.dino", "kind": "timm_weights"}},
+            "from timm's weights (`vit_small_patch16_224.dino`), for",
+        ),
         ({"objective": "dino"}, "pretrained without labels by DINO, for"),
         ({"objective": "supervised"}, "trained by the objective below, for"),
         ({}, "about whose training nothing is recorded, for"),

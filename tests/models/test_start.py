@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import gmml_models as gm
 from gmml_models.errors import UsageError
-from gmml_models.models.pretrained import remember
+from gmml_models.models.geometry import remember
 from gmml_models.recipes import PretrainConfig, pretrain, start_autoencoder
 from tests.models import runs
 
@@ -141,6 +141,11 @@ def test_a_name_of_timm_gives_its_weights_and_their_normalisation(tmp_path: Path
     assert asked[0]["img_size"] == 32
     model = beginning.autoencoder
     assert (model.mean, model.std, model.decoder_name, model.blocks) == ((0.5,) * 3, (0.25,) * 3, "mc_ssl", (2,))
+    named: Any = timm.get_pretrained_cfg("vit_tiny_patch16_224")
+    assert beginning.about["source"] == {"file": f"vit_tiny_patch16_224.{named.tag}", "kind": "timm_weights"}
+    model.save_pretrained(tmp_path / "weights", about={"objective": "mc_ssl"})
+    card = (tmp_path / "weights" / "README.md").read_text()
+    assert f"by MC-SSL, begun from timm's weights (`vit_tiny_patch16_224.{named.tag}`), for" in card
     assert beginning.told.endswith("no decoder in it: a new one; position embedding resampled from 224 x 224 to 32 x 32.")
 
 
