@@ -1,8 +1,8 @@
 """The registry: which weights there are, what each folder holds, and where the files of a name are.
 
-A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.openclipart``; without the part behind the point it names
-an architecture. Small weights of ours lie in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work with no
-network; a registry entry names a repository only once somebody has published it, with a pinned commit and hashes.
+A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.openclipart``; without the part behind the point it
+names an architecture. Small weights of ours lie in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work
+with no network; a registry entry names a repository only once somebody has published it, with a pinned commit and hashes.
 """
 
 from __future__ import annotations

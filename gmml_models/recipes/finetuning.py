@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from gmml_models.data.loaders import Batch, in_order, make_feed
+from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
 from gmml_models.recipes.auto import chosen

@@ -17,6 +17,7 @@ import torch
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import ViewPlan, make_feed
+from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
 from gmml_models.recipes.auto import chosen

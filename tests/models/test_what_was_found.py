@@ -436,7 +436,7 @@ def test_images_without_an_option_and_a_folder_that_is_misspelt_are_answered_wit
         2,
         f"gmml {command}: 'my pictures' stands alone. Images are given as --data 'my pictures'.\n",
     )
-    weights = ("--weights", "gmml_vit_micro_patch8_64.caltech101") if command in ("evaluate", "embed") else ()
+    weights = ("--weights", "gmml_vit_micro_patch8_64.openclipart") if command in ("evaluate", "embed") else ()
     misspelt = call(capsys, command, "--data", "my picture", *weights)
     assert (misspelt.code, misspelt.out) == (2, "")
     assert misspelt.err.startswith("gmml: there is no 'my picture' (there is 'my pictures'). Give a folder or archive of images")
