@@ -24,7 +24,7 @@ from gmml_models.data.image_files import bundled
 from tests.document_blocks import ROOT, blocks, commands
 from tests.models.data_files import picture
 
-SPEAKS, DRAWS, MEMORY = 10.0, 120.0, 3 << 30  # seconds of one core, seconds of one core, bytes
+SPEAKS, ANSWERS, DRAWS, MEMORY = 10.0, 10.0, 120.0, 3 << 30  # three times seconds of one core, bytes
 GMML = Path(sysconfig.get_path("scripts")) / "gmml"
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -150,3 +150,24 @@ def test_the_first_command_speaks_at_once_draws_soon_and_fits(tmp_path: Path) ->
         assert min(sheet.size) > 200
     assert "Run the same command again to resume." in run.text
     assert list((out / "checkpoints").glob("step-*"))
+
+
+def test_the_estimate_takes_seconds_and_leaves_nothing(tmp_path: Path) -> None:
+    write_collection(tmp_path / "flowers", 100)
+    before = os.times()
+    ran = subprocess.run(
+        [str(GMML), *quickstart("pretrain"), "--dry-run", "--cpu"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"dry run: {seconds:.1f} s of the processor")
+    assert ran.returncode == 0, ran.stderr
+    assert "steps: 100 = 100 epochs of 1 (100 images)" in ran.stdout
+    assert "time: " in ran.stdout
+    assert seconds < ANSWERS
+    assert [path.name for path in tmp_path.iterdir()] == ["flowers"]
