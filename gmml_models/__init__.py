@@ -1,6 +1,6 @@
-"""A small model zoo beside `gmml_aug`, and the command line ``gmml``.
+"""Models, training recipes and a small model zoo for `gmml_aug`, and the command line ``gmml``.
 
-Importing this package imports nothing heavy: every name is imported when it is first asked for.
+Importing this package is fast: every name is imported on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A file is whole or it is not there, after a power cut too: written aside, flushed to the disk, then renamed."""
+"""Atomic writes: a file is complete or absent, even after a power cut. It is written under another name, flushed and renamed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Write a file aside, flush it and rename it; a link stays a link.
+    """Write a file under another name, flush it and rename it; a link stays a link.
 
     Args:
         path: in a folder that exists.
-        content: bytes, or text, which is written as UTF-8 with a line's end behind it.
+        content: bytes, or text, which is written as UTF-8 with a newline at its end.
 
     Raises:
         OSError: the disk is full or cannot be written to; existing files are unchanged.
@@ -30,7 +30,7 @@ def write_aside(path: Path, content: str | bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can do so."""
+    """Flush the file names in a folder to the disk, if the system supports it."""
     if os.name != "posix":  # Windows opens no folders
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What a command or a loader says when it cannot do what was asked."""
+"""The errors of commands and loaders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class UsageError(Exception):
 
 
 class WeightsError(RuntimeError):
-    """Weights could not be fetched, read, or written to the Hub; the subclass says why, and the message says what to do."""
+    """Weights could not be fetched, read, or written to the Hub; the subclass gives the reason, and the message says what to do."""
 
 
 class NotThereError(WeightsError):
@@ -18,7 +18,7 @@ class NotThereError(WeightsError):
 
 
 class AccessDeniedError(WeightsError):
-    """The repository is private or gated, or the token is bad. The Hub says the same of names that do not exist."""
+    """The repository is private or gated, or the token is bad. The Hub answers in the same way for names that do not exist."""
 
 
 class HubUnreachableError(WeightsError):
@@ -26,11 +26,11 @@ class HubUnreachableError(WeightsError):
 
 
 class WrongBytesError(WeightsError):
-    """A file is there, but its sha256 or size is not the one recorded or announced for it."""
+    """A file exists, but its sha256 or size is not the recorded or announced one."""
 
 
 class UnreadableFileError(WeightsError):
-    """A file is not what its name says, is malformed, or holds what we refuse: nothing of it was used."""
+    """A file is not what its name says, is malformed, or contains something that is refused: nothing in it was used."""
 
 
 class WrongKeysError(WeightsError):
@@ -38,16 +38,16 @@ class WrongKeysError(WeightsError):
 
 
 def shown(text: str) -> str:
-    """Text for a terminal: control characters, which names of files may hold, are written as escapes; lines stay lines."""
+    """Text for a terminal: control characters, which file names may contain, are escaped; newlines are kept."""
     return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
 
 
 def check_installed(who: str, **packages: str) -> None:
-    """Refuse to begin where a package is missing that is needed at the end.
+    """Refuse to start if a package that is needed at the end is missing.
 
     Args:
-        who: the command that speaks.
-        packages: module name -> what it is called where it is installed from.
+        who: the name of the command, for messages.
+        packages: module name -> name of the package to install.
 
     Raises:
         UsageError: naming what is missing.
@@ -58,11 +58,11 @@ def check_installed(who: str, **packages: str) -> None:
 
 
 def from_hub(error: Exception, what: str) -> Exception:
-    """What to raise for an exception of the Hub client; the exception itself where it does not concern the Hub.
+    """The error to raise for an exception of the Hub client; the exception itself if it does not concern the Hub.
 
     Args:
         error: the client's.
-        what: who speaks, and of what.
+        what: the caller and what it was doing, for the message.
     """
     import huggingface_hub.errors as hub
 
@@ -90,14 +90,15 @@ def from_hub(error: Exception, what: str) -> Exception:
             gone = "the Hub knows no such repository, or it is private. Check the name, or log in with `hf auth login`"
         return NotThereError(f"{what}: {gone}.")
     if status in (408, 429) or (status is not None and status >= 500):
-        busy = "too many requests: wait, or log in for a higher limit" if status == 429 else "the Hub has a fault: try again later"
+        busy = "too many requests: wait, or log in for a higher limit" if status == 429 else "the Hub has an internal error: try "
+        "again later"
         return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. What is in the cache needs no network.")
     if status is not None:
         return WeightsError(f"{what}: the Hub refuses (status {status}: {said}). Correct what it names, and try again.")
     if isinstance(cause, hub.LocalTokenNotFoundError):
         return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
     if "Consistency check failed" in said:
-        return WrongBytesError(f"{what}: the download has another size than announced; nothing was kept. Try again. ({said})")
+        return WrongBytesError(f"{what}: the download has a different size than announced; nothing was kept. Try again. ({said})")
     if type(cause).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
         return HubUnreachableError(
             f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; what is in the cache "
@@ -105,14 +106,15 @@ def from_hub(error: Exception, what: str) -> Exception:
         )
     if local or isinstance(cause, hub.OfflineModeIsEnabled | ConnectionError | TimeoutError):
         return HubUnreachableError(
-            f"{what}: not in the cache, and the Hub was not asked or did not answer as one ({said}). Load it once with network, "
+            f"{what}: not in the cache, and the Hub was not asked or did not answer properly ({said}). Load it once with a network "
+            f"connection, "
             "without local_files_only and HF_HUB_OFFLINE."
         )
     if isinstance(cause, hub.HFValidationError):
         return ValueError(f"{what}: not a Hub name ({said}). Give 'org/name'.")
     if isinstance(cause, OSError):
         return WeightsError(
-            f"{what}: {type(cause).__name__}: {said}. Is there room, and may the cache be written to? cache_dir= or HF_HOME name "
-            "another one; local_files_only=True takes what this one holds."
+            f"{what}: {type(cause).__name__}: {said}. Check that there is space and that the cache can be written to. "
+            "cache_dir= or HF_HOME names another cache; local_files_only=True uses what this one holds."
         )
     return error

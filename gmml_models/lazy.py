@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are asked for, so that importing the package is quick."""
+"""Public names of a package that are imported on first use, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def lazily(package: str, modules: Mapping[str, str], public: list[str]) -> tuple
 
     Args:
         package: its ``__name__``.
-        modules: name -> the module that it lives in; with a dot in front, below the package.
+        modules: name -> the module that defines it; with a leading dot, below the package.
         public: its ``__all__``.
     """
 

@@ -1,1 +1,1 @@
-"""How fast corruption is, beside a copy of the batch and beside peers."""
+"""How fast corruption is, compared with a copy of the batch and with other libraries."""

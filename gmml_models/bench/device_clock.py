@@ -1,8 +1,8 @@
-"""How long a device takes for a call, and whether that was measured at all.
+"""How long a device takes for a call, and whether the measurement is valid.
 
-Two events on a stream enclose what the device did between them, and what it waited for: where the host hands out work more slowly
-than the device does it, they measure the host. So a call is queued behind a sleep that outlasts the host's part, and afterwards
-the first event is asked whether the device has come to it already: then the host was late, and the reading does not count.
+Two events on a stream measure the device's work between them and also its waiting: if the host submits work more slowly than the
+device does it, they measure the host. So a call is queued behind a sleep that outlasts the host's part. If the device has already
+reached the first event once everything is submitted, the host was late, and the reading does not count.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Mark(Protocol):
     """An event on a stream."""
 
     def passed(self) -> bool:
-        """True once the device has come to it."""
+        """True once the device has reached it."""
 
     def until(self, later: Mark) -> float:
-        """Milliseconds on the device to a later one; both have passed."""
+        """Milliseconds on the device to a later event; both must have passed."""
 
 
 class Stream(Protocol):
@@ -37,7 +37,7 @@ class Stream(Protocol):
         """Milliseconds on the host."""
 
     def sleep(self, milliseconds: float) -> None:
-        """Let the device do nothing for so long, once it comes to it."""
+        """Let the device sleep for this long, once it comes to it."""
 
     def mark(self) -> Mark:
         """An event behind all that was queued."""
@@ -52,8 +52,8 @@ class CallTime:
 
     Attributes:
         device: milliseconds between the events.
-        host: milliseconds in which the host handed out the work.
-        late: True if the device had nothing to do meanwhile: ``device`` is the host's time then.
+        host: milliseconds in which the host submitted the work.
+        late: True if the device ran out of work meanwhile: ``device`` is then the host's time.
     """
 
     device: float
@@ -62,7 +62,7 @@ class CallTime:
 
 
 class DeviceClock:
-    """The clock of one call, which runs three times to begin with.
+    """The clock of one call, which is run three times at the start.
 
     Args:
         run: the call; it should have been called before, so that everything is compiled.
@@ -86,7 +86,7 @@ class DeviceClock:
         return self._late >= _PATIENCE
 
     def read(self) -> CallTime:
-        """Time one call; a late one makes the next sleep longer."""
+        """Time one call; if it is late, the next sleep is longer."""
         stream = self._stream
         stream.finish()  # the host waits where the queue is full
         if not self.given_up:
@@ -109,10 +109,10 @@ class CallTimes:
     """Some calls.
 
     Attributes:
-        device: milliseconds of each that was not late; of all of them, if all were.
-        host: milliseconds of the fastest hand-out.
+        device: milliseconds of every reading that was not late, or of all readings if all were late.
+        host: milliseconds of the fastest submission.
         late: how many did not count.
-        of_the_host: True if none counted: ``device`` says how long the host took then.
+        of_the_host: True if none counted: ``device`` is then the host's time.
     """
 
     device: list[float]
@@ -129,7 +129,7 @@ class CallTimes:
 
 
 def read(run: Callable[[], object], stream: Stream, rounds: int) -> CallTimes:
-    """Time a call until so many readings count, three times as many at most."""
+    """Time a call until the given number of readings count, with at most three times as many attempts."""
     clock, found = DeviceClock(run, stream), list[CallTime]()
     while sum(not one.late for one in found) < rounds and len(found) < (rounds if clock.given_up else 3 * rounds):
         found.append(clock.read())
@@ -165,7 +165,7 @@ class CudaStream:
         return time.perf_counter() * 1e3
 
     def sleep(self, milliseconds: float) -> None:
-        """Let the device do nothing for so long."""
+        """Let the device sleep for this long."""
         torch.cuda._sleep(int(milliseconds * self._cycles))
 
     def mark(self) -> Mark:

@@ -1,7 +1,7 @@
-"""The contenders of ``gmml bench``: limits, ours, and a small adapter for each peer; somebody's own by ``module:function``.
+"""The contenders of ``gmml bench``: limits, ours, a small adapter for each peer, and the user's ``module:function``.
 
-Packages are loaded when a contender is made, so that none is needed but torch. What a peer ``does`` stands in every table: most do
-less than `gmml_aug.presets.gmml`, and no two do the same.
+Packages are loaded when a contender is created, so that only torch is required. Every table says what a peer ``does``: most do less
+than `gmml_aug.presets.gmml`, and no two do the same.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ PEERS: Sequence[Peer] = (
 
 
 def present(peers: Sequence[Peer] = PEERS) -> tuple[list[Peer], dict[str, str]]:
-    """Those that can be run here, and why the others cannot."""
+    """The peers that can be run here, and why the others cannot."""
     absent = {
         peer.name: f"{peer.package} is not installed"
         for peer in peers
@@ -212,14 +212,16 @@ def present(peers: Sequence[Peer] = PEERS) -> tuple[list[Peer], dict[str, str]]:
 
 
 def own_peer(written: str) -> Peer:
-    """Somebody's own: ``module:function``, looked for in the current folder too; the function takes the batch, returns anything.
+    """The user's ``module:function``, searched for in the current folder too; the function takes the batch and returns anything.
 
     Raises:
         UsageError: no such module or function, or nothing that can be called.
     """
     module, colon, name = written.partition(":")
     if not (module and colon and name):
-        raise UsageError(f"gmml bench: --peer {written} is not MODULE:FUNCTION. Give, for example, --peer mine:corrupt.")
+        raise UsageError(
+            f"gmml bench: --peer {written} is not of the form MODULE:FUNCTION. Give, for example, --peer mine:corrupt."
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

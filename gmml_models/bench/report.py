@@ -1,4 +1,4 @@
-"""Which batches ``gmml bench`` measures, what it records of them, and the tables made of the record."""
+"""Which batches ``gmml bench`` measures, what it records, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -56,19 +56,21 @@ def read_case(written: str, dtype: str) -> Case:
     """
     parts = written.split("x")
     if not 3 <= len(parts) <= 5 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"gmml bench: --shape {written} is not B x C x sizes. Give one to three sizes, for example 64x3x224x224.")
+        raise UsageError(
+            f"gmml bench: --shape {written} is not of the form B x C x sizes. Give one to three sizes, for example 64x3x224x224."
+        )
     return Case(tuple(map(int, parts)), dtype)
 
 
 def choose(peers: Sequence[Peer], patterns: Sequence[str]) -> list[Peer]:
-    """Those whose names match a pattern, all if there is none; the limits and the user's own always stay.
+    """The peers whose names match a pattern, or all without a pattern; the limits and the user's own are always kept.
 
     Raises:
-        UsageError: a pattern that nobody matches.
+        UsageError: no peer matches the pattern.
     """
     for pattern in patterns:
         if not any(fnmatchcase(peer.name, pattern) for peer in peers):
-            raise UsageError(f"gmml bench: no contender is named like {pattern}. There are: {', '.join(p.name for p in peers)}.")
+            raise UsageError(f"gmml bench: no contender matches {pattern}. There are: {', '.join(p.name for p in peers)}.")
     kept = {peer.name for peer in peers if any(fnmatchcase(peer.name, pattern) for pattern in patterns)}
     return [peer for peer in peers if not patterns or peer.name in kept or peer.group in ("limit", "yours")]
 
@@ -83,19 +85,19 @@ def run(
     memory: float = 2.0,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure everything; the report, ready for JSON.
+    """Measure everything, and return the report, ready for JSON.
 
-    On a CPU several batches are measured in a process each: what an allocator was asked for before decides whether memory is fresh,
-    and `clone()` of 150 MB took 1 or 9 copies, depending on the batches before it.
+    On a CPU, each of several batches is measured in its own process: earlier allocations decide whether memory is fresh, and
+    `clone()` of 150 MB took 1 or 9 copies, depending on the batches before it.
 
     Args:
         cases: the batches, the first of which gets the large table.
         peers: the contenders.
-        absent: those that could not be run, and why; recorded.
+        absent: the peers that could not be run, and why; recorded.
         device: ``"cpu"`` or ``"cuda"``.
-        effort: how often; the first batch has four times the seconds.
+        effort: how long to measure; the first batch gets four times the seconds.
         memory: GB that a case may need; larger ones are cut, which is recorded.
-        tell: called with a line for every case.
+        tell: called with one line of text per case.
     """
     room = memory * 1e9
     fitting = [case for case in cases if case.nbytes * _NEED <= room]
@@ -165,7 +167,7 @@ def _rounded(value: Any) -> Any:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The tables: everything about the first batch, the multiple of the copy for all of them, who refused or is absent."""
+    """The tables: all numbers of the first batch, the multiples of the copy for all, and which peers failed or are absent."""
     rows: Sequence[Mapping[str, Any]] = report["rows"]
     machine = report["machine"]
     cases = list(dict.fromkeys(row["case"] for row in rows))
@@ -175,7 +177,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{where}, {machine['cores']} cores, threads used: {machine['threads']}, allocator: {machine['allocator']}. "
         f"Python {machine['python']}, {versions}. {machine['date']}.",
         f"A copy of {_number(report['memory_bandwidth'] / 1e9)} GB/s (reads and writes) is 100 % of the bandwidth; device time is "
-        f"{machine['device_time']}. Ratios are of minima. Memory is the peak beyond the input, in batches, the output among it.",
+        f"{machine['device_time']}. Ratios are of minima. Memory is the peak beyond the input, in batches, including the output.",
     ]
     for case in cases[:1]:
         lines += ["", f"### {case}", "", *_large([row for row in rows if row["case"] == case], machine["device"] != "cpu")]

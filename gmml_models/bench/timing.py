@@ -1,7 +1,7 @@
-"""How corruptions are timed beside their peers; nothing here knows what a peer is.
+"""How corruptions and their peers are timed; nothing here knows what a peer is.
 
-Contenders are called in turn in one process, one round after the other, because machines are shared; ratios are those of minima.
-A contender that raises is a row that says so. `benchmarks/README.md` holds the contract.
+Contenders are called in turn in one process, one round after the other, because machines are shared; ratios are ratios of minima. A
+contender that raises an error gets a row that says so. `benchmarks/README.md` holds the contract.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
 
     Args:
         case: the batch.
-        peers: who; those that cannot work on this kind of batch are left out, without a row.
+        peers: the contenders; those that cannot work on this kind of batch get no row.
         device: ``"cpu"`` or ``"cuda"``.
         effort: how often.
 
@@ -155,7 +155,7 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
 
 
 def row_of(case: Case, peer: Peer) -> dict[str, Any]:
-    """A row of which nothing is measured yet."""
+    """A row without measurements yet."""
     what = {"case": case.name, "shape": list(case.shape), "dtype": case.dtype}
     return {**what, "peer": peer.name, "group": peer.group, "does": peer.does, "error": None}
 
@@ -238,7 +238,7 @@ def memory_bandwidth(device: str, *, nbytes: int = 1 << 28) -> float:
 
 
 def allocator() -> str:
-    """What decides whether memory is fresh at every call."""
+    """The allocator settings that decide whether memory is fresh at every call."""
     found = [f"{name}={os.environ[name]}" for name in _ALLOCATOR if os.environ.get(name)]
     return ", ".join(found) if found else "default (glibc malloc: large pages go back to the system after every call)"
 
@@ -254,7 +254,7 @@ def cpu_name() -> str:
 
 
 def about(device: str) -> dict[str, Any]:
-    """What a reader must know to compare."""
+    """What a reader must know about the machine to compare results."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:
@@ -271,7 +271,7 @@ def about(device: str) -> dict[str, Any]:
         "system": platform.system(),
         "python": sys.version.split()[0],
         "versions": versions,
-        "device_time": "between two CUDA events, behind a sleep that the host did not outlast"
+        "device_time": "between two CUDA events, after a sleep that outlasted the host"
         if device == "cuda"
         else "equal to wall time on a CPU",
     }

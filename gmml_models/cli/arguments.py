@@ -1,4 +1,4 @@
-"""What the commands that draw check before any work: the file of the figure, the images, the device, numbers."""
+"""Checks of the commands that draw, before any work: the output file, the images, the device, numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_output(who: str, output: Path, images: Sequence[Path]) -> None:
         if output.is_dir():
             raise UsageError(f"{who}: -o {output} is a folder. Give a file, for example -o {output / 'sheet.png'}.")
         if not output.parent.is_dir():
-            raise UsageError(f"{who}: -o {output} lies in a folder that does not exist, {output.parent}. Make it first.")
+            raise UsageError(f"{who}: -o {output} is in a folder that does not exist, {output.parent}. Make it first.")
         if output.exists() and any(path.exists() and path.samefile(output) for path in images):
             raise UsageError(f"{who}: -o {output} is one of the IMAGES, which are never written to. Give another name.")
     except OSError as error:
@@ -53,8 +53,8 @@ def bundled_photographs(who: str, why: str) -> Sequence[Path]:
     """The photographs that come with scikit-image.
 
     Args:
-        who: speaks in errors.
-        why: what shows them, for the error.
+        who: the name of the caller, for errors.
+        why: what needs them, for the error.
 
     Raises:
         UsageError: scikit-image is not installed.
@@ -85,18 +85,18 @@ def device_of(who: str, name: str) -> torch.device:
 
 
 def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: Path, advice: str = "") -> Reading:
-    """Photographs of files and folders; those that cannot be read are named on stderr.
+    """Read photographs from files and folders; those that cannot be read are named on stderr.
 
     Args:
         who: speaks.
         paths: files and folders.
         size: side of the squares in pixels.
         most: largest number of them.
-        output: the file of the figure, which is none of them.
+        output: the file of the figure, which must not be one of them.
         advice: what else could be given, for the error.
 
     Raises:
-        UsageError: not one could be read.
+        UsageError: none of them could be read.
     """
     from gmml_models.data.image_files import read_photographs
 
@@ -105,13 +105,13 @@ def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: P
         print(f"{who}: {shown(str(skipped.path))} is skipped: {skipped.reason}.", file=sys.stderr)
     if not reading.photographs:
         raise UsageError(
-            f"{who}: not one image could be read, so nothing was written. Give image files, or folders of them{advice}."
+            f"{who}: none of the images could be read, so nothing was written. Give image files, or folders of them{advice}."
         )
     return reading
 
 
 def write_sheet(who: str, sheet: Sheet, output: Path) -> str:
-    """Write a figure; the file and its size in words.
+    """Write a figure; returns the file and its size in words.
 
     Raises:
         UsageError: it could not be written; nothing is left behind.

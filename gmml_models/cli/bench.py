@@ -1,4 +1,4 @@
-"""``gmml bench``: how fast corruption is here, beside a copy of the batch and the peers that are installed."""
+"""``gmml bench``: how fast corruption is here, compared with a copy of the batch and the installed peers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gmml_models.errors import UsageError
 
 @dataclass(frozen=True)
 class Bench:
-    """Time our corruptions beside a copy of the batch and the other libraries that are installed."""
+    """Time our corruptions, a copy of the batch, and the other libraries that are installed."""
 
     full: bool = False
     """Measure all sizes, batches and dtypes, which takes an hour or more; by default a few, in less than five minutes."""
     peer: tuple[str, ...] = ()
-    """Functions of your own to time as well, as MODULE:FUNCTION; each is called with the batch."""
+    """Your own functions to time as well, as MODULE:FUNCTION; each is called with the batch."""
     only: tuple[str, ...] = ()
-    """Time only what matches these shell patterns, such as "gmml*"; the copies and your own functions always run."""
+    """Time only contenders that match these shell patterns, such as "gmml*"; the copies and your own functions always run."""
     shape: tuple[str, ...] = ()
     """Batch shapes to measure instead, such as 64x3x224x224 or 8x1x64x64x64."""
     dtype: Literal["float32", "bfloat16", "uint8"] = "float32"
@@ -29,7 +29,7 @@ class Bench:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to use; auto is the GPU if there is one."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Number of CPU threads of torch; more than one is slowed down by other programs."""
+    """Number of CPU threads of torch; with more than one, other programs affect the times."""
     rounds: Annotated[int, tyro.conf.arg(metavar="N")] = 15
     """Largest number of calls timed for one batch; at least three for slow ones."""
     memory: Annotated[float, tyro.conf.arg(metavar="GB")] = 2.0
@@ -38,7 +38,7 @@ class Bench:
     """File for the report, as JSON."""
 
     def run(self) -> int:
-        """Measure, print the tables, write; 1 if a contender of your own failed."""
+        """Measure, print the tables, write; the exit code is 1 if your own contender failed."""
         if self.threads < 1 or self.rounds < 1 or self.memory <= 0:
             raise UsageError("gmml bench: --threads, --rounds and --memory must be positive.")
         if self.output is not None and not self.output.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""``gmml convert``: somebody's checkpoint into a folder that gmml_models, timm and transformers read.
+"""``gmml convert``: turn somebody else's checkpoint into a folder that gmml_models, timm and transformers read.
 
 What needs torch is imported in the method, so that the command line can show its help without it.
 """
@@ -16,27 +16,27 @@ from gmml_models.errors import UsageError, WeightsError
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a checkpoint of GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm, Lightning or transformers; nothing in it is run."""
+    """Convert a checkpoint of GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm, Lightning or transformers; no code in it is run."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The file, of torch.save or safetensors; or a folder of transformers."""
+    """The checkpoint: a file of torch.save or safetensors, or a folder of transformers."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Where the weights, the config and the card are written."""
     kind: Literal["gmml", "sit", "mc_ssl"] | None = None
     """Which release wrote it; detected from the content by default."""
     network: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Which of several networks is taken, teacher or student, say; by default the teacher, as the methods do."""
+    """Which of several networks to take, for example teacher or student; by default the teacher, as in the methods."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Number of attention heads, which no tensor shows; by default that of the file's arguments, or width / 64."""
+    """Number of attention heads, which the tensors do not show; by default that of the file's arguments, or width / 64."""
     license: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Licence of the weights, for the card; unknown by default."""
     force: bool = False
     """Write into a folder that is not empty."""
     most_bytes: Annotated[int, tyro.conf.arg(metavar="N")] = 8 << 30
-    """A larger file is refused."""
+    """Refuse files larger than this."""
 
     def run(self) -> int:
-        """Read, translate, write, tell."""
+        """Read, translate, write, report."""
         from gmml_models.convert.releases import convert_checkpoint
 
         try:
@@ -64,7 +64,7 @@ class Convert:
         names = ", ".join(ours["heads"]) or "none"
         print(f"{ours['source']['kind']} ({ours['network']}) from {self.checkpoint}, sha256 {ours['source']['sha256']}")
         print(f"  encoder  {config['architecture']} {config['model_args'] or ''}, {size} pixels")
-        print(f"  decoder  {ours['decoder'] or 'none of ours fits; kept among the heads'}, on blocks {ours['blocks']}")
+        print(f"  decoder  {ours['decoder'] or 'not one of ours; kept with the heads'}, on blocks {ours['blocks']}")
         print(f"  heads    {names}")
-        print(f"  licence  {about['license']}: these weights are somebody else's")
+        print(f"  licence  {about['license']}: these weights belong to somebody else")
         print(f"  folder   {folder}")

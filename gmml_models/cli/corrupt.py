@@ -1,4 +1,4 @@
-"""``gmml corrupt``: what a preset does to photographs, as a contact sheet and in figures.
+"""``gmml corrupt``: what a preset does to photographs, as a contact sheet and in numbers.
 
 What needs torch is imported in the methods, so that the command line can show its help without it.
 """
@@ -59,7 +59,7 @@ class Corrupt:
     preset: Literal[
         "ablation", "beit", "dinov2", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"
     ] = "gmml"
-    """Corruption: of the papers, of the authors' releases, or the masks of a related method."""
+    """Corruption: that of a paper, of an authors' release, or the masks of a related method."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Random seed; by default a new one, which is printed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -70,7 +70,7 @@ class Corrupt:
     """Largest number of images in the batch; further ones are not read."""
 
     def run(self) -> int:
-        """Read, corrupt, draw, tell; the exit code is 1 if files had to be skipped."""
+        """Read, corrupt, draw, report; the exit code is 1 if files had to be skipped."""
         self._check_numbers()
         output = self._output()
         paths = self._paths()
@@ -85,7 +85,7 @@ class Corrupt:
         build = getattr(gmml_aug.presets, self.preset)
         foreign = "alone" in inspect.signature(build).parameters
         if count == 1 and foreign:
-            print("gmml corrupt: alien content comes from another image and only one is here: give two or more.", file=sys.stderr)
+            print("gmml corrupt: alien content comes from another image, but there is only one: give two or more.", file=sys.stderr)
 
         seed = self.seed if self.seed is not None else _DEMO_SEED if self.demo and not self.images else secrets.randbelow(_SEEDS)
         options = {"alone": "skip"} if count == 1 and foreign else {}
@@ -106,7 +106,7 @@ class Corrupt:
         print(f"{self.preset} on one batch of {several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
         if reading.left:
             print(f"  left     {several(reading.left, 'file')} that were not looked at: --batch takes more")
-        print(f"  touched  {parts}; all together {together} of the pixels")
+        print(f"  touched  {parts}; together {together} of the pixels")
         print(f"  speed    {speed(corrupt, batch)}")
         if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
             many = batch.repeat(-(-_TYPICAL // count), 1, 1, 1)[:_TYPICAL]
@@ -154,7 +154,7 @@ class Corrupt:
         return Sheet(
             title=self.preset,
             about=f"{PRESETS[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
-            "Every step is shown alone, at the places where it works in the whole.",
+            "Every step is also shown alone, at the same places.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
             rows=corruption_steps.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
             legend=corruption_steps.legend(corrupt, plan, alone),
@@ -164,9 +164,9 @@ class Corrupt:
 
 
 def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
-    """How long a batch takes, in words, beside ``batch.clone()``: the smallest of several, in turns, after one warm-up of each.
+    """How long a batch takes, in words, compared with ``batch.clone()``: the minimum of several alternating runs, after a warm-up.
 
-    On the CPU with one thread: a second one stalls where its core serves somebody else, and would measure that.
+    On the CPU one thread is used: a second one stalls while its core serves another process.
     """
     import torch
 

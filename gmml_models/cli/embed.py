@@ -9,10 +9,13 @@ from gmml_models.recipes.config import EmbedConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Embed(EmbedConfig):
-    """Write the features of every image of a folder: npz, CSV or parquet, by the ending of --out. The same command resumes."""
+    """Write the features of every image in a folder as npz, CSV or parquet, depending on the extension of --out.
+
+    Run the same command again to resume.
+    """
 
     def run(self) -> int:
-        """Embed, with a bar on a terminal; the exit code is 1 if images had to be left out."""
+        """Embed, with a bar on a terminal; the exit code is 1 if images had to be skipped."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""``gmml evaluate``: a table of what weights are worth."""
+"""``gmml evaluate``: a table of how good weights are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Evaluate(EvaluateConfig):
     """Measure weights on labelled images, over several seeds: k-NN, linear probe, or the head that gmml finetune trained."""
 
     def run(self) -> int:
-        """Measure, print and write the table; the exit code is 1 if images had to be left out."""
+        """Measure, print and write the table; the exit code is 1 if images had to be skipped."""
         from gmml_models.evaluate.report import terminal
         from gmml_models.recipes.evaluation import evaluate
 

@@ -1,4 +1,4 @@
-"""What the commands that draw a paper's figure share: weights, images, a file; what needs torch is imported in the methods."""
+"""What the commands that draw a paper's figure share: weights, images, a file; torch is imported only in the methods."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
         pictures: squares of one size.
         names: of their files, without the ending.
         skipped: files that could not be read.
-        left: files that were not looked at.
+        left: files that were not read.
     """
 
     pictures: Sequence[Image.Image]
@@ -70,7 +70,7 @@ class FigureCommand:
 
     @property
     def who(self) -> str:
-        """Who speaks in errors."""
+        """The name of the command, for errors."""
         return f"gmml {self.name}"
 
     @property
@@ -79,7 +79,7 @@ class FigureCommand:
         return self.output or Path(f"{self.name}.png")
 
     def check(self) -> None:
-        """Refuse what can be refused without torch.
+        """Check what can be checked without torch.
 
         Raises:
             UsageError: no weights, numbers out of range, a file that cannot be written.
@@ -98,14 +98,14 @@ class FigureCommand:
         """The weights to load: those inside, if the folder of a run was given.
 
         Raises:
-            UsageError: the run is not at its end.
+            UsageError: the run is not finished.
         """
         run = Path(self.weights)
         if (run / "weights" / "config.json").is_file():
             return str(run / "weights")
         if (run / "checkpoints").is_dir():
             raise UsageError(
-                f"{self.who}: the run {run} has no weights yet. Let it go on to its end with the command that began it."
+                f"{self.who}: the run {run} has no weights yet. Resume it with the command that started it, and let it finish."
             )
         return self.weights
 
@@ -113,7 +113,7 @@ class FigureCommand:
         """The images, of a size that the encoder takes.
 
         Raises:
-            UsageError: such a size does not exist, no image can be read, or there are none.
+            UsageError: there is no such size, no image can be read, or there are none.
         """
         from gmml_models.models.geometry import img_size, in_chans, patch_size
 
@@ -126,7 +126,7 @@ class FigureCommand:
             raise UsageError(
                 f"{self.who}: squares of {size} are not a whole number of patches of {down} x {across}. Give --size {near}."
             )
-        paths = self.images or bundled_photographs(self.who, "no IMAGES came; without any it")
+        paths = self.images or bundled_photographs(self.who, "no IMAGES were given; without any it")
         reading = read_images(self.who, paths, size, self.count, self.file)
         names = [photograph.path.stem for photograph in reading.photographs]
         return Shown([photograph.picture for photograph in reading.photographs], names, len(reading.skipped), reading.left)
@@ -152,13 +152,13 @@ class FigureCommand:
 
 
 def spread(depth: int, most: int = 6) -> tuple[int, ...]:
-    """Blocks that are shown by default: all of a few, else six at even distances up to the last."""
+    """The blocks that are shown by default: all if there are few, else six, evenly spaced up to the last."""
     count = min(depth, most)
     return tuple((depth * number + count // 2) // count for number in range(1, count + 1))
 
 
 def statistics_of(start: Start, vit: VisionTransformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the images of `open_weights` were normalised by, or the usual ones where its folder does not say."""
+    """Mean and std that the images of `open_weights` were normalised by, or ImageNet's if its folder does not say."""
     from gmml_models.models.geometry import statistics
 
     return statistics("figures", vit, start.mean, start.std)

@@ -33,7 +33,7 @@ class AttentionMaps(FigureCommand):
     """Attention of this patch instead, counted from 0 at the top left."""
 
     def run(self) -> int:
-        """Read, look, draw; the exit code is 1 if files had to be skipped."""
+        """Read, compute attention, draw; the exit code is 1 if files had to be skipped."""
         self.check()
         device = self.on()
         from gmml_models.figures.attention_maps import attention
@@ -77,7 +77,7 @@ class AttentionMaps(FigureCommand):
 
 @dataclass(frozen=True)
 class Reconstruct(FigureCommand):
-    """Corrupt images and draw what each block of an autoencoder restores of them."""
+    """Corrupt images and draw what each block of an autoencoder restores."""
 
     name: ClassVar[str] = "reconstruct"
 
@@ -103,7 +103,7 @@ class Reconstruct(FigureCommand):
         clean = self.batch(shown, model.mean, model.std, device)
         kinds = corruptions((model.mean, model.std), ratio=self.ratio)
         if len(clean) == 1:
-            print(f"{self.who}: alien content comes from another image and only one is here: give two or more.", file=sys.stderr)
+            print(f"{self.who}: alien content comes from another image, but there is only one: give two or more.", file=sys.stderr)
             del kinds["alien"]
         keys = gmml_aug.keys(self.seed, 0, range(len(clean)), device=device)
         blocks = spread(len(model.encoder.blocks)) if self.blocks is None else self.blocks
@@ -151,7 +151,7 @@ class Reconstruct(FigureCommand):
 
 @dataclass(frozen=True)
 class Concepts(FigureCommand):
-    """Draw images by clusters of their patches, the same clusters in all images, and the concepts that were learnt."""
+    """Draw the clusters of the patches, the same clusters in all images, and the concepts that were learnt."""
 
     name: ClassVar[str] = "concepts"
 
@@ -167,7 +167,7 @@ class Concepts(FigureCommand):
         self.check()
         check_installed(self.who, sklearn="scikit-learn")
         if max(self.clusters, default=0) > 8:
-            raise UsageError(f"{self.who}: --clusters {self.clusters} are more than the 8 colours that can be told apart.")
+            raise UsageError(f"{self.who}: --clusters {self.clusters} are more than the 8 colours that can be distinguished.")
         device = self.on()
         from gmml_models.figures.patch_clusters import concept_probabilities, concepts
         from gmml_models.figures.sheets import concepts_sheet

@@ -1,6 +1,6 @@
 """What ``gmml --help`` and ``gmml COMMAND --help`` print: 80 columns, an example, options in groups, exit codes.
 
-The words are those of the commands themselves: their docstrings, and those under their fields.
+The texts are the docstrings of the commands and of their fields.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "done, but files were skipped or something failed; stderr lists it",
     2: "nothing was done; stderr says why, and what to do",
-    3: "training stopped at a checkpoint; the same command resumes it",
+    3: "training stopped at a checkpoint; run the same command again to resume",
     130: "interrupted by Ctrl-C",
     141: "the reader of the output closed the pipe",
 }
@@ -70,13 +70,13 @@ _TRAININGS = ("pretrain", "finetune")  # only they stop at checkpoints
 
 
 class Option(NamedTuple):
-    """An option of a command, or one of the words behind it.
+    """An option or a positional argument of a command.
 
     Attributes:
         name: of the field.
-        words: what is typed, for example ``--size PIXELS``.
-        meaning: in a sentence or two, with the default.
-        positional: it has no name on the command line.
+        words: how it is typed, for example ``--size PIXELS``.
+        meaning: a sentence or two, with the default.
+        positional: True if it has no name on the command line.
     """
 
     name: str

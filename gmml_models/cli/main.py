@@ -1,7 +1,7 @@
 """The console script ``gmml``: typed sub-commands, each a frozen dataclass whose fields are its options.
 
-A command lives in a module of its own that imports nothing heavy at its top, so that ``gmml --help`` is quick. It does its work in
-`Command.run` and refuses with `UsageError`, which ends the program with exit code 2.
+Each command has its own module, which imports nothing heavy at the top, so that ``gmml --help`` is quick. It does its work in
+`Command.run` and reports wrong usage with `UsageError`, which ends the program with exit code 2.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gmml_models.recipes.named import FINETUNE, PRETRAIN, beginning_with, recipe
 
 
 class Command(Protocol):
-    """What is asked of a command."""
+    """What every command provides."""
 
     def run(self) -> int:
-        """Do the work; the exit code."""
+        """Do the work, and return the exit code."""
 
 
 COMMANDS: Mapping[str, Callable[..., Command]] = {
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(words: Sequence[str]) -> Command:
-    """The command that words ask for; words that make none end the program with exit code 2."""
+    """The command that the arguments describe; invalid arguments end the program with exit code 2."""
     import tyro
 
     words = [_HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word for word in words]

@@ -1,4 +1,4 @@
-"""``gmml models``: what the registry holds."""
+"""``gmml models``: the weights in the registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Models:
     """Shell pattern that the names must match."""
 
     def run(self) -> int:
-        """Print what is there."""
+        """Print the list."""
         from fnmatch import fnmatch
 
         from gmml_models.models.ranking import as_text, rankings
@@ -28,19 +28,20 @@ class Models:
         if not entries:
             what = "the registry holds no weights yet" if self.pattern == "*" else f"no name matches {self.pattern}"
             print(f"gmml models: {what}.")
-            print("Weights of others: gmml_models.from_pretrained(folder or Hub name), or gmml convert CHECKPOINT FOLDER.")
+            print("Other people's weights: gmml_models.from_pretrained(folder or Hub name), or gmml convert CHECKPOINT FOLDER.")
             return 0
         for entry in entries:
             print("\n".join(described(entry)))
         if tables := rankings(entries):
             print(
-                f"\nPercent of the test images; * are weights, the others need no training or are its control.\n\n{as_text(tables)}"
+                f"\nPercent of the test images; rows with * are weights; the others need no pretraining, or are trained from "
+                f"scratch.\n\n{as_text(tables)}"
             )
         return 0
 
 
 def described(entry: Entry) -> list[str]:
-    """A set of weights in lines that are readable at any width: its name, and what is known of it."""
+    """A set of weights in lines that are readable at any width: its name, and what is known about it."""
     ours = entry.about.get("gmml", {})
     data, recipe = ours.get("data", {}), ours.get("recipe", {})
     licence = entry.about.get("pretrained_cfg", {}).get("license", "unknown")
@@ -58,7 +59,7 @@ def described(entry: Entry) -> list[str]:
 
 
 def score(metric: Mapping[str, Any]) -> str:
-    """One line of a metric, with who measured it, or on what."""
+    """One line for a metric, with who measured it, or on what."""
     value, spread = metric.get("value", "?"), f" ± {metric['spread']}" if metric.get("spread") is not None else ""
     dataset = metric.get("dataset")
     if isinstance(dataset, Mapping):

@@ -1,4 +1,4 @@
-"""``gmml play``: the playground, a page in the browser on this machine; or the same as a folder for a Hugging Face Space."""
+"""``gmml play``: the playground, a page in the browser on this machine; or as a folder for a Hugging Face Space."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class Play:
     """Open a page in the browser to build a corruption by hand: pictures, masks and its code."""
 
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Address to serve the page at; 0.0.0.0 lets other machines in, and there is no password."""
+    """Address to serve the page at; 0.0.0.0 makes it accessible from other machines, without a password."""
     port: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Port to serve the page at; by default the first free one from 7860."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """What restores the picture: a folder, the Hub's owner/name, or a name of gmml models; by default the package's first."""
+    """Weights that restore the picture: a folder, a Hub name (owner/name), or a name that gmml models lists; by default the first
+    in the package."""
     no_browser: bool = False
     """Print the address, but do not open a browser."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Serve nothing; write a folder for a Hugging Face Space instead."""
+    """Write a folder for a Hugging Face Space instead of serving the page."""
 
     def run(self) -> int:
         """Serve until Ctrl-C, or write the folder."""
@@ -37,7 +38,7 @@ class Play:
             from gmml_models.play.space import write_space
 
             write_space(self.space)
-            print(f"gmml play: {self.space} is a Space: README.md, app.py, requirements.txt. Push it to a repository of yours.")
+            print(f"gmml play: {self.space} is a Space: README.md, app.py, requirements.txt. Push it to your repository.")
             return 0
         if self.port is not None and not 1 <= self.port <= 65535:
             raise UsageError(f"gmml play: --port {self.port} is out of range. Allowed is 1 to 65535.")

@@ -1,4 +1,4 @@
-"""``gmml stats``: the mean and standard deviation of a data set, as words for the other commands."""
+"""``gmml stats``: the mean and standard deviation of a data set, as options for the other commands."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ class Stats(StatsConfig):
             print("\n".join(words(found)))
         for channel, std in enumerate(found.std):
             if std == 0:
-                print(f"gmml stats: channel {channel} is the same everywhere: nothing can be normalised by it.", file=sys.stderr)
+                print(
+                    f"gmml stats: channel {channel} is constant, so its standard deviation of 0 cannot be used for normalisation.",
+                    file=sys.stderr,
+                )
         return 1 if found.broken or (isinstance(source, Source) and source.lost) else 0
 
 

@@ -1,4 +1,7 @@
-"""``gmml pretrain``: a vision transformer from images without labels; ``gmml finetune``: a classifier from labelled ones."""
+"""``gmml pretrain``: trains a vision transformer on images without labels.
+
+``gmml finetune`` trains a classifier on labelled ones.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ STOPPED = 3  # exit code of a run that stopped at a checkpoint: the same command
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(PretrainConfig):
-    """Pretrain a vision transformer without labels, by GMML or one of its relatives.
+    """Pretrain a vision transformer without labels, by GMML, SiT or MC-SSL.
 
-    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none. To use several processes, start it with
+    Defaults are those of GMML 3.1, or of the authors' release if the paper gives none. To use several processes, start it with
     torchrun: torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
     """
 
@@ -29,7 +32,7 @@ class Pretrain(PretrainConfig):
     """Defaults of the other options; small is for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
-        """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
+        """Train; returns 0 at the end of the run, 1 if images were skipped, 3 if it was stopped and can be resumed."""
         if not self.data:
             raise UsageError("gmml pretrain: no data. Give --data FOLDER, or a data set as timm names it.")
         from gmml_models.recipes.pretraining import pretrain
@@ -51,7 +54,7 @@ class Finetune(FinetuneConfig):
     """Defaults of the other options; small is for a few thousand images and a CPU (docs/recipes.md)."""
 
     def run(self) -> int:
-        """Train; 0 at the end of the run, 1 if images were left out, 3 where it stopped and the same command goes on."""
+        """Train; returns 0 at the end of the run, 1 if images were skipped, 3 if it was stopped and can be resumed."""
         from gmml_models.recipes.finetuning import finetune
 
         config = FinetuneConfig(**{one.name: getattr(self, one.name) for one in fields(FinetuneConfig)})
@@ -60,9 +63,9 @@ class Finetune(FinetuneConfig):
 
 
 def exit_code(outcome: Outcome, config: TrainConfig) -> int:
-    """Of a training: 3 where it stopped, 1 where files that may be images were left out, else 0; of a dry run 0.
+    """The exit code of a training run: 3 if it was stopped, 1 if files that may be images were skipped, else 0.
 
-    Of several processes none ends with 1: torchrun would take it for a fault, and end the others.
+    That of a dry run is 0. With several processes, 1 is never used: torchrun would take it for a failure and end the others.
     """
     if config.dry_run:
         return 0

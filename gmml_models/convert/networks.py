@@ -102,7 +102,7 @@ def _chosen(checkpoint: Mapping[str, Any], places: Mapping[str, Any], network: s
     for alike in (slow, *([name for name in names if word in name.split(".")] for word in _PREFERRED), names):
         if len(alike) == 1:
             return alike[0]
-    raise WrongKeysError(f"translate: the checkpoint holds several networks: {listing(names)}. Say which, with network=.")
+    raise WrongKeysError(f"translate: the checkpoint holds several networks: {listing(names)}. Choose one with network=.")
 
 
 def no_transformer(checkpoint: Mapping[str, Any]) -> str:
@@ -160,7 +160,8 @@ def _parts(name: str, network: Mapping[Any, Any], stem: str) -> tuple[dict[str, 
             part[rest] = tensor.float() if tensor.is_floating_point() else tensor
     if wrong:
         raise UnreadableFileError(
-            f"translate: {name} holds values that are no tensors of finite numbers, odd names, or one twice: {listing(wrong)}. "
+            f"translate: {name} holds values that are not tensors of finite numbers, invalid names, or a name twice: "
+            f"{listing(wrong)}. "
             "The run that saved it diverged, or the file is damaged: take another one."
         )
     return backbone, decoder, heads

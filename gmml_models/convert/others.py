@@ -38,8 +38,8 @@ def encoder_from(
         network: which of several networks, by its name in the file; by default an average or teacher where there is one.
         heads: number of attention heads, which no tensor tells; by default what the file says, or width / 64.
         img_size: side of the images, or (height, width), where the patches make no square.
-        mean: per channel, what the images were normalised by; by default what the file says, or what its method is known for: 0.5
-            for BEiT and transformers' ViT, ImageNet's otherwise.
+        mean: the mean per channel that the images were normalised by; by default what the file says, or what its method is known
+            for: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
         std: likewise.
         most_bytes: a larger file is refused.
 

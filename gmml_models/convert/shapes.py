@@ -110,8 +110,8 @@ def _heads(width: int, said: Mapping[str, Any], beside: Mapping[str, Mapping[str
     if type(heads) is not int or heads < 1 or width % heads:
         came = "the number of heads is not in the file" if heads is None else f"heads={heads!r}"
         raise ValueError(
-            f"translate: {came}, and the width is {width}. Give heads=, a divisor of the width: no tensor tells, and the features "
-            "depend on it."
+            f"translate: {came}, and the width is {width}. Give heads=, a divisor of the width: the tensors do not show it, and "
+            f"the features depend on it."
         )
     return heads
 

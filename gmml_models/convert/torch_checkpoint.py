@@ -98,7 +98,7 @@ def _tell_what_it_is(head: bytes, size: int) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise RefusedError("is a git-lfs pointer, not the file itself. Fetch it with git lfs pull.")
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        raise RefusedError("is a web page, not a checkpoint: the download gave a page instead of the file. Download it by hand.")
+        raise RefusedError("is a web page, not a checkpoint: a page was downloaded instead of the file. Download it by hand.")
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         raise RefusedError(
             "is a safetensors file. Give it to gmml_models.encoder_from, or the folder of gmml that it lies in to from_pretrained."
@@ -159,7 +159,7 @@ def _from_zip(mapped: _Mapped) -> Any:
         return mapped.read(size)
 
     if folder + "byteorder" in names and text("byteorder") != b"little":
-        raise RefusedError("was written by a machine of the other byte order. Save it again on a common one.")
+        raise RefusedError("was written on a big-endian machine. Save it again on a little-endian one.")
     steps = Steps()
     value = steps.value(io.BytesIO(text("data.pkl")))
     places = {}
@@ -177,7 +177,7 @@ def _from_pickles(mapped: _Mapped) -> Any:
     if steps.value(stream) != _MAGIC or steps.value(stream) != _PROTOCOL:
         raise RefusedError("is a pickle, but not one of torch.save. Nothing of it was run.")
     if steps.value(stream).get("little_endian") is not True:
-        raise RefusedError("was written by a machine of the other byte order. Save it again on a common one.")
+        raise RefusedError("was written on a big-endian machine. Save it again on a little-endian one.")
     value, keys = steps.value(stream), steps.value(stream)
     if sorted(only(keys, list)) != sorted(steps.storages):
         raise ValueError("the list of tensors is not that of the networks")

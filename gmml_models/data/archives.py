@@ -1,4 +1,4 @@
-"""Images in an archive: a tar or a zip is read where it lies, a compressed tar from a copy that goes with the process."""
+"""Images in an archive: a tar or zip is read in place, a compressed tar from a copy that is deleted with the process."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _UNPACKED: dict[tuple[str, int, int], tempfile.TemporaryDirectory[str]] = {}  # 
 
 
 def is_archive(path: Path) -> bool:
-    """A file whose ending says that it holds others."""
+    """True if the extension is that of an archive."""
     return path.name.lower().endswith(ARCHIVES) and path.is_file()
 
 
 @final
 @dataclass(frozen=True)
 class FilesInTar:
-    """Files in an uncompressed tar, by their place in it: nothing is kept open that threads or forks would share."""
+    """Files in an uncompressed tar, by their offset: no open file is shared between threads or forks."""
 
     path: Path
     places: Sequence[tuple[int, int]]  # first byte, and how many
@@ -62,7 +62,7 @@ class FilesInTar:
 
 
 class Packed(NamedTuple):
-    """Where a file lies in a zip."""
+    """The position of a file in a zip."""
 
     header: int
     packed: int  # bytes
@@ -74,7 +74,7 @@ class Packed(NamedTuple):
 @final
 @dataclass(frozen=True)
 class FilesInZip:
-    """Files in a zip, stored or deflated, by their place in it: nothing is kept open that threads or forks would share."""
+    """Files in a zip, stored or deflated, by their offset: no open file is shared between threads or forks."""
 
     path: Path
     places: Sequence[Packed]
@@ -118,12 +118,14 @@ class Member(NamedTuple):
 def open_archive(path: Path, wanted: Wanted, *, whole: bool = False) -> FileSource:
     """Open a tar, a zip or a compressed tar; errors as `gmml_models.data.folders.open_files`.
 
-    ``whole``: no sub-folder of it is a split.
+    ``whole``: do not treat any subfolder as a split.
     """
     extensions = wanted.extensions
     name = path.name.lower()
     if not name.endswith(ARCHIVES):
-        raise UsageError(f"gmml: {path} is a file, but no archive: {', '.join(ARCHIVES)}. Give a folder or an archive of images.")
+        raise UsageError(
+            f"gmml: {path} is a file, but not an archive: {', '.join(ARCHIVES)}. Give a folder or an archive of images."
+        )
     files: type[FilesInTar | FilesInZip] = FilesInZip if name.endswith(".zip") else FilesInTar
     there = _unpacked(path) if name.endswith(tuple(_COMPRESSED)) else path
     found, left = _in_zip(path, extensions) if name.endswith(".zip") else _in_tar(path, there, extensions)
@@ -172,7 +174,7 @@ def _in_zip(path: Path, extensions: Sequence[str] | None) -> tuple[list[Member],
         with zipfile.ZipFile(path) as archive:
             entries = sorted((one for one in archive.infolist() if not one.is_dir()), key=lambda one: one.filename)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UsageError(f"gmml: {path} is no zip, or is damaged ({error}).") from error
+        raise UsageError(f"gmml: {path} is not a zip, or is damaged ({error}).") from error
     endings, found, left = endings_of(extensions), list[Member](), list[LeftOut]()
     for one in entries:
         name = one.filename
@@ -204,8 +206,8 @@ def _unpacked(path: Path) -> Path:
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             folder.cleanup()
             raise UsageError(
-                f"gmml: {path} could not be unpacked to {tempfile.gettempdir()} ({error}). Is it whole, and is there room? TMPDIR "
-                "names another place."
+                f"gmml: {path} could not be unpacked to {tempfile.gettempdir()} ({error}). Check that it is complete and that "
+                f"there is space; TMPDIR sets another folder."
             ) from error
         _UNPACKED[key] = folder
     return Path(_UNPACKED[key].name, "images.tar")

@@ -1,8 +1,9 @@
-"""Crops, colours and blur of images: the pixels' part of a view, by what `gmml_models.data.transforms` drew.
+"""Crops, colours and blur of images: computes the pixels of a view from what `gmml_models.data.transforms` drew.
 
-Both are antialiased where they shrink, with Pillow's kernels, so that the two data paths show the same picture. As a product with
+Both are antialiased when they shrink an image, with Pillow's kernels, so that the two data paths give the same picture. As a
+product with
 two small matrices the crop on the device takes as long as ``grid_sample``, which has no antialiasing and another cubic kernel.
-Colours and blur are kornia's functions, on the device; only the rows that chance has chosen are touched.
+Colours and blur are kornia's functions, on the device; only the images that were drawn for a change are touched.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def cut_one(image: Tensor, crops: Sequence[Crops], sizes: Sequence[tuple[int, in
 
     Args:
         image: (C, H, W) uint8, any number of channels.
-        crops: of this image alone (a batch of one), one a view.
+        crops: those of this image (a batch of one), one per view.
         sizes: height and width of each view.
         interpolation: of the resize.
 
@@ -113,11 +114,11 @@ def _weights(start: Tensor, span: Tensor, pixels: int, wanted: int, flip: Tensor
 
 
 class Finish:
-    """The last stretch of every view: colours, blur, normalisation.
+    """The last stage of every view: colours, blur, normalisation.
 
     Args:
         plan: of the views.
-        device: where the views end.
+        device: the device of the views.
     """
 
     def __init__(self, plan: ViewPlan, device: torch.device) -> None:

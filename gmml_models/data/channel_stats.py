@@ -24,8 +24,8 @@ class ChannelStats:
     Attributes:
         mean: per channel, for pixels in [0, 1].
         std: per channel.
-        images: that were read.
-        broken: name -> reason of those that could not be.
+        images: number of images that were read.
+        broken: name -> reason, for the images that could not be read.
     """
 
     mean: tuple[float, ...]
@@ -41,7 +41,7 @@ def channel_stats(source: Source | StreamSource, *, threads: int = 2, progress: 
     mean squared distances from that. Sums are exact: pixels are counted by level.
 
     Args:
-        source: of the images; of a stream one epoch is read.
+        source: the images; of a stream, one epoch is read.
         threads: that decode.
         progress: told while they do.
 

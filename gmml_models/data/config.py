@@ -1,4 +1,4 @@
-"""Which images a run is about, as a frozen dataclass; and a config as its record, in types that JSON has.
+"""Which images a run uses, as a frozen dataclass; and how a config is recorded in JSON types.
 
 A field whose metadata says ``free`` changes how fast or how visibly a run goes, not its result: such fields may differ when a run
 is resumed.
@@ -20,16 +20,16 @@ FREE: dict[str, Any] = {"free": True}
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and how they are read."""
+    """The images, and how they are read."""
 
     data: str = ""
     """Folder, tar or zip of images (class folders or a labels.csv give labels), or a data set by name: torch/..., hfds/..."""
     data_root: str | None = None
     """Folder with the files of a torch/... data set, or cache folder of a hfds/... one."""
     split: str | None = None
-    """Sub-folder or split to read; by default the train split if there is one, else all images."""
+    """Subfolder or split to read; by default the train split if there is one, else all images."""
     extensions: tuple[str, ...] | None = None
-    """Endings of the files that are images, such as .jpg .png; by default all that Pillow reads."""
+    """File extensions of images, such as .jpg .png; by default all that Pillow reads."""
     stream_images: int | None = None
     """Images per epoch of a stream (wds/..., hfids/...) that does not state its length."""
     in_chans: int = 3
@@ -54,28 +54,29 @@ class DataConfig:
 
 
 def check_normalisation(config: DataConfig) -> None:
-    """Refuse a mean or standard deviation that is not of pixels in [0, 1].
+    """Refuse a mean or standard deviation that is not one of pixels in [0, 1].
 
     Raises:
-        UsageError: naming the field; where the numbers are of bytes, with what they are in [0, 1].
+        UsageError: names the field; for statistics of bytes, it gives their values in [0, 1].
     """
     for name, values in (("mean", config.mean), ("std", config.std)):
         if values is None or all(0 <= one <= 1 and (one > 0 or name == "mean") for one in values):
             continue
         words = " ".join(f"{one:g}" for one in values)
         bytes_ = all(0 <= one <= 255 for one in values) and max(values) > 1
-        advice = f"Of bytes they are --{name} {' '.join(f'{one / 255:.4g}' for one in values)}" if bytes_ else "See gmml stats"
+        shares = " ".join(f"{one / 255:.4g}" for one in values)
+        advice = f"If these are statistics of bytes, give --{name} {shares}" if bytes_ else "See gmml stats"
         allowed = "from 0 to 1" if name == "mean" else "above 0, up to 1"
         raise UsageError(f"gmml: --{name} {words}: pixels are in [0, 1], so each number is {allowed}. {advice}.")
 
 
 def record(config: DataConfig) -> dict[str, Any]:
-    """A config in types that JSON has."""
+    """A config in JSON types."""
     return json.loads(json.dumps(asdict(config), default=str))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
 def place(value: Any) -> Any:
-    """A path of what is there, in one spelling; anything else as it is."""
+    """The canonical spelling of an existing path; anything else unchanged."""
     try:  # as text, which may name no path at all
         return os.path.realpath(value) if isinstance(value, str) and value and os.path.exists(value) else value  # noqa: PTH110
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A data set of images: by number, with labels if it has them; what cannot be read is named and stepped over."""
+"""A data set of images by index, with labels if it has them; unreadable images are reported and skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AT_ONCE = 64  # images a thread has in hand
 
 
 class Identity(NamedTuple):
-    """By what a data set is known again, wherever it lies.
+    """What identifies a data set, wherever it is stored.
 
     Attributes:
         images: how many.
@@ -40,18 +40,18 @@ class Identity(NamedTuple):
 
 
 class Source(ABC):
-    """Images by their number, as uint8.
+    """Images by index, as uint8.
 
     Args:
         channels: of every image.
-        classes: their names, or those of the labels where an image has several; () where nothing is labelled.
+        classes: their names, or those of the labels where an image has several; () if there are no labels.
         multi_label: labels are (c,) float32 of 0 and 1 instead of an int.
 
     Attributes:
         broken: name -> reason of the images that could not be read, as they are met in this process.
-        where: the images lie, for messages.
-        left: files and folders beside them that are not part of the data.
-        notes: what was guessed about them.
+        where: the location of the images, for messages.
+        left: files and folders next to them that are not part of the data.
+        notes: what had to be guessed about them.
     """
 
     where: str = ""
@@ -71,11 +71,11 @@ class Source(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a person finds the image by."""
+        """The name by which a user can find the image."""
 
     @abstractmethod
     def labels(self) -> Sequence[Label]:
-        """The label of every image, without reading the images where that can be done."""
+        """The label of every image, if possible without reading the images."""
 
     @abstractmethod
     def item(self, index: int) -> tuple[Tensor, Label]:
@@ -83,7 +83,7 @@ class Source(ABC):
 
     @property
     def parallel(self) -> bool:
-        """Several threads may read at once."""
+        """True if several threads may read at once."""
         return True
 
     @property
@@ -92,7 +92,7 @@ class Source(ABC):
         return bool(self.classes)
 
     def read(self, index: int) -> tuple[Tensor, Label] | None:
-        """One image and its label; None, and a word in `broken`, if it cannot be read."""
+        """One image and its label; None, and an entry in `broken`, if it cannot be read."""
         if index in self._bad:
             return None
         try:
@@ -103,11 +103,11 @@ class Source(ABC):
             return None
 
     def identity(self) -> Identity | None:
-        """By what the data set is known again; None where nothing but its length is known."""
+        """What identifies the data set; None if only its length is known."""
         return None
 
     def found(self, who: str, what: str = "images") -> list[str]:
-        """What was found, in lines for a person: see `gmml_models.data.scan.told`."""
+        """What was found, in lines for the user: see `gmml_models.data.scan.told`."""
         return told(
             who,
             what,
@@ -164,20 +164,20 @@ class Subset(Source):
         return len(self.chosen)
 
     def name(self, index: int) -> str:
-        """As in the whole."""
+        """As in the whole source."""
         return self.source.name(self.chosen[index])
 
     def identity(self) -> Identity | None:
-        """That of the whole: which images are chosen follows from the config."""
+        """That of the whole source: the config determines which images are chosen."""
         return self.source.identity()
 
     def labels(self) -> Sequence[Label]:
-        """As in the whole, numbered anew."""
+        """As in the whole source, renumbered."""
         labels = self.source.labels()
         return [self._renumbered(labels[number]) for number in self.chosen]
 
     def item(self, index: int) -> tuple[Tensor, Label]:
-        """As in the whole, with the label numbered anew."""
+        """As in the whole source, with the label renumbered."""
         image, label = self.source.item(self.chosen[index])
         return image, self._renumbered(label)
 
@@ -195,8 +195,8 @@ class Subset(Source):
 def few_shot(source: Source, share: float, seed: int) -> Source:
     """A share of the images of each class, at least one of each.
 
-    The images have an order of their own for each seed, and of every class the first ones are taken: so a smaller share is part of
-    a larger one. With several labels an image, it is taken if one of its labels takes it; images without any label are a class too.
+    Every seed gives the images an order, and the first ones of every class are taken, so a smaller share is part of a larger one.
+    With several labels per image, an image is taken if any of its labels takes it; images without labels form a class.
 
     Args:
         source: with labels.
@@ -232,9 +232,9 @@ def each(
 
     Args:
         source: of the images.
-        work: called with image and label, in several threads at once where the source allows it. Decoders let go of the lock.
-        threads: at most so many.
-        progress: told after every few images.
+        work: called with image and label, in several threads at once if the source allows it (decoders release the GIL).
+        threads: largest number of threads.
+        progress: called after every few images.
     """
     count = len(source)
 
@@ -262,10 +262,10 @@ def check_readable(source: Source) -> None:
 
 
 def nothing_readable(source: Source) -> UsageError:
-    """What to raise where no image can be read."""
+    """The error to raise if no image can be read."""
     tried = f"the {len(source)}" if len(source) <= _TRIED else f"the first {_TRIED}"
     name, reason = next(iter(source.broken.items()), ("?", "?"))
-    return UsageError(f"gmml: not one of {tried} images could be read. The first was {name}: {reason}.")
+    return UsageError(f"gmml: none of {tried} images could be read. The first was {name}: {reason}.")
 
 
 def _classes_of(label: Label) -> list[int]:

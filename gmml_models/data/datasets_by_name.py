@@ -20,7 +20,7 @@ def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfi
     """A data set of torchvision, as timm opens it; nothing is downloaded.
 
     Raises:
-        UsageError: no such name, or no files of it in ``config.data_root``.
+        UsageError: there is no such name, or ``config.data_root`` does not hold its files.
     """
     from timm.data.dataset_factory import create_dataset
 
@@ -31,8 +31,8 @@ def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfi
         return create_dataset(f"torch/{name}", root=config.data_root, split=split, download=False)
     except Exception as error:  # every data set has its own way to say no
         raise UsageError(
-            f"gmml: torch/{name} could not be opened in {config.data_root} ({type(error).__name__}: {error}). Check the name; what "
-            "is not there yet is fetched by torchvision.datasets, with download=True."
+            f"gmml: torch/{name} could not be opened in {config.data_root} ({type(error).__name__}: {error}). Check the name; to "
+            f"download the files, use torchvision.datasets with download=True."
         ) from error
 
 
@@ -82,7 +82,7 @@ def _pick(where: str, splits: Collection[str], purpose: Purpose) -> str:
 
 
 def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
-    """Shards of webdataset: named by an _info.json as timm has it, by a pattern as split, or all tars of the folder.
+    """Shards of webdataset: named by an _info.json as in timm, by a pattern given as split, or all tars of the folder.
 
     Raises:
         UsageError: no shards, the library is missing, or the number of images is not known.
@@ -124,7 +124,7 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
     """A stream in Python.
 
     Args:
-        dataset: it can be iterated, time and again.
+        dataset: an iterable that can be iterated repeatedly.
         config: its ``in_chans`` and ``stream_images``.
         where: for messages.
 
@@ -135,7 +135,7 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
         cannot = "cannot be iterated" if not hasattr(dataset, "__iter__") else "can be read once only"
         raise UsageError(
             f"gmml: {where}, a {type(dataset).__name__}, {cannot}. "
-            "Give one with __len__ and __getitem__, or with an __iter__ that starts anew each time."
+            "Give one with __len__ and __getitem__, or with an __iter__ that starts from the beginning each time."
         )
     splits = getattr(getattr(dataset, "info", None), "splits", None) or {}
     known = getattr(splits.get(str(getattr(dataset, "split", ""))), "num_examples", None) if splits else None
@@ -155,7 +155,7 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
 
 
 def is_stream(dataset: Any) -> bool:
-    """It has no images by number."""
+    """Raised by access by index, which a stream does not support."""
     return isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
 
 

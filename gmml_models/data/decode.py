@@ -1,4 +1,4 @@
-"""From whatever holds an image (a file's bytes, a picture, an array) to a uint8 tensor with the channels that are asked for."""
+"""From whatever holds an image (a file's bytes, a picture, an array) to a uint8 tensor with the requested channels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def decode(found: Any, channels: int) -> Tensor:
     Args:
         found: bytes of an image file; a picture of Pillow; a dict with ``bytes`` or ``path``, as data sets of Hugging Face hold; a
             tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
-        channels: of the result. Files and pictures have 1 or 3: upright, over white where they are transparent, 16 bits by their
-            upper eight, grey by ITU-R 601; TIFFs of floats, of 32-bit or of signed integers from their darkest to their brightest
-            pixel. An array has those asked for, or 1 or 3 of them where 1 or 3 are asked for.
+        channels: those of the result. Files and pictures give 1 or 3: rotated upright, transparent parts on white, the upper eight
+            of 16 bits, grey by ITU-R 601; TIFFs of floats, of 32-bit or of signed integers are scaled from their darkest to their
+            brightest pixel. An array must have the requested number, or 1 or 3 if 1 or 3 are requested.
 
     Returns:
         (channels, H, W) uint8.
@@ -48,10 +48,10 @@ def decode(found: Any, channels: int) -> Tensor:
 
 
 def from_picture(picture: Image.Image, channels: int) -> Tensor:
-    """(channels, H, W) uint8 of any of Pillow's modes; its memory is channels last.
+    """(channels, H, W) uint8 of any of Pillow's modes; its memory format is channels_last.
 
     Raises:
-        ValueError: neither 1 nor 3 channels are asked for.
+        ValueError: ``channels`` is neither 1 nor 3.
         Exception: whatever Pillow raises on damaged files.
     """
     picture.load()  # raises if the file is truncated
@@ -68,7 +68,7 @@ def _from_upright(upright: Image.Image, channels: int) -> Tensor:
 
 
 def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
-    """(channels, H, W) uint8 of an array with any layout that can be told.
+    """(channels, H, W) uint8 of an array in any layout that can be recognised.
 
     Raises:
         ValueError: the axes or the values do not make an image.

@@ -1,4 +1,4 @@
-"""Image files by number, wherever they lie."""
+"""Image files by index, wherever they are stored."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gmml_models.data.scan import LeftOut
 
 
 class Files(Protocol):
-    """Bytes and names of files, wherever they lie."""
+    """Bytes and names of files, wherever they are stored."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What a person finds each by."""
+        """The names by which a user can find the files."""
 
     def read(self, index: int) -> bytes:
         """All of a file."""
 
     def size(self, index: int) -> int:
-        """Bytes of a file; -1 where it is gone."""
+        """Size of a file in bytes; -1 if it no longer exists."""
 
 
 @final
@@ -42,7 +42,7 @@ class LooseFiles:
         return Path(self.paths[index]).read_bytes()
 
     def size(self, index: int) -> int:
-        """Bytes of a file; -1 where it is gone."""
+        """Size of a file in bytes; -1 if it no longer exists."""
         try:
             return Path(self.paths[index]).stat().st_size
         except OSError:
@@ -60,7 +60,7 @@ class FileSource(Source):
         channels: 1 or 3.
         multi_label: labels are (c,) tensors.
         where: they lie.
-        left: what is no part of them.
+        left: files and folders that are not part of them.
         notes: guesses about them.
     """
 

@@ -1,4 +1,4 @@
-"""Images in a folder, an archive, or the files that a CSV names: what is left out, and which folder is the class, is told."""
+"""Images in a folder, an archive, or a CSV; reports which files are skipped and which folders are the classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
     """Open a folder or an archive.
 
     Raises:
-        UsageError: nothing there, no images, or labels that do not fit.
+        UsageError: it does not exist, has no images, or its labels do not fit.
     """
     channels, csv, multi_label = wanted.channels, wanted.csv, wanted.multi_label
     if channels not in (1, 3):

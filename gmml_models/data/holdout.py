@@ -1,4 +1,4 @@
-"""Images that are held out of training, to measure on."""
+"""Images that are held out from training, to measure on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gmml_models.errors import UsageError
 
 
 def without_holdout(config: DataConfig) -> DataConfig:
-    """A config that has a ``holdout``, without it."""
+    """The config without its ``holdout``."""
     anew: Any = replace
     return anew(config, holdout=None)  # type: ignore[no-any-return]  # a field of some of its kinds
 
@@ -21,9 +21,9 @@ def without_holdout(config: DataConfig) -> DataConfig:
 def held_out(source: Source, share: float, *, test: bool) -> Source:
     """A share of the images of each class to measure on, or the rest to train on; the two have no image in common.
 
-    Each image has a place in an order that follows from its name alone, and of each class the first ones are held out, one at least
-    where there are two: so the choice is the same for every seed, and new images move few of the old ones to the other side. With
-    several labels an image, or none, all images are one class.
+    The images are ordered by a hash of their names, and the first ones of each class are held out, at least one if there are two.
+    So the choice is the same for every seed, and adding images moves few of the old ones to the other side. With several labels per
+    image, or none, all images form one class.
 
     Args:
         source: of all images.

@@ -1,6 +1,6 @@
 """Photographs of any size and mode, from files and folders, as squares of one size.
 
-A file that cannot be read is not an error here: it is handed back with the reason, for the caller to name.
+A file that cannot be read is not an error here: it is returned with the reason, for the caller to report.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One file or folder that was not, and why."""
+    """One file or folder that was not read, and why."""
 
     path: Path
     reason: str
@@ -42,7 +42,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading."""
+    """The result of reading."""
 
     photographs: tuple[Photograph, ...]
     skipped: tuple[Skipped, ...]
@@ -54,9 +54,9 @@ def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Pa
 
     Args:
         paths: files, and folders: the image files directly inside by name, or, if there are none, those further inside.
-        size: edge of the squares in pixels: the middle of the picture, its shorter side resized to this.
+        size: side of the squares in pixels: the centre of the picture, with its shorter side resized to this.
         most: largest number of photographs.
-        without: a file that folders are listed without, such as the one that is about to be written.
+        without: a file to leave out of folders, such as the one that is about to be written.
     """
     photographs: list[Photograph] = []
     skipped: list[Skipped] = []
@@ -78,7 +78,7 @@ def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Pa
 
 
 def read_square(path: Path, size: int) -> Image.Image:
-    """Read one file as an RGB square: upright, the middle of it, over white where it is transparent.
+    """Read one file as an RGB square: rotated upright, cropped to the centre, transparent parts on white.
 
     Raises:
         Exception: whatever Pillow raises on a file that is missing, damaged, no image, or too large to be decoded safely.
@@ -111,7 +111,7 @@ def open_upright(file: Path | IO[bytes]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB: over white where it is transparent, 16-bit grey by its upper eight bits."""
+    """Any of Pillow's modes as RGB: transparent parts on white, 16-bit grey by its upper eight bits."""
     if image.mode.startswith("I"):  # I;16 and its kin; older versions of Pillow read 16-bit PNG files as I
         return _grey(np.clip(np.asarray(image).astype(np.float64) / 257.0, 0.0, 255.0))
     if image.mode == "F":  # no agreed range: from the darkest to the brightest
@@ -142,7 +142,7 @@ def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Im
 
 @cache
 def formats_of_pillow() -> tuple[str, ...]:
-    """The formats that are read, of those that this Pillow can; with pillow-heif HEIC, and AVIF for an older Pillow."""
+    """The formats that can be read with this Pillow; pillow-heif adds HEIC, and AVIF for an older Pillow."""
     Image.init()
     if find_spec("pillow_heif") is not None:
         plugin: Any = import_module("pillow_heif")
@@ -153,14 +153,14 @@ def formats_of_pillow() -> tuple[str, ...]:
 
 
 def endings_of_pillow() -> frozenset[str]:
-    """The endings of these formats, in small letters, with their dot."""
+    """The extensions of these formats, in lower case, with their dot."""
     formats = formats_of_pillow()
     found = {ending for ending, name in Image.registered_extensions().items() if name in formats}
     return frozenset(found | ({".mpo"} if "JPEG" in formats else set()))  # several JPEGs in one file, of which the first is read
 
 
 def known_endings() -> str:
-    """The same in words, the usual ones first."""
+    """The same as text, the common ones first."""
     usual = (".png", ".jpg", ".jpeg")
     return ", ".join([*usual, *sorted(endings_of_pillow() - set(usual))])
 
@@ -199,7 +199,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file or folder"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a format that is not read"
+        return "not an image, or in a format that is not supported"
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, too large to be decoded safely"
     if isinstance(error, MemoryError):

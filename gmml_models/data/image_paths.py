@@ -1,4 +1,4 @@
-"""Image files and folders as a person names them on a command line, without labels."""
+"""Image files and folders as given on a command line, without labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def open_paths(paths: Sequence[Path], *, channels: int, who: str) -> FileSource:
     """Open image files, and folders of them at any depth, as one data set without labels; each is named by its path.
 
     Args:
-        paths: of them; or of one archive.
+        paths: files and folders, or one archive.
         channels: 1 or 3.
-        who: the command that speaks in errors.
+        who: the name of the command, for errors.
 
     Raises:
-        UsageError: a path that is not there, an archive beside others, or no image at all.
+        UsageError: a path does not exist, an archive is not the only path, or there is no image.
     """
     if channels not in (1, 3):
         raise UsageError(f"{who}: image files have 1 or 3 channels, and the weights take {channels}. Give a data set in Python.")
@@ -37,11 +37,11 @@ def open_paths(paths: Sequence[Path], *, channels: int, who: str) -> FileSource:
             files += found
             left += [LeftOut((path / one.name).as_posix(), one.reason, one.lost) for one in aside]
         elif is_archive(path):
-            raise UsageError(f"{who}: {path} is an archive, and came with others. Give it alone.")
+            raise UsageError(f"{who}: {path} is an archive and was given with other paths. Give it alone.")
         else:
             files.append(path)
     if not files:
         words = f" Left out: {len(left)}, the first {left[0].name} ({left[0].reason})." if left else ""
-        raise UsageError(f"{who}: not one image in {', '.join(map(str, paths))}.{words} Known endings: {known_endings()}.")
+        raise UsageError(f"{who}: no image in {', '.join(map(str, paths))}.{words} Known endings: {known_endings()}.")
     where = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
     return FileSource(LooseFiles(files, [file.as_posix() for file in files]), None, channels=channels, where=where, left=left)

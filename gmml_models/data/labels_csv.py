@@ -1,6 +1,6 @@
-"""labels.csv: first column the file, relative to the CSV; then one 0/1 column a label, or one column with the class.
+"""labels.csv: the first column is the file, relative to the CSV; then one 0/1 column per label, or one column with the class.
 
-Columns are parted by commas, semicolons or tabs.
+Columns are separated by commas, semicolons or tabs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class LabelTable(NamedTuple):
 
 
 def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *, multi_label: bool | None = None) -> LabelTable:
-    """Read the rows whose files lie in a folder.
+    """Read the rows whose files are in a folder.
 
-    One column holds the class of each image where it is the only one behind the files and called so (class, label, category, ...),
-    or holds other words than yes and no, some of them twice; or where it alone is chosen and holds other words. Otherwise an image
-    may have several labels: a column is one if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and -1,
-    or 1 and nothing. All others, such as licence texts, are named in ``notes``.
+    One column holds the class of each image if it is the only one after the file names and is called class, label, category or
+    similar, or holds words other than yes and no, some of them twice; or if it is the only chosen column and holds such words.
+    Otherwise an image
+    may have several labels: a column is a label if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and
+    -1, or 1 and empty. All other columns, such as licence texts, are listed in ``notes``.
 
     Args:
         path: of the CSV, UTF-8.
@@ -49,8 +50,8 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *
         multi_label: True: columns are labels whatever they are called; None: as above.
 
     Raises:
-        UsageError: no such CSV, or one without a column of files, without a label, with a value that is neither 0 nor 1 in a label,
-            with missing files, or without a row for this folder.
+        UsageError: the CSV does not exist, has no column of files, no label, a label value that is neither 0 nor 1, missing files,
+            or no row for this folder.
     """
     header, rows = _table(path)
     # as text: a table may have a hundred thousand lines, and Path takes ten times as long for each
@@ -67,7 +68,8 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *
         raise UsageError(f"gmml: {path} names {len(rows)} files, none of them in {folder}. Give the folder that holds them.")
     if missing:
         raise UsageError(
-            f"gmml: {path} names {len(missing)} files that are not there, first in line {missing[0] + 2}: {rows[missing[0]][0]}. "
+            f"gmml: {path} names {len(missing)} files that do not exist, the first in line {missing[0] + 2}: "
+            f"{rows[missing[0]][0]}. "
             "Paths are relative to the CSV. Fix or remove these lines."
         )
     if len(set(files)) < len(files):
@@ -142,7 +144,7 @@ def _classes(path: Path, header: list[str], rows: list[list[str]], column: int, 
     words = [rows[number][column].strip() for number in there]
     empty = next((number for number, word in zip(there, words, strict=True) if not word), None)
     if empty is not None:
-        raise UsageError(f"gmml: {path}, line {empty + 2}: the class {header[column]!r} is empty. Mend or remove that line.")
+        raise UsageError(f"gmml: {path}, line {empty + 2}: the class {header[column]!r} is empty. Fix or remove that line.")
     classes = tuple(sorted(set(words), key=lambda word: (natural(word), word)))
     number = {name: place for place, name in enumerate(classes)}
     notes = [f"the class is the column {header[column].strip()} of {path.name}; --labels-columns or --multi-label says otherwise"]

@@ -1,4 +1,4 @@
-"""Feeds that decode anew each time, in worker processes: for data sets of any size, and for transforms of one image."""
+"""Feeds that decode images every time, in worker processes: for data sets of any size, and for transforms of single images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class Fetched(NamedTuple):
-    """What a worker hands to its feed. Pixels are uint8 where they can be, and come to the device so."""
+    """What a worker sends to its feed. Pixels are uint8 if possible, and are transferred to the device as such."""
 
     views: tuple[Tensor, ...]  # each (B, C, H, W): uint8, or what a transform made
     labels: Tensor | None  # (B,) int64, or (B, c) float32
@@ -37,12 +37,12 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutter:
-    """From a whole image to the views of a plan, or to what a transform makes of it.
+    """From a whole image to the views of a plan, or to the result of a transform.
 
     Args:
         plan: of the views.
         transform: from a picture to a tensor, in place of the plan's views; what it draws follows from the image's key.
-        centre: one centre crop, and no chance.
+        centre: one centre crop, and nothing random.
     """
 
     plan: ViewPlan
@@ -79,13 +79,13 @@ def collect(views: Sequence[Sequence[Tensor]], labels: Sequence[Label]) -> tuple
 
 
 class Receiver:
-    """The device's side: what workers fetched becomes a batch, and what they could not read is remembered.
+    """The device side: turns what workers fetched into a batch, and records what they could not read.
 
     Args:
         plan: of the views.
         seed: of the run.
-        device: where batches end.
-        plain: colours and sharpness stay as they are.
+        device: the device of the batches.
+        plain: do not change colours and sharpness.
     """
 
     def __init__(self, plan: ViewPlan, seed: int, device: torch.device, *, plain: bool) -> None:
@@ -120,7 +120,7 @@ class WorkerFeed:
         source: of the images.
         plan: of the views.
         share: which images are this process's.
-        device: where batches end.
+        device: the device of the batches.
         workers: processes; 0: this one.
         transform: in place of the plan's views.
     """
@@ -154,7 +154,7 @@ class WorkerFeed:
 
 
 def sample(source: Source, plan: ViewPlan, seed: int, device: torch.device, count: int, broken: dict[str, str]) -> Batch:
-    """A fixed few images as centre crops, decoded here and now; broken ones are noted."""
+    """A few fixed images as centre crops, decoded immediately; broken ones are recorded."""
     receive = Receiver(plan, seed, device, plain=True)
     batch = receive(Decoding(source, Cutter(plan, centre=True), seed)[0, spread(len(source), count).tolist()])
     broken.update(receive.broken)
@@ -171,7 +171,7 @@ def every_image(
     transform: Transform | None,
     broken: dict[str, str],
 ) -> Iterator[Batch]:
-    """Batches of the images with these numbers, as centre crops or through a transform; broken ones are left out, and noted."""
+    """Batches of the images with these numbers, as centre crops or through a transform; broken ones are skipped and recorded."""
     receive = Receiver(plan, 0, device, plain=True)
     decoding = Decoding(source, Cutter(plan, transform, centre=transform is None), 0, strict=True)
     for fetched in loader(decoding, [(0, list(part)) for part in numbers], workers=workers, device=device, persistent=False):
@@ -197,13 +197,13 @@ def workers_for(device: torch.device, asked: int | None) -> int:
 
 
 def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torch.device, persistent: bool) -> DataLoader[Fetched]:
-    """A `DataLoader` that leaves torch's global generator alone, and hands over what a worker made as it is.
+    """A `DataLoader` that does not touch torch's global generator and passes on unchanged what a worker made.
 
     Args:
         decoding: makes batches.
-        turns: what to ask it for, in order; None where it goes on by itself.
-        workers: processes, of which at most one a core is started.
-        device: batches for a GPU come in memory that it can fetch from.
+        turns: what to request from it, in order; None if it continues on its own.
+        workers: number of processes; at most one per core is started.
+        device: batches for a GPU are in pinned memory.
         persistent: workers live from epoch to epoch.
     """
     return DataLoader(
@@ -242,13 +242,13 @@ class _Turns(Sampler[tuple[int, list[int]]]):
 
 @final
 class Decoding(Dataset[Fetched]):
-    """A batch for each (epoch, numbers) that is asked for.
+    """A batch for each requested (epoch, numbers).
 
     Args:
         source: of the images.
         cutter: makes the views.
         seed: of the run.
-        strict: broken images are left out, not replaced.
+        strict: skip broken images instead of replacing them.
     """
 
     def __init__(self, source: Source, cutter: Cutter, seed: int, *, strict: bool = False) -> None:

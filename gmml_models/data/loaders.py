@@ -42,27 +42,27 @@ def make_feed(
 ) -> Feed:
     """A feed of views of a data set.
 
-    What a step sees follows from (seed, epoch, step) alone: not from the processes, parts or workers that make it.
+    What a step sees depends only on (seed, epoch, step), not on the processes, parts or workers that prepare it.
 
     Args:
         source: see `open_source`.
         plan: of the views; with a ``transform`` only its size, mean and std are used, by `Feed.sample`.
-        batch_size: images a step, over all processes and parts.
-        accumulate: parts that a process cuts its images of a step into.
+        batch_size: images per step, over all processes and parts.
+        accumulate: number of parts into which a process splits its images of a step.
         seed: of the run.
         rank: number of this process.
         world: number of processes.
-        device: where batches end.
-        workers: processes that decode, or threads where images are decoded once; 0: this one; None: see `workers_for`.
-        resident: keep all images on the device; None: on a GPU, if they take less than a quarter of its free memory.
+        device: the device of the batches.
+        workers: number of processes that decode, or of threads if images are decoded once; 0: this process; None: `workers_for`.
+        resident: keep all images on the device; None: do so on a GPU, if they take less than a quarter of its free memory.
         resident_size: side at which they are kept there; None: 1.15 times the large views.
-        transform: from a picture of Pillow to a tensor, in place of the plan's views. It runs in the workers, and what it draws
-            from torch, `random` or NumPy follows from the image's key. uint8 is normalised by the plan, floats are left alone.
-        progress: told while images are decoded to be kept.
+        transform: from a Pillow image to a tensor, instead of the plan's views. It runs in the workers, and what it draws from
+            torch, `random` or NumPy is determined by the image's key. uint8 is normalised by the plan; floats are not changed.
+        progress: called while images are decoded to be kept.
 
     Raises:
-        UsageError: a batch that cannot be cut evenly or is larger than the data set, channels that do not fit the plan's mean and
-            std, or no room for what shall be resident.
+        UsageError: the batch cannot be split evenly or is larger than the data set, the channels do not fit the plan's mean and
+            std, or there is no room for resident images.
     """
     where = torch.device(device)
     workers = workers_for(where, workers)
@@ -97,16 +97,16 @@ def in_order(
     workers: int | None = None,
     transform: Callable[[Image.Image], Tensor] | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, in order: for measuring. Broken ones are left out, and named in ``source.broken``.
+    """Every image once, in order: for measuring. Broken ones are skipped and listed in ``source.broken``.
 
     Args:
         source: see `open_source`.
         plan: its size, centre, mean and std make the centre crop.
-        batch_size: images at once; the last batch may be smaller.
+        batch_size: images per batch; the last batch may be smaller.
         rank: number of this process; each has a contiguous part of the data set.
         world: number of processes.
-        device: where batches end.
-        workers: processes that decode; 0: this one; None: see `workers_for`.
+        device: the device of the batches.
+        workers: number of processes that decode; 0: this process; None: see `workers_for`.
         transform: from a picture of Pillow to a tensor, in place of the centre crop; see `make_feed`.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world

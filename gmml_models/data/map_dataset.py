@@ -1,4 +1,4 @@
-"""Map data sets in Python: torchvision's, Hugging Face's, or anybody's with a length and images by number."""
+"""Map-style data sets in Python: torchvision's, Hugging Face's, or any other with a length and images by index."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class MapSource(Source):
     """A data set in Python.
 
     Args:
-        dataset: ``dataset[i]`` is an image (see `decode`), a tuple of image and label, or a dict with both. Labels are numbers,
-            names, or several: a vector of 0 and 1, or the numbers that hold where Hugging Face's features name them.
+        dataset: ``dataset[i]`` is an image (see `decode`), a tuple of image and label, or a dict with both. A label is a number or
+            a name; several labels are a vector of 0 and 1, or the list of those that apply if Hugging Face's features name them.
         channels: of the images.
         labelled: labels are needed. Where the data set does not list them (``targets``, ``labels``, a column), it is read once.
 
@@ -48,7 +48,7 @@ class MapSource(Source):
 
     @property
     def parallel(self) -> bool:
-        """Nobody promises that a data set may be read by several threads."""
+        """False: a data set may not support reading by several threads."""
         return False
 
     def name(self, index: int) -> str:
@@ -82,7 +82,7 @@ def split_item(found: Any, image_key: str | None = None, label_key: str | None =
     Args:
         found: an image, a tuple that begins with one, or a dict.
         image_key: of the dict; one of `IMAGE_KEYS` by default.
-        label_key: likewise of `LABEL_KEYS`.
+        label_key: the same, one of `LABEL_KEYS`.
 
     Raises:
         ValueError: a dict in which nothing looks like an image.
@@ -103,8 +103,8 @@ def number_labels(raw: Sequence[Any], names: Sequence[str], *, numbers: bool = F
 
     Args:
         raw: numbers, names, or for each image a vector of 0 and 1.
-        names: of the classes, () if nobody names them.
-        numbers: each image has instead a list of the numbers below ``len(names)`` that hold.
+        names: those of the classes, () if they have none.
+        numbers: each image has instead a list of the labels that apply, as numbers below ``len(names)``.
 
     Raises:
         UsageError: a label is missing or does not fit the others.
@@ -145,7 +145,7 @@ def _several(plain: Sequence[Any], names: Sequence[str], numbers: bool) -> tuple
 
 
 def image_and_label_keys(dataset: Any) -> tuple[str | None, str | None, tuple[str, ...], bool]:
-    """What the features of a Hugging Face data set say.
+    """What the features of a Hugging Face data set declare.
 
     Returns:
         keys of image and label; names of the classes; whether the label is a list of their numbers. Nothing for other data sets.

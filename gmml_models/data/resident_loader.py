@@ -1,4 +1,4 @@
-"""A data set that lives on the device as uint8, is cut there in batches, and so keeps nobody waiting."""
+"""A data set that is kept on the device as uint8 and cropped there in batches, so that training never waits for it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ResidentFeed:
     """A `Feed` of images that are decoded once.
 
     Every image is squashed to one size, whatever its aspect; crops are shares of width and height and undo that exactly. A crop
-    that is smaller than its view is enlarged from what was kept: see ``size``.
+    smaller than its view is enlarged from the stored size: see ``size``.
 
     Args:
         source: of the images.
         plan: of the views.
-        share: which images are this process's. It keeps all of them, since any may be its own in the next epoch.
-        device: where they live.
+        share: which images are this process's. All images are kept, since any may belong to this process in the next epoch.
+        device: where they are kept.
         size: height and width at which they are kept.
         threads: that decode.
         progress: told while they do.
@@ -97,8 +97,8 @@ def keep(
     """Decode all images.
 
     Returns:
-        (N, C, *size) uint8 on the device; (N,) width / height of the images; their labels on the CPU. A broken image has all of
-        these from the next one that could be read, as `Source` gives it.
+        (N, C, *size) uint8 on the device; (N,) width / height of the images; their labels on the CPU. A broken image is replaced by
+        the next readable one, as in `Source`.
 
     Raises:
         UsageError: none of the images can be read.
@@ -130,7 +130,7 @@ def keep(
 
 
 def size_kept(plan: ViewPlan, resident_size: int | None) -> tuple[int, int]:
-    """Height and width at which images are kept: what the user says, or 1.15 times the large views."""
+    """Height and width at which images are kept: those that the user sets, or 1.15 times the large views."""
     if resident_size is not None:
         if resident_size < 1:
             raise UsageError(
@@ -148,10 +148,10 @@ def fits(source: Source, size: tuple[int, int], device: torch.device, asked: boo
         source: of the images.
         size: at which they would be kept.
         device: where.
-        asked: True: wherever it is possible; False: never; None: on a GPU, if it takes less than a quarter of its free memory.
+        asked: True: if possible; False: never; None: on a GPU, if it takes less than a quarter of its free memory.
 
     Raises:
-        UsageError: it was asked for, and there is no room.
+        UsageError: it was requested, but there is no room.
     """
     if asked is False or (asked is None and device.type != "cuda"):
         return False
@@ -168,7 +168,7 @@ def fits(source: Source, size: tuple[int, int], device: torch.device, asked: boo
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had on a device; None where nobody says."""
+    """Free bytes on a device; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:  # Linux; the limit of a container counts too

@@ -1,4 +1,4 @@
-"""What a feed hands out, which images of a step fall to which process (the same whoever computes them), and how they get there."""
+"""What a feed returns, which images of a step belong to which process, and how they get to the device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Feed(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole steps that an epoch has; the images that do not fill a last one wait for another epoch."""
+        """Complete steps in an epoch; images that do not fill a last step are left for another epoch."""
 
     @property
     def images(self) -> int:
@@ -41,32 +41,32 @@ class Feed(Protocol):
 
     @property
     def broken(self) -> Mapping[str, str]:
-        """Name -> reason of the images that could not be read, as they are met; every process has its own."""
+        """Name -> reason, for the unreadable images met so far; every process has its own."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
-        """The steps of an epoch from ``first_step`` on: for each, the batches of this process, one a part."""
+        """The steps of an epoch from ``first_step`` on: for each, the batches of this process, one per part."""
 
     def sample(self, count: int) -> Batch:
-        """A fixed few images, spread over the data set, each as one centre crop: for pictures."""
+        """A few fixed images, spread over the data set, each as one centre crop: for pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The part of each step that falls to this process.
+    """The part of each step that belongs to this process.
 
     A step takes ``batch_size`` images in the order of the epoch. Process ``rank`` of ``world`` takes a contiguous slice of them and
-    cuts it into ``accumulate`` parts: so neither number changes which images a step sees.
+    splits it into ``accumulate`` parts, so neither number changes which images a step sees.
 
     Args:
         images: length of the data set.
-        batch_size: images a step, over all processes and parts.
-        accumulate: parts that a process cuts its slice into.
+        batch_size: images per step, over all processes and parts.
+        accumulate: number of parts into which a process splits its slice.
         rank: number of this process.
         world: number of processes.
         seed: of the run.
 
     Raises:
-        UsageError: the batch cannot be cut evenly, or the data set is smaller than one step.
+        UsageError: the batch cannot be split evenly, or the data set is smaller than one step.
     """
 
     images: int
@@ -96,7 +96,7 @@ class Share:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole steps in an epoch."""
+        """Complete steps in an epoch."""
         return self.images // self.batch_size
 
     @property
@@ -105,7 +105,7 @@ class Share:
         return self.batch_size // (self.accumulate * self.world)
 
     def parts(self, order: Tensor, step: int) -> tuple[Tensor, ...]:
-        """The numbers of the images of a step that fall to this process.
+        """The numbers of the images of a step that belong to this process.
 
         Args:
             order: (images,) int64, the order of the epoch.
@@ -131,7 +131,7 @@ class Share:
 
 
 def order_of_epoch(images: int, seed: int, epoch: int) -> Tensor:
-    """(images,) int64: a permutation that follows from seed and epoch, on every machine alike.
+    """(images,) int64: a permutation that depends only on seed and epoch, the same on every machine.
 
     The images are sorted by a hash of their keys. The hash is a bijection, so there are no ties to break.
     """
@@ -145,7 +145,7 @@ def spread(images: int, count: int) -> Tensor:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device, without making the host wait for it."""
+    """Move to the device, without making the host wait."""
     if device.type != "cuda":
         return tensor.to(device)
     return (tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
@@ -153,7 +153,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @final
 class Shared:
-    """A few numbers; on a GPU their copy begins at once, and whatever is launched after it runs while they are read.
+    """A few numbers; on a GPU their copy starts at once, and later launches run while they are read.
 
     Args:
         numbers: (n,) float32.
@@ -168,18 +168,18 @@ class Shared:
 
     @property
     def there(self) -> bool:
-        """True if nobody would have to wait for them."""
+        """True if they are ready, so that nothing has to wait."""
         return self._done is None or self._done.query()
 
     def wait(self) -> list[float]:
-        """They, as soon as they are there."""
+        """The numbers, as soon as they have arrived."""
         if self._done is not None:
             self._done.synchronize()
         return [float(number) for number in self._numbers.tolist()]
 
 
 def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch, ...]]:
-    """So many batches at a time."""
+    """Groups of this many batches."""
     parts: list[Batch] = []
     for batch in batches:
         parts.append(batch)
@@ -190,17 +190,17 @@ def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch,
 
 @final
 class Ahead:
-    """The batches of the steps that are left; the next ones are made while a GPU is at work on a step.
+    """The batches of the remaining steps; the next ones are prepared while a GPU works on a step.
 
     Args:
         feed: makes them.
         step: the first one.
-        last: where to stop, this one not included.
+        last: the step to stop at, not included.
         epochs: of the run.
 
     Attributes:
-        parts: the batches of the next step, one a part; None after the last one.
-        waited: seconds in which nobody could do anything but wait for them.
+        parts: the batches of the next step, one per part; None after the last one.
+        waited: seconds in which everything had to wait for them.
     """
 
     def __init__(self, feed: Feed, step: int, last: int, epochs: int) -> None:
@@ -211,7 +211,7 @@ class Ahead:
         self.make_next()
 
     def make_next(self, busy: Shared | None = None) -> None:
-        """Make the next step's batches; the time it takes counts as waiting, unless a GPU was busy with ``busy`` all the while."""
+        """Prepare the next step's batches; the time it takes counts as waiting, unless a GPU was busy with ``busy`` throughout."""
         asked = time.monotonic()
         self.parts = next(self._steps, None) if self._left > 0 else None
         self._left -= 1

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which are left out, and why."""
+"""Which files of a folder are images, which are skipped, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PHOTOGRAPHS = {
     **dict.fromkeys((".webp", ".jp2", ".j2k", ".tif", ".tiff"), "this Pillow was built without its decoder"),
     **dict.fromkeys(
         (".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".psd", ".svg", ".eps", ".exr", ".hdr", ".dcm"),
-        "this format is not read: convert it to JPEG or PNG",
+        "this format is not supported: convert it to JPEG or PNG",
     ),
 }
 _RUN = ("checkpoints", "epochs.csv", "weights", "steps.csv")  # beside config.json, in the folder of a run
@@ -34,7 +34,7 @@ class LeftOut:
     Attributes:
         name: relative to the folder.
         reason: in a few words.
-        lost: it may be an image that the user wanted: the exit code says so.
+        lost: True if it may be an image that the user wanted, which affects the exit code.
     """
 
     name: str
@@ -45,16 +45,16 @@ class LeftOut:
 def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | None = None) -> tuple[list[Path], list[LeftOut]]:
     """The image files in a folder, at any depth; links are followed.
 
-    Never part of the data are hidden files and folders, folders of runs, links to a folder that holds the link, and what is not a
-    regular file, such as a pipe.
+    Hidden files and folders, folders of runs, links to a folder that contains the link, and anything that is not a regular file,
+    such as a pipe, are never part of the data.
 
     Args:
         root: the folder.
         own: the run's own output.
-        extensions: endings of the files that are images; see `endings_of`.
+        extensions: the extensions of image files; see `endings_of`.
 
     Returns:
-        the images in natural order (2 before 10), and what was left out.
+        the images in natural order (2 before 10), and what was skipped.
 
     Raises:
         OSError: ``root`` cannot be read.
@@ -90,7 +90,7 @@ def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | Non
                 if entry.is_dir():
                     inside = entry.stat()
                     if (inside.st_dev, inside.st_ino) in chain or (entry.is_symlink() and above.is_relative_to(path.resolve())):
-                        leave(path, "a link to a folder that holds it", lost=False)
+                        leave(path, "a link to a folder that contains it", lost=False)
                     elif output is not None and path.resolve() == output:
                         leave(path, "the run's own folder", lost=False)
                     else:
@@ -110,43 +110,43 @@ def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | Non
 
 
 def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
-    """The endings of images, in small letters with their dot: those that are given, or all that Pillow reads here.
+    """The extensions of images, in lower case with their dot: those given, or all that Pillow can read here.
 
-    What is in a file is found by its content: any ending may be given.
+    Files are decoded by their content, so any extension may be given.
 
     Raises:
-        UsageError: none, or one that is not an ending.
+        UsageError: the list is empty, or holds something that is not an extension.
     """
     if extensions is None:
         return endings_of_pillow()
     found = frozenset(f".{one.lower().lstrip('*').lstrip('.')}" for one in extensions)
     if not found or any(not one[1:] or "/" in one for one in found):
-        raise UsageError(f"gmml: extensions={tuple(extensions)} are no endings of files. Give for example --extensions .jpg .png.")
+        raise UsageError(f"gmml: extensions={tuple(extensions)} are not file extensions. Give for example --extensions .jpg .png.")
     return found
 
 
 def no_image(name: str, *, chosen: bool = False) -> LeftOut:
-    """Why a file of another ending is left out; ``chosen``: the user has said which endings are images."""
+    """Why a file with another extension is skipped; ``chosen``: the user has set the extensions of images."""
     ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  # .jpg alone has no suffix
     if chosen:
-        return LeftOut(name, f"not one of --extensions ({ending or 'no ending'})", lost=False)
+        return LeftOut(name, f"not one of --extensions ({ending or 'no extension'})", lost=False)
     if ending in _PHOTOGRAPHS:
         return LeftOut(name, _PHOTOGRAPHS[ending])
-    return LeftOut(name, f"not an image ({ending or 'no ending'})", lost=False)
+    return LeftOut(name, f"not an image ({ending or 'no extension'})", lost=False)
 
 
 def is_hidden(name: str) -> bool:
-    """A file or folder that systems do not show, or write by themselves."""
+    """True for files and folders that systems hide or create themselves."""
     return name.startswith(".") or name in _HIDDEN
 
 
 def is_run(folder: Path) -> bool:
-    """The folder holds a run of ours: its pictures are no data."""
+    """True if the folder holds a run: its pictures are not data."""
     return (folder / "config.json").is_file() and any((folder / name).exists() for name in _RUN)
 
 
 def natural(name: str) -> tuple[int | str, ...]:
-    """A key to sort by: numbers in names count as numbers, capitals as small letters."""
+    """A sort key: numbers in names count as numbers, and case is ignored."""
     parts = re.split(r"(\d+)", name.lower())
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
@@ -163,18 +163,18 @@ def told(
     notes: Iterable[str] = (),
     broken: int = 0,
 ) -> list[str]:
-    """What was found, for a person: a line, then one for each guess and each reason why something was left out.
+    """What was found, for the user: one line, then one for each guess and for each reason why something was skipped.
 
     Args:
-        who: the command that speaks.
-        what: the images are, for example "training images".
+        who: the name of the command, for messages.
+        what: what the images are, for example "training images".
         where: they lie.
         images: how many.
         classes: their names, or those of labels.
-        several: an image may have several labels.
-        left: what is no part of them.
+        several: True if an image may have several labels.
+        left: files and folders that are not part of them.
         notes: guesses.
-        broken: how many of the images could not be read so far.
+        broken: number of images that could not be read so far.
     """
     by_reason: dict[str, list[str]] = {}
     for one in left:

@@ -55,26 +55,26 @@ def open_source(
 
     What ``config.data`` may be:
 
-    - a folder: class folders give labels; so does a labels.csv (several an image), where labels are wanted. A folder with train/
-      and test/ or val/ in it is read in part: pretraining and training take train/, testing takes test/, else val/;
+    - a folder: class folders give labels; so does a labels.csv (several per image), if labels are needed. Of a folder that contains
+      train/ and test/ or val/, one part is read: pretraining and training take train/, testing takes test/, else val/;
     - a .tar or .zip, or a compressed tar, with the same folders inside;
     - ``torch/cifar10`` and so on, with ``config.data_root``; ``hfds/NAME``, a data set of the Hugging Face Hub or a folder of one;
-    - streams, for pretraining alone: ``wds/FOLDER`` (shards; ``config.split`` may name them, as in ``train-{0000..0099}.tar``) and
+    - streams, for pretraining only: ``wds/FOLDER`` (shards; ``config.split`` may name them, as in ``train-{0000..0099}.tar``) and
       ``hfids/NAME``.
 
     Args:
-        config: its ``data``, ``split``, ``in_chans`` and, where it has them, ``test_data``, ``test_split``, ``labels`` and
+        config: its ``data``, ``split``, ``in_chans`` and, if it has them, ``test_data``, ``test_split``, ``labels`` and
             ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never data.
         purpose: "pretrain", "train" or "test".
-        dataset: a data set in Python instead of ``config.data``: with a length and images by number, or a stream.
-        classes: those of the training images; labels are numbered, and labels in a CSV ordered, as they are.
-        labelled: labels are needed; by default to train and to test, not to pretrain.
+        dataset: a Python data set instead of ``config.data``: with a length and images by index, or a stream.
+        classes: those of the training images; labels are numbered, and the labels in a CSV ordered, in the same way.
+        labelled: True if labels are needed; by default for training and testing, not for pretraining.
 
     Returns:
         a `Source`; a `StreamSource` for streams.
 
     Raises:
-        UsageError: nothing there, nothing in it, nothing readable, or labels that are missing or do not fit.
+        UsageError: it does not exist, is empty or unreadable, or its labels are missing or do not fit.
     """
     need = purpose != "pretrain" if labelled is None else labelled
     check_normalisation(config)
@@ -90,17 +90,17 @@ def open_source(
     try:
         source = _from_name(config, purpose, need, classes) if dataset is None else _from_python(dataset, config, need)
     except OSError as error:
-        raise UsageError(f"gmml: {where} could not be read ({error}). Are its name and its permissions right?") from error
+        raise UsageError(f"gmml: {where} could not be read ({error}). Check its name and permissions.") from error
     if not isinstance(source, Source):
         if need:
             raise UsageError(
-                "gmml: streams are read for pretraining alone. Give a folder, a tar, or hfds/... to train or test with labels."
+                "gmml: streams are supported for pretraining only. Give a folder, a tar, or hfds/... to train or test with labels."
             )
         return source
     if len(source) == 0:
         raise UsageError(f"gmml: {where} holds no images.")
     if len(source) == 1 and purpose != "test":
-        raise UsageError(f"gmml: {where} holds one image only. Give two at least: a good data set has some thousand.")
+        raise UsageError(f"gmml: {where} holds one image only. Give at least two: a good data set has a few thousand.")
     if need:
         _check_labels(source, where, purpose, classes)
         if classes is not None and tuple(classes) != source.classes:
@@ -130,7 +130,7 @@ def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequenc
     strange = [name for name in source.classes if name not in classes]
     lacking = [name for name in classes if name not in source.classes] if source.multi_label else []
     if strange or lacking:
-        what = f"the classes {strange[:5]}, which the training images have not" if strange else f"no column for {lacking[:5]}"
+        what = f"the classes {strange[:5]}, which the training images do not have" if strange else f"no column for {lacking[:5]}"
         raise UsageError(f"gmml: {where} has {what}. Give {purpose} images with the same classes.")
 
 

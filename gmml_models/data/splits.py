@@ -1,4 +1,4 @@
-"""Which sub-folder is the training or the test split, and which folders are the classes: guesses that a user can overrule."""
+"""Which subfolder is the training or the test split, and which folders are the classes: guesses that the user can override."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SAME = (TRAIN_SPLITS, ("val", "valid", "validation"), ("eval", "evaluation"))
 @final
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which images of a folder or an archive are wanted, and where their labels come from.
+    """Which images of a folder or an archive to read, and where their labels come from.
 
     Attributes:
         channels: 1 or 3.
         purpose: what the images are for.
-        own: the test images have a path of their own, so that it may be their folder itself.
+        own: True if the test images have their own path, so that they may be directly in it.
         split: sub-folder, inside an archive too; None: see `choose_split`.
         labelled: labels are needed.
-        csv: labels; by default labels.csv beside the images or their split.
-        multi_label: True: a CSV must be there; False: none is read; None: one is read if it is there and labels are needed.
+        csv: file with labels; by default labels.csv next to the images or their split.
+        multi_label: True: a CSV is required; False: none is read; None: one is read if it exists and labels are needed.
         columns: of the CSV that are labels, or the one that is the class; None: see `gmml_models.data.labels_csv.read_labels`.
         level: of the folders that are the classes; see `class_folders`.
         known: the classes of the training images.
-        output: the run's own folder, which is no data.
-        extensions: endings of the files that are images; None: all that Pillow reads.
+        output: the run's own folder, which is not data.
+        extensions: the extensions of image files; None: all that Pillow reads.
     """
 
     channels: int
@@ -53,21 +53,21 @@ class Wanted:
 def choose_split(
     where: str, tops: Collection[str], split: str | None, purpose: Purpose, own: bool, nested: Callable[[str], bool]
 ) -> str | None:
-    """Which sub-folder the images are read from; None: from all of it.
+    """Which subfolder the images are read from; None: the whole folder.
 
-    Without a word from the user, training takes train/ if test/ or val/ is beside it, if it is the only sub-folder, or if it has
+    If the user does not choose, training takes train/ if there is also test/ or val/, if it is the only sub-folder, or if it has
     sub-folders itself (so that a class may be called train); testing takes test/, else val/.
 
     Args:
         where: for messages.
         tops: names of the sub-folders.
-        split: the user's word.
+        split: the user's choice.
         purpose: what the images are for.
-        own: the test images have a path of their own, which may be their folder itself.
+        own: True if the test images have their own path, so that they may be directly in it.
         nested: says whether a sub-folder has sub-folders.
 
     Raises:
-        UsageError: the split that is asked for, or a test split, is not there.
+        UsageError: the requested split, or a test split, does not exist.
     """
     listed = ", ".join(sorted(tops)[:10]) or "none"
 
@@ -96,21 +96,21 @@ def class_folders(
 ) -> tuple[list[int] | None, tuple[str, ...], list[str]]:
     """Which folder of each image is its class.
 
-    By default that is the first level at which the images lie in different folders, as torchvision's ImageFolder has it; for test
+    By default that is the first level at which the images are in different folders, as in torchvision's ImageFolder; for test
     images the first level whose folders are the classes of the training images.
 
     Args:
         where: for messages.
         parts: the folders that each image lies in, from the outermost.
-        level: 1: the outermost, 2: those in it, ...; -1: the innermost. None: the default.
+        level: 1: the outermost folders, 2: those inside them, ...; -1: the innermost. None: the default.
         known: the classes of the training images.
         labelled: labels are needed.
 
     Returns:
-        the number of each image's class, or None where the folders are not classes; the names in natural order; what to tell.
+        the number of each image's class, or None if the folders are not classes; the names in natural order; notes for the user.
 
     Raises:
-        UsageError: images lie beside the class folders, and labels are needed.
+        UsageError: there are images next to the class folders, and labels are needed.
     """
     deepest = max(map(len, parts))
     if level is not None and (level < -1 or level == 0):
@@ -129,7 +129,7 @@ def class_folders(
     loose = sum(len(p) < least for p in parts)
     if loose and loose < len(parts) and labelled:
         raise UsageError(
-            f"gmml: in {where} {loose} images lie beside the class folders. Move them into a folder of their class"
+            f"gmml: in {where} {loose} images are next to the class folders. Move them into a folder of their class"
             + (", or give --class-level." if deepest > 1 else ".")
         )
     if loose:

@@ -1,6 +1,6 @@
-"""Feeds of streams: every process and every worker reads the shards that its own images lie in.
+"""Feeds of streams: every process and every worker reads the shards that contain its own images.
 
-Which these are follows from the number of shards, the batch size and the steps of an epoch, as `Shares` says: so neither the number
+These depend on the number of shards, the batch size and the steps of an epoch, as described in `Shares`: so neither the number
 of processes and workers nor a restart changes which images a step sees.
 """
 
@@ -29,14 +29,14 @@ _MOST = 8  # blocks of a batch, and turns of the steps: where one process reads 
 @final
 @dataclass(frozen=True)
 class Shares:
-    """Which share of a stream each image of an epoch is taken from, and how far on in it.
+    """Which share of a stream each image of an epoch is taken from, and its position there.
 
     Every batch is cut into ``blocks``, and the steps take ``turns``: block b of step s takes the next images of share
-    (s mod turns) * blocks + b. So as many processes as there are blocks, and in each as many workers as there are turns, read
-    shards of their own; more of them read some alike, fewer read several shares each.
+    (s mod turns) * blocks + b. So up to one process per block, with one worker per turn, reads only its own shards; beyond that,
+    some shards are read more than once, and with fewer each reads several shares.
 
     Args:
-        batch_size: images a step, over all processes.
+        batch_size: images per step, over all processes.
         blocks: of a batch; divides it.
         turns: of the steps.
     """
@@ -47,11 +47,11 @@ class Shares:
 
     @classmethod
     def of(cls, shards: int, batch_size: int, steps: int) -> Shares:
-        """As many as can be, at most 8 blocks and 8 turns, that all have equally many shards, and images of an epoch.
+        """The largest numbers, up to 8 blocks and 8 turns, that give all shares equally many shards and images per epoch.
 
         Args:
-            shards: that the stream lies in.
-            batch_size: images a step.
+            shards: number of shards of the stream.
+            batch_size: images per step.
             steps: of an epoch.
         """
         blocks = _divisor(math.gcd(batch_size, shards))
@@ -63,7 +63,7 @@ class Shares:
         return self.blocks * self.turns
 
     def find(self, number: int) -> tuple[int, int]:
-        """The share of the image with this number in the epoch, and its place in the share."""
+        """The share of the image with this number in the epoch, and its position in the share."""
         step, place = divmod(number, self.batch_size)
         block, place = divmod(place, self.batch_size // self.blocks)
         return step % self.turns * self.blocks + block, step // self.turns * (self.batch_size // self.blocks) + place
@@ -75,13 +75,13 @@ def _divisor(number: int) -> int:
 
 @final
 class StreamFeed:
-    """A `Feed` of a stream; an image's number is its place in the stream of the epoch.
+    """A `Feed` of a stream; an image's number is its position in the stream of the epoch.
 
     Args:
         source: of the images.
         plan: of the views.
         share: which images are this process's.
-        device: where batches end.
+        device: the device of the batches.
         workers: processes; 0: this one.
         transform: in place of the plan's views.
     """
@@ -98,7 +98,7 @@ class StreamFeed:
         self.broken = self._receive.broken
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
-        """See `Feed`. What lies before ``first_step`` in this process's shares is read, but not decoded."""
+        """See `Feed`. Images before ``first_step`` in this process's shares are read, but not decoded."""
         parts = [part.tolist() for part in self._share.remaining(torch.arange(self.images), first_step)]
         reading = _Reading(self._source, self._shares, self._cutter, self._share.seed, epoch, parts)
         fetched = loader(reading, None, workers=self._workers, device=self._device, persistent=False)
@@ -160,7 +160,7 @@ class _Ahead:
         self._records, self._held, self._first = records, deque[StreamItem](), 0
 
     def get(self, number: int, oldest: int) -> StreamItem:
-        """A record; those before ``oldest`` are given up."""
+        """A record; those before ``oldest`` are discarded."""
         while self._held and self._first < oldest:
             self._held.popleft()
             self._first += 1

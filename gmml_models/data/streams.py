@@ -1,6 +1,6 @@
-"""Streams: data sets that are read from one end to the other, such as shards of tars and streamed Hugging Face data sets.
+"""Streams: data sets that are read sequentially, such as tar shards and streamed Hugging Face data sets.
 
-One that lies in several shards can be read in shares, each with shards of its own: `gmml_models.data.stream_loader` says which.
+A stream of several shards can be read in shares, each with its own shards: see `gmml_models.data.stream_loader`.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ class StreamSource:
     """Images one after the other, without labels.
 
     Args:
-        begin: (seed, share, shares) -> the records of one of several shares, in an order that the seed decides where it can be
-            decided; share 0 of 1 is everything.
-        images: in an epoch. If the stream ends before, it begins again; if it goes on, the rest waits for another order.
+        begin: (seed, share, shares) -> the records of one of several shares, in an order determined by the seed if possible; share
+            0 of 1 is everything.
+        images: in an epoch. If the stream ends earlier, it starts again; if it is longer, the rest is left for another order.
         channels: of every image.
-        shuffles: ``begin`` shuffles by itself; else records pass through a buffer of 512 from which they are drawn.
-        divides: it may give each of several workers another part, as data sets of torch do, and is then read by one at most.
-        shards: so many files it lies in: any number that divides it is one of shares that hold about equally much.
+        shuffles: True if ``begin`` shuffles; otherwise records are drawn from a buffer of 512.
+        divides: True if it may give each of several workers another part, as torch's data sets do; it is then read by one worker at
+            most.
+        shards: number of files of the stream; any number that divides it can be the number of shares, which then hold about equally
+            much.
         where: for messages.
 
     Attributes:
-        broken: name -> reason of what could not be read, as it is met in this process.
+        broken: name -> reason, for what this process could not read so far.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class StreamSource:
         self.broken: dict[str, str] = {}
 
     def records(self, seed: int, epoch: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
-        """Records without end, in an order that follows from seed and epoch: those of a share, then of the shares behind it.
+        """Endless records, in an order determined by seed and epoch: those of a share, then those of the following shares.
 
         Raises:
             UsageError: the stream is empty.
@@ -88,7 +90,7 @@ class StreamSource:
         """Nothing: a stream would have to be read."""
 
     def decoded(self, record: StreamItem) -> Tensor | None:
-        """(C, H, W) uint8; None, and a word in `broken`, if it cannot be read."""
+        """(C, H, W) uint8; None, and an entry in `broken`, if it cannot be read."""
         if shown(record.name) in self.broken:
             return None
         try:
@@ -98,7 +100,7 @@ class StreamSource:
             return None
 
     def nothing_readable(self) -> UsageError:
-        """What to raise where no image can be read."""
+        """The error to raise if no image can be read."""
         return UsageError(f"gmml: {TRIED} images in a row of {self.where} could not be read. {self._first_broken()}")
 
     def _first_broken(self) -> str:
@@ -106,7 +108,7 @@ class StreamSource:
 
 
 def shuffled(records: Iterable[StreamItem], seed: int, buffer: int = _BUFFER) -> Iterator[StreamItem]:
-    """Records in another order: each one is drawn from the next ``buffer`` that wait."""
+    """Records in another order: each one is drawn from a buffer of the next ``buffer`` records."""
     chance = random.Random(seed)
     waiting: list[StreamItem] = []
     for record in records:
@@ -124,11 +126,13 @@ def _swap(waiting: list[StreamItem], place: int) -> int:
 
 @dataclass(frozen=True)
 class Shards:
-    """Records of webdataset shards: tars in which what belongs together has one name. Their order is drawn anew each time.
+    """Records of webdataset shards: tars in which files that belong together share a name.
+
+    The order of the shards is drawn again each time.
 
     Args:
-        urls: of the tars; so many are the shards that can be shared out.
-        broken: where damaged tars are noted.
+        urls: those of the tars, each of which is one shard.
+        broken: the dict in which damaged tars are recorded.
     """
 
     urls: tuple[str, ...]
@@ -164,7 +168,7 @@ _ENDINGS = ("bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif", "jp2")
 
 @dataclass(frozen=True)
 class Iterated:
-    """Records of anything in Python that can be iterated, time and again.
+    """Records of any Python iterable that can be iterated repeatedly.
 
     Args:
         items: images, or tuples or dicts that hold one.

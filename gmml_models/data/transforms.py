@@ -1,6 +1,6 @@
-"""What happens to an image on its way to a view, all of it drawn from its key: crop, mirroring, colours, blur.
+"""How an image becomes a view: crop, flip, colours and blur, all drawn from its key.
 
-One place draws for both data paths, so that an image is treated alike whether a worker decoded it or it lives on the device.
+Both data paths draw here, so an image is treated in the same way whether a worker decodes it or it is kept on the device.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ _SEEDED = 0x736565646564
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPlan:
-    """Which views of an image are taken: the large ones first, then the small ones.
+    """The views that are taken of an image: the large ones first, then the small ones.
 
     Args:
         size: height and width of the large views in pixels.
-        views: how many of them.
-        local_size: height and width of the small views.
-        local_views: how many of them.
+        views: number of large views. local_size: height and width of the small views.
+        local_views: number of small views.
         scale: share of the image's area that a large crop takes.
         local_scale: share that a small crop takes.
-        flip: chance of a mirrored crop.
+        flip: probability of a horizontal flip.
         jitter: largest change of brightness, contrast and saturation (factors 1 - j to 1 + j), and of hue (share of its circle).
-        jitter_p: chance of it. Saturation and hue are changed in images of three channels only.
-        blur_p: chance of a Gaussian blur of the whole view.
+        jitter_p: probability of the change of colours. Saturation and hue are changed in images of three channels only.
+        blur_p: probability of a Gaussian blur of the whole view.
         blur_sigma: its standard deviation, uniform, in pixels of the view.
-        interpolation: of the crops; both are antialiased where they shrink.
+        interpolation: of the crops; both kinds are antialiased when they shrink an image.
         centre: side of the crop of `Feed.sample` and `in_order`, as a share of the image's shorter side.
         mean: per channel, for pixels in [0, 1].
         std: per channel.
@@ -53,7 +52,7 @@ class ViewPlan:
         UsageError: a number is out of its range, or mean and std differ in length.
 
     Source:
-        GMML 3.1 asks for crop, flip and colour jitter; the numbers are the release's, of the sigma those common to its relatives.
+        GMML 3.1 uses crop, flip and colour jitter; the numbers are the release's, and sigma's are those common in related methods.
     """
 
     size: tuple[int, int]
@@ -75,11 +74,12 @@ class ViewPlan:
     def __post_init__(self) -> None:
         if self.views < 1 or self.local_views < 0:
             raise UsageError(
-                f"ViewPlan: views={self.views} and local_views={self.local_views}. Give one large view at least, small ones from 0."
+                f"ViewPlan: views={self.views} and local_views={self.local_views}. Give at least one large view, and 0 or more "
+                f"small ones."
             )
         for name, size in (("size", self.size), ("local_size", self.local_size)):
             if len(size) != 2 or min(size) < 1:
-                raise UsageError(f"ViewPlan: {name}={size} is not a height and a width. Give two whole numbers from 1.")
+                raise UsageError(f"ViewPlan: {name}={size} is not a height and a width. Give two whole numbers of at least 1.")
         for name, share in (("flip", self.flip), ("jitter_p", self.jitter_p), ("blur_p", self.blur_p)):
             if not 0 <= share <= 1:
                 raise UsageError(f"ViewPlan: {name}={share} is not a probability. Give a number from 0 to 1.")
@@ -122,7 +122,7 @@ class Crops(NamedTuple):
 class Looks(NamedTuple):
     """What happens to the colours of each view, and how much it is blurred.
 
-    On the CPU, where it must be known which rows are touched.
+    On the CPU, because the host must know which images are changed.
     """
 
     jitter: Tensor  # (B,) bool
@@ -135,15 +135,17 @@ class Looks(NamedTuple):
 def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crops:
     """The crop of one view of each image.
 
-    The rule of RandomResizedCrop in a closed form, without its ten tries: the share of the area is uniform over ``scale`` (over the
+    The rule of RandomResizedCrop in closed form, without its ten attempts: the share of the area is uniform over ``scale`` (over
+    the
     part of it that fits, in an image longer than 4:3), the aspect log-uniform over what fits of 3/4 to 4/3 (times the view's own),
-    the place uniform. The tries favour small crops, since large ones are refused more often; here the share is what was asked for.
+    the position uniform. The attempts favour small crops, because large ones are rejected more often; here the share has the
+    requested distribution.
 
     Args:
         keys: (B,) int64, on the CPU.
         view: number of the view.
         aspect: (B,) float64, width / height of the images.
-        plan: scales, sizes and the chance of mirroring.
+        plan: scales, sizes and the probability of a flip.
 
     Source:
         The rule is GoogLeNet's as torchvision has it; the closed form is ours.
@@ -164,7 +166,7 @@ def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crop
 
 
 def centre_crops(aspect: Numbers, plan: ViewPlan) -> Crops:
-    """The middle of each image, as large as `ViewPlan.centre` says, in the shape of the large views; nothing is mirrored.
+    """The centre of each image, of the size given by `ViewPlan.centre`, in the shape of the large views, without flips.
 
     Args:
         aspect: (B,) float64, width / height of the images.
@@ -182,7 +184,7 @@ def draw_looks(keys: Tensor, view: int, plan: ViewPlan) -> Looks:
     Args:
         keys: (B,) int64, on the CPU.
         view: number of the view.
-        plan: chances and ranges.
+        plan: probabilities and ranges.
     """
     u = torch.from_numpy(_uniform(keys, view, 5, 8))
     change = torch.tensor(plan.jitter, dtype=torch.float64)
@@ -211,9 +213,9 @@ def _orders() -> Tensor:
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """Make whatever draws from torch (on the CPU), `random` or NumPy's global generator follow from a key; their states come back.
+    """Seed torch (on the CPU), `random` and NumPy's global generator from a key, and restore their states afterwards.
 
-    So any transform is repeatable that draws from them: those of torchvision and timm do.
+    So any transform that draws from them, such as those of torchvision and timm, is repeatable.
 
     Args:
         key: any integer, as of `gmml_aug.keys`.

@@ -1,1 +1,1 @@
-"""What features are worth: neighbours, a linear probe, measures, and the table of them."""
+"""How good features are: k-NN, a linear probe, metrics, and the table of results."""

@@ -1,4 +1,4 @@
-"""Features that need no training, which those of a network are worth being compared with.
+"""Features that need no training, as baselines for those of a network.
 
 B images, C channels, S the side of the image that is described.
 """
@@ -34,7 +34,7 @@ _CELL, _BLOCK, _ORIENTATIONS, _CLIP, _EPS = 8, 2, 9, 0.2, 1e-5
 
 
 class Handmades(NamedTuple):
-    """What is needed of every image for all of them, on the CPU.
+    """What all of these features need from every image, on the CPU.
 
     Attributes:
         thumbnails: (B, C * 64) float32.
@@ -54,7 +54,7 @@ class Handmades(NamedTuple):
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Each image as 8 x 8 averages of its pixels, minus the grey in the middle.
+    """Each image as 8 x 8 averages of its pixels, minus mid-grey.
 
     Shapes:
         (B, C, H, W) float in [0, 1] -> (B, C * 64).
@@ -63,9 +63,9 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def colour_histogram(images: Tensor) -> Tensor:
-    """The share of the pixels that have each colour, as a square root, so that its dot product is Bhattacharyya's.
+    """The square root of the share of pixels of each colour, so that dot products are Bhattacharyya coefficients.
 
-    Of three channels 8 x 8 x 8 colours; of other images 32 levels of each channel by itself.
+    With three channels, 8 x 8 x 8 colours; otherwise 32 levels of each channel separately.
 
     Shapes:
         (B, C, H, W) float in [0, 1] -> (B, 512), or (B, 32 C).
@@ -113,7 +113,7 @@ def hog(images: Tensor) -> Tensor:
 
 
 def handmade(batches: Iterable[Batch]) -> Handmades:
-    """What all of these features need of a data set.
+    """What all of these features need from a data set.
 
     Args:
         batches: with ``views``, of which the first is used: pixels in [0, 1], not normalised.
@@ -139,12 +139,12 @@ def handmade(batches: Iterable[Batch]) -> Handmades:
 
 
 def pca(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Pixels in the directions in which the training images differ most.
+    """Pixels projected on the directions in which the training images differ most.
 
     Args:
-        train: of the training images, which alone decide the directions.
-        test: of the test images.
-        components: how many; fewer where the images have not so many.
+        train: pixels of the training images, which alone determine the directions.
+        test: pixels of the test images.
+        components: number of directions; fewer if the images do not have that many.
 
     Shapes:
         (N, p), (M, p) uint8 -> (N, c), (M, c) float32.
@@ -158,7 +158,7 @@ def pca(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 def features_of(known: Handmades, given: Handmades, kind: Handmade, *, components: int) -> tuple[Features, Features]:
-    """Training and test images by one of these features.
+    """Training and test images, described by one of these features.
 
     Args:
         known: of the training images.

@@ -1,4 +1,4 @@
-"""The features of a few images, as the card measures them, and how images are prepared for that."""
+"""The features of a few images, as used for the numbers on the card, and how images are prepared for them."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def features(
     pool: Pool | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """One vector an image: by default the feature that the model's card is measured with.
+    """One vector per image: by default the feature that the numbers on the model's card are measured with.
 
     Args:
-        model: a name of the zoo, a folder, a Hub name, or a model of ours or timm's. A name is opened at every call: open it
-            once with `gmml_models.from_pretrained` to call this often.
-        images: normalised, (B, C, H, W) or (C, H, W); or pictures of Pillow or paths of files, one or several, which `transform`
+        model: a name of the zoo, a folder, a Hub name, or a model of ours or timm's. A name is loaded in every call: to call this
+            often, load it once with `gmml_models.from_pretrained`.
+        images: normalised, (B, C, H, W) or (C, H, W); or Pillow images or paths of files, one or several, which `transform`
             prepares.
         pool: "token", "mean" or "both", as `gmml_models.models.pooling.pooled`; by default that of the weights: the mean of
-            the patch tokens for GMML and MC-SSL, both for SiT, a classifier's own; for an encoder the one that it was built with.
-        batch_size: images at once.
+            the patch tokens for GMML and MC-SSL, both for SiT, a classifier's own; for an encoder, the one that it was built with.
+        batch_size: images per forward pass.
 
     Shapes:
         (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device. One image gives (1, d).
 
     Raises:
-        ValueError: an unknown ``pool``, images of a size or of channels that do not fit, or none.
-        WeightsError: the model cannot be had.
+        ValueError: an unknown ``pool``, no images, or images whose size or channels do not fit.
+        WeightsError: the model cannot be loaded.
     """
     found = _opened(model)
     chosen = found.pool if pool is None else pool
@@ -81,13 +81,13 @@ def transform(
 
     Args:
         model: as `features`.
-        train: random crops, mirrored by chance, as timm makes them; by default the centre crop that the card is measured with.
+        train: random crops and flips, as in timm; by default the centre crop that the numbers on the card are measured with.
 
     Returns:
         A `CentreCrop`, or with ``train`` a transform of torchvision. Both give (C, H, W) float32.
 
     Raises:
-        WeightsError: the model cannot be had.
+        WeightsError: the model cannot be loaded.
     """
     found = _opened(model)
     if not train:
@@ -105,7 +105,7 @@ def transform(
 @final
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle of an image at the size of a model, normalised: what ``gmml evaluate`` measures, to the bit.
+    """The centre of an image at the size of a model, normalised: the same as in ``gmml evaluate``, bit for bit.
 
     Args:
         size: (height, width).
@@ -115,7 +115,7 @@ class CentreCrop:
         interpolation: "bilinear" or "bicubic".
 
     Shapes:
-        a call takes a picture of Pillow, the path or the bytes of a file, an array (H, W, C) or a tensor (C, H, W)
+        a call takes a Pillow image, the path or the bytes of a file, an array (H, W, C) or a tensor (C, H, W)
         -> (C, height, width) float32.
     """
 

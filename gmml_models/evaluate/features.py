@@ -1,4 +1,4 @@
-"""The features of a whole data set: what probes and neighbours see."""
+"""The features of a whole data set, for probes and k-NN."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Features(NamedTuple):
-    """Vectors of a data set, in its order.
+    """The vectors of a data set, in its order.
 
     Attributes:
         vectors: (images, d) or (images, 2 d) float32, on the CPU.
         labels: (images,) int64 classes or (images, c) float32 of 0 and 1, on the CPU; None without labels.
-        numbers: (images,) int64, their numbers in the data set.
+        numbers: (images,) int64, their indices in the data set.
     """
 
     vectors: Tensor
@@ -33,7 +33,7 @@ class Features(NamedTuple):
 def features(
     encoder: VisionTransformer, batches: Iterable[Batch], pool: Pool = "token", *, device: torch.device | str | None = None
 ) -> Features:
-    """The vectors of all images, in evaluation mode and without gradients; the encoder's mode is as it was afterwards.
+    """The vectors of all images, in evaluation mode and without gradients; the encoder's mode is restored afterwards.
 
     Args:
         encoder: as in `pooled`.

@@ -1,4 +1,4 @@
-"""Whether features are alive while a model learns: neighbours of a few hundred images, effective rank, and how far images differ.
+"""Whether features collapse during training: k-NN accuracy on a few hundred images, effective rank, and spread.
 
 N images, d the width of the features.
 """
@@ -18,12 +18,13 @@ _FLAT, _NARROW = 0.05, 2.0  # of the spread that it was; images that differ alon
 
 
 class Health(NamedTuple):
-    """What features are like.
+    """The health of features.
 
     Attributes:
-        knn: percentage of the images whose class the others tell, by 10 neighbours weighted by cosine; None without classes.
-        rank: effective rank of the features around their mean, from 1 to d: in how many directions images differ.
-        spread: share of the features' squared length by which images differ, 0 to 1; near 0 where all say the same.
+        knn: percentage of the images whose class is predicted by 10 neighbours among the others, weighted by cosine; None without
+            classes.
+        rank: effective rank of the features around their mean, from 1 to d: the number of directions in which images differ.
+        spread: share of the features' squared length that differs between images, 0 to 1; near 0 if all features are the same.
     """
 
     knn: float | None
@@ -32,11 +33,11 @@ class Health(NamedTuple):
 
 
 def health(features: Tensor, labels: Tensor | None = None) -> Health:
-    """How alive features are.
+    """Measure the health of features.
 
     Args:
-        features: one vector an image.
-        labels: classes, where they are known.
+        features: one vector per image.
+        labels: classes, if they are known.
 
     Shapes:
         (N, d) float with N >= 2, (N,) int64.
@@ -46,7 +47,7 @@ def health(features: Tensor, labels: Tensor | None = None) -> Health:
 
     Source:
         Roy and Vetterli, "The effective rank" (2007): the exponential of the entropy of the singular values' shares. RankMe
-        (Garrido et al., 2023) takes it of features as they are; around their mean, and the spread beside it, are ours.
+        (Garrido et al., 2023) uses it on features without subtracting the mean; subtracting it, and the spread, are ours.
     """
     if features.ndim != 2 or len(features) < 2 or not torch.isfinite(features).all():
         raise ValueError(f"health: features {tuple(features.shape)} must be (N, d), finite, of two images or more.")
@@ -61,11 +62,11 @@ def health(features: Tensor, labels: Tensor | None = None) -> Health:
 
 
 def collapsed(now: Health, before: Health) -> str:
-    """Why features have collapsed, in words; empty where they have not.
+    """Why features have collapsed, in words; empty if they have not.
 
-    Images that differ by less than a twentieth of what they did in the untrained encoder say the same; features that differ along
-    little more than one direction have lost what they could tell apart. Both limits are ours. That the rank falls is not a sign
-    by itself: in healthy runs of ours it fell to a fifth.
+    Features have collapsed if the spread is below a twentieth of the untrained encoder's, so that all images have nearly the same
+    features, or if they differ along little more than one direction. Both limits are ours. A falling rank alone is no sign of
+    collapse: in healthy runs of ours it fell to a fifth.
     """
     if now.spread < _FLAT * before.spread:
         return f"all images have nearly the same features (spread {now.spread:.2g}, untrained {before.spread:.2g})"

@@ -1,4 +1,4 @@
-"""Nearest neighbours: how good features are with nothing learnt on top of them.
+"""Nearest neighbours: how good features are without learning anything on top of them.
 
 N training images, M test images, d the width of the features, c classes.
 """
@@ -23,19 +23,20 @@ def knn(
     """Scores of test images by the labels of their nearest training images, by cosine.
 
     Weighted: neighbour i votes with exp(cosine / temperature) for its class, or for each of its labels. Plain, with
-    ``temperature=None``: each votes with 1, and between classes with equal votes the one with the nearest image wins.
+        ``temperature=None``: each votes with 1, and a tie goes to the class with the nearest image.
 
     Args:
         train: features of the training images.
-        labels: their classes, or 0 and 1 for each of their labels.
+        labels: their classes, or for several labels per image 0 or 1 for each label.
         test: features of the test images.
-        k: neighbours; all of them where there are fewer training images.
-        classes: c; by default the largest class that occurs, plus one.
+        k: number of neighbours; all images if there are fewer training images.
+        classes: c, by default the largest class that occurs, plus one.
         temperature: of the weights.
 
     Shapes:
         (N, d) float, (N,) int64 or (N, c) of 0 and 1, (M, d) float -> (M, c) float32: shares of the votes, which sum to 1 for
-        classes and lie in [0, 1] for each label. In the plain vote of classes less than a 1 / k of it is the rank that breaks ties.
+        classes and lie in [0, 1] for each label. In the plain vote of classes, less than 1 / k of a score comes from the rank that
+        breaks ties.
 
     Raises:
         ValueError: no training image, ``k`` below 1, a ``temperature`` not above 0, shapes that do not fit.
@@ -43,7 +44,7 @@ def knn(
     Source:
         The weighted vote and 0.07: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018)
         3.4, with k = 200; k = 20 is DINO's (Caron et al., 2021). Neither GMML nor MC-SSL reports it. For several labels the
-        weighted share of the neighbours that have the label is ours; ML-kNN (Zhang and Zhou, 2007) puts a prior on top of it.
+        weighted share of the neighbours that have the label is ours; ML-kNN (Zhang and Zhou, 2007) adds a prior.
     """
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(train) or not len(train):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The linear probe: a linear classifier on features that stay as they are.
+"""The linear probe: a linear classifier on frozen features.
 
 N training images, M test images, d the width of the features, c classes.
 """
@@ -23,12 +23,12 @@ _ITERATIONS = 500
 
 
 class Probed(NamedTuple):
-    """What a probe says.
+    """The result of a probe.
 
     Attributes:
         scores: (M, c) float32, before softmax or sigmoid.
-        strength: scikit-learn's C, the inverse of the weight of the L2 penalty, that was chosen.
-        held_out: measure on the held-out part by C.
+        strength: the chosen C of scikit-learn, the inverse of the weight of the L2 penalty.
+        held_out: for each C, the metric on the held-out part.
     """
 
     scores: Tensor
@@ -45,15 +45,15 @@ def linear_probe(
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Probed:
-    """Logistic regression on standardised features; for several labels one of its own a label.
+    """Logistic regression on standardised features; for several labels, a separate one per label.
 
-    C is the one of ``strengths`` that is best (top-1 or mAP; the smallest of equals) on a fifth of the training images, drawn by
-    ``seed`` and left out of the fit and of what standardises; then the probe is fitted to all of them. Classes with one image stay
-    in the part that is fitted.
+    C is the best of ``strengths`` (by top-1 or mAP; the smallest if several are equal) on a fifth of the training images, which is
+    drawn by ``seed`` and used neither for the fit nor for the standardisation; then the probe is fitted to all training images.
+    Classes with one image stay in the fitted part.
 
     Args:
         train: features of the training images.
-        labels: their classes, or 0 and 1 for each of their labels.
+        labels: their classes, or for several labels per image 0 or 1 for each label.
         test: features of the test images.
         classes: c; by default the largest class that occurs, plus one.
         seed: of the held-out part.
@@ -67,7 +67,7 @@ def linear_probe(
 
     Source:
         Logistic regression by L-BFGS with a C chosen on held-out images: Kornblith et al., "Do better ImageNet models transfer
-        better?" (2019); that the features are standardised, the grid and the share are ours. Neither GMML nor MC-SSL reports it.
+        better?" (2019); standardising the features, the grid and the share are ours. Neither GMML nor MC-SSL reports it.
     """
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(train) or not len(train):
         raise ValueError(

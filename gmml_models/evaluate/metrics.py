@@ -1,7 +1,4 @@
-"""How good scores are: accuracy for one class an image, seven measures for several labels. All in percent.
-
-c classes.
-"""
+"""Metrics of scores: accuracy for one class per image, seven metrics for several labels. All in percent; c classes."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ THRESHOLD = 0.5
 
 @final
 class Metrics:
-    """Collects scores batch by batch; `torchmetrics` does the counting, and adds up over the processes of a run.
+    """Collects scores batch by batch; `torchmetrics` does the counting, and sums over the processes of a run.
 
-    One class an image: "top1", and "top5" where there are more than five classes.
+    One class per image: "top1", and "top5" if there are more than five classes.
 
-    Several labels, with n+ the images that have a label, over the labels that occur in the test images (n+ > 0):
+    Several labels, over the labels that occur in the test images:
 
     - "mAP": mean of the average precisions.
     - "CP", "CR": mean of the precisions and of the recalls at probability above 0.5; a label that is never predicted has
@@ -38,22 +35,23 @@ class Metrics:
 
     - "OP", "OR": precision and recall of all decisions together; "OF1": 2 OP OR / (OP + OR).
 
-    A quotient of zeros is 0; with no label in all the images there is nothing to measure, and the measures that need one are NaN.
+    0 / 0 counts as 0. If no image has a label there is nothing to measure, and the metrics that need one are NaN.
 
     Args:
         classes: c.
-        multi_label: which of the two.
+        multi_label: True for several labels per image.
         device: where the scores are.
 
     Shapes:
         update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
 
     Raises:
-        ValueError: at ``update``, other shapes; at ``compute``, no image came.
+        ValueError: at ``update``, wrong shapes; at ``compute``, there were no images.
 
     Source:
-        MC-SSL 4.2 names the seven and the threshold, not the formula of CF1: that of CP and CR gives table 1's numbers (21.9 and
-        55.2 -> 31.4). Leaving out labels that do not occur is ours; where all occur, as in the paper's sets, it changes nothing.
+        MC-SSL 4.2 names the seven and the threshold, but not the formula of CF1: computing it from CP and CR gives table 1's
+        numbers (21.9 and 55.2 -> 31.4). Leaving out labels that do not occur is ours; if all occur, as in the paper's data sets, it
+        changes nothing.
     """
 
     def __init__(self, classes: int, *, multi_label: bool = False, device: torch.device | str = "cpu") -> None:
@@ -91,7 +89,7 @@ class Metrics:
             part.update(of, labels.long())
 
     def compute(self) -> dict[str, float]:
-        """The measures, in percent; with several processes each must call it, and gets those of all images."""
+        """The metrics, in percent; with several processes each must call it, and gets those of all images."""
         if not self._images:
             raise ValueError("Metrics: no image was given. Give one batch or more.")
         if not self.multi_label:
@@ -109,7 +107,7 @@ class Metrics:
 
 
 def measure(scores: Tensor, labels: Tensor, *, multi_label: bool = False) -> dict[str, float]:
-    """`Metrics` of scores that are all there; arguments as `Metrics.update`."""
+    """`Metrics` of one complete set of scores; arguments as in `Metrics.update`."""
     metrics = Metrics(scores.shape[-1], multi_label=multi_label, device=scores.device)
     metrics.update(scores, labels)
     return metrics.compute()
@@ -124,7 +122,7 @@ def score(
     device: torch.device | str = "cpu",
     also: PerClass | None = None,
 ) -> dict[str, float]:
-    """`Metrics` of a classifier, without gradients; its mode is the caller's business.
+    """`Metrics` of a classifier, without gradients; the caller sets its mode.
 
     Args:
         model: images (B, C, H, W) -> scores (B, c).
@@ -132,7 +130,7 @@ def score(
         classes: c.
         multi_label: see `Metrics`.
         device: where the model is.
-        also: is given every batch too.
+        also: called with every batch too.
     """
     metrics = Metrics(classes, multi_label=multi_label, device=device)
     with torch.no_grad():
@@ -145,14 +143,14 @@ def score(
 
 
 def main_measure(found: dict[str, float]) -> str:
-    """The name of the measure that runs are compared by: "mAP" or "top1"."""
+    """The name of the metric that runs are compared by: "mAP" or "top1"."""
     return "mAP" if "mAP" in found else "top1"
 
 
 def ordered(scores: Tensor) -> Tensor:
-    """Float32 scores as float64 in [0, 1] of the same order, ties included: a sigmoid makes one number of all beyond 16.6.
+    """Map float32 scores to float64 in [0, 1] in the same order, ties included; a sigmoid would merge all scores beyond 16.6.
 
-    The bits of floats, read as integers, rise with them; those of the negative ones fall, and are turned round.
+    The bits of positive floats, read as integers, increase with them; those of negative floats decrease, so they are reversed.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0 is 0
     rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).double()

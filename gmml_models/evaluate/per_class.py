@@ -1,7 +1,4 @@
-"""Where a score comes from: a line for each class or label, and which classes are taken for which.
-
-c classes.
-"""
+"""A score class by class: one row per class or label, and which classes are confused. c classes."""
 
 from __future__ import annotations
 
@@ -22,17 +19,17 @@ _WORST = 3
 
 
 class ClassRow(NamedTuple):
-    """How one class or label fares; shares in percent, 0 where nothing was there to be found or was said.
+    """The results of one class or label; shares in percent, 0 if it never occurs or is never predicted.
 
     Attributes:
         name: of it.
-        images: that have it, over all runs.
-        said: images that it was said of.
-        precision: share of these that have it.
-        recall: share of the images that have it, of which it was said: the accuracy of the class.
+        images: number of images that have it, over all runs.
+        said: number of images for which it was predicted.
+        precision: share of the predicted images that have it.
+        recall: share of the images that have it for which it was predicted: the accuracy of the class.
         f1: 2 precision recall / (precision + recall).
-        ap: labels: average precision; None for classes, and where no image has the label.
-        mistaken: classes: what its images were most often taken for, and how often; None without a mistake.
+        ap: for labels, the average precision; None for classes, or if no image has the label.
+        mistaken: for classes, the most frequent wrong prediction for its images, and how often; None without a mistake.
     """
 
     name: str
@@ -49,8 +46,8 @@ class ByClass(NamedTuple):
     """What `PerClass` found.
 
     Attributes:
-        rows: a line for each class or label, in their order.
-        confusion: classes: (c, c) int64, how many images of class i were taken for class j; labels: None.
+        rows: one row per class or label, in their order.
+        confusion: for classes, (c, c) int64: the number of images of class i predicted as class j; None for labels.
     """
 
     rows: tuple[ClassRow, ...]
@@ -61,11 +58,11 @@ class ByClass(NamedTuple):
 class PerClass:
     """Collects scores batch by batch, over one run or several, and counts class by class; `torchmetrics` does the counting.
 
-    A label is said at probability above 0.5, as in `gmml_models.evaluate.metrics.Metrics`.
+    A label is predicted at a probability above 0.5, as in `gmml_models.evaluate.metrics.Metrics`.
 
     Args:
         classes: their names, c of them.
-        multi_label: an image may have several.
+        multi_label: True if an image may have several.
         device: where the scores are.
 
     Shapes:
@@ -92,7 +89,7 @@ class PerClass:
         self._counts.update(values, labels.long())
 
     def compute(self) -> ByClass:
-        """The lines, and the confusions; of several processes each must call it."""
+        """The rows and the confusion matrix; with several processes each must call it."""
         counts = self._counts.compute().cpu()
         if not self.multi_label:
             return ByClass(tuple(self._class_row(place, counts) for place in range(len(self.classes))), counts)
@@ -115,10 +112,10 @@ class PerClass:
 
 
 def to_csv(measured: Sequence[tuple[str, Sequence[ClassRow]]]) -> str:
-    """Lines of several ways of measuring as one CSV.
+    """The rows of several measures as one CSV.
 
     Args:
-        measured: the name of a way, and its lines.
+        measured: the name of each measure, and its rows.
     """
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")
@@ -134,7 +131,7 @@ def to_csv(measured: Sequence[tuple[str, Sequence[ClassRow]]]) -> str:
 
 
 def confusion_csv(classes: Sequence[str], confusion: Tensor) -> str:
-    """A confusion matrix: a line a class, a column for what its images were taken for."""
+    """A confusion matrix: one row per true class, one column per predicted class."""
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")
     table.writerow(["class", *classes])
@@ -143,11 +140,11 @@ def confusion_csv(classes: Sequence[str], confusion: Tensor) -> str:
 
 
 def hardest(rows: Sequence[ClassRow]) -> list[str]:
-    """The classes with the lowest F1 of those that occur, in words; none where all are told perfectly."""
+    """The classes with the lowest F1 of those that occur, in words; empty if all are predicted perfectly."""
     worst = sorted((row for row in rows if row.images and row.f1 < 100), key=lambda row: row.f1)[:_WORST]
     return [
         f"{row.name}: {row.recall:.0f} % of {row.images} found, {row.precision:.0f} % of {row.said} right"
-        + (f", most often taken for {row.mistaken[0]} ({row.mistaken[1]})" if row.mistaken is not None else "")
+        + (f", most often predicted as {row.mistaken[0]} ({row.mistaken[1]})" if row.mistaken is not None else "")
         for row in worst
     ]
 

@@ -1,4 +1,4 @@
-"""What a classifier says of images, as a table: CSV or JSON."""
+"""The predictions of a classifier, as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Predictions:
     Attributes:
         names: of the images.
         classes: of the classes or labels.
-        multi_label: an image may have several: each probability stands by itself; otherwise they sum to 1.
+        multi_label: True if an image may have several labels, with independent probabilities; otherwise they sum to 1.
         probabilities: (N, c) float32, on the CPU.
-        left_out: name -> reason of the images that could not be read.
+        left_out: name -> reason, for the images that could not be read.
     """
 
     names: Sequence[str]
@@ -33,7 +33,7 @@ class Predictions:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def top(self, count: int = 1) -> list[list[tuple[str, float]]]:
-        """The most probable classes of each image with their probabilities, the first of equals first."""
+        """The most probable classes of each image with their probabilities; ties are in the order of the classes."""
         values, which = self.probabilities.sort(dim=1, descending=True, stable=True)
         return [
             [(self.classes[place], value) for place, value in zip(places[:count], row[:count], strict=True)]
@@ -47,10 +47,10 @@ class Predictions:
 
 
 def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
-    """A line for column names, then one per image.
+    """A header line, then one line per image.
 
-    One class an image: ``file``, ``class``, ``probability``, and where more are asked for ``class_2``, ``probability_2``, ...
-    Several labels: ``file``, ``labels`` (those that hold, joined by "; "), then the probability of each label by its name.
+    One class per image: ``file``, ``class``, ``probability``, and if more are requested ``class_2``, ``probability_2``, ...
+    Several labels: ``file``, ``labels`` (those predicted, joined by "; "), then the probability of each label under its name.
     """
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")
@@ -70,7 +70,7 @@ def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.
 def to_json(found: Predictions, facts: Mapping[str, Any], *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
     """``predictions``, one per image; ``left_out``; and what made them.
 
-    One class an image: ``{"file": ..., "classes": [{"class": ..., "probability": ...}, ...]}``. Several labels: ``{"file": ...,
+    One class per image: ``{"file": ..., "classes": [{"class": ..., "probability": ...}, ...]}``. Several labels: ``{"file": ...,
     "labels": [...], "probabilities": {label: ...}}``.
     """
     rows: list[dict[str, Any]]

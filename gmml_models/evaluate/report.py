@@ -1,4 +1,4 @@
-"""The table of an evaluation: every number with its seeds, its spread, the command and the versions that made it."""
+"""The table of an evaluation: every number with its seeds, its spread, and the command and versions that produced it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _PACKAGES = ("torch", "timm", "torchvision", "torchmetrics", "scikit-learn", "nu
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one way of measuring gave.
+    """The results of one measure.
 
     Attributes:
-        measure: the way, for example "20-NN, weighted".
+        measure: its name, for example "20-NN, weighted".
         values: mean over the runs by name, in percent; see `gmml_models.evaluate.metrics.Metrics`.
         spread: sample standard deviation over the runs by name; empty with one run.
         runs: how many.
-        seeds: of the runs; empty where no seed changes anything.
-        command: that measures it again.
-        left_out: files beside the images that were measured that may be images, and images that could not be read.
-        classes: a line for each class or label, counted over all runs.
-        confusion: one class an image: (c, c) int64, how many images of class i were taken for class j, over all runs.
-        features: whose they are: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.
+        seeds: of the runs; empty if no seed changes anything.
+        command: a command that repeats the measurement.
+        left_out: other files that may be images, and images that could not be read.
+        classes: one row per class or label, counted over all runs.
+        confusion: for one class per image, (c, c) int64: the number of images of class i predicted as class j, over all runs.
+        features: which features: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.
     """
 
     measure: str
@@ -64,7 +64,7 @@ def row(
     *,
     features: str = "weights",
 ) -> Measured:
-    """A row of the measures of one run or more."""
+    """A row from the results of one or more runs."""
     names = list(found[0])
     return Measured(
         measure=measure,
@@ -81,7 +81,7 @@ def row(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that numbers depend on."""
+    """The versions of Python and of the packages that the numbers depend on."""
     found = {"python": platform.python_version(), "gmml": gmml_aug.__version__}
     for name in _PACKAGES:
         try:
@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
-    """The table as Markdown: one line a way of measuring, one column a measure; with baselines it says whose features."""
+    """The table as Markdown: one row per measure, one column per metric; with baselines, also one for the features."""
     names = list(dict.fromkeys(name for each in rows for name in each.values))
     several = len({each.features for each in rows}) > 1
     head = [*["features"] * several, "measure (%)", *names, "runs", "seeds"]
@@ -110,7 +110,7 @@ def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
 def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any], *, who: str) -> None:
     """Write ``table.json`` and ``table.md``, ``classes.csv`` and a ``confusion-*.csv`` for each row that has one.
 
-    Each is written aside and renamed.
+    Each is written under another name and renamed.
 
     Raises:
         UsageError: no room or no permission.
@@ -158,7 +158,7 @@ def _whose(each: Measured) -> str:
 
 
 def terminal(rows: Sequence[Measured]) -> str:
-    """The numbers in lines for a person."""
+    """The numbers as lines of text."""
     several = len({each.features for each in rows}) > 1
     wide, whose = max(len(each.measure) for each in rows), max(len(_whose(each)) for each in rows)
     lines = []

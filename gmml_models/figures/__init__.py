@@ -1,6 +1,6 @@
-"""The papers' figures of what a model does, on anybody's images: tensors in, tensors out; `gmml_models.figures.sheets` draws them.
+"""The papers' figures for your own images: tensors in, tensors out; `gmml_models.figures.sheets` draws them.
 
-Names are imported when they are asked for.
+Names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

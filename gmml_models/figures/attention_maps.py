@@ -1,4 +1,4 @@
-"""GMML's figure 3: where the tokens of an image look, block by block; with fused attention too.
+"""GMML's figure 3: where the tokens of an image attend, block by block; works with fused attention too.
 
 B images, L blocks, P prefix tokens (class token and registers), (h, w) the grid of patches, N = h*w, T = P + N tokens. Blocks count
 from 1.
@@ -29,7 +29,7 @@ class Attention(NamedTuple):
             token. Rows sum to one.
         grid: (h, w), rows and columns of patches.
         has_class_token: True if the first token is the class token.
-        blocks: (L,) which blocks.
+        blocks: (L,) the blocks.
     """
 
     weights: Tensor
@@ -39,21 +39,25 @@ class Attention(NamedTuple):
 
     @property
     def prefix(self) -> int:
-        """P, how many tokens stand before the patches."""
+        """P, the number of tokens before the patches."""
         return self.weights.shape[-1] - self.grid[0] * self.grid[1]
 
     def between_patches(self) -> Tensor:
-        """(L, N, N), or (L, heads, N, N): the mean over the images, patches only. Rows sum to one less what goes to the prefix."""
+        """(L, N, N), or (L, heads, N, N): the mean over the images, patches only.
+
+        Rows sum to one minus the attention to the prefix tokens.
+        """
         return self.weights[..., self.prefix :, self.prefix :].mean(0)
 
     def seen_from(self, query: Query) -> Tensor:
         """(B, L, h, w), or (B, L, heads, h, w): the attention to every patch.
 
         Args:
-            query: whose attention: ``"cls"``, the class token; ``"mean"``, the mean over all patches; (row, column), one patch.
+            query: the attention of which token: ``"cls"``, the class token; ``"mean"``, the mean over all patches; (row, column),
+                one patch.
 
         Raises:
-            ValueError: another query; the class token where there is none; a patch outside the grid.
+            ValueError: an unknown query, the class token of an encoder without one, or a patch outside the grid.
         """
         rows = self.weights[..., self.prefix :]  # (..., T, N)
         height, width = self.grid
@@ -84,15 +88,17 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
         vit: the encoder.
         images: (B, C, H, W), normalised, float, on the device of the encoder.
         blocks: which blocks, in ascending order; all by default.
-        heads: keep the heads apart.
+        heads: return each head separately.
 
     Raises:
         TypeError: images that are not float.
-        ValueError: images that do not fit the encoder, blocks that it does not have, or whose attention is not timm's `Attention`.
+        ValueError: images that do not fit the encoder, blocks that it does not have, or blocks whose attention is not timm's
+            `Attention`.
 
     Source:
-        GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is that, as
-        we read it ("block diagonal dominant lines", 3.2). The paper does not say whether the average is over heads, images or
+        GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is our
+        interpretation of it ("block diagonal dominant lines", 3.2). The paper does not say whether the average is over heads,
+        images or
         both; here it is both.
     """
     grid = check_images("attention", vit, images)

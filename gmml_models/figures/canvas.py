@@ -1,4 +1,4 @@
-"""A drawing that is remembered, so that it can be made at any whole scale; with Pillow and its font alone."""
+"""A drawing that is stored, so that it can be rendered at any integer scale; needs only Pillow and its font."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FINER = 4  # text is drawn this much larger and reduced: letters placed at whol
 
 @final
 class Canvas:
-    """Text, pictures and rectangles at places in pixels of scale 1.
+    """Text, pictures and rectangles, at positions in pixels of scale 1.
 
     Args:
-        width: of the whole.
+        width: of the whole drawing.
         height: likewise.
     """
 
@@ -48,7 +48,7 @@ class Canvas:
         self._steps.append(step)
 
     def paste(self, x: int, y: int, picture: Image.Image) -> None:
-        """A picture with its upper left corner at a place."""
+        """A picture with its upper left corner at a position."""
 
         def step(image: Image.Image, scale: int) -> None:
             large = (picture.width * scale, picture.height * scale)
@@ -65,7 +65,7 @@ class Canvas:
         self._steps.append(step)
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: int = 1) -> None:
-        """A line through points (x, y); one point alone is a dot."""
+        """A line through points (x, y); a single point is a dot."""
 
         def step(image: Image.Image, scale: int) -> None:
             there = [(x * scale, y * scale) for x, y in points]
@@ -78,7 +78,7 @@ class Canvas:
 
 
 def length(text: str, size: int) -> float:
-    """How wide a line of text is, in pixels of scale 1."""
+    """The width of a line of text, in pixels of scale 1."""
     return _font(size * _FINER).getlength(text) / _FINER
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet: pictures in rows and columns, with what a person must know to read them, as PNG or PDF."""
+"""The contact sheet: pictures in rows and columns, with everything needed to read them, as PNG or PDF."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PDF_SCALE, _PDF_DPI = 2, 192  # a page as large as the PNG at 96 dots an inch
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture and what stands under it."""
+    """A picture and its caption."""
 
     picture: Image.Image
     caption: str
@@ -43,7 +43,7 @@ class SheetRow:
 
     @property
     def captioned(self) -> bool:
-        """True if anything stands under the pictures."""
+        """True if any picture has a caption."""
         return any(tile.caption for tile in self.tiles)
 
 
@@ -57,7 +57,7 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that is drawn; pictures are of one height, those of a column of one width, and the last rows may have fewer."""
+    """Everything that is drawn. All pictures have one height, those of a column one width, and the last rows may have fewer."""
 
     title: str
     about: str
@@ -112,7 +112,9 @@ class Sheet:
         return canvas.draw(scale)
 
     def write(self, path: Path) -> tuple[int, int]:
-        """Draw into a file, PNG or PDF by its ending; equal sheets give equal bytes. Returns width and height in pixels of scale 1.
+        """Draw into a file, PNG or PDF by its extension; equal sheets give equal bytes.
+
+        Returns width and height in pixels of scale 1.
 
         Raises:
             OSError: as in `save`.
@@ -130,10 +132,10 @@ class Sheet:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG aside first and then rename it, so that no half of it is ever seen.
+    """Write a PNG under another name and rename it, so that a partial file is never visible.
 
     Raises:
-        OSError: the folder is not there, full, or cannot be written to; nothing is left behind.
+        OSError: the folder does not exist, is full, or cannot be written to; nothing is left behind.
     """
     file = io.BytesIO()
     image.save(file, format="PNG")
@@ -141,19 +143,19 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def edge_of(size: int) -> int:
-    """The edge at which squares of this size are shown: as they are, small ones by whole multiples, large ones smaller."""
+    """The side at which squares of this size are shown: small ones are enlarged by an integer, large ones are shrunk."""
     return min(size * -(-_SMALL_EDGE // size), _LARGE_EDGE)
 
 
 def flat(picture: Image.Image, edge: int) -> Image.Image:
-    """A picture at the edge of the sheet; small ones keep their pixels."""
+    """A picture at the size used on the sheet; small ones keep sharp pixels."""
     if picture.width == edge:
         return picture
     return picture.resize((edge, edge), Image.Resampling.NEAREST if picture.width < edge else Image.Resampling.LANCZOS)
 
 
 def faint(picture: Image.Image) -> Image.Image:
-    """A picture as a pale grey ground for colours."""
+    """A picture as a pale grey background for colours."""
     grey = ImageOps.autocontrast(picture.convert("L"), cutoff=1).point([205 + round(value * 45 / 255) for value in range(256)])
     return grey.convert("RGB")
 

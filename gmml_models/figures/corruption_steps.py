@@ -24,7 +24,7 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Stage:
-    """One step at work alone."""
+    """One step applied alone."""
 
     name: str
     colour: str
@@ -40,7 +40,7 @@ class Stage:
 
 
 def step_names(corrupt: Corruption) -> list[str]:
-    """The fill of each step in small letters, numbered where one comes several times."""
+    """The fill of each step in lower case, numbered if one occurs several times."""
     names = [type(step.fill).__name__.lower() for step in corrupt.program.steps]
     times, seen = Counter(names), Counter[str]()
     for number, name in enumerate(names):
@@ -50,14 +50,14 @@ def step_names(corrupt: Corruption) -> list[str]:
 
 
 def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors: Tensor | None = None) -> list[Stage]:
-    """Every step of a plan on its own; the plan stays the same, so the boxes are those of the whole.
+    """Every step of a plan on its own; the plan is unchanged, so the boxes are those of the whole corruption.
 
     Args:
         corrupt: the corruption.
         batch: (B, 3, H, W) normalised.
         plan: of the corruption, for the batch.
-        shown: number of images that are kept to be shown.
-        donors: the whole batch that the plan was sampled for, where batch and plan are a part of it.
+        shown: number of images to keep for display.
+        donors: the whole batch that the plan was sampled for, if batch and plan are only a part of it.
     """
     others = cycle(palette.OTHER_STEPS)
     found = []
@@ -93,7 +93,7 @@ def normalise(pictures: Tensor) -> Tensor:
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Normalised images back to pictures; what lies outside 0 to 255, as noise does, is clamped."""
+    """Normalised images back to pictures; values outside 0 to 255, such as noise, are clamped."""
     return normalised_to_pictures(images, MEAN, STD)
 
 
@@ -107,7 +107,7 @@ def rows(
     *,
     donors: Tensor | None = None,
 ) -> list[SheetRow]:
-    """The rows of the contact sheet: clean, every step alone, all of them, and who was last at every pixel.
+    """The rows of the contact sheet: clean, every step alone, all steps, and the last step at every pixel.
 
     Args:
         corrupt: the corruption.
@@ -115,7 +115,7 @@ def rows(
         plan: of the corruption, for the batch.
         alone: from `stages`.
         shown: number of images with a column.
-        edge: of the pictures on the sheet in pixels.
+        edge: side of the pictures on the sheet, in pixels.
         donors: as in `stages`.
     """
     clean = [flat(picture, edge) for picture in to_pictures(batch[:shown])]
@@ -145,7 +145,7 @@ def rows(
 
 
 def legend(corrupt: Corruption, plan: Plan, alone: Sequence[Stage]) -> list[Swatch]:
-    """The colours of the mask, with the share of the pixels that each has."""
+    """The colours of the mask, with the share of the pixels of each."""
     kinds = corrupt.kinds(plan)
     found = [Swatch(stage.colour, f"{stage.name}  {mean(shares(kinds == number))}") for number, stage in enumerate(alone, start=1)]
     return [*found, Swatch(palette.UNTOUCHED, f"untouched  {mean(shares(kinds == 0))}")]

@@ -1,4 +1,4 @@
-"""The numbers of a run by epoch, as a picture: with Pillow alone."""
+"""The numbers of a run by epoch, as a picture; needs only Pillow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Panel(NamedTuple):
 
     Attributes:
         title: over it.
-        names: of the numbers in the rows that it shows; those that no row has are left out.
-        marks: values that are shown as a level, by what they are called: those of the untrained encoder, for one.
-        span: lowest and highest value; those that occur by default.
+        names: the numbers that it shows, by their names in the rows; those that no row has are left out.
+        marks: name -> value of levels that are shown, for example those of the untrained encoder.
+        span: lowest and highest value; by default those that occur.
     """
 
     title: str
@@ -33,11 +33,11 @@ class Panel(NamedTuple):
 
 
 def curves(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel], *, title: str) -> Image.Image | None:
-    """Charts of a run by epoch, two a row; None where there is nothing to show.
+    """Charts of a run by epoch, two per row; None if there is nothing to show.
 
     Args:
-        rows: of ``epochs.jsonl``: "epoch", and numbers; what is not a finite number is left out.
-        panels: what is shown; one without a number is left out.
+        rows: rows of ``epochs.jsonl``: "epoch", and numbers; whatever is not a finite number is left out.
+        panels: what is shown; panels without numbers are left out.
         title: on top.
     """
     shown = [(panel, _series(rows, panel)) for panel in panels]

@@ -1,4 +1,4 @@
-"""MC-SSL's figure 1: patch tokens in a few clusters; and figures 5 to 9: which learnt concepts the patches of one cluster are.
+"""MC-SSL's figure 1, patch tokens in a few clusters, and figures 5 to 9, the learnt concepts of the patches in one cluster.
 
 B images, (h, w) the grid of patches, N = h*w, d the width of the encoder, K the concepts of a head.
 """
@@ -25,8 +25,9 @@ _STARTS = 10  # of k-means, the best of which is taken
 def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (2, 3, 4), *, seed: int = 0) -> Tensor:
     """Which cluster every patch is in: k-means on the l2-normalised patch tokens of all images together.
 
-    A cluster number means the same in every image. Of the fewest clusters, the first is the one that lies most in the middle of
-    the images; with more of them, each keeps the number of the one before that it shares most patches with, and new ones follow.
+    A cluster number means the same in every image. In the smallest clustering, the first cluster is the most central one in the
+    images. In larger ones, each cluster keeps the number of the cluster in the previous clustering that it shares most patches
+    with, and new ones follow.
     Equal seeds give equal labels, whatever the order of the images.
 
     Args:
@@ -46,8 +47,8 @@ def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (
 
     Source:
         MC-SSL 3.3 and figure 1: "the output features corresponding to the data-tokens", "clustered, employing simple k-means, into
-        2, 3, and 4 clusters". The norm, all images together (the paper does not say; one by one, a colour would mean nothing from
-        image to image) and the order are ours.
+        2, 3, and 4 clusters". The norm, all images together (the paper does not say; separately, a colour would mean something else
+        in every image) and the order are ours.
     """
     grid = check_images("concepts", vit, images)
     wanted = tuple(clusters)
@@ -90,12 +91,12 @@ def concept_probabilities(
         vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
         head: the head that was trained on it, the teacher's if there is one.
         images: (B, C, H, W), normalised, float, on the device of encoder and head.
-        where: (B, h, w) bool, the patches, for example ``concepts(vit, images)[0] == 0``.
+        where: (B, h, w) bool, the chosen patches, for example ``concepts(vit, images)[0] == 0``.
         center: (K,) subtracted from the logits, for example the teacher's centre; nothing by default.
         temperature: divides the logits after that.
 
     Returns:
-        (B, K) float32 on the device of the images. Rows sum to one, or are 0 for an image of which no patch was chosen.
+        (B, K) float32 on the device of the images. Rows sum to one, or are 0 for an image without a chosen patch.
 
     Raises:
         TypeError: images that are not float.
@@ -104,7 +105,7 @@ def concept_probabilities(
 
     Source:
         MC-SSL figures 5 to 9, "Average of the probabilities corresponding to the dominant concept". Probabilities are the teacher's
-        of 3.2.2, with its centre and its temperature of 4.1, as the loss sees them.
+        (3.2.2), with its centre and the temperature of 4.1, as in the loss.
     """
     grid = check_images("concept_probabilities", vit, images)
     if where.dtype != torch.bool or tuple(where.shape) != (len(images), *grid):

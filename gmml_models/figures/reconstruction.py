@@ -1,4 +1,4 @@
-"""GMML's figure 9: what the decoder makes of the features of every single block.
+"""GMML's figure 9: what the decoder reconstructs from the features of every single block.
 
 L blocks, B images, C channels, (H, W) their size. Blocks count from 1.
 """
@@ -27,7 +27,7 @@ class Reconstructions(NamedTuple):
         mask: (B, 1, H, W) bool, True where a pixel was corrupted.
         by_block: (L, B, C, H, W) float32, decoded from the features of one block each.
         fused: (B, C, H, W) float32, decoded from the average of the model's own blocks, as in training: ``model(corrupted)``. A
-            normalised target is undone with mean and standard deviation of the clean patches, in ``by_block`` too.
+            normalised target is converted back with the mean and standard deviation of the clean patches, in ``by_block`` too.
         blocks: (L,) which blocks.
     """
 
@@ -43,8 +43,7 @@ class Reconstructions(NamedTuple):
         Args:
             clean: (B, C, H, W) the images before the corruption.
 
-        Returns:
-            In the units of the images; 0 for an image of which nothing was corrupted.
+        Returns: In the units of the images; 0 for an image without corrupted pixels.
         """
         every = torch.cat([self.by_block, self.fused[None]])  # (L + 1, B, C, H, W)
         off = (every - clean.float()).abs() * self.mask
@@ -62,18 +61,18 @@ def reconstructions(
         model: the autoencoder.
         images: (B, C, H, W), normalised, float, on the device of the model.
         corrupt: the corruption to apply, for example one of `corruptions`.
-        keys: (B,) int64, one per image, `gmml_aug.keys`: the key of an image decides how it is corrupted.
+        keys: (B,) int64, one per image, from `gmml_aug.keys`; they determine how the images are corrupted.
         blocks: which blocks, in ascending order; all by default.
 
     Raises:
         TypeError: ``model`` is not an autoencoder, or images that are not float.
         ValueError: blocks that the encoder does not have, images that do not fit it, keys that do not fit the images; alien content
-            for one image alone.
+            for a single image.
 
     Source:
         GMML 4 and figure 9, "Reconstructed images from different transformer blocks". The paper does not say how a single block is
-        decoded. The decoder has been trained on the average of several blocks, and in a block that has no part in it nothing
-        asks the features to be of use to the decoder: the final norm brings them to one scale, the rest shows as it is.
+        decoded. The decoder was trained on the average of several blocks, and nothing trains the features of other blocks to suit
+        it: the final norm brings them to one scale, and other differences remain visible.
     """
     if not isinstance(model, GMMLAutoencoder):
         raise TypeError(

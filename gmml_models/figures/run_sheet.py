@@ -1,4 +1,4 @@
-"""The sheet that a run draws now and then: images clean, corrupted, their masks, restored."""
+"""The sheet that a run draws regularly: clean images, corrupted images, masks, restored images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def run_sheet(
     Args:
         clean: (B, C, H, W), normalised.
         found: corrupted and restored images of the same shape, mask (B, 1, H, W).
-        mean: per channel, what the images were normalised by.
+        mean: the mean per channel that the images were normalised by.
         std: likewise.
         title: on top.
-        about: the line under it.
+        about: the line of text below.
         code: of the corruption.
     """
     edge = edge_of(max(clean.shape[2:]))
@@ -45,6 +45,6 @@ def run_sheet(
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet aside and rename it, in a folder that is made where it is missing."""
+    """Write a sheet under another name and rename it, in a folder that is created if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save(sheet, path)

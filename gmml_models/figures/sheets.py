@@ -1,4 +1,4 @@
-"""The figures of `gmml_models.figures` as sheets: a row for every image, and what a person must know to read it."""
+"""The figures of `gmml_models.figures` as sheets: one row per image, with everything needed to read them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def reconstruction_sheet(
     code: str,
     helped: bool = False,
 ) -> Sheet:
-    """Clean, corrupted, and what the decoder makes of every block: a section for each corruption.
+    """Clean, corrupted, and the reconstruction from every block: one section per corruption.
 
     Args:
         clean: (B, C, H, W), normalised.
-        found: the kind of corruption -> what came of it.
+        found: the kind of corruption -> its reconstructions.
         names: of the images.
         fused: the blocks that the decoder was trained on.
-        mean: per channel, what the images were normalised by.
+        mean: the mean per channel that the images were normalised by.
         std: likewise.
-        code: what makes the same tensors.
-        helped: the decoder says normalised patches, and the clean image gave them their mean and deviation: say so.
+        code: the code that computes the same tensors.
+        helped: True if the decoder predicts normalised patches, and their mean and deviation come from the clean image; the sheet
+            says so.
     """
     edge = edge_of_many(max(clean.shape[2:]), len(clean) * len(found))
     originals = [fitted(picture, edge) for picture in to_pictures(clean, mean, std)]
@@ -68,7 +69,7 @@ def reconstruction_sheet(
     )
 
 
-HELPED = "Brightness and contrast of every patch are those of the clean image: the decoder was trained without them."
+HELPED = "Brightness and contrast of every patch are taken from the clean image: the decoder does not predict them."
 """What stands under reconstructions of a decoder of normalised patches."""
 _MEANING = {"noise": "noise in the corrupted boxes", "alien": "content of another image there"}
 
@@ -76,15 +77,15 @@ _MEANING = {"noise": "noise in the corrupted boxes", "alien": "content of anothe
 def attention_sheet(
     found: Attention, seen: Tensor, pictures: Sequence[Image.Image], names: Sequence[str], *, by: str, code: str
 ) -> Sheet:
-    """Where every image is looked at, block by block, and the mean attention between all patches (GMML figure 3).
+    """Where the attention to every image goes, block by block, and the mean attention between all patches (GMML figure 3).
 
     Args:
         found: the attention, averaged over heads.
-        seen: (B, L, h, w) what `Attention.seen_from` gives.
+        seen: (B, L, h, w) the result of `Attention.seen_from`.
         pictures: the images, squares of one size.
         names: of the images.
-        by: who looks, in words.
-        code: what makes the same tensors.
+        by: which token attends, in words.
+        code: the code that computes the same tensors.
     """
     edge = edge_of_many(pictures[0].width, len(pictures))
     even = found.weights.shape[-1]  # tokens: attention that knows no preference gives each 1 / T
@@ -103,9 +104,9 @@ def attention_sheet(
     height, width = found.grid
     return Sheet(
         title="Where the blocks look",
-        about=f"Top: how much {by} takes from each of the {height} x {width} patches, mean over the heads. Bottom: how much every "
-        "patch (row) takes from every other (column), mean over heads and images; lines along the diagonal are neighbours in the "
-        "image. Each map has its own scale; the number below is its maximum, where 1 x is an even share.",
+        about=f"Top: how much {by} attends to each of the {height} x {width} patches, mean over the heads. Bottom: how much every "
+        f"patch (row) attends to every other (column), mean over heads and images; lines along the diagonal are neighbours in the "
+        f"image. Each map has its own scale; the number below is its maximum, where 1 x is uniform attention.",
         columns=["image", *(f"block {block}" for block in found.blocks)],
         rows=rows,
         legend=[],
@@ -122,15 +123,15 @@ def concepts_sheet(
     probabilities: Tensor | None,
     code: str,
 ) -> Sheet:
-    """Every image in a few clusters (MC-SSL figure 1), and which learnt concepts its first cluster is (figures 5 to 9).
+    """Every image in a few clusters (MC-SSL figure 1), and the learnt concepts of its first cluster (figures 5 to 9).
 
     Args:
-        labels: (len(clusters), B, h, w) what `concepts` gives.
-        clusters: into how many.
+        labels: (len(clusters), B, h, w) the result of `concepts`.
+        clusters: the numbers of clusters.
         pictures: the images, squares of one size.
         names: of the images.
-        probabilities: (B, K) what `concept_probabilities` gives for the first cluster of the fewest, or None.
-        code: what makes the same tensors.
+        probabilities: (B, K) the result of `concept_probabilities` for the first cluster of the smallest clustering, or None.
+        code: the code that computes the same tensors.
     """
     side = 1 if len(pictures) <= 4 or probabilities is not None else 2  # images side by side
     edge = edge_of_many(pictures[0].width, -(-len(pictures) // side))
@@ -141,8 +142,8 @@ def concepts_sheet(
         caption = f"{number + 1}  {name}" if side > 1 else ""
         every.append([Tile(picture, caption), *(Tile(cluster_tile(one[number], picture), "") for one in labels)])
     about = (
-        "K-means on the patch tokens of all images together: a colour means the same in every image, and keeps its meaning where "
-        "more concepts are asked for. Yellow is what lies most in the middle, over all images."
+        "K-means on the patch tokens of all images together: a colour means the same in every image, and keeps its meaning with "
+        "more concepts. Yellow is the most central cluster over all images."
     )
     if probabilities is not None:
         shown, most = _shown(probabilities)
@@ -152,8 +153,9 @@ def concepts_sheet(
             tiles.append(Tile(bars_tile([value / most for value in one], CLUSTERS[0], 5 * edge // 2, edge), f"most: {said}"))
         columns.append(f"{len(shown)} learnt concepts in the yellow patches, 0 to {100 * most:.0f} %")
         about += (
-            f" Bars: of {probabilities.shape[1]} learnt concepts the {len(shown)} most frequent, always in the same order, and how "
-            f"probable each is in the patches that are yellow in {columns[1]}. Images that show the same should have like bars."
+            f" Bars: the {len(shown)} most frequent of {probabilities.shape[1]} learnt concepts, always in the same order, and the "
+            f"probability of each in the patches that are yellow in {columns[1]}. Images with the same content should have similar "
+            f"bars."
         )
     rows = [
         SheetRow(

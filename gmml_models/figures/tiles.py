@@ -48,7 +48,7 @@ def to_pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def heat_tile(values: Tensor, most: float, edge: int) -> Image.Image:
-    """Numbers (rows, columns) from 0, the darkest, to ``most``, the brightest; what lies above is as bright."""
+    """Numbers (rows, columns) from 0, the darkest, to ``most``, the brightest; larger numbers are equally bright."""
     share = (values.float().cpu() / max(most, 1e-12)).clamp(0, 1).numpy() * (len(HEAT) - 1)
     stops = np.array([_rgb(colour) for colour in HEAT])
     channels = [np.interp(share, np.arange(len(HEAT)), stops[:, channel]) for channel in range(3)]
@@ -56,7 +56,7 @@ def heat_tile(values: Tensor, most: float, edge: int) -> Image.Image:
 
 
 def scale_tile(edge: int) -> Image.Image:
-    """The colours of `heat_tile` from left to right, at the foot of an empty tile."""
+    """The colours of `heat_tile` from left to right, at the bottom of an empty tile."""
     tile = Image.new("RGB", (edge, edge), PAPER)
     strip = heat_tile(torch.linspace(0, 1, edge)[None], 1.0, edge).resize((edge, 14))
     tile.paste(strip, (0, edge - 14))
@@ -64,7 +64,7 @@ def scale_tile(edge: int) -> Image.Image:
 
 
 def cluster_tile(labels: Tensor, photograph: Image.Image) -> Image.Image:
-    """Clusters (h, w), in colours that lie over a grey photograph, of whose size the tile is."""
+    """Clusters (h, w), as colours over a grey photograph; the tile has the size of the photograph."""
     colours = np.array([_rgb(colour) for colour in CLUSTERS], dtype=np.uint8)
     flat = Image.fromarray(colours[labels.cpu().numpy() % len(CLUSTERS)])
     grey = ImageOps.autocontrast(photograph.convert("L"), cutoff=1).point(
@@ -74,7 +74,7 @@ def cluster_tile(labels: Tensor, photograph: Image.Image) -> Image.Image:
 
 
 def bars_tile(heights: Sequence[float], colour: str, width: int, edge: int) -> Image.Image:
-    """Bars of heights in [0, 1] on a base line, with fine lines at a quarter, a half and three quarters."""
+    """Bars of heights in [0, 1] on a baseline, with thin lines at a quarter, a half and three quarters."""
     tile = Image.new("RGB", (width, edge), GROUND)
     pen = ImageDraw.Draw(tile)
     base = edge - 2
@@ -92,14 +92,14 @@ def bars_tile(heights: Sequence[float], colour: str, width: int, edge: int) -> I
 
 
 def edge_of_many(size: int, rows: int) -> int:
-    """The edge of tiles on a sheet: that of a few rows, or a smaller one for many."""
+    """The side of the tiles on a sheet: smaller if there are many rows."""
     if rows <= 8:
         return edge_of(size)
     return size * (128 // size) if size <= 128 else 128
 
 
 def fitted(picture: Image.Image, edge: int) -> Image.Image:
-    """A square at the edge of the tiles: pixels kept where it grows by a whole number, else smooth."""
+    """A square at the size of the tiles: sharp pixels if enlarged by an integer, else smooth."""
     if picture.width == edge:
         return picture
     whole = edge % picture.width == 0

@@ -1,1 +1,1 @@
-"""Weights that travel: a folder of files, checked before they are opened, to and from the Hugging Face Hub."""
+"""Folders of weights, checked before they are opened, to and from the Hugging Face Hub."""

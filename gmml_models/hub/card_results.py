@@ -1,4 +1,4 @@
-"""The results of a card: every number beside what costs nothing, or as a list where no more is known of it."""
+"""The results of a card: every number next to baselines that need no training, or as a list if no more is known about it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def results(metrics: object) -> str:
     """Markdown of all numbers.
 
     Args:
-        metrics: see `gmml_models.hub.model_card.model_card`. Those that name a data set come in one table a set, with a column a
-            measure and a row a baseline; the others are listed.
+        metrics: see `gmml_models.hub.model_card.model_card`. Those with a data set are shown in one table per data set, with one
+            column per metric and one row per baseline; the others are listed.
     """
     told = mappings(metrics)
     compared = [one for one in told if mapping(one.get("dataset"))]

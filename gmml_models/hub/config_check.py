@@ -1,4 +1,4 @@
-"""The config.json of a folder of weights: what it must say before anything of the folder is opened."""
+"""The config.json of a folder of weights: what it must contain before anything else in the folder is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BYTES = 1 << 20
 
 
 def check_config(path: Path) -> dict[str, Any]:
-    """The content of a config.json that is there.
+    """The content of an existing config.json.
 
     Raises:
         NotThereError: no such file.
@@ -45,5 +45,7 @@ def check_config(path: Path) -> dict[str, Any]:
     for name, about in files.items():
         sound = WEIGHTS.fullmatch(name) and isinstance(about, dict) and type(about.get("size")) is int
         if not sound or not isinstance(about.get("sha256"), str) or not SHA256.fullmatch(about["sha256"]):
-            refuse(f"records {name!r} under gmml.files without a sha256 of 64 hex digits and a size, or its name is no file's.")
+            refuse(
+                f"records {name!r} under gmml.files without a sha256 of 64 hex digits and a size, or its name is not a file name."
+            )
     return config

@@ -1,8 +1,8 @@
-"""Weights that travel: one folder layout, from a local folder or the Hugging Face Hub, checked before they are opened.
+"""Weights in one folder layout, from a local folder or the Hugging Face Hub, checked before they are opened.
 
 A folder holds ``config.json``, ``README.md`` and safetensors files; the config records the sha256 and size of each. The Hub
-client does not notice wrong bytes of the right size, so `read_tensors` compares the hash first. That shows damage; only a
-revision or hash that the caller pins shows an exchange. This module knows no model.
+client does not notice wrong bytes of the right size, so `read_tensors` compares the hash first. That detects damage; only a
+revision or hash that the caller pins detects tampering. This module does not depend on any model.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def fetch(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The path of one file of a folder, downloaded first where that is needed. Its bytes are not checked here.
+    """The path of one file of a folder, which is downloaded first if necessary. Its bytes are not checked here.
 
     Args:
         source: a local folder, or a Hub name "org/name" or "org/name@revision", as `gmml_models.hub.source_name.resolved` takes it;
             "hf-hub:org/name/sub" names a folder of a repository.
         filename: the file's name in it.
-        revision: branch, tag or commit. A full commit (40 hex digits) that is in the cache makes no request.
-        subfolder: of the folder or the repository, in which the file lies.
-        token: as the Hub client takes it; by default the one that ``hf auth login`` stored.
-        cache_dir: in place of the Hub client's own cache.
-        local_files_only: take it from the cache, make no request.
+        revision: branch, tag or commit. A full commit (40 hex digits) in the cache makes no request.
+        subfolder: the subfolder of the folder or repository that holds the file.
+        token: as for the Hub client; by default the one that ``hf auth login`` stored.
+        cache_dir: used instead of the Hub client's own cache.
+        local_files_only: take it from the cache, without any request.
         force_download: replace what the cache holds, to repair it.
 
     Raises:
-        ValueError: a name that can be neither, or two different revisions.
-        WeightsError: in one of its subclasses, the file cannot be had.
+        ValueError: a name that is neither a folder nor a Hub name, or two different revisions.
+        WeightsError: a subclass says why the file cannot be fetched.
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
         raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give one like 'model.safetensors'.")
@@ -79,7 +79,7 @@ def fetch(
         raise errors.NotThereError(f"fetch: no file {filename} in the folder {where}.")
     if isinstance(where, Path) and where.is_file():
         raise errors.NotThereError(
-            f"fetch: {where} is a file, not a folder. Give the folder that it lies in, if gmml wrote that; the encoder of somebody "
+            f"fetch: {where} is a file, not a folder. Give its folder, if gmml wrote it; the encoder of somebody "
             f"else's file is gmml_models.encoder_from({os.fspath(where)!r})."
         )
     name = None if isinstance(where, Path) or where.startswith(".") else _HUB_NAME.fullmatch(where)
@@ -87,7 +87,7 @@ def fetch(
     if name is None or (name["sub"] and (os.fspath(source) == where or not _SUBFOLDER.fullmatch(name["sub"]))):
         raise errors.NotThereError(
             f"fetch: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
-            "'org/name@revision'; a folder of a repository is 'hf-hub:org/name/sub', or subfolder='sub' beside 'org/name'."
+            "'org/name@revision'; a folder of a repository is 'hf-hub:org/name/sub', or subfolder='sub' with 'org/name'."
         )
     if name["sub"] and subfolder not in (None, name["sub"]):
         raise ValueError(f"fetch: {where!r} names one subfolder and subfolder={subfolder!r} another. Give one of them.")
@@ -119,15 +119,13 @@ def commit_of(path: Path) -> str | None:
 
 
 def check_subfolder(who: str, subfolder: str | None) -> None:
-    """Refuse what is no plain folder below another.
+    """Refuse anything that is not a plain folder below another.
 
     Raises:
         ValueError: naming what is allowed.
     """
     if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
-        raise ValueError(
-            f"{who}: subfolder={subfolder!r} is no plain folder below another. Give for example subfolder='vit/small'."
-        )
+        raise ValueError(f"{who}: subfolder={subfolder!r} is not a plain relative folder. Give for example subfolder='vit/small'.")
 
 
 def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any
 
 
 def expected_sha256(config: Mapping[str, Any], filename: str) -> str | None:
-    """The hash that a config records for a file; None where it does not know the file."""
+    """The hash that a config records for a file; None if it does not list the file."""
     found = config.get("gmml", {}).get("files", {}).get(filename, {}).get("sha256")
     return None if found is None else str(found)
 
@@ -157,23 +155,23 @@ def push_folder(
     token: str | bool | None = None,
     message: str | None = None,
 ) -> str:
-    """Put a folder that `write_folder` wrote on the Hub, as one commit, after its hashes were checked; the commit's address.
+    """Upload a folder of `write_folder` to the Hub, as one commit, after checking its hashes; returns the commit's address.
 
-    Nothing but the config, the cards and the files that the config records, weights and extras, is sent. A README.md on the Hub
-    that a person wrote or changed is kept: ours is MODEL_CARD.md then.
+    Only the config, the cards and the files that the config records (weights and extras) are sent. A README.md on the Hub that
+    somebody wrote or edited is kept: ours is then MODEL_CARD.md.
 
     Args:
         folder: the folder.
-        repo: "org/name", made where it is missing.
-        revision: a branch, made where it is missing; the main one by default.
-        subfolder: of the repository, that becomes the folder of these weights.
+        repo: "org/name", created if necessary.
+        revision: a branch, created if necessary; the main one by default.
+        subfolder: the subfolder of the repository for these weights.
         create_pr: open a pull request with the commit; its address is returned.
-        private: whether a repository that is made here is private.
-        token: as the Hub client takes it.
-        message: of the commit.
+        private: whether a repository that is created here is private.
+        token: as for the Hub client.
+        message: the commit message.
 
     Raises:
-        WeightsError: in one of its subclasses; nothing was committed.
+        WeightsError: a subclass says why; nothing was committed.
     """
     check_subfolder("push_folder", subfolder)
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""Markdown of what a config says, in which no text leaves its place."""
+"""Markdown from the texts of a config, escaped so that no text can break the layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], *, keep: bool = False) -> str:
-    """A table; rows that say nothing are left out, or with keep named as not recorded."""
+    """A table; empty rows are left out, or with ``keep`` shown as not recorded."""
     told = [row for row in rows if keep or any(cell is not None for cell in row[1:])]
     if not told:
         return ""
@@ -19,7 +19,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], *, keep: bo
 
 
 def line(value: object) -> str:
-    """Text for one line of Markdown: no line breaks, no table cells, no HTML, no links of its own."""
+    """Text for one line of Markdown: no line breaks, no table cells, no HTML, no links."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:400]
     return re.sub(r"([|<>`\[\]])", r"\\\1", text.replace("\\", "\\\\"))
@@ -31,7 +31,7 @@ def code(value: object) -> str:
 
 
 def fenced(recipe: object) -> str:
-    """A block of text or JSON, whose fence is longer than any inside."""
+    """A block of text or JSON, with a fence longer than any inside it."""
     if recipe is None:
         return "Not recorded."
     text = recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, sort_keys=True, default=str)
@@ -42,7 +42,7 @@ def fenced(recipe: object) -> str:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """A mapping as it is, anything else as an empty one."""
+    """A mapping unchanged, anything else as an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -52,5 +52,5 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """A finite number, and no bool."""
+    """True for a finite number that is not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

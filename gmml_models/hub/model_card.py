@@ -36,9 +36,9 @@ _CITATION = """```bibtex
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """The text of ``README.md`` for the Hugging Face Hub: what the weights are, made of what, and how to load them.
+    """The text of ``README.md`` for the Hugging Face Hub: what the weights are, how they were made, and how to load them.
 
-    Nothing is claimed that the config does not say; what it does not say is named as not recorded.
+    It states only what the config says; whatever is missing is shown as not recorded.
 
     Args:
         config: as in ``config.json``; its ``gmml`` part may have
@@ -90,8 +90,8 @@ def model_card(config: Mapping[str, Any]) -> str:
         _data(mapping(ours.get("data"))),
         "## Licences",
         f"The weights: {line(licence_of(config))}{_where(config)}. The code that loads them, gmml: {_CODE_LICENCE}. The data: "
-        f"{line(mapping(ours.get('data')).get('licence') or 'not recorded')}. These are three things; see to it that your use is "
-        "allowed by each.",
+        f"{line(mapping(ours.get('data')).get('licence') or 'not recorded')}. These are three separate licences: make sure that "
+        f"your use is allowed by each.",
         "## Recipe",
         fenced(ours.get("recipe")),
         _run(run, extras),
@@ -108,8 +108,8 @@ def model_card(config: Mapping[str, Any]) -> str:
             ],
             keep=True,
         ),
-        "`gmml_models` compares the hashes of the weights before it opens them. That shows damage, not an exchange: pin a revision "
-        "for that.",
+        "`gmml_models` compares the hashes of the weights before it opens them. That detects damage, not tampering: to detect "
+        "that, pin a revision.",
         "## Citation",
         _CITATION,
     ]
@@ -234,7 +234,7 @@ processor = AutoImageProcessor.from_pretrained("NAME")
 def classifier_card(config: Mapping[str, Any]) -> str:
     """The text of ``README.md`` of a folder that holds an encoder and the head of a classifier.
 
-    That of `model_card`, but for what it says of features alone.
+    Like `model_card`, but without the parts about features.
 
     Args:
         config: as in ``config.json``.

@@ -1,4 +1,4 @@
-"""The front matter of a card: what the Hub reads of it, its results among that."""
+"""The front matter of a card, which the Hub reads, with its results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LINK = re.compile(r"https://[\w./~%-]+", re.ASCII)
 def front_matter(config: Mapping[str, Any]) -> str:
     """The YAML between two rules; what the Hub would refuse is left out or named "other".
 
-    Every number that is measured on a named set is a result of ``model-index`` with its set, split and seeds, and beside it, under
-    ``args``, the same measure of its baselines.
+    Every number that was measured on a named data set becomes a result of ``model-index`` with its data set, split and seeds, and
+    with the same metric of its baselines under ``args``.
 
     Args:
         config: as in `gmml_models.hub.model_card.model_card`.
@@ -52,18 +52,18 @@ def front_matter(config: Mapping[str, Any]) -> str:
 
 
 def name_of(config: Mapping[str, Any]) -> str:
-    """What the model is called."""
+    """The name of the model."""
     return line(mapping(config.get("gmml")).get("name") or config.get("architecture") or "vision transformer")
 
 
 def licence_of(config: Mapping[str, Any]) -> str:
-    """Of the weights, in words."""
+    """The licence of the weights, in words."""
     ours, model = mapping(config.get("gmml")), mapping(config.get("pretrained_cfg"))
     return str(ours.get("license") or model.get("license") or "unknown")
 
 
 def licence_link(config: Mapping[str, Any]) -> str | None:
-    """Where the text of the licence is: an https address that the config names, or the file beside the weights."""
+    """Where the text of the licence is: an https address from the config, or the file next to the weights."""
     ours = mapping(config.get("gmml"))
     link = ours.get("license_link")
     if isinstance(link, str) and _LINK.fullmatch(link):

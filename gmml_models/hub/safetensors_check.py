@@ -38,7 +38,7 @@ def check_sha256(path: str | os.PathLike[str], expected: str | None, *, who: str
 
     Raises:
         ValueError: ``expected`` is not 64 lower-case hex digits.
-        WrongBytesError: it is another one.
+        WrongBytesError: the hash is a different one.
     """
     if expected is None:
         return
@@ -49,7 +49,8 @@ def check_sha256(path: str | os.PathLike[str], expected: str | None, *, who: str
     if found != expected:
         raise WrongBytesError(
             f"{who}: {os.fspath(path)} has sha256 {found}, expected {expected}; it looks like {looks_like(path)}. It is damaged, "
-            "or of another revision than the expected hash. Load again with force_download=True to replace what the cache holds; "
+            f"or from another revision than the expected hash. Load again with force_download=True to replace the file in the "
+            f"cache; "
             "if that does not help, name the revision that the hash belongs to, or copy the folder again."
         )
 
@@ -66,8 +67,8 @@ def read_tensors(
 
     Args:
         path: the file.
-        sha256: what its hash has to be; None opens it unchecked.
-        device: where the tensors go.
+        sha256: the expected hash; None opens the file unchecked.
+        device: the device of the tensors.
         most_bytes: refuse larger files.
         finite: refuse weights that are not finite.
 
@@ -100,11 +101,11 @@ def read_tensors(
 
 
 def check_header(path: str | os.PathLike[str], *, who: str) -> None:
-    """Refuse a file whose safetensors header is not whole and plain; reads the header alone.
+    """Refuse a file whose safetensors header is not complete and plain; reads only the header.
 
     Raises:
         NotThereError: no such file.
-        UnreadableFileError: with what is wrong.
+        UnreadableFileError: the message says what is wrong.
     """
     size = regular_size(path, who)
 
@@ -150,11 +151,11 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
 
 
 def regular_size(path: str | os.PathLike[str], who: str) -> int:
-    """The size of a regular file: opening a pipe or a device could wait for ever.
+    """The size of a regular file: opening a pipe or a device could block forever.
 
     Raises:
         NotThereError: no such file.
-        UnreadableFileError: something else than a file.
+        UnreadableFileError: it is not a regular file.
     """
     try:
         found = Path(path).stat()
@@ -172,7 +173,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def looks_like(path: str | os.PathLike[str]) -> str:
-    """What the first bytes of a file say it is, in words."""
+    """What a file seems to be by its first bytes, in words."""
     with Path(path).open("rb") as file:
         start = file.read(64)
     if not start:
@@ -191,7 +192,7 @@ def no_constant(word: str) -> NoReturn:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a loader was given: a folder, or a name on the Hub, as people and timm write them."""
+"""The source given to a loader: a folder, or a name on the Hub, in the spellings of users and timm."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def resolved(who: str, source: object) -> Path | str:
     """A path for a local folder, a str for what can only be a Hub name.
 
     Args:
-        who: speaks in errors.
-        source: a folder, with ``~`` for the home folder or timm's ``local-dir:`` in front, or ``owner/name``, or
-            ``hf-hub:owner/name`` for the Hub even where a folder of that name is there.
+        who: the name of the caller, for errors.
+        source: a folder, also with ``~`` or timm's ``local-dir:`` in front; or ``owner/name``; or ``hf-hub:owner/name``, which
+            means the Hub even if a folder of that name exists.
 
     Raises:
-        TypeError: neither text nor a path.
+        TypeError: the source is neither a string nor a path.
     """
     if not isinstance(source, (str, os.PathLike)) or not isinstance(os.fspath(source), str):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Write a folder of weights, whole or not at all."""
+"""Write a folder of weights, completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ def write_folder(
     card: str | Callable[[Mapping[str, Any]], str],
     extras: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a folder that `read_config` and `read_tensors` take, whole or not at all.
+    """Write a folder that `read_config` and `read_tensors` can load, completely or not at all.
 
-    Everything is written aside, made one by a rename, then moved into place, the config last. Whoever reads through `fetch` sees
-    the old files until that rename and the new ones after it, also where the writer was killed in between. One writer at a time.
+    Everything is written to a temporary folder, which a rename makes valid, and then moved into place, the config last. Readers
+    that use `fetch` see the old files until the rename and the new ones after it, even if the writer is killed in between. There
+    must be only one writer at a time.
 
     Args:
-        folder: made where it is missing; other files in it are left alone. So is a README.md that we did not write, or that was
-            changed since: the card is MODEL_CARD.md then.
+        folder: created if necessary; other files in it are not touched. Nor is a README.md that we did not write, or that was
+            changed since: the card is then MODEL_CARD.md.
         tensors: the tensors of each file, by file name.
         config: what goes into ``config.json``, completed by the hashes and sizes of the files.
-        card: the text of the card, or what makes it from the completed config.
-        extras: other files by plain names: a log, a picture, a licence. The config records them under ``gmml.extras``. One that is
-            there and that we did not write is left alone.
+        card: the text of the card, or a function that makes it from the completed config.
+        extras: other files by plain names: a log, a picture, a licence. The config records them under ``gmml.extras``. An existing
+            file that we did not write is not touched.
 
     Raises:
-        ValueError: nothing to write, a name that is no plain one, weights that are not finite, or a config that JSON cannot say.
+        ValueError: nothing to write, a name that is not plain, weights that are not finite, or a config that cannot be written as
+            JSON.
         UnreadableFileError: `read_config` or `read_tensors` would refuse it.
-        OSError: no room or no permission; the old files are as they were.
+        OSError: no space or no permission; the old files are unchanged.
     """
     import torch
     from safetensors import SafetensorError
@@ -115,7 +117,7 @@ def write_folder(
 
 
 def is_extra(name: str) -> bool:
-    """A plain name, which neither weights nor a card nor another file of the layout has."""
+    """Check that a name is plain and is not that of weights, a card or another file of the layout."""
     return bool(_PLAIN.fullmatch(name)) and not WEIGHTS.fullmatch(name) and not name.endswith(".md") and name != CONFIG
 
 
@@ -136,7 +138,7 @@ def _is_our_extra(path: Path, config: Any) -> bool:
 
 
 def finish(folder: Path) -> None:
-    """Move a written set into place, the config last; each step can be the last one of a killed writer."""
+    """Move written files into place, the config last; the writer may be killed after any step."""
     written = folder / NEXT
     if not written.is_dir():
         return

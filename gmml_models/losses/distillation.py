@@ -1,4 +1,4 @@
-"""A student against its teacher: the concepts of tokens, the embeddings of images; and what processes exchange for it.
+"""Losses of a student against its teacher, on concepts of tokens and embeddings of images, and the exchange between processes.
 
 B images, d the width of an embedding, K concepts.
 """
@@ -21,8 +21,8 @@ def concept_loss(
     """Cross-entropy of the student's concepts against the teacher's, centred and sharpened; the mean over tokens and images.
 
     Args:
-        student: logits for the corrupted images; these learn.
-        teacher: logits for the clean ones; no gradient reaches them.
+        student: logits for the corrupted images; gradients flow through these.
+        teacher: logits for the clean images; no gradient flows through these.
         center: subtracted from the teacher's logits.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's logits; lower is sharper.
@@ -36,7 +36,7 @@ def concept_loss(
 
     Source:
         MC-SSL 3.2.2. Equation 4 prints neither the minus sign nor a plain sum over K (it divides by K, which would shrink the loss
-        a thousandfold against L1), and equation 3 omits the centre that the text asks for: as DINO here, and as the release.
+        a thousandfold against L1), and equation 3 omits the centre that the text describes: here as in DINO and in the release.
     """
     check_temperature("concept_loss", "student_temperature", student_temperature)
     check_temperature("concept_loss", "teacher_temperature", teacher_temperature)
@@ -48,14 +48,14 @@ def concept_loss(
 
 @final
 class ConceptLoss(SlowState):
-    """`concept_loss` with its centre: a moving average of the teacher's logits, which keeps one concept from taking everything.
+    """`concept_loss` with its centre: a moving average of the teacher's logits, which keeps one concept from dominating.
 
     A call does not change the centre. Call ``observe`` with the logits of each forward pass of a step, then ``update`` once; or
     ``update(teacher)`` if there is one pass. Observed logits are not part of the state. The centre is float32 whatever the dtype
     of the model around it.
 
     Args:
-        classes: K, how many concepts.
+        classes: K, the number of concepts.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's logits; lower is sharper. Both may be changed during training.
         momentum: the share of the centre that is kept at each ``update``.
@@ -97,12 +97,12 @@ class ConceptLoss(SlowState):
         )
 
     def observe(self, teacher: Tensor) -> None:
-        """Note the teacher's logits (..., K) for the next ``update``."""
+        """Record the teacher's logits (..., K) for the next ``update``."""
         self._note("ConceptLoss.observe", teacher)
 
     @torch.no_grad()
     def update(self, teacher: Tensor | None = None) -> None:
-        """Move the centre towards the mean of the logits observed since the last time, over batch, tokens and all ranks.
+        """Move the centre towards the mean of the logits observed since the last update, over batch, tokens and all ranks.
 
         Every rank must call it; ranks may have observed different numbers of tokens. If none observed any, the centre does not
         move.
@@ -119,7 +119,7 @@ class ConceptLoss(SlowState):
         self.discard()
 
     def discard(self) -> None:
-        """Forget what was observed since the last ``update``: for a step that is not taken."""
+        """Discard what was observed since the last ``update``, if a step is skipped."""
         self.observed.zero_()
 
     @torch.no_grad()
@@ -141,15 +141,15 @@ def _check_classes(who: str, logits: Tensor, center: Tensor) -> None:
 def contrastive_loss(
     student_1: Tensor, student_2: Tensor, teacher_1: Tensor, teacher_2: Tensor, *, temperature: float = 0.2
 ) -> Tensor:
-    """Contrastive loss: the student of one view against the teacher of the other, both ways.
+    """Contrastive loss: the student of one view against the teacher of the other view, in both directions.
 
     Cross-entropy over cosine similarities / ``temperature``, all images of the batch as negatives, and of the batches of all ranks
-    (which must be equally large), times 2 x ``temperature``; the mean over the images, the sum of both ways.
+    (which must be equally large), times 2 x ``temperature``; the mean over the images, summed over both directions.
 
     Args:
-        student_1: embeddings of the corrupted first views; these learn.
+        student_1: embeddings of the corrupted first views; gradients flow through these.
         student_2: of the corrupted second views.
-        teacher_1: of the clean first views; no gradient reaches them.
+        teacher_1: of the clean first views; no gradient flows through these.
         teacher_2: of the clean second views.
         temperature: divides the similarities.
 
@@ -179,7 +179,7 @@ def contrastive_loss(
 
 
 def ranks() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
@@ -189,7 +189,7 @@ def rank() -> int:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The tensors of all ranks, of one shape, one behind the other; no gradient passes."""
+    """The tensors of all ranks, which have one shape, concatenated; without gradients."""
     if ranks() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(ranks())]
@@ -198,6 +198,6 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def sum_over_ranks(tensor: Tensor) -> None:
-    """Add up the tensors of all ranks, in place."""
+    """Sum the tensors of all ranks, in place."""
     if ranks() > 1:
         distributed.all_reduce(tensor)

@@ -1,4 +1,4 @@
-"""Scores of labels against the labels.
+"""Losses on the scores of labels.
 
 B images, c labels.
 """
@@ -13,7 +13,7 @@ from gmml_models.losses.pixels import same
 
 
 def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["batchmean", "mean", "sum"] = "batchmean") -> Tensor:
-    """The asymmetric loss of timm with the values of MC-SSL: gamma- 4, gamma+ 0, no clip.
+    """The asymmetric loss of timm, with the values of MC-SSL: gamma- 4, gamma+ 0, no clip.
 
     Args:
         logits: before the sigmoid.

@@ -1,4 +1,4 @@
-"""Reconstructed images against clean ones; and what all losses ask of their tensors.
+"""Losses between reconstructed and clean images, and the checks of tensors that all losses share.
 
 B images, C channels, S their spatial axes.
 """
@@ -37,16 +37,16 @@ def masked_l1(
 
     Args:
         reconstruction: the output of the model.
-        clean: the clean images. Bytes are normalised by ``values``, here where they are compared, so that a batch from
+        clean: the clean images. Bytes are normalised here by ``values``, so that a batch from
             ``corrupt.from_bytes(images, clean=False)`` needs no normalised target:
             ``masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
         mask: True where the pixel was manipulated.
         reduction: over the images: "mean", "sum", or "none" for one number per image.
         target: what the model predicts: "pixels", the clean image itself, or "normalised", the clean image with every patch
-            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. All pixels of
-            the clean patch count there, those outside the mask too.
+            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. There, all pixels
+            of the clean patch count, including those outside the mask.
         patch: side of a patch, or one side per axis, for the normalised target; not used otherwise.
-        values: ``(mean, std)`` of the channels, for pixels in 0 to 1, or "unit" for these themselves; for bytes alone.
+        values: only for bytes: ``(mean, std)`` of the channels, for pixels in 0 to 1, or "unit" for no normalisation.
 
     Shapes:
         (B, C, *S) float, (B, C, *S) float or uint8, (B, 1, *S) bool -> () or (B,).
@@ -58,7 +58,7 @@ def masked_l1(
 
     Source:
         GMML 2.3, equation 1, which sums; the release averages over the manipulated elements of the whole batch. Averaging within
-        each image first is ours. The normalised target is MAE's (He et al., 2021, 3), which compares squares.
+        each image first is ours. The normalised target is MAE's (He et al., 2021, 3), which uses squared errors.
     """
     wanted = _wanted("masked_l1", clean, target, patch, values)
     return _reduce("masked_l1", _masked("masked_l1", reconstruction, wanted, mask, squared=False), reduction)
@@ -138,7 +138,7 @@ def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] 
     """What the model is to say."""
     if clean.dtype == torch.uint8 and values in (None, "normalised"):
         raise TypeError(
-            f"{who}: clean is torch.uint8 and values={values!r} do not say by what to normalise it. Give values=(mean, std), those "
+            f"{who}: clean is torch.uint8 and values={values!r} do not state how to normalise it. Give values=(mean, std), those "
             "of the corruption (corrupt.program.values), or float images."
         )
     if clean.dtype != torch.uint8 and values is not None:
@@ -183,7 +183,7 @@ def _reduce(who: str, losses: Tensor, reduction: Reduction) -> Tensor:
 
 
 def same(who: str, **tensors: Tensor) -> list[Tensor]:
-    """The tensors in the widest of their types and float32, after a check that they are float and of one shape."""
+    """Check that the tensors are float and of one shape, and convert them to float32 or the widest of their dtypes."""
     names, shape = list(tensors), next(iter(tensors.values())).shape
     dtype = torch.float32
     for name, tensor in tensors.items():
@@ -191,7 +191,7 @@ def same(who: str, **tensors: Tensor) -> list[Tensor]:
             raise TypeError(f"{who}: {name} is {tensor.dtype}, not a float type. Give the normalised values, or {name}.float().")
         if tensor.shape != shape:
             raise ValueError(
-                f"{who}: {name} has shape {tuple(tensor.shape)} and {names[0]} {tuple(shape)}; they must be alike. Give both for "
+                f"{who}: {name} has shape {tuple(tensor.shape)} and {names[0]} {tuple(shape)}; they must be equal. Give both for "
                 "the same images, in the same order."
             )
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -201,6 +201,6 @@ def same(who: str, **tensors: Tensor) -> list[Tensor]:
 
 
 def check_temperature(who: str, name: str, value: float) -> None:
-    """Refuse what logits cannot be divided by."""
+    """Refuse a temperature that logits cannot be divided by."""
     if not 0.0 < value < math.inf:
         raise ValueError(f"{who}: {name}={value} is not a finite number above 0. Give for example {name}=0.1.")

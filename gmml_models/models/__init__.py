@@ -1,1 +1,1 @@
-"""What is learnt: vision transformers by name, decoders and heads on them, and weights that were learnt before."""
+"""The models: vision transformers by name, their decoders and heads, and pretrained weights."""

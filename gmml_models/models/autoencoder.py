@@ -31,24 +31,25 @@ class GMMLAutoencoder(nn.Module, Pushable):
     """Corrupted images in, reconstructed images out. The model masks nothing itself: the caller corrupts the images.
 
     The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
-    the encoder's work wherever the patches divide it. `gmml_aug` corrupts signals of one to three dimensions; these encoders take
+    the encoder's work if the patches divide them. `gmml_aug` corrupts signals of one to three dimensions; these encoders take
     images, two dimensions.
 
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
         blocks: which blocks are averaged, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
-            of the depth. Blocks behind the last of them are not run in ``forward``, and get no gradient from it.
+            of the depth. Blocks after the last of these are not run in ``forward``, and get no gradient from it.
         decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.models.decoders`.
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
-        mean: per channel, what the images were normalised by; recorded for users of the weights, nothing is normalised here. By
-            default what the encoder's ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three channels
-            and 0 otherwise.
-        std: likewise; ImageNet's for three channels and 1 otherwise in the end.
+        mean: the mean per channel that the images were normalised by; recorded for users of the weights; nothing is normalised
+            here. By default that of the ``pretrained_cfg`` of a built or pretrained encoder, else ImageNet's for three channels and
+            0 otherwise.
+        std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
         target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
-            `gmml_models.models.patches.normalise_patches`. A call gives the output as it is; ``restore`` gives pixels either way.
+            `gmml_models.models.patches.normalise_patches`. A call returns the output unchanged; ``restore`` returns pixels in both
+            cases.
         options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
 
     Shapes:
@@ -60,8 +61,8 @@ class GMMLAutoencoder(nn.Module, Pushable):
             call, images of other channels or of a size that the patches do not divide.
 
     Source:
-        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 prints a sum, the text says "averaging":
-        an average here. The norm after it is that of the authors' release; the paper does not mention it. The normalised target
+        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 has a sum, the text says "averaging": here
+        it is an average. The norm after it is the authors' release's; the paper does not mention it. The normalised target
         is MAE's.
     """
 
@@ -85,7 +86,7 @@ class GMMLAutoencoder(nn.Module, Pushable):
         drops = not isinstance(vit.patch_drop, nn.Identity)
         if drops:
             raise ValueError(
-                "GMMLAutoencoder: this encoder drops patches while it trains, but every patch is to be reconstructed. Build it "
+                "GMMLAutoencoder: this encoder drops patches while it trains, but every patch has to be reconstructed. Build it "
                 "with patch_drop_rate=0."
             )
         self.encoder = vit
@@ -120,11 +121,11 @@ class GMMLAutoencoder(nn.Module, Pushable):
 
     @torch.no_grad()
     def restore(self, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Restored images in the values of the images, whatever the ``target``: `gmml_models.models.restore.restore`."""
+        """Restored images in the value range of the images, whatever the ``target``: `gmml_models.models.restore.restore`."""
         return restore(self, corrupted, clean=clean, mask=mask)
 
     def pixels(self, decoded: Tensor, images: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The decoder's output in the values of the images; see `gmml_models.models.restore.to_pixels`."""
+        """The decoder's output in the value range of the images; see `gmml_models.models.restore.to_pixels`."""
         return to_pixels(decoded, images, target=self.target, patch_size=self.patch_size, mask=mask)
 
     def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
@@ -138,7 +139,8 @@ class GMMLAutoencoder(nn.Module, Pushable):
     def compile(self, *words: Any, **options: Any) -> None:
         """`torch.compile` of `forward` and `encode`, in place; arguments are those of `torch.compile`.
 
-        `decode` by itself is left alone: it is only a few products, and Dynamo would warn about inputs that are not leaves.
+        `decode` is not compiled on its own: it is only a few matrix products, and Dynamo would warn about inputs that are not
+        leaves.
         """
         for name in ("forward", "encode"):
             setattr(self, name, torch.compile(getattr(self, name), *words, **options))
@@ -156,10 +158,10 @@ class GMMLAutoencoder(nn.Module, Pushable):
 
         Args:
             folder: created if it does not exist.
-            about: for the card: see `gmml_models.hub.model_card.model_card`.
+            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
-            state_dict: tensors to save in place of the model's own, under its names: an average's, or gathered from FSDP.
+            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
@@ -204,12 +206,12 @@ class GMMLAutoencoder(nn.Module, Pushable):
         Args:
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
-            subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
+            subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
-            verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
+            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: the cache folder of the Hub client.
-            local_files_only: never ask the network.
+            local_files_only: never use the network.
             force_download: replace what the cache holds, to repair it.
 
         Raises:
@@ -230,7 +232,7 @@ class GMMLAutoencoder(nn.Module, Pushable):
         ours, normalised = config["gmml"], config.get("pretrained_cfg", {})
         if ours.get("decoder") is None:
             raise WrongKeysError(
-                f"GMMLAutoencoder: {source} holds an encoder without a decoder of ours. Load it with gmml_models.from_pretrained."
+                f"GMMLAutoencoder: {source} holds an encoder, but no decoder of gmml. Load it with gmml_models.from_pretrained."
             )
         encoder = pretrained.load_encoder(where, config)
         model = cls(
@@ -267,7 +269,7 @@ class GMMLAutoencoder(nn.Module, Pushable):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What rebuilds this model, in types that JSON has: ``GMMLAutoencoder(**model.config)``. Weights are not in it.
+        """The arguments that rebuild this model, in JSON types: ``GMMLAutoencoder(**model.config)``. Weights are not in it.
 
         Raises:
             ValueError: the encoder cannot be described; see `gmml_models.models.encoders.describe_encoder`.

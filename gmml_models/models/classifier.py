@@ -30,7 +30,7 @@ class Classifier(nn.Module, Pushable):
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used itself, not copied.
-        classes: their names, or how many there are.
+        classes: their names, or their number.
         pool: what the head sees; see `gmml_models.models.pooling.pooled`.
         multi_label: whether an image may have several of the classes, or none.
         hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
@@ -38,9 +38,9 @@ class Classifier(nn.Module, Pushable):
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
-        mean: per channel, what the images were normalised by; recorded for users of the weights. By default what the encoder's
-            ``pretrained_cfg`` says where it is built or pretrained, else ImageNet's for three channels and 0 otherwise.
-        std: likewise; ImageNet's for three channels and 1 otherwise in the end.
+        mean: the mean per channel that the images were normalised by; recorded for users of the weights. By default that of the
+            ``pretrained_cfg`` of a built or pretrained encoder, else ImageNet's for three channels and 0 otherwise.
+        std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
         options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
 
     Shapes:
@@ -48,13 +48,13 @@ class Classifier(nn.Module, Pushable):
 
     Raises:
         TypeError: ``encoder``, ``classes`` or an option of a wrong type; at the call, images that are not float.
-        ValueError: fewer than two classes (one with ``multi_label``), equal names, a pooling that the encoder cannot give, or what
+        ValueError: fewer than two classes (one with ``multi_label``), equal names, a pooling that the encoder does not support, or
+            what
             `gmml_models.models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches
             do not divide.
 
-    Source:
-        A linear head: DeiT, as GMML 3.1 and MC-SSL 4.3 follow it. The hidden layer of 2048 with GELU: MC-SSL 4.2. The start of the
-        head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
+    Source: A linear head: DeiT, which GMML 3.1 and MC-SSL 4.3 follow. The hidden layer of 2048 with GELU: MC-SSL 4.2. The
+        initialisation of the head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class Classifier(nn.Module, Pushable):
         extras: Mapping[str, bytes] | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a folder whose encoder gmml_models, timm and transformers read, with the head beside it.
+        """Write a folder with the head and an encoder that gmml_models, timm and transformers read.
 
         Args:
             folder: created if it does not exist.
-            about: for the card: see `gmml_models.hub.model_card.model_card`.
+            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
             license: of the weights; "unknown" by default.
             extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
-            state_dict: tensors to save in place of the model's own, under its names: an average's, or gathered from FSDP.
+            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
 
         Raises:
             ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
@@ -160,12 +160,12 @@ class Classifier(nn.Module, Pushable):
         Args:
             source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
             revision: branch, tag or commit.
-            subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
+            subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
             sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
-            verify: compare the hashes that the folder records; False for weights that somebody saved again into a folder of ours.
+            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: the cache folder of the Hub client.
-            local_files_only: never ask the network.
+            local_files_only: never use the network.
             force_download: replace what the cache holds, to repair it.
 
         Raises:
@@ -202,7 +202,8 @@ class Classifier(nn.Module, Pushable):
             )
         except (TypeError, ValueError) as error:
             raise WrongKeysError(
-                f"Classifier: the config of {source} describes no classifier of ours ({error}). Take the config.json that belongs "
+                f"Classifier: the config of {source} does not describe a classifier of gmml ({error}). Take the config.json that "
+                f"belongs "
                 "to these weights."
             ) from error
         tensors = where.tensors(pretrained.DECODER, config)
@@ -248,11 +249,11 @@ def _names(classes: int | Sequence[str], least: int) -> tuple[str, ...]:
         raise TypeError(f"Classifier: classes={classes!r} is neither a number nor a list of names. Give for example classes=10.")
     names = tuple(str(number) for number in range(classes)) if isinstance(classes, int) else tuple(classes)
     if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"Classifier: classes={classes!r} are not all words. Give names, or only their number.")
+        raise TypeError(f"Classifier: classes={classes!r} are not all strings. Give names, or only their number.")
     if len(names) < least:
         what = "label" if least == 1 else "class"
-        raise ValueError(f"Classifier: {len(names)} {what}(es) are nothing to choose from. Give {least} or more.")
+        raise ValueError(f"Classifier: {len(names)} {what}(es) are too few. Give {least} or more.")
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise ValueError(f"Classifier: the classes {twice[:5]} come more than once. Give each a name of its own.")
+        raise ValueError(f"Classifier: the classes {twice[:5]} occur more than once. Give each class a different name.")
     return names

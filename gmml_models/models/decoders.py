@@ -1,4 +1,4 @@
-"""Between an encoder and pixels: what it says about images, and the decoders that make pixels of its patch tokens.
+"""From an encoder to pixels: its output, and the decoders that turn its patch tokens into pixels.
 
 B images, C channels, d the width of the tokens, (h, w) the grid of patches, N = h*w, (H, W) = (h, w) x patch the image. Blocks
 count from 1.
@@ -21,7 +21,7 @@ class Encoded(NamedTuple):
     """The output of an encoder.
 
     Attributes:
-        cls: (B, d) the class token of the last block after the final norm; None where the encoder has none.
+        cls: (B, d) the class token of the last block after the final norm; None if the encoder has none.
         patches: (B, N, d) the patch tokens of the last block after the final norm.
         features: one (B, N, d) per chosen block: its patch tokens as they leave the block, without the final norm.
         grid: (h, w), rows and columns of patches.
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         patch_size: (height, width) of a patch.
         channels: C, of the images.
         layers: the pointwise layers, from d to ``bottleneck``.
-        bottleneck: width of what they give.
+        bottleneck: width of their output.
 
     Shapes:
         tokens (B, h*w, d), grid (h, w) -> images (B, C, H, W).
@@ -98,7 +98,7 @@ class PaperDecoder(Decoder):
 
     Source:
         GMML 2.3: "two point-wise convolution layers (...) with ReLU non-linearity and a transposed convolution". The paper gives no
-        widths; the encoder's, and a ReLU after each of the two, are ours.
+        widths; using the encoder's, and a ReLU after each of the two layers, is ours.
     """
 
     def __init__(self, width: int, patch_size: tuple[int, int], channels: int) -> None:
@@ -121,7 +121,7 @@ class ReleaseDecoder(Decoder):
 
 @final
 class MCSSLDecoder(Decoder):
-    """Two (linear, GELU) pairs of 2048, a linear bottleneck of 256.
+    """Two (linear, GELU) pairs of width 2048, and a linear bottleneck of 256.
 
     Source:
         MC-SSL 3.2.1: "3 fully connected layers; first two with 2048 neurons and GeLU", a "bottleneck layer with 256 neurons,

@@ -1,4 +1,4 @@
-"""What a card says of an encoder: its shape, and what an image costs."""
+"""What a card says about an encoder: its shape, and the cost of an image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def shape_of(vit: VisionTransformer) -> dict[str, Any]:
-    """The name of an encoder where it has one, and its sizes.
+    """The name of an encoder, if it has one, and its sizes.
 
     Returns:
-        "name": of `SHORT_NAMES`, or of timm where no argument differs from it, or None; "depth", "width", "heads", "patch_size"
+        "name": one of `SHORT_NAMES`, or timm's if all arguments are those of the name, or None; "depth", "width", "heads",
+        "patch_size"
         and "img_size": whole numbers, or [height, width].
 
     Raises:
@@ -56,5 +57,5 @@ def gmacs(vit: VisionTransformer) -> float:
 
 
 def attention_of(block: Any) -> Any:
-    """The attention of a block of timm, whose types say nothing of it."""
+    """The attention of a timm block, which timm's types do not declare."""
     return block.attn

@@ -1,4 +1,4 @@
-"""Options of timm's vision transformers, judged before timm sees them."""
+"""Options of timm's vision transformers, checked before timm sees them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _ARGUMENTS = set(inspect.signature(VisionTransformer.__init__).parameters) - {"s
 
 
 def check_names(who: str, given: Mapping[str, Any], *, also: Iterable[str] = ()) -> None:
-    """Refuse options that neither timm's `VisionTransformer` has nor timm itself takes.
+    """Refuse options that neither timm's `VisionTransformer` nor timm itself accepts.
 
     Args:
-        who: speaks in errors.
+        who: the name of the caller, for errors.
         given: the options.
-        also: names that the caller has arguments for: they are proposed where one was misspelt.
+        also: names of the caller's own arguments, which are suggested if one was misspelt.
 
     Raises:
-        TypeError: naming the option and what was meant.
+        TypeError: names the option and the most similar one.
     """
     for name in given:
         if name not in _ARGUMENTS | OF_TIMM | _OF_FEATURES | {"num_classes"}:
@@ -33,11 +33,11 @@ def check_names(who: str, given: Mapping[str, Any], *, also: Iterable[str] = ())
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """Refuse what `build_encoder` cannot build an encoder with.
+    """Refuse options that `build_encoder` cannot use.
 
     Raises:
-        TypeError: an option that there is not.
-        ValueError: a size or a number of channels that cannot be.
+        TypeError: an option that does not exist.
+        ValueError: an impossible size or number of channels.
     """
     check_names("build_encoder", given)
     for name, value in given.items():

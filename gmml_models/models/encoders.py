@@ -1,4 +1,4 @@
-"""timm's vision transformers by name, and the words that rebuild one."""
+"""timm's vision transformers by name, and descriptions that rebuild one."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def build_encoder(
     pretrained: bool = False,
     **options: Any,
 ) -> VisionTransformer:
-    """A timm `VisionTransformer` without a classifier, that takes images of any size its patches divide.
+    """A timm `VisionTransformer` without a classifier, for images of any size that its patches divide.
 
-    For another size than its own, the position embedding is resampled at every call (timm's ``dynamic_img_size``); weights and
-    results at its own size stay the same. An encoder that was built already is switched to this in place and returned.
+    For another size than its own, the position embedding is resampled in every call (timm's ``dynamic_img_size``); weights and
+    results at its own size do not change. An encoder that is already built is switched to this in place and returned.
 
-    What is known of its images (mean, std, interpolation, crop) is in ``pretrained_cfg``, as timm has it: timm's for a built
-    encoder and with ``pretrained``; for fresh weights ImageNet's, since those that timm has for the name are those of weights.
+    The preprocessing (mean, std, interpolation, crop) is in ``pretrained_cfg``, as in timm: timm's for a built encoder and with
+    ``pretrained``; ImageNet's for new weights, because timm's values for a name belong to pretrained weights.
 
     Args:
-        encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or one that is built.
+        encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or an encoder that is already built.
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
@@ -56,17 +56,17 @@ def build_encoder(
             token; a final norm that timm calls ``fc_norm`` keeps that name.
 
     Raises:
-        TypeError: ``encoder`` is something else, or an option that timm's `VisionTransformer` does not have.
-        ValueError: a name that timm does not know, or that is not a plain vision transformer, options for one that is built, a
-            classifier or attention pooling, a size that the patches do not divide.
+        TypeError: ``encoder`` is something else, or timm's `VisionTransformer` does not have an option.
+        ValueError: a name that timm does not know or that is not a plain vision transformer, options for an encoder that is already
+            built, a classifier or attention pooling, or a size that the patches do not divide.
     """
     given = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
     given = {name: value for name, value in given.items() if value is not None} | options
     if isinstance(encoder, VisionTransformer):
         if given or pretrained:
             raise ValueError(
-                f"build_encoder: {sorted(given) or ['pretrained']} cannot be combined with an encoder that is built "
-                "already. Give them to "
+                f"build_encoder: {sorted(given) or ['pretrained']} cannot be combined with an encoder that is already built. Give "
+                f"them to "
                 "timm.create_model, or give the name of the encoder instead."
             )
         return _accept(encoder, "the given encoder")
@@ -95,17 +95,17 @@ def build_encoder(
 
 
 def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
-    """The words that rebuild an encoder: ``timm.create_model(architecture, num_classes=0, **model_args)``.
+    """The description that rebuilds an encoder: ``timm.create_model(architecture, num_classes=0, **model_args)``.
 
-    The description is tried out on torch's meta device before it is returned: same keys, same shapes, same layers and heads.
-    Dropout and drop path are left out: they belong to a run, not to the weights.
+    The description is verified on torch's meta device before it is returned: same keys, same shapes, same layers and heads. Dropout
+    and drop path are left out: they belong to a run, not to the weights.
 
     Returns:
-        The name of an architecture in timm's registry, and the arguments of timm's `VisionTransformer` that differ from it, in
-        types that JSON has.
+        The name of an architecture in timm's registry, and the arguments of timm's `VisionTransformer` that differ from it, in JSON
+        types.
 
     Raises:
-        ValueError: an encoder that such words cannot rebuild; the message names what differs.
+        ValueError: the encoder cannot be rebuilt in this way; the message names what differs.
     """
     named = str((getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or "")
     candidates = [named] if named and timm.is_model(named) else []
@@ -137,7 +137,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
 
 
 def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
-    """The tokens (B, P + N, d) of images (B, C, H, W) behind the last block and the final norm: P that are not patches, then N."""
+    """The tokens (B, P + N, d) of images (B, C, H, W) after the last block and the final norm: P that are not patches, then N."""
     tokens: Tensor = vit.forward_features(images)
     # with average pooling timm keeps the last norm behind its own pooling
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
@@ -169,14 +169,14 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
     plain = isinstance(vit, VisionTransformer) and isinstance(vit.patch_embed, PatchEmbed)
     if not plain:
         raise ValueError(
-            f"build_encoder: {who} is not a plain timm VisionTransformer that cuts patches by one convolution. Allowed are for "
+            f"build_encoder: {who} is not a plain timm VisionTransformer with patches from a single convolution. Allowed are for "
             "example 'vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224' or 'deit_small_distilled_patch16_224'."
         )
     surplus = sorted(name for name, _ in vit.named_parameters() if name.split(".")[0] in ("head", "head_dist", "attn_pool"))
     if surplus:
         pool = "token" if vit.has_class_token else ""
         raise ValueError(
-            f"build_encoder: {who} has weights behind its last norm ({', '.join(surplus[:4])}) that nothing would train. Build it "
+            f"build_encoder: {who} has weights after its last norm ({', '.join(surplus[:4])}) that nothing would train. Build it "
             f"with num_classes=0 and global_pool='{pool}', or call encoder.reset_classifier(0, '{pool}')."
         )
     size, patch = vit.patch_embed.img_size, vit.patch_embed.patch_size
@@ -200,11 +200,10 @@ def _check_name(name: str) -> None:
     if name.split(".")[0] in {known for module in _MODULES for known in timm.list_models(module=module)}:
         return
     known = [*SHORT_NAMES, *(model for module in sorted(_MODULES) for model in timm.list_models(module=module))]
-    what = "is in timm, but not one of its plain vision transformers" if timm.is_model(name) else "is not known to timm, nor to us"
+    what = "is in timm, but not one of its plain vision transformers" if timm.is_model(name) else "is known neither to timm nor to "
+    "gmml"
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [*SHORT_NAMES, "vit_small_patch16_224"]
-    raise ValueError(
-        f"build_encoder: {name!r} {what}. Close names are {', '.join(close)}; or give a VisionTransformer that is built."
-    )
+    raise ValueError(f"build_encoder: {name!r} {what}. Close names are {', '.join(close)}; or give a VisionTransformer object.")
 
 
 def _read(vit: VisionTransformer) -> dict[str, Any]:

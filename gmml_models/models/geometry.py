@@ -1,4 +1,4 @@
-"""What an encoder is asked before any work: its images (size, channels, preprocessing) and its blocks; all models alike."""
+"""Properties of an encoder that all models check before any work: its images (size, channels, preprocessing) and its blocks."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def in_chans(vit: VisionTransformer) -> int:
 
 
 def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int, int]:
-    """The grid (h, w) of patches that images give.
+    """The grid (h, w) of patches of images.
 
     Args:
-        who: speaks in errors.
+        who: the name of the caller, for errors.
         vit: the encoder.
         images: (B, C, H, W), float.
 
@@ -66,14 +66,14 @@ def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int,
 
 
 def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequence[int], least: int = 1) -> tuple[int, ...]:
-    """Chosen blocks of an encoder, counting from 1.
+    """Check chosen blocks of an encoder, counting from 1.
 
     Args:
-        who: speaks in errors.
+        who: the name of the caller, for errors.
         blocks: which.
-        depth: how many there are.
-        example: what the error advises.
-        least: how many must be chosen.
+        depth: number of blocks of the encoder.
+        example: blocks that the error suggests.
+        least: smallest number of blocks to choose.
 
     Raises:
         ValueError: not distinct, ascending whole numbers from 1 to the depth, or too few.
@@ -91,16 +91,16 @@ def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequen
 def statistics(
     who: str, vit: VisionTransformer, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel: those given, else those of `preprocessing`.
+    """Mean and standard deviation per channel: the given ones, or else those of `preprocessing`.
 
     Args:
-        who: speaks in errors.
+        who: the name of the caller, for errors.
         vit: the encoder.
         mean: per channel, or None.
         std: per channel, or None.
 
     Raises:
-        ValueError: not one finite number a channel, or ``std`` not above 0.
+        ValueError: not one finite number per channel, or ``std`` not above 0.
     """
     own = preprocessing(vit)
     means = _per_channel(who, "mean", mean, own["mean"])
@@ -111,10 +111,10 @@ def statistics(
 
 
 def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
-    """How images are prepared for an encoder: mean, std, interpolation, crop_pct and, where it is not the centre, crop_mode.
+    """How images are prepared for an encoder: mean, std, interpolation, crop_pct and, if it is not the centre, crop_mode.
 
-    What the encoder's ``pretrained_cfg`` says, where it says it for these channels; else ImageNet's statistics for three channels
-    and 0 and 1 otherwise, bicubic, and a crop of 0.9 (of all for images below 160 pixels).
+    Taken from the encoder's ``pretrained_cfg`` if it is for this number of channels; else ImageNet's statistics for three channels
+    (0 and 1 otherwise), bicubic, and a crop of 0.9 (1.0 for images below 160 pixels).
     """
     channels = in_chans(vit)
     said = getattr(vit, "pretrained_cfg", None)
@@ -139,11 +139,11 @@ def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
-    """Write into an encoder's ``pretrained_cfg``, where timm looks, what is known of it, completed by `preprocessing`'s defaults.
+    """Write the preprocessing into an encoder's ``pretrained_cfg``, where timm looks, completed by `preprocessing`'s defaults.
 
     Args:
         vit: the encoder.
-        facts: under timm's names; what ``pretrained_cfg`` said before is forgotten.
+        facts: under timm's names; the previous content of ``pretrained_cfg`` is replaced.
     """
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
     told: Any = vit
@@ -200,6 +200,6 @@ def default_blocks(depth: int) -> tuple[int, ...]:
 
 
 def final_norm(vit: VisionTransformer) -> nn.Module:
-    """The norm behind the last block; with average pooling timm keeps it under another name."""
+    """The norm after the last block; with average pooling, timm uses another name for it."""
     norm: nn.Module = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
     return norm

@@ -1,4 +1,4 @@
-"""The head of concepts, on tokens while pretraining and thrown away after it (SiT's head stands beside its objective)."""
+"""The concept head on tokens, which is used for pretraining only (SiT's head is in the module of its objective)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ConceptHead(nn.Module):
 
     Args:
         width: d, of the tokens.
-        classes: K, how many concepts.
+        classes: K, the number of concepts.
         hidden: width of the two hidden layers.
         bottleneck: width of the third.
         gain: learn a factor for each concept (a full weight norm); otherwise it is fixed at 1.
@@ -29,8 +29,8 @@ class ConceptHead(nn.Module):
         ValueError: a size below 1; at the call, tokens of another width.
 
     Source:
-        MC-SSL 3.2.2: two layers of 2048 with GELU, 256, l2-normalised, weight-normalised to K. K = 8192 and the gain fixed at 1
-        are the release's; the start (normal, 0.02, cut at 2, as DINO) is ours.
+        MC-SSL 3.2.2: two layers of 2048 with GELU, 256, l2-normalised, weight-normalised to K. K = 8192 and the gain fixed at 1 are
+        the release's; the initialisation (normal, 0.02, cut at 2, as in DINO) is ours.
     """
 
     def __init__(self, width: int, classes: int = 8192, hidden: int = 2048, bottleneck: int = 256, *, gain: bool = False) -> None:
@@ -61,7 +61,7 @@ class ConceptHead(nn.Module):
 
 
 def check_sizes(who: str, **sizes: int) -> None:
-    """Refuse what no layer can be as wide as."""
+    """Refuse impossible widths of layers."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{who}: {name}={size!r} is not a whole number above 0. Give for example {name}=256.")

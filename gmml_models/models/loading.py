@@ -1,4 +1,4 @@
-"""Encoders and autoencoders by a folder, a Hub name or a name of the registry."""
+"""Encoders and autoencoders from a folder, the Hub or the registry."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ def from_pretrained(
     It takes images of any size that its patches divide, and its ``pretrained_cfg`` says how they are prepared.
 
     Args:
-        source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives; timm's ``local-dir:`` and ``hf-hub:``
-            may stand before it.
+        source: a local folder, ``owner/name`` on the Hub, or a name from `list_models`; timm's prefixes ``local-dir:`` and
+            ``hf-hub:`` are accepted.
         revision: branch, tag or commit.
-        subfolder: in which the folder of weights lies; also 'hf-hub:owner/name/sub'.
+        subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
         sha256: of ``model.safetensors``, checked instead of the folder's own record.
-        verify: compare the hash that the folder records; False for weights that somebody saved again into a folder of ours.
+        verify: compare the hash that the folder records; False for weights that were saved again by another program.
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: the cache folder of the Hub client.
-        local_files_only: never ask the network.
+        local_files_only: never use the network.
         force_download: replace what the cache holds, to repair it.
-        options: arguments of timm, to adapt the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...;
-            timm then resamples position embeddings and adapts the first layer. ``dynamic_img_size=False`` takes one size only.
+        options: arguments of timm that adapt the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...;
+            timm then resamples position embeddings and adapts the first layer. With ``dynamic_img_size=False`` it accepts only one
+            size.
 
     Raises:
-        TypeError: ``source`` is neither text nor a path, or an option that timm's `VisionTransformer` does not have.
+        TypeError: ``source`` is neither a string nor a path, or an option that timm's `VisionTransformer` does not have.
         ValueError: options that timm refuses for this encoder.
         WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
     """
@@ -75,12 +76,12 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     Args:
         name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights of the registry.
         pretrained: load the weights; otherwise they are random.
-        options: of `GMMLAutoencoder`, without ``pretrained`` only.
+        options: those of `GMMLAutoencoder`; not allowed with ``pretrained``.
 
     Raises:
-        TypeError: ``name`` is not a text.
+        TypeError: ``name`` is not a string.
         NotThereError: no such weights; the message lists those that exist.
-        ValueError: the name does not begin with ``gmml_``, or options came with ``pretrained``.
+        ValueError: the name does not begin with ``gmml_``, or options were given with ``pretrained``.
     """
     if not isinstance(name, str):
         raise TypeError(f"create_model: name is a {type(name).__name__}. Give for example 'gmml_vit_small_patch16_224'.")
@@ -89,15 +90,14 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     encoder, _, tag = name.removeprefix(PREFIX).partition(".")
     if name not in registry() and (pretrained or tag):
         raise NotThereError(
-            f"create_model: no weights named {name!r}. {known(name)} For weights of others use "
+            f"create_model: no weights named {name!r}. {known(name)} For other people's weights use "
             f"GMMLAutoencoder.from_pretrained(folder or Hub name); for random ones create_model({PREFIX + encoder!r})."
         )
     if not pretrained:
         return GMMLAutoencoder(encoder, **options)
     if options:
         raise ValueError(
-            f"create_model: options {sorted(options)} cannot be combined with pretrained=True, whose config says "
-            "everything. Leave them out, or "
-            "load the encoder for another use: gmml_models.from_pretrained(name, num_classes=10)."
+            f"create_model: options {sorted(options)} cannot be combined with pretrained=True, whose config determines everything. "
+            f"Leave them out, or load an adapted encoder: gmml_models.from_pretrained(name, num_classes=10)."
         )
     return GMMLAutoencoder.from_pretrained(name)

@@ -1,4 +1,4 @@
-"""Patches that are normalised by their own mean and standard deviation, and the way back to pixels.
+"""Patches normalised by their own mean and standard deviation, and the conversion back to pixels.
 
 B images, C channels, S their one to three spatial axes, G the grid of patches: S divided by the patch, axis by axis. All channels
 of a patch share one mean and one standard deviation.
@@ -27,7 +27,7 @@ class PatchStatistics(NamedTuple):
 
     Attributes:
         mean: (B, 1, *G) float32 or wider, over all channels and pixels of a patch.
-        std: (B, 1, *G) likewise, above 0.
+        std: (B, 1, *G) the same, above 0.
     """
 
     mean: Tensor
@@ -38,7 +38,7 @@ def check_target(who: str, target: str) -> None:
     """Raise if a target is unknown.
 
     Raises:
-        ValueError: naming what is allowed.
+        ValueError: the message says what is allowed.
     """
     if target not in TARGETS:
         raise ValueError(f"{who}: target={target!r} is unknown. Allowed are {' and '.join(map(repr, TARGETS))}.")
@@ -47,10 +47,10 @@ def check_target(who: str, target: str) -> None:
 def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor | None = None) -> PatchStatistics:
     """Mean and standard deviation of every patch, over its pixels and channels.
 
-    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen`` only those pixels count: the
-    mean is that of the patch with its hidden pixels filled in smoothly from around them (`fill_hidden`). For the standard
-    deviation of a patch that is partly hidden, its neighbours and the whole image are added with a small weight, which grows with
-    the hidden share and decides alone where the whole patch is hidden. An image without a known pixel has mean 0 and standard
+    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen``, only visible pixels count: the
+    mean is that of the patch after its hidden pixels have been filled in smoothly from their surroundings (`fill_hidden`). For the
+    standard deviation of a partly hidden patch, its neighbours and the whole image are added with a small weight, which grows with
+    the hidden share; for a completely hidden patch they alone determine it. An image without a known pixel has mean 0 and standard
     deviation 1.
 
     Args:
@@ -67,8 +67,8 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
 
     Source:
         The mean and standard deviation "of all pixels in a patch": He et al., "Masked autoencoders are scalable vision learners"
-        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate from a
-        part of a patch is ours.
+        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate for partly
+        hidden patches is ours.
     """
     sides = _sides("patch_statistics", images, patch)
     images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -200,7 +200,7 @@ def _sides(who: str, images: Tensor, patch: int | Sequence[int]) -> tuple[int, .
             "0 that divides every axis, or one number per axis, such as the model's patch_size."
         )
     if images.shape[1] * math.prod(sides) < 2:
-        raise ValueError(f"{who}: a patch of one value has no standard deviation. Give a larger patch.")
+        raise ValueError(f"{who}: a patch with only one value has no standard deviation. Give a larger patch.")
     return sides
 
 

@@ -1,4 +1,4 @@
-"""What an encoder says about images as one vector each: what probes, neighbours and classifier heads see.
+"""Pooling: one vector per image, for probes, k-NN and classifier heads.
 
 B images, d the width of the encoder, N patch tokens.
 """
@@ -23,13 +23,13 @@ _TRAINED: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
 
 
 def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> Tensor:
-    """One vector an image, from the tokens of the last block after the final norm.
+    """One vector per image, from the tokens of the last block after the final norm.
 
     Args:
-        encoder: with its own pooling left out: whatever ``global_pool`` it was built with has no influence.
+        encoder: its own pooling is not used: the ``global_pool`` it was built with has no influence.
         images: (B, C, H, W), normalised.
-        pool: "token", the class token; "mean", the mean of the patch tokens (registers and class token left out); "both", the
-            class token and that mean one behind the other.
+        pool: "token", the class token; "mean", the mean of the patch tokens (registers and class token left out); "both", the class
+            token and that mean, concatenated.
 
     Shapes:
         (B, C, H, W) -> (B, d), with "both" (B, 2 d).
@@ -38,7 +38,7 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
         ValueError: an unknown ``pool``, or one that needs a class token where the encoder has none.
 
     Source:
-        "token" is ViT's and GMML 3.1's (as DeiT), "mean" MC-SSL 4.3's, "both" the one that the authors of SiT published.
+        "token" is ViT's and GMML 3.1's (as DeiT), "mean" MC-SSL 4.3's, "both" that of the code published by the authors of SiT.
     """
     check_pool("pooled", encoder, pool)
     tokens = all_tokens(encoder, images)  # (B, prefix + N, d)
@@ -49,17 +49,18 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
 
 
 def measured_pool(about: Mapping[str, Any]) -> Pool:
-    """The pooling of the features that weights are measured by, and that loaders give.
+    """The pooling of the features that weights are evaluated with, and that loaders return.
 
     Args:
-        about: the ``gmml`` part of a folder's config.json. Its ``classifier`` or its ``pool`` may say which, else its objective:
-            the mean of the patch tokens for GMML, whose class token nothing trains, and MC-SSL, both for SiT, else the class token.
+        about: the ``gmml`` part of a folder's config.json. Its ``classifier`` or ``pool`` may state the pooling; otherwise it
+            depends on the objective: the mean of the patch tokens for GMML (which does not train the class token) and MC-SSL, both
+            for SiT, else the class token.
     """
     return _told(about) or _MEASURED.get(str(about.get("objective")), "token")
 
 
 def tuned_pool(about: Mapping[str, Any]) -> Pool:
-    """The pooling that a fine-tuning begins with: as `measured_pool`, but the class token for GMML (3.1, as DeiT), which it trains.
+    """The pooling for fine-tuning: as `measured_pool`, but for GMML the class token (3.1, as DeiT), which fine-tuning trains.
 
     Args:
         about: as `measured_pool`.
@@ -70,7 +71,7 @@ def tuned_pool(about: Mapping[str, Any]) -> Pool:
 
 
 def own_pool(encoder: VisionTransformer) -> Pool:
-    """The pooling that an encoder was built with, as far as it is one of ours."""
+    """The pooling that an encoder was built with, if it is one of ours."""
     return "mean" if encoder.global_pool == "avg" or not encoder.has_class_token else "token"
 
 
@@ -81,7 +82,7 @@ def _told(about: Mapping[str, Any]) -> Pool | None:
 
 
 def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:
-    """Refuse a pooling that does not exist, or that this encoder cannot give.
+    """Refuse a pooling that does not exist or that this encoder does not support.
 
     Raises:
         ValueError: naming what is allowed.

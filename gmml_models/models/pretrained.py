@@ -1,9 +1,8 @@
-"""The folder that gmml_models, timm and transformers all read, and what joins it to a model.
+"""The folder that gmml_models, timm and transformers all read, and how models are saved to and loaded from it.
 
 ``model.safetensors`` is the encoder under timm's names, ``decoder.safetensors`` the rest, ``config.json`` timm's description
-of the encoder with our part under ``gmml``, ``README.md`` the card. Every file's sha256 stands in the config and is checked
-before the file is opened, which shows damage; against exchange by somebody else only a pin helps that comes from elsewhere:
-``sha256=``, or a ``revision`` that is a commit.
+of the encoder with our part under ``gmml``, ``README.md`` the card. Every file's sha256 is in the config and is checked before the
+file is opened, which detects damage; only a pin from elsewhere detects tampering: ``sha256=``, or a ``revision`` that is a commit.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ _log = logging.getLogger("gmml_models")
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Where weights come from, and what they must be.
+    """Where weights come from, and how they are checked.
 
     Args:
         name: a local folder, or the Hub's ``owner/name``.
         revision: branch, tag or commit; a commit pins the files.
-        subfolder: of the folder or the repository, in which the files lie.
+        subfolder: the subfolder of the folder or repository that holds the files.
         sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the folder's own record.
-        verify: compare the hashes that the folder records itself; those of ``sha256`` are compared always.
+        verify: compare the hashes that the folder records; those of ``sha256`` are always compared.
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: the cache folder of the Hub client.
-        local_files_only: never ask the network.
+        local_files_only: never use the network.
         force_download: replace what the cache holds, to repair it.
     """
 
@@ -63,7 +62,7 @@ class WeightsSource:
     force_download: bool = False
 
     def pinned(self) -> WeightsSource:
-        """The same source at the commit that it is at now, so that all its files belong together."""
+        """The same source at its current commit, so that all its files belong together."""
         config = fetch(self.name, CONFIG, **self._options())
         commit = None if isinstance(resolved("fetch", self.name), Path) else commit_of(config)
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
@@ -78,7 +77,7 @@ class WeightsSource:
         given = {ENCODER: self.sha256} if isinstance(self.sha256, str) else dict(self.sha256 or {})
         expected = given.get(filename)
         pinned = expected is not None
-        kind = "the pin that was given" if pinned else "the folder's own record, which shows damage but not exchange"
+        kind = "the pin that was given" if pinned else "the folder's own record, which detects damage but not tampering"
         expected = expected or (expected_sha256(config, filename) if self.verify else None)
         said = (
             f"checked against {kind}" if expected else "not recorded, not checked" if self.verify else "not checked (verify=False)"
@@ -104,7 +103,7 @@ class WeightsSource:
         )
         pin = f"sha256='{found}'" if filename == ENCODER else f"sha256={{'{filename}': '{found}'}}"
         return (
-            f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml had; then "
+            f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml; then "
             f"load them with verify=False, or with {pin}, which is compared. Or the file is damaged: {repair}."
         )
 
@@ -127,14 +126,14 @@ def make_config(
     gmml: Mapping[str, Any],
     license: str | None = None,
 ) -> dict[str, Any]:
-    """The description of an encoder that timm reads, with our part beside it; interpolation and crop are the encoder's own.
+    """The description of an encoder that timm reads, together with our part; interpolation and crop are the encoder's own.
 
     Args:
         encoder: what ``model.safetensors`` will hold.
-        mean: per channel, what the images were normalised by.
+        mean: the mean per channel that the images were normalised by.
         std: likewise.
-        gmml: decoder, blocks, objective, data, recipe, metrics: what the card tells. Where the features that it is measured by are
-            the mean of the patch tokens, that is what the encoder gives wherever it is loaded.
+        gmml: decoder, blocks, objective, data, recipe, metrics: the facts for the card. If its features are evaluated as the mean
+            of the patch tokens, the encoder returns that mean wherever it is loaded.
         license: of the weights.
     """
     architecture, arguments = describe_encoder(encoder)
@@ -177,7 +176,7 @@ def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dic
 
 
 def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTransformer:
-    """The encoder of a folder, in evaluation mode; built without initialising weights that are replaced at once."""
+    """The encoder of a folder, in evaluation mode; built without initialising weights that would be replaced immediately."""
     arguments = {"global_pool": config.get("global_pool", "token"), "weight_init": "skip", **config.get("model_args", {})}
     with torch.device("meta"):
         encoder = build_encoder(config["architecture"], **arguments)
@@ -188,10 +187,10 @@ def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTran
 
 
 def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
-    """The encoder of a folder for another use, by timm, in evaluation mode; it takes images of any size as `load_encoder`'s does.
+    """The encoder of a folder, adapted by timm, in evaluation mode; it takes images of any size, like that of `load_encoder`.
 
     Args:
-        source: where the folder is.
+        source: the folder.
         config: its config.
         options: of timm: ``num_classes``, ``img_size``, ``in_chans``, ...
 
@@ -232,10 +231,10 @@ def count(module: nn.Module) -> int:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], who: str) -> None:
-    """Put tensors into a module: all of them and no others, each of its shape, as float32.
+    """Load tensors into a module as float32: exactly its own names and shapes.
 
     Raises:
-        WrongKeysError: with the lists of what is missing, surplus or of another shape.
+        WrongKeysError: lists the tensors that are missing, unexpected or of another shape.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = sorted(set(wanted) - set(tensors))

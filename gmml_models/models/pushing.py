@@ -1,4 +1,4 @@
-"""A model onto the Hugging Face Hub; and other weights in its place: those of an average, or gathered from a sharded model."""
+"""Pushing a model to the Hugging Face Hub, also with other weights: averaged ones, or those gathered from a sharded model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Pushable(ABC):
-    """What can be saved by ``save_pretrained``, and so sent to the Hub."""
+    """Base class of models with ``save_pretrained``, which can be pushed to the Hub."""
 
     @abstractmethod
     def save_pretrained(
@@ -50,25 +50,25 @@ class Pushable(ABC):
         commit_message: str | None = None,
         message: str | None = None,
     ) -> str:
-        """Put the model on the Hub as one commit; the address of the commit, or of the pull request.
+        """Push the model to the Hub as one commit, and return the address of the commit or pull request.
 
         Args:
-            repo: "owner/name", made where it is missing.
+            repo: "owner/name", created if it does not exist.
             about: as ``save_pretrained``.
             license: likewise.
             extras: likewise.
             state_dict: likewise.
-            subfolder: of the repository, that becomes the folder of these weights.
-            branch: made where it is missing; the main one by default.
-            revision: another word for ``branch``.
+            subfolder: the subfolder of the repository for these weights.
+            branch: created if it does not exist; the main one by default.
+            revision: another name for ``branch``.
             create_pr: open a pull request with the commit instead of changing the branch.
-            private: whether a repository that is made here is private.
-            token: as the Hub client takes it.
-            commit_message: of the commit.
-            message: another word for ``commit_message``.
+            private: whether a repository that is created here is private.
+            token: as for the Hub client.
+            commit_message: the commit message.
+            message: another name for ``commit_message``.
 
         Raises:
-            ValueError: two different branches or messages, or as ``save_pretrained``.
+            ValueError: two different branches or messages, or as in ``save_pretrained``.
             WeightsError: the Hub refuses or cannot be reached; nothing was committed.
         """
         with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +89,8 @@ def state_of(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
     """The tensors to save: the model's own, or others under its names, without the prefixes of wrappers.
 
     Args:
-        model: whose names and shapes they must have.
-        state_dict: of an average of the weights, or gathered from a sharded model; the model's own by default.
+        model: the model, whose names and shapes the tensors must have.
+        state_dict: averaged weights, or those gathered from a sharded model; the model's own by default.
 
     Raises:
         WrongKeysError: names or shapes that differ, or tensors that are sharded themselves.
@@ -128,5 +128,5 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _one(name: str, value: str | None, other: str, same: str | None) -> str | None:
     if value is not None and same is not None and value != same:
-        raise ValueError(f"push_to_hub: {name}={value!r} and {other}={same!r} are two words for one thing. Give one of them.")
+        raise ValueError(f"push_to_hub: {name}={value!r} and {other}={same!r} mean the same thing. Give one of them.")
     return value if value is not None else same

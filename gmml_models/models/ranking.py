@@ -1,4 +1,4 @@
-"""The table of rank: what the weights of the registry are worth, a table a data set, with what costs nothing among them."""
+"""The ranking: how good the weights of the registry are, one table per data set, including baselines that need no training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Ranked(NamedTuple):
 
     Attributes:
         name: of the weights, or of a baseline.
-        encoder: what it is, where it is one: "vit_micro_patch8_64, 1.2 M, 0.085 GMACs".
+        encoder: a description of the encoder, if it is one: "vit_micro_patch8_64, 1.2 M, 0.085 GMACs".
         values: percent by measure.
         spread: standard deviation over several, by measure.
         licence: of the weights.
-        weights: a set of weights, no baseline.
+        weights: True for weights, False for a baseline.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Ranking(NamedTuple):
 
     Attributes:
         dataset: its name.
-        split: what is measured on.
+        split: the split that is measured on.
         images: how many.
         measures: the columns.
         rows: the best first.
@@ -50,10 +50,10 @@ class Ranking(NamedTuple):
 
 
 def rankings(entries: Iterable[Entry]) -> list[Ranking]:
-    """One table a data set that weights are measured on, with baselines as rows; by linear probe, else by the first measure.
+    """One table per data set, with baselines as rows; ranked by linear probe, else by the first metric.
 
     Args:
-        entries: of `gmml_models.models.registry.registry`; what names no data set is in no table.
+        entries: those of `gmml_models.models.registry.registry`; results without a data set are in no table.
     """
     found: dict[tuple[str, str], list[tuple[Entry, Mapping[str, Any]]]] = {}
     for entry in entries:
@@ -97,7 +97,7 @@ def _put(row: Ranked, measure: str, value: float, spread: object) -> None:
 
 
 def encoder_words(about: Mapping[str, Any]) -> str:
-    """What the encoder of a folder is and costs, in a few words.
+    """The encoder of a folder and its cost, in a few words.
 
     Args:
         about: its config.json.
@@ -124,7 +124,7 @@ def as_markdown(rankings: Sequence[Ranking]) -> str:
 
 
 def as_text(rankings: Sequence[Ranking]) -> str:
-    """All tables for a terminal; weights have a star."""
+    """All tables for a terminal; weights are marked with a star."""
     parts = []
     for one in rankings:
         head = ["", "", *one.measures]

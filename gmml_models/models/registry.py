@@ -1,8 +1,8 @@
-"""The registry: which weights there are, what each folder holds, and where the files of a name are.
+"""The registry: which weights exist, what each folder holds, and where the files of a name are.
 
-A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.openclipart``; without the part behind the point it
-names an architecture. Small weights of ours lie in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work
-with no network; a registry entry names a repository only once somebody has published it, with a pinned commit and hashes.
+A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.openclipart``; without the part after the dot it names
+an architecture. Small weights of ours are in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work without a
+network; a registry entry names a repository only once somebody has published it, with a pinned commit and hashes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Entry:
 
     Args:
         name: ``gmml_<encoder>.<data>``.
-        folder: where it lies in the package, or None.
+        folder: its path in the package, or None.
         repo: the Hub's ``owner/name`` once it is published, or None.
         revision: the commit that ``repo`` is pinned to.
-        sha256: file name -> hash, the pins that are checked.
-        about: the folder's config.json: what the table and the card show.
+        sha256: file name -> hash, the pins to check.
+        about: the folder's config.json, which the table and the card show.
     """
 
     name: str
@@ -50,10 +50,10 @@ _PUBLISHED: tuple[Entry, ...] = ()  # entries with repo, revision and sha256, on
 
 
 def registry(weights: Path | None = None) -> dict[str, Entry]:
-    """All entries by name: the published ones, and those that came with the package.
+    """All entries by name: the published ones, and those that come with the package.
 
     Args:
-        weights: the folder of bundled weights, one folder a name; that of the package by default.
+        weights: the folder of bundled weights, with one folder per name; that of the package by default.
     """
     found = {entry.name: entry for entry in _PUBLISHED}
     for config in sorted((weights or WEIGHTS).glob("*/config.json")):
@@ -81,7 +81,7 @@ def located(
     sha256: str | Mapping[str, str] | None = None,
     **options: Any,
 ) -> WeightsSource:
-    """Where the files of a folder, a Hub repository or a name of the registry are; a name brings its own pins.
+    """Where the files of a folder, a Hub repository or a name of the registry are; a registry name has its own pins.
 
     Args:
         source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
@@ -90,8 +90,8 @@ def located(
         options: of `gmml_models.models.pretrained.WeightsSource`.
 
     Raises:
-        TypeError: neither text nor a path.
-        NotThereError: a name of a registry's kind that it does not have.
+        TypeError: ``source`` is neither a string nor a path.
+        NotThereError: it looks like a registry name, but the registry does not have it.
     """
     from gmml_models.models.pretrained import WeightsSource
 
@@ -106,7 +106,7 @@ def located(
 
 
 def known(name: str) -> str:
-    """Which names there are, those that look like the one that was given first of all."""
+    """The existing names, those most similar to the given one first."""
     names = registry()
     close = difflib.get_close_matches(name, names)
     return f"There are: {', '.join(sorted(close or names))}." if names else "The registry is empty so far."

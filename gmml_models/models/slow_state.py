@@ -1,6 +1,6 @@
-"""State that moves by small steps, an average or a centre: float32 or wider, whatever the dtype of the model around it.
+"""State that changes in small steps, such as an average or a centre: float32 or wider, whatever the dtype of the model.
 
-A teacher that stays by 0.996 at a step moves by less than the last bit of bfloat16, so that it would never move at all.
+With a momentum of 0.996, a teacher moves by less than the last bit of bfloat16 per step, so in bfloat16 it would never move.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ NARROW = (torch.float16, torch.bfloat16)
 
 
 class SlowState(nn.Module):
-    """A module whose tensors no ``.half()``, ``.bfloat16()`` or ``.to(dtype)`` narrows; devices and wider types are followed."""
+    """A module whose tensors are not narrowed by ``.half()``, ``.bfloat16()`` or ``.to(dtype)``.
+
+    It follows devices and wider dtypes.
+    """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(keeping_width(fn), recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -23,7 +26,7 @@ class SlowState(nn.Module):
 
 
 def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What ``Module._apply`` is given, without what it does to the precision of wider tensors."""
+    """The function given to ``Module._apply``, without its reduction of precision."""
 
     def kept(tensor: Tensor) -> Tensor:
         out = fn(tensor)
@@ -34,5 +37,5 @@ def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def widen(module: nn.Module) -> None:
-    """Bring half-precision parameters and buffers of a module to float32, in place."""
+    """Convert half-precision parameters and buffers of a module to float32, in place."""
     module._apply(lambda tensor: tensor.float() if tensor.dtype in NARROW else tensor)

@@ -1,4 +1,4 @@
-"""What people put around a model or into it: taken off where nothing changes by it, and named where the weights are others."""
+"""Wrappers around or inside a model: removed if this changes nothing, and reported if the weights differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUANTISED = ("torch.ao.", "torch.nn.quantized", "torchao.", "bitsandbytes.", "q
 
 
 def without_prefixes(name: str) -> str:
-    """A parameter's name without what wrappers put into it: ``module._orig_mod.norm.bias`` is ``norm.bias``."""
+    """A parameter's name without the prefixes of wrappers: ``module._orig_mod.norm.bias`` is ``norm.bias``."""
     before = None
     while name != before:
         before, name = name, _PREFIXES.sub("", name)
@@ -25,13 +25,13 @@ def without_prefixes(name: str) -> str:
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under names without the prefixes of wrappers; as they are where two would share one name."""
+    """Tensors under names without the prefixes of wrappers; unchanged if two would get the same name."""
     plain = {without_prefixes(name): tensor for name, tensor in tensors.items()}
     return plain if len(plain) == len(tensors) else dict(tensors)
 
 
 def inside(module: nn.Module) -> nn.Module | None:
-    """The module that a wrapper wraps; None for a module that is none."""
+    """The module inside a wrapper; None for a module that is not a wrapper."""
     kind = type(module)
     wraps = kind.__name__ in ("OptimizedModule", "CheckpointWrapper", "DistributedDataParallel", "DataParallel")
     if not wraps or not kind.__module__.startswith("torch."):
@@ -41,15 +41,15 @@ def inside(module: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def saveable(who: str, model: nn.Module, *, shapes_only: bool = False) -> Iterator[None]:
-    """Take wrappers off the parts of a model for a while, after a look whether its weights are what they seem to be.
+    """Temporarily remove wrappers from the parts of a model, after checking that its weights are plain.
 
     Args:
-        who: speaks in errors.
-        model: what is to be saved.
-        shapes_only: the weights come from elsewhere, so that the model may be sharded, or on the meta device.
+        who: the name of the caller, for errors.
+        model: the model to save.
+        shapes_only: True if the weights come from elsewhere; the model may then be sharded or on the meta device.
 
     Raises:
-        ValueError: it is on the meta device, quantised, sharded, or holds adapters or parametrisations that are not merged.
+        ValueError: the model is on the meta device, quantised or sharded, or has adapters or parametrisations that are not merged.
     """
     taken: list[tuple[nn.Module, str, nn.Module]] = []
     try:
@@ -109,10 +109,10 @@ def _check_weights(who: str, model: nn.Module) -> None:
                 "Save the model before it is quantised, and quantise it again after loading.",
             )
         if tensor.layout != torch.strided:
-            refuse(f"{name} is sparse ({tensor.layout})", "Give it back its zeros first: parameter.to_dense().")
+            refuse(f"{name} is sparse ({tensor.layout})", "Make it dense first: parameter.to_dense().")
 
 
 _GATHER = (
     "Gather it first: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, options=StateDictOptions("
-    "full_state_dict=True)), load that into a model built anew, and save that."
+    "full_state_dict=True)), load that into a new model, and save that."
 )

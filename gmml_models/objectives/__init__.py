@@ -1,4 +1,4 @@
-"""What is learnt in a step: GMML, SiT and MC-SSL0.0, and the plain autoencoder as their control.
+"""The pretraining objectives: GMML, SiT and MC-SSL0.0, and the plain autoencoder as their control.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The autoencoder that an objective trains: built from a name, around an encoder, or given."""
+"""The autoencoder that an objective trains: built from a name or around an encoder, or given."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def build_autoencoder(
     """The autoencoder of an objective.
 
     Args:
-        who: speaks in errors.
-        encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned as it is.
+        who: the name of the caller, for errors.
+        encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned unchanged.
         blocks: as in `GMMLAutoencoder`.
         decoder: likewise.
         mean: likewise.
         std: likewise.
         target: likewise.
-        default: the decoder of the objective.
-        last: True if the objective decodes the last block alone where no ``blocks`` are given.
+        default: the default decoder of the objective.
+        last: True if the objective decodes only the last block unless ``blocks`` are given.
         options: of `GMMLAutoencoder`.
     """
     if isinstance(encoder, GMMLAutoencoder):
@@ -44,7 +44,7 @@ def build_autoencoder(
         surplus = sorted(name for name, value in given.items() if value is not None)
         if surplus:
             raise ValueError(
-                f"{who}: {', '.join(surplus)} cannot be combined with an autoencoder that is built already. Give them "
+                f"{who}: {', '.join(surplus)} cannot be combined with an autoencoder that is already built. Give them "
                 "to GMMLAutoencoder, or "
                 "give the name of the encoder instead."
             )

@@ -1,4 +1,4 @@
-"""GMML: restore what was manipulated. And its control, which has nothing to restore."""
+"""GMML, which restores what was manipulated, and its control, which has nothing to restore."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class GMML(Objective):
 
     Raises:
         TypeError: a value of the wrong type.
-        ValueError: what `GMMLAutoencoder` refuses; blocks without the last one; options beside an autoencoder.
+        ValueError: what `GMMLAutoencoder` refuses; blocks without the last one; options together with an autoencoder.
 
     Source:
-        GMML 2.3, equation 1, which sums: see `masked_l1` for the means. The paper has one view; several are the release's.
+        GMML 2.3, equation 1, which sums: see `masked_l1` for the means. The paper uses one view; several views are the release's.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Autoencode(Objective):
 
     Source:
         GMML 2.1, "the baseline is to pretrain the transformer based autoencoder without any masking", and 3.3.1: it reconstructs
-        perfectly after a few epochs, and learns little that helps.
+        perfectly after a few epochs, and learns little that is useful.
     """
 
     def __init__(

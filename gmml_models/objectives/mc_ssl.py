@@ -1,4 +1,4 @@
-"""MC-SSL0.0: restore the image, and see in every patch the concept that the teacher sees."""
+"""MC-SSL0.0: restore the image, and predict the teacher's concept of every patch."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class MCSSL(Objective):
     through the student alone. The loss is the plain mean of its parts:
 
     - ``reconstruction``: `l1` between the restored and the clean image, the mean over all views.
-    - ``concepts``: `ConceptLoss` of the student's patch tokens against the teacher's of the same view, token by token. A local
-      view has no part in it: the teacher has not seen it, and its patches lie elsewhere in the image.
+    - ``concepts``: `ConceptLoss` of the student's patch tokens against the teacher's of the same view, token by token. Local views
+      are not used: the teacher does not see them, and their patches are elsewhere in the image.
     - ``cls``, with ``cls=True``: `ConceptLoss` of the student's class token of every view against the teacher's of every *other*
       view that it has seen.
 
     Args:
         encoder: a name or a timm `VisionTransformer`, or an autoencoder, which is trained itself.
-        classes: K, how many concepts. The paper finds that few are enough for patches, 1024 for example.
-        terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the
-            decoder takes no gradient and stays as it is.
+        classes: K, the number of concepts. The paper finds that few are enough for patches, 1024 for example.
+        terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the decoder
+            gets no gradient and does not change.
         cls: compare class tokens too.
         corrupt: the corruption of the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
-        blocks: as for `GMMLAutoencoder`; the last one alone by default.
-        masked: reconstruct where the images were manipulated only, as `masked_l1`.
-        momentum: of the teacher at the start; 1 at the end of a cosine.
+        blocks: as for `GMMLAutoencoder`; by default only the last one.
+        masked: compute the reconstruction loss only where the images were manipulated, as in `masked_l1`.
+        momentum: that of the teacher at the start; it rises to 1 along a cosine.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's logits.
-        center_momentum: how much of the centre stays at a step.
-        freeze_last: share of the run in which the last layer of the student's head stays as it is, 1 / epochs for the first
-            epoch. Its gradient is zero until then, so an optimiser that decays weights changes lengths, which do not count.
+        center_momentum: share of the centre that is kept at each step.
+        freeze_last: share of the run during which the last layer of the student's head is frozen, 1 / epochs for the first epoch.
+            Its gradient is zero until then; weight decay only changes the lengths of its rows, which have no effect.
         hidden: width of the hidden layers of the concept head.
         bottleneck: width before its last layer.
         mean: as for `GMMLAutoencoder`.
@@ -64,15 +64,16 @@ class MCSSL(Objective):
     Raises:
         TypeError: a value of the wrong type.
         ValueError: what `GMMLAutoencoder` refuses; a value out of its range; ``cls`` without concepts or class token; options
-            beside an autoencoder.
+            together with an autoencoder.
 
     Source:
         MC-SSL 3.2: "GMML-based manipulated images" for the student, clean ones for the teacher; 3.2.1 for the reconstruction from
         the last block; 3.2.2 for the concepts "corresponding to the i-th token"; 4.1 for temperatures, momentum, teacher and the
         "simple averaging"; appendix A for ``terms``, and that the teacher "is only required for the patch classification task".
-        The paper uses several crops (4) and does not say how: what local views take part in is ours for patches, DINO's and the
-        release's for class tokens. ``cls`` with a last layer of its own, centre momentum 0.9, K = 8192 and ``freeze_last`` are the
-        release's. `gmml_aug.presets.mc_ssl` says where the numbers of the corruption are from.
+        The paper uses several crops (4) and does not say how: how local views are used is our choice for patches, and DINO's and
+        the release's for class tokens. ``cls`` with a separate last layer, centre momentum 0.9, K = 8192 and ``freeze_last`` are
+        the
+        release's. `gmml_aug.presets.mc_ssl` gives the sources of the numbers of the corruption.
     """
 
     learns: Tensor  # () 1 where the last layer of the head learns, else 0
@@ -157,7 +158,7 @@ class MCSSL(Objective):
             )
         if self.terms == "concepts" and not self.cls and len(sizes) > 1:
             raise ValueError(
-                "MCSSL: nothing would be learnt from local views, those of another size than the first, with terms='concepts'. "
+                "MCSSL: nothing would be learnt from local views, those whose size differs from the first, with terms='concepts'. "
                 "Leave them out, or give terms='both' or cls=True."
             )
         batches = [self._batch(views, keys, numbers) for numbers in sizes]
@@ -181,12 +182,12 @@ class MCSSL(Objective):
         self.learns.fill_(float(progress >= self.freeze_last * (1.0 - 1e-9)))  # steps done / steps is a rounded number
 
     def discard(self) -> None:
-        """Forget the teacher's logits of the calls since the last step; see `Objective`."""
+        """Discard the teacher's logits of the calls since the last step; see `Objective`."""
         for loss in self._losses():
             loss.discard()
 
     def exported(self) -> GMMLAutoencoder:
-        """The teacher's autoencoder; the student's without a teacher."""
+        """The teacher's autoencoder, or the student's if there is no teacher."""
         return self.autoencoder if self.teacher is None else self.teacher.autoencoder
 
     @property
@@ -228,14 +229,14 @@ class MCSSL(Objective):
 
 @final
 class ConceptHeads(nn.Module):
-    """A `ConceptHead` for patch tokens whose layers serve class tokens too, with a last layer of their own.
+    """A `ConceptHead` for patch tokens that also handles class tokens, with a separate last layer for them.
 
     Args:
         width: d, of the tokens.
-        classes: K, how many concepts, of each kind.
+        classes: K, the number of concepts, for patch tokens and for class tokens.
         hidden: width of the hidden layers.
         bottleneck: width before the last layer.
-        cls: with a last layer for class tokens.
+        cls: add a last layer for class tokens.
 
     Source:
         MC-SSL 3.2.2; the two last layers are the release's.
@@ -252,7 +253,7 @@ class ConceptHeads(nn.Module):
         Args:
             patches: patch tokens.
             cls: class tokens.
-            learns: factor on the gradient of the last layers.
+            learns: factor that multiplies the gradient of the last layers.
         """
         found = self._logits(patches, self.patch.concepts, learns)
         return found, None if cls is None or self.cls is None else self._logits(cls, self.cls, learns)

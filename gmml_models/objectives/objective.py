@@ -1,4 +1,4 @@
-"""The contract of an objective: views in, a loss out, and what follows a step; and the teacher that some of them have.
+"""The contract of an objective: views in, a loss out, and what happens after a step; and the teacher that some of them have.
 
 V views, B images, C channels, (H, W) the size of a view.
 """
@@ -34,8 +34,8 @@ class Reconstruction(NamedTuple):
     Attributes:
         corrupted: (B, C, H, W) the input of the autoencoder.
         mask: (B, 1, H, W) bool, True where a pixel was manipulated.
-        restored: (B, C, H, W) its output, float32, in the values of the images: a normalised target is undone with the mean and
-            standard deviation of the clean patches, which are known here.
+        restored: (B, C, H, W) its output, float32, in the value range of the images: a normalised target is converted back with the
+            mean and standard deviation of the clean patches, which are known here.
     """
 
     corrupted: Tensor
@@ -44,7 +44,7 @@ class Reconstruction(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The views of one size, one behind the other, so that they pass through a network at once.
+    """The views of one size, concatenated, so that they pass through a network together.
 
     Attributes:
         clean: (V*B, C, H, W).
@@ -66,7 +66,7 @@ class Objective(nn.Module, ABC):
     state.
 
     Args:
-        autoencoder: the student: what is trained.
+        autoencoder: the student, which is trained.
         corrupt: the corruption of the views; None for none.
         loss: how the reconstruction is compared with the autoencoder's ``target``: ``"l1"``, absolute difference, or ``"l2"``,
             squared difference.
@@ -84,8 +84,7 @@ class Objective(nn.Module, ABC):
         if corrupt is not None and not isinstance(corrupt, Corruption):
             raise TypeError(
                 f"{self._name}: corrupt={corrupt!r} is not a corruption. Give one of gmml_aug, for example "
-                "presets.gmml(), or leave "
-                "it out for that of the objective; without any corruption the objective is Autoencode."
+                "presets.gmml(), or leave it out for the objective's default; the objective without any corruption is Autoencode."
             )
         self.autoencoder = autoencoder
         self.corrupt = corrupt
@@ -96,12 +95,13 @@ class Objective(nn.Module, ABC):
         """The loss, and the parts it is made of.
 
         Args:
-            views: each (B, C, H, W), normalised, of one float dtype; those of another size than the first are *local*.
+            views: each (B, C, H, W), normalised, of one float dtype; those whose size differs from the first are *local*.
             keys: (B,) int64, one per image: view v is corrupted by ``keys + v``.
 
         Returns:
-            () the loss in float32 or wider, and each part by name, (), detached. Means are taken per image first: the losses of two
-            halves of a batch have the mean of the whole, but for SiT's contrast and for alien content, which look at the batch.
+            () the loss in float32 or wider, and each part by name, (), detached. Means are taken per image first, so the mean of
+            the losses of two halves of a batch is the loss of the whole, except for SiT's contrast and alien content, which depend
+            on the batch.
 
         Raises:
             TypeError: views or keys of a wrong type.
@@ -113,7 +113,7 @@ class Objective(nn.Module, ABC):
         """Update the teacher and the centres after a step of the optimiser; do not call it for a skipped step.
 
         Args:
-            progress: share of the run that is done, 0 to 1.
+            progress: completed share of the run, 0 to 1.
 
         Raises:
             ValueError: another ``progress``.
@@ -122,12 +122,12 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"{self._name}: progress={progress} is outside [0, 1]. Give steps done / steps of the run.")
 
     def discard(self) -> None:
-        """Discard what the calls since the last step collected, if a step is skipped."""
+        """Discard what was collected in the calls since the last step; call it if a step is skipped."""
 
     def compile(self, *words: Any, **options: Any) -> None:
         """Compile the networks in place with `torch.compile`; the corruption keeps its own kernels, which compile faster.
 
-        Arguments are those of `torch.compile`. ``torch.compile(objective)`` makes one graph of everything.
+        Arguments are those of `torch.compile`. ``torch.compile(objective)`` compiles everything into one graph.
         """
         for module in self.modules():
             if isinstance(module, GMMLAutoencoder):
@@ -138,7 +138,7 @@ class Objective(nn.Module, ABC):
         return self.exported().encoder
 
     def exported(self) -> GMMLAutoencoder:
-        """The autoencoder to save: the teacher's where there is a teacher."""
+        """The autoencoder to save: the teacher's, if there is a teacher."""
         return self.autoencoder
 
     @property
@@ -148,15 +148,14 @@ class Objective(nn.Module, ABC):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, *, keys: Tensor) -> Reconstruction:
-        """Corrupt images as training does, and restore them with the autoencoder that is exported, in evaluation mode.
+        """Corrupt images as in training, and restore them with the exported autoencoder, in evaluation mode.
 
         Args:
             images: (B, C, H, W), normalised, float.
             keys: (B,) int64.
 
         Raises:
-            TypeError: as a call.
-            ValueError: as a call; or no decoder is trained.
+            TypeError: as in a call. ValueError: as in a call, or no decoder is trained.
         """
         if not self.reconstructs:
             raise ValueError(f"{self._name}: no decoder is trained, so there is nothing to show. Ask objective.reconstructs first.")
@@ -183,7 +182,8 @@ class Objective(nn.Module, ABC):
             if view.shape[0] != first.shape[0] or view.dtype != first.dtype or view.device != first.device:
                 raise ValueError(
                     f"{self._name}: view {number} holds {view.shape[0]} images, {view.dtype} on {view.device}, and view 0 "
-                    f"{first.shape[0]}, {first.dtype} on {first.device}. Give views of the same images, alike in these."
+                    f"{first.shape[0]}, {first.dtype} on {first.device}. Give views of the same images, with equal dtype and "
+                    f"device."
                 )
             for numbers in sizes:
                 if views[numbers[0]].shape == view.shape:
@@ -222,7 +222,7 @@ class Objective(nn.Module, ABC):
         depth, blocks = len(self.autoencoder.encoder.blocks), self.autoencoder.blocks
         if blocks[-1] < depth:
             raise ValueError(
-                f"{self._name}: blocks={blocks} end before the last block, {depth}, so nothing would train what lies behind. "
+                f"{self._name}: blocks={blocks} end before the last block, {depth}, so the blocks after them would not be trained. "
                 f"End them with {depth}, or give a shallower encoder."
             )
 
@@ -231,20 +231,21 @@ class Objective(nn.Module, ABC):
 class Teacher(SlowState, Generic[Head]):
     """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
 
-    Its weights are float32 or wider: ``objective.bfloat16()`` leaves them as they are, and its passes over half-precision images go
+    Its weights are float32 or wider: ``objective.bfloat16()`` does not change them, and passes over half-precision images go
     through `computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path.
-    The head follows the mode of the objective, so that batch norms see the batch while training.
+    The head follows the mode of the objective, so that batch norms use the batch statistics in training.
 
     Args:
         autoencoder: the student's.
         head: the student's.
-        momentum: how much of the teacher stays at a step, at the start of a run.
+        momentum: share of the teacher that is kept at each step, at the start of a run.
 
     Raises:
         ValueError: ``momentum`` outside [0, 1].
 
     Source:
-        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; SiT's release alike.
+        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; the same in SiT's
+        release.
     """
 
     def __init__(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float = 0.996) -> None:
@@ -269,12 +270,12 @@ class Teacher(SlowState, Generic[Head]):
     def follow(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float) -> None:
         """Move towards the student, all parameters in one call.
 
-        Buffers of the autoencoder are copied; those of the head, statistics of what it has seen, are its own.
+        Buffers of the autoencoder are copied; the head keeps its own, which are statistics of its inputs.
 
         Args:
             autoencoder: the student's.
             head: the student's.
-            momentum: how much of the teacher stays.
+            momentum: share of the teacher that is kept.
         """
         mine = [*self.autoencoder.parameters(), *self.head.parameters()]
         theirs = [*autoencoder.parameters(), *head.parameters()]
@@ -285,7 +286,7 @@ class Teacher(SlowState, Generic[Head]):
 
 
 def computing_as(images: Tensor) -> AbstractContextManager[Any]:
-    """Where float32 weights see half-precision images: products in the images' dtype, as those of the model around."""
+    """A context in which float32 weights process half-precision images: matrix products use the images' dtype."""
     return torch.autocast(images.device.type, images.dtype) if images.dtype in NARROW else nullcontext()
 
 

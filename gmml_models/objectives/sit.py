@@ -1,4 +1,4 @@
-"""SiT: restore what was manipulated, and tell the image from all others."""
+"""SiT: restore what was manipulated, and distinguish the image from all others."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ class SiT(Objective):
     """Self-supervised vision transformer: contrast between the class tokens of two views, plus masked reconstruction.
 
     The student sees both views corrupted, the teacher both clean. Loss: `contrastive_loss` of the student of one view against the
-    teacher of the other, both ways, plus ``reconstruction_weight`` times the mean `masked_l1` of both. Parts: ``contrast`` and
-    ``reconstruction``. Takes exactly two views of one size, and two images or more: all images of the batch, and of the batches of
-    all processes, are negatives, so parts of a batch that are accumulated see fewer of them.
+    teacher of the other, in both directions, plus ``reconstruction_weight`` times the mean `masked_l1` of both. Parts: ``contrast``
+    and
+    ``reconstruction``. Takes exactly two views of one size, and at least two images. All images of the batch, and of the batches of
+    all processes, are negatives, so gradient accumulation reduces their number.
 
     Args:
         encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is trained itself.
         corrupt: the corruption of the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "release" by default.
-        blocks: as for `GMMLAutoencoder`; the last one alone by default.
-        reconstruction_weight: of the reconstruction in the loss; the release takes 5 on small data.
+        blocks: as for `GMMLAutoencoder`; by default only the last one.
+        reconstruction_weight: weight of the reconstruction in the loss; the release uses 5 on small data.
         temperature: of the contrast.
-        momentum: of the teacher at the start; 1 at the end of a cosine.
+        momentum: that of the teacher at the start; it rises to 1 along a cosine.
         hidden: width of the hidden layers of the contrastive head.
         out: width of the embedding.
         mean: as for `GMMLAutoencoder`.
@@ -47,11 +48,11 @@ class SiT(Objective):
 
     Raises:
         TypeError: a value of the wrong type.
-        ValueError: what `GMMLAutoencoder` refuses; an encoder without class token; a value out of its range; options beside an
-            autoencoder.
+        ValueError: what `GMMLAutoencoder` refuses; an encoder without class token; a value out of its range; options together with
+            an autoencoder.
 
     Source:
-        The code that the authors of SiT published. Batch norms see both views at once: ours.
+        The code that the authors of SiT published. That batch norms see both views together is ours.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class SiT(Objective):
             raise ValueError("SiT: the encoder has no class token to contrast. Give one with class_token=True, or use GMML.")
         for name, value, least in (("reconstruction_weight", reconstruction_weight, 0.0), ("temperature", temperature, 1e-6)):
             if not least <= value < math.inf:
-                raise ValueError(f"SiT: {name}={value} is not a finite number from {least:g}. Give for example {name}=1.0.")
+                raise ValueError(f"SiT: {name}={value} is not a finite number of at least {least:g}. Give for example {name}=1.0.")
         self.reconstruction_weight = reconstruction_weight
         self.temperature = temperature
         self.head = ContrastiveHead(autoencoder.encoder.embed_dim, hidden, out)
@@ -101,11 +102,11 @@ class SiT(Objective):
         if len(views) != 2 or len(sizes) != 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(
-                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two, alike in size."
+                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two of equal size."
             )
         if len(views[0]) < 2:
             raise ValueError(
-                "SiT: a batch of one has no other image to be told from. Give two images or more (drop_last=True in the "
+                "SiT: a batch of one has no other image to contrast with. Give two images or more (drop_last=True in the "
                 "DataLoader)."
             )
         clean, corrupted, mask = self._batch(views, keys, sizes[0])
@@ -125,7 +126,7 @@ class SiT(Objective):
 
     @torch.no_grad()
     def discard(self) -> None:
-        """Mend running statistics of batch norms that a batch with NaN or infinity spoilt; see `Objective`."""
+        """Restore running statistics of batch norms after a batch with NaN or infinity; see `Objective`."""
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
@@ -139,7 +140,7 @@ class SiT(Objective):
 
 @final
 class ContrastiveHead(nn.Module):
-    """The embedding of an image, from its class token, that is compared with others.
+    """The head that maps the class token of an image to the embedding for the contrast.
 
     Linear, batch norm, ReLU; linear, batch norm, GELU; linear, batch norm without affine.
 

@@ -44,14 +44,14 @@ def board(look: Look) -> str:
     return (
         f'<div class="gmml-row">{"".join(whole)}</div>'
         f'<ul class="gmml-legend" aria-label="who did what">{entries}</ul>'
-        '<p class="gmml-title">Every step alone, at the places where it works in the whole</p>'
+        '<p class="gmml-title">Every step alone, at the same places</p>'
         f'<div class="gmml-row steps">{"".join(_figure(one) for one in look.steps)}</div>'
     )
 
 
 def wrong(error: Exception) -> str:
     """What the library says of a setting that cannot be, in its own words."""
-    return f'<div class="gmml-message" role="alert">{escape(str(error))} The pictures are those of the setting before.</div>'
+    return f'<div class="gmml-message" role="alert">{escape(str(error))} The pictures are those of the previous setting.</div>'
 
 
 def note(idle: Iterable[str], preset: str) -> str:
@@ -59,7 +59,7 @@ def note(idle: Iterable[str], preset: str) -> str:
     names = ", ".join(idle)
     if not names:
         return ""
-    words = f"{names}: turned, but {preset} has no boxes that are painted up to a ratio, so nothing changes."
+    words = f"{names}: changed, but {preset} has no boxes that are painted up to a ratio, so nothing happens."
     return f'<div class="gmml-message note">{escape(words)}</div>'
 
 

@@ -30,10 +30,10 @@ short_description: Corrupt a picture by groups of pixels, and see how
 Groups of connected pixels become noise, alien, grey or blurred content, as in Group Masked Model Learning. Choose a picture, a
 preset, fills, ratios, sides, a budget and a key: the page shows what happened, which step did it, and the code that builds it.
 
-`requirements.txt` asks for the release of gmml that wrote this folder. To run another state of it, name its address there instead.
+`requirements.txt` asks for the release of gmml that wrote this folder. To run another version, put its address there instead.
 """
 
-_APP = '''"""The playground of gmml, as a Space runs it: open to everybody who sees the Space."""
+_APP = '''"""The playground of gmml as a Space, open to everybody who can see the Space."""
 
 from gmml_models.cli.play import Play
 
@@ -59,7 +59,7 @@ def write_space(folder: Path) -> None:
     aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
     try:
         if whole.exists() and not (whole.is_dir() and not any(whole.iterdir())):
-            raise UsageError(f"gmml play: --space {folder} is there already and not an empty folder. Give the name of a new one.")
+            raise UsageError(f"gmml play: --space {folder} exists already and is not an empty folder. Give the name of a new one.")
         aside.mkdir()
         for name, text in files().items():
             (aside / name).write_text(text, encoding="utf-8")

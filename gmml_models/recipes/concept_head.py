@@ -37,7 +37,7 @@ def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> 
     Args:
         weights: the folder that the run wrote, beside its ``checkpoints``.
         encoder: what was loaded from it: the checkpoint must hold the same one.
-        who: the command that speaks in errors.
+        who: the name of the command, for errors.
 
     Raises:
         UsageError: no checkpoint, a damaged one, one without concepts, or one of another encoder.
@@ -46,8 +46,9 @@ def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> 
     newest = checkpoint.newest(run / "checkpoints") if Path(weights).is_dir() else None
     if newest is None:
         raise UsageError(
-            f"{who}: the concept head is needed, and {weights} has none: weights hold encoder and decoder, only the checkpoints of "
-            "a run hold the head. Give the folder of a run, of gmml pretrain --method mc_ssl, that still has its checkpoints."
+            f"{who}: the concept head is needed, but {weights} has none: weights hold encoder and decoder, and only the "
+            f"checkpoints of a run hold the head. Give the folder of a run of gmml pretrain --method mc_ssl that still has its "
+            f"checkpoints."
         )
     tensors = checkpoint.read(newest)
     found = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
@@ -59,7 +60,7 @@ def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> 
     if any(not torch.equal(tensor, tensors.get(_ENCODER + name, tensor[:0])) for name, tensor in kept.items()):
         raise UsageError(
             f"{who}: the newest checkpoint of {run} is not the one that {weights} was made from, so head and encoder do not "
-            "belong together. Let the run go on to its end with the command that began it."
+            "belong together. Resume the run with the command that started it, and let it finish."
         )
     hidden, width = found["layers.0.weight"].shape
     classes, bottleneck = found["concepts"].shape

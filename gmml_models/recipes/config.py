@@ -27,7 +27,7 @@ class PretrainConfig(TrainConfig):
     out: Path = Path("runs/pretrain")
     """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     weights: str | None = None
-    """Weights to begin with, in place of `model`: a folder, a Hub name, a name of the zoo, or a vision transformer of timm's."""
+    """Weights to start from, instead of `model`: a folder, a Hub name, a name of the zoo, or one of timm's vision transformers."""
     method: Method = "gmml"
     """Pretraining objective; autoencoder is the control without corruption."""
     corruption: str | None = None
@@ -94,7 +94,7 @@ class FinetuneConfig(TrainConfig):
     test_data: str | None = None
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
-    """Sub-folder or split of the test images; by default test, else val."""
+    """Subfolder or split of the test images; by default test, else val."""
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
     labels: str | None = None
@@ -144,7 +144,7 @@ class FinetuneConfig(TrainConfig):
     test_every: int = field(default=1, metadata=FREE)
     """Epochs between measurements; 0 for none, which needs no test images."""
     keep_best: bool = field(default=True, metadata=FREE)
-    """Also save the weights of the epoch that measured best, as weights-best."""
+    """Also save the weights of the best epoch, as weights-best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class EvaluateConfig(DataConfig):
     test_data: str | None = None
     """Labelled images to measure on; by default the test or val split beside the training split."""
     test_split: str | None = None
-    """Sub-folder or split of the test images; by default test, else val."""
+    """Subfolder or split of the test images; by default test, else val."""
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
     labels: str | None = None
@@ -170,7 +170,7 @@ class EvaluateConfig(DataConfig):
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
     """What to measure; classifier needs weights written by gmml finetune."""
     baselines: bool = False
-    """Measure in the same way what needs no training: an untrained encoder of the same shape, 8 x 8 thumbnails, PCA of the pixels,
+    """Also measure features that need no training: an untrained encoder of the same shape, 8 x 8 thumbnails, PCA of the pixels,
     colour histogram, HOG."""
     few_shot: float = 1.0
     """Share of the training images of each class to use, at least one of each."""
@@ -179,7 +179,7 @@ class EvaluateConfig(DataConfig):
     k: int = 20
     """Number of neighbours."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Features: class token, mean of the patch tokens, or both; by default as the weights say (GMML, MC-SSL: mean)."""
+    """Features: class token, mean of the patch tokens, or both; by default that of the weights (GMML, MC-SSL: mean)."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
@@ -208,7 +208,8 @@ class PredictConfig:
     top: int = 1
     """One class per image: number of most probable classes to print."""
     threshold: tuple[float, ...] = (0.5,)
-    """Several labels per image: probability from which a label holds; one for all labels, or one for each in their order."""
+    """Several labels per image: smallest probability at which a label is predicted; one for all labels, or one per label in their
+    order."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 64
@@ -234,15 +235,15 @@ class EmbedConfig(DataConfig):
     weights: str = ""
     """A folder, a Hub name, or a name of the zoo."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Class token, mean of the patch tokens, or both; by default what the card of the weights is measured with."""
+    """Class token, mean of the patch tokens, or both; by default the pooling that the numbers on the card were measured with."""
     img_size: int | None = None
-    """Side of the input; that of the weights by default."""
+    """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
-    """Images at once; each batch is kept when it is done."""
+    """Images per batch; each finished batch is kept."""
     cpu: bool = False
-    """Stay on the CPU even where a GPU is at hand."""
+    """Use the CPU even if there is a GPU."""
     out: Path = Path("features.npz")
-    """The file, which ends in .npz, .csv or .parquet; while it is made its parts are in a folder beside it."""
+    """The output file, ending in .npz, .csv or .parquet; until it is complete, its parts are in a folder next to it."""
 
     def __post_init__(self) -> None:
         """A file may be given as text."""

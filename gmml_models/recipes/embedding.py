@@ -80,7 +80,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
         raise UsageError(str(error)) from error
     source = open_source(config, purpose="pretrain", dataset=dataset)
     if not isinstance(source, Source):
-        raise UsageError(f"{_WHO}: a stream has no images by number. Give a folder, a tar, hfds/... or torch/...")
+        raise UsageError(f"{_WHO}: a stream does not support access by index. Give a folder, a tar, hfds/... or torch/...")
     tell(_WHO, source)
     device = torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
     plan = view_of(start, config)
@@ -116,7 +116,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
         WRITE[config.out.suffix](config.out, names, vectors, about)
     except OSError as error:
         raise UsageError(
-            f"{_WHO}: {config.out} cannot be written ({error}). The parts stay: give the same command again."
+            f"{_WHO}: {config.out} cannot be written ({error}). The parts are kept: run the same command again."
         ) from error
     parts.remove()
     missing = len(source) - len(numbers)
@@ -139,8 +139,8 @@ class _Parts:
         other = [name for name, value in json.loads(json.dumps(about)).items() if before.get(name) != value]
         if other:
             raise UsageError(
-                f"{_WHO}: {self.folder} holds parts of other {', '.join(other)}. Give what they were begun with, or remove that "
-                "folder to begin anew."
+                f"{_WHO}: {self.folder} holds parts made with other {', '.join(other)}. Use the same as before, or remove that "
+                f"folder to start over."
             )
 
     def has(self, first: int) -> bool:
@@ -154,7 +154,7 @@ class _Parts:
             aside.replace(place)
         except OSError as error:
             raise UsageError(
-                f"{_WHO}: {place} cannot be written ({error}). Make room, then give the same command again."
+                f"{_WHO}: {place} cannot be written ({error}). Free some space, then run the same command again."
             ) from error
 
     def whole(self, firsts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -216,6 +216,6 @@ def _check(config: EmbedConfig) -> None:
     if config.out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{_WHO}: parquet needs the package pyarrow. Install it: pip install pyarrow; or give --out features.npz.")
     if config.out.exists():
-        raise UsageError(f"{_WHO}: {config.out} is there already. Give another --out, or remove it.")
+        raise UsageError(f"{_WHO}: {config.out} already exists. Give another --out, or remove it.")
     if config.batch_size < 1:
         raise UsageError(f"{_WHO}: batch_size={config.batch_size} is below 1. Give a whole number from 1.")

@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     Args:
         config: see `EvaluateConfig`.
         dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
-        test_dataset: likewise, instead of ``config.test_data``.
+        test_dataset: the same, instead of ``config.test_data``.
 
     Raises:
         UsageError: the weights cannot be measured; nothing is written.
@@ -195,7 +195,9 @@ def _check(config: EvaluateConfig) -> None:
     if not set(config.measures) <= {"knn", "linear", "classifier"}:
         raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
     if config.baselines and not {"knn", "linear"} & set(config.measures):
-        raise UsageError(f"{_WHO}: --baselines are measured by k-NN and probe. Add knn or linear to --measures, or leave them out.")
+        raise UsageError(
+            f"{_WHO}: --baselines are measured by k-NN and the linear probe. Add knn or linear to --measures, or leave them out."
+        )
     if len(set(config.seeds)) < len(config.seeds):
         raise UsageError(f"{_WHO}: seeds={config.seeds} hold one twice, which would make the spread too small. Give each once.")
     for name, value in (("k", config.k), ("batch_size", config.batch_size)):

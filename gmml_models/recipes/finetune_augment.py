@@ -68,8 +68,7 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
         if mixed:
             raise UsageError(
                 f"{who}: {', '.join(f'{name}={getattr(config, name)}' for name in mixed)} cannot be combined with "
-                "several labels per image, for "
-                "which MC-SSL 4.2 has none of it. Leave it out."
+                "several labels per image, for which MC-SSL 4.2 uses none of these. Leave it out."
             )
         return Strength(smoothing=0.0, mixup=0.0, cutmix=0.0, erasing=config.erasing or 0.0, scale=config.scale)
     return Strength(
@@ -95,7 +94,8 @@ def training_transform(config: FinetuneConfig, model: Classifier, how: Strength)
         return None
     if model.in_chans not in (1, 3):
         raise UsageError(
-            f"gmml finetune: auto_augment, erasing and whole images are for 1 or 3 channels, these images have {model.in_chans}. "
+            f"gmml finetune: auto_augment, erasing and whole images are for 1 or 3 channels, but these images have "
+            f"{model.in_chans}. "
             "Give --auto-augment none --erasing 0 --scale 0.08 1.0."
         )
     try:

@@ -97,7 +97,7 @@ def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> No
         tuning.best.save_pretrained(config.out / "weights", about=about)
     except (OSError, ValueError, WeightsError) as error:
         raise UsageError(
-            f"{_WHO}: the weights could not be written ({error}). The checkpoint is whole: give the same command again."
+            f"{_WHO}: the weights could not be written ({error}). The checkpoint is complete: run the same command again."
         ) from error
 
 
@@ -135,7 +135,7 @@ def keep_best(
     try:
         tuning.best.save_pretrained(config.out / BEST, about=told_of(config, images, objective, [found], by))
     except (OSError, ValueError, WeightsError) as error:
-        print(f"{_WHO}: the weights of the best epoch could not be written ({error}); the run goes on.", file=sys.stderr)
+        print(f"{_WHO}: the weights of the best epoch could not be written ({error}); the run continues.", file=sys.stderr)
 
 
 def told_of(
@@ -174,7 +174,7 @@ def measures(outcome: Outcome) -> list[dict[str, float]]:
 def summary(config: FinetuneConfig, outcome: Outcome) -> str:
     """What a person reads at the end, with the next command."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
-    skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
+    skipped = f", {outcome.skipped} of them skipped because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
     found = measures(outcome)
     if found:
@@ -186,7 +186,7 @@ def summary(config: FinetuneConfig, outcome: Outcome) -> str:
             f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.jsonl'})."
         )
         if (config.out / BEST).is_dir():
-            lines.append(f"Its weights: {config.out / BEST}. The test images chose it, so measure it on others.")
+            lines.append(f"Its weights: {config.out / BEST}. The test images chose it, so measure it on other images.")
     if not outcome.finished:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])
     return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_finetuning(config)])

@@ -56,7 +56,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     Args:
         config: see `FinetuneConfig`.
         dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
-        test_dataset: likewise, instead of ``config.test_data``.
+        test_dataset: the same, instead of ``config.test_data``.
 
     Raises:
         UsageError: the run cannot be started or resumed; nothing is lost.
@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     if how.mixes and config.batch_size // (parts * world) % 2:
         raise UsageError(
             f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {parts} parts on {world} "
-            f"process(es) makes odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
+            f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
         )
     if config.resident and transform is not None:
         raise UsageError(
@@ -188,7 +188,7 @@ def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
     if channels == config.in_chans or config.in_chans != FinetuneConfig.in_chans:
         return config
     if told:
-        print(f"The weights are for {channels} channel(s): images are read so.")
+        print(f"The weights are for {channels} channel(s): images are read accordingly.")
     return replace(config, in_chans=channels)
 
 
@@ -197,13 +197,13 @@ def _check(config: FinetuneConfig) -> None:
     if not 0 < config.layer_decay <= 1:
         raise UsageError(f"{_WHO}: layer_decay={config.layer_decay} is not above 0 and at most 1. Give for example 0.75, or 1.")
     if not 0 <= config.ema < 1:
-        raise UsageError(f"{_WHO}: ema={config.ema} is not in 0 to below 1. Give for example 0.9998, or 0 for none.")
+        raise UsageError(f"{_WHO}: ema={config.ema} is not at least 0 and below 1. Give for example 0.9998, or 0 for none.")
     if not 0 < config.few_shot <= 1:
         raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
     if config.test_every < 0:
         raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
     if config.weights is not None and config.model not in (FinetuneConfig.model, "auto"):
         raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
-            "one of them."
+            f"{_WHO}: model={config.model} and weights={config.weights} were both given, but weights have their own model. Give "
+            f"one of them."
         )

@@ -45,7 +45,7 @@ def tell(who: str, source: Source | StreamSource, what: str = "images") -> None:
     """Say on stderr what was found.
 
     Args:
-        who: the command that speaks.
+        who: the name of the command, for messages.
         source: of the images.
         what: they are for.
     """
@@ -56,7 +56,7 @@ def tell(who: str, source: Source | StreamSource, what: str = "images") -> None:
 def tell_unreadable(who: str, source: Source, what: str) -> None:
     """Say on stderr which images could not be read, so far."""
     if source.broken:
-        print(f"{who}: {len(source.broken)} of {len(source)} {what} could not be read, and are left out:", file=sys.stderr)
+        print(f"{who}: {len(source.broken)} of {len(source)} {what} could not be read and are skipped:", file=sys.stderr)
         for name, reason in source.broken.items():
             print(f"  {name}: {reason}", file=sys.stderr)
 
@@ -68,7 +68,7 @@ def open_labelled(
 
     Args:
         config: where the images are. The few-shot choice of a `FinetuneConfig` is made; that of an `EvaluateConfig` is not.
-        who: the command that speaks in errors.
+        who: the name of the command, for errors.
         dataset: a map data set in Python instead of ``config.data``.
         test_dataset: likewise for the test images.
 
@@ -81,8 +81,8 @@ def open_labelled(
     if config.holdout is not None:
         if config.test_data or config.test_split or test_dataset is not None:
             raise UsageError(
-                f"{who}: holdout={config.holdout} takes the images to measure on from the training images, and others came too. "
-                "Give one of the two."
+                f"{who}: holdout={config.holdout} takes the images to measure on from the training images, but test images were "
+                f"given too. Give one of the two."
             )
         test_dataset = dataset
     if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):
@@ -105,7 +105,7 @@ def open_test(
 
     Args:
         config: where they are.
-        who: the command that speaks in errors.
+        who: the name of the command, for errors.
         classes: names, in the model's order.
         multi_label: an image may have several.
         dataset: a map data set in Python instead.
@@ -117,7 +117,7 @@ def open_test(
     if test.multi_label != multi_label:
         kinds = ("one class", "several labels")
         raise UsageError(
-            f"{who}: the test images have {kinds[test.multi_label]} an image, and {kinds[multi_label]} are to be told. Give test "
+            f"{who}: the test images have {kinds[test.multi_label]} per image, but {kinds[multi_label]} are needed. Give test "
             "images of the same kind."
         )
     return test

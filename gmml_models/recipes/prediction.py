@@ -44,7 +44,7 @@ def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
     try:
         model = Classifier.from_pretrained(config.weights)
     except WeightsError as error:
-        raise UsageError(f"{_WHO}: {config.weights!r} is no classifier that can be had. {error}") from error
+        raise UsageError(f"{_WHO}: {config.weights!r} cannot be loaded as a classifier. {error}") from error
     _check_fit(config, model)
     source: Source
     if dataset is None:
@@ -95,13 +95,13 @@ def _check(config: PredictConfig, dataset: Any) -> None:
         if value < 1:
             raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number from 1.")
     if not config.threshold or not all(0 <= one <= 1 for one in config.threshold):
-        raise UsageError(f"{_WHO}: threshold={config.threshold} is no probability. Give one from 0 to 1, or one per label.")
+        raise UsageError(f"{_WHO}: threshold={config.threshold} is not a probability. Give one from 0 to 1, or one per label.")
     if config.out is None:
         return
     if config.out.suffix.lower() not in _ENDINGS:
         raise UsageError(f"{_WHO}: --out {config.out} does not end in {' or '.join(_ENDINGS)}. Give for example predictions.csv.")
     if config.out.is_dir() or not config.out.parent.is_dir():
-        what = "is a folder" if config.out.is_dir() else f"lies in a folder that does not exist, {config.out.parent}"
+        what = "is a folder" if config.out.is_dir() else f"is in a folder that does not exist, {config.out.parent}"
         raise UsageError(f"{_WHO}: --out {config.out} {what}. Give a file in a folder that exists.")
     if any(one.exists() and Path(one).resolve() == config.out.resolve() for one in config.images):
         raise UsageError(f"{_WHO}: --out {config.out} is one of the images, which are never written to. Give another name.")
@@ -109,12 +109,13 @@ def _check(config: PredictConfig, dataset: Any) -> None:
 
 def _check_fit(config: PredictConfig, model: Classifier) -> None:
     if not model.multi_label and config.threshold != PredictConfig.threshold:
-        raise UsageError(f"{_WHO}: threshold is for several labels an image, and {config.weights} tells one class. Give --top.")
+        raise UsageError(f"{_WHO}: threshold is for several labels per image, but {config.weights} predicts one class. Give --top.")
     if model.multi_label and config.top != PredictConfig.top:
-        raise UsageError(f"{_WHO}: top is for one class per image, and {config.weights} tells several labels. Give --threshold.")
+        raise UsageError(f"{_WHO}: top is for one class per image, but {config.weights} predicts several labels. Give --threshold.")
     if len(config.threshold) not in (1, len(model.classes)):
         raise UsageError(
-            f"{_WHO}: {len(config.threshold)} thresholds came for {len(model.classes)} labels ({', '.join(model.classes[:10])}). "
+            f"{_WHO}: {len(config.threshold)} thresholds were given for {len(model.classes)} labels "
+            f"({', '.join(model.classes[:10])}). "
             "Give one for all, or one per label, in this order."
         )
     patch = model.patch_size

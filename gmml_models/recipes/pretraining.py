@@ -145,8 +145,8 @@ def _check_start(config: PretrainConfig) -> None:
     theirs = (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model"), "auto")
     if config.weights is not None and config.model not in theirs:
         raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} came together, but weights have a model of their own. Give "
-            "one of them."
+            f"{_WHO}: model={config.model} and weights={config.weights} were both given, but weights have their own model. Give "
+            f"one of them."
         )
 
 
@@ -266,14 +266,14 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
         objective.exported().save_pretrained(config.out / "weights", about=about, extras=log)
     except (OSError, ValueError, WeightsError) as error:
         raise UsageError(
-            f"gmml pretrain: the weights could not be written ({error}). The checkpoint is whole: give the same command again."
+            f"gmml pretrain: the weights could not be written ({error}). The checkpoint is complete: run the same command again."
         ) from error
 
 
 def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str:
     """What a person reads at the end, with the next command; ``features``: a line on their health."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
-    skipped = f", {outcome.skipped} of them left out because they were not finite" if outcome.skipped else ""
+    skipped = f", {outcome.skipped} of them skipped because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]
     if not outcome.finished:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])

@@ -52,7 +52,7 @@ class HealthCheck:
         path = self._run.folder / _FILE
         begun = any(self._run.checkpoints.glob("step-*")) or self._run.done is not None
         if begun:
-            return Health(**read_json(path, "remove it: the run goes on without the comparison")) if path.exists() else None
+            return Health(**read_json(path, "remove it: the run continues without the comparison")) if path.exists() else None
         found = self._measured()
         if found is not None:
             write_aside(path, json.dumps(found._asdict()))

@@ -45,7 +45,7 @@ def draw(objective: Objective, batch: Batch, run: RunFolder, epochs: int) -> Non
     try:
         save_sheet(sheet, run.folder / "pictures" / f"epoch-{epochs:05d}.png")
     except OSError as error:
-        print(f"gmml: no picture could be written ({error}); the run goes on.")
+        print(f"gmml: no picture could be written ({error}); the run continues.")
     run.board().add_image("reconstructions", np.asarray(sheet), epochs, dataformats="HWC")
 
 
@@ -80,5 +80,5 @@ class Curves:
             if picture is not None:
                 save_sheet(picture, self._run.folder / _PICTURE)
         except OSError as error:
-            print(f"gmml: no curves could be drawn ({error}); the run goes on.", file=sys.stderr)
+            print(f"gmml: no curves could be drawn ({error}); the run continues.", file=sys.stderr)
         self._due = time.monotonic() + _OFTEN

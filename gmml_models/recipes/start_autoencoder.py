@@ -38,7 +38,7 @@ class Beginning(NamedTuple):
 
     Attributes:
         autoencoder: filled with the weights; or, where a checkpoint will fill it, as chance made it.
-        about: its description, and where the weights are from, in types that JSON has.
+        about: its description, and where the weights are from, in JSON types.
         told: in words, for a person; empty where a run goes on.
     """
 
@@ -51,7 +51,7 @@ def with_channels(config: PretrainConfig) -> PretrainConfig:
     """The channels of the weights, where the config does not ask for others than its default.
 
     Raises:
-        UsageError: the weights cannot be had.
+        UsageError: the weights cannot be loaded.
     """
     if config.weights is None or config.in_chans != PretrainConfig.in_chans:
         return config
@@ -79,7 +79,7 @@ def begin(config: PretrainConfig) -> Beginning | None:
         return Beginning(model, kept)
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{_WHO}: {config.out / _FILE} describes no model of ours ({error}). Remove it to read --weights again."
+            f"{_WHO}: {config.out / _FILE} does not describe a model of gmml ({error}). Remove it to read --weights again."
         ) from error
 
 
@@ -156,7 +156,7 @@ def _opened(config: PretrainConfig, name: str) -> Beginning:
             pretrained.fill(model.decoder, decoder, f"{pretrained.DECODER} of {name}")
         described = model.config
     except (TypeError, ValueError, WeightsError) as error:
-        raise UsageError(f"{_WHO}: the weights {name!r} cannot be continued from. {error}") from error
+        raise UsageError(f"{_WHO}: the weights {name!r} cannot be used to continue pretraining. {error}") from error
     about = {
         "weights": Path(name).name if Path(name).exists() else name,
         "sha256": sha256,
@@ -164,7 +164,7 @@ def _opened(config: PretrainConfig, name: str) -> Beginning:
         "model": described,
         "source": source_of(encoder),
     }
-    return Beginning(model, about, f"{_WHO}: begins with the encoder of {name}; {'; '.join(notes)}.")
+    return Beginning(model, about, f"{_WHO}: starts from the encoder of {name}; {'; '.join(notes)}.")
 
 
 # decoder of the objectives where nobody chooses one, and whether it sees the last block alone
@@ -176,11 +176,11 @@ def _why_not(ours: dict[str, Any], config: PretrainConfig, channels: int) -> str
     if ours.get("decoder") is None:
         return "no decoder in it"
     if config.decoder is not None and config.decoder != ours["decoder"]:
-        return f"its decoder is {ours['decoder']}, and {config.decoder} is asked for"
+        return f"its decoder is {ours['decoder']}, but {config.decoder} is requested"
     if config.target != ours.get("target", "pixels"):
-        return f"its decoder says {ours.get('target', 'pixels')}, and {config.target} is the target"
+        return f"its decoder predicts {ours.get('target', 'pixels')}, but {config.target} is the target"
     if config.in_chans != channels:
-        return f"its decoder makes {channels} channels"
+        return f"its decoder outputs {channels} channels"
     return ""
 
 
@@ -189,7 +189,7 @@ def _decoder_of(name: str) -> dict[str, Tensor]:
         where = located(name).pinned()
         tensors = where.tensors(pretrained.DECODER, where.config())
     except WeightsError as error:
-        raise UsageError(f"{_WHO}: the decoder of {name!r} cannot be had. {error}") from error
+        raise UsageError(f"{_WHO}: the decoder of {name!r} cannot be loaded. {error}") from error
     return {key.removeprefix("decoder."): tensor for key, tensor in tensors.items() if not key.startswith("heads.")}
 
 
@@ -204,8 +204,8 @@ def _from_timm(
         encoder = build_encoder(name, img_size=config.img_size, pretrained=True, **given)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise UsageError(
-            f"{_WHO}: {name!r} is no folder and no name of the zoo (gmml models lists them), and timm cannot give its weights "
-            f"({str(error)[:300]}). Give a folder, owner/name on the Hub, or a vision transformer of timm with weights."
+            f"{_WHO}: {name!r} is neither a folder nor a name of the zoo (gmml models lists them), and timm cannot load its "
+            f"weights ({str(error)[:300]}). Give a folder, owner/name on the Hub, or a vision transformer of timm with weights."
         ) from error
     patch = tuple(encoder.patch_embed.patch_size)
     if config.patch_size is not None and patch != (config.patch_size, config.patch_size):

@@ -52,7 +52,7 @@ def open_weights(
 
     Args:
         name: which.
-        who: the command that speaks in errors.
+        who: the name of the command, for errors.
         img_size: side of the images; that of the weights by default. The position embedding is resampled.
         patch_size: only a check: it must be that of the weights.
         in_chans: channels; those of the weights by default. The first layer is adapted by timm's rule.
@@ -87,7 +87,7 @@ def open_weights(
         if asked:
             encoder = from_pretrained(name, **asked)
     except WeightsError as error:
-        raise UsageError(f"{who}: the weights {name!r} cannot be had. {error}") from error
+        raise UsageError(f"{who}: the weights {name!r} cannot be loaded. {error}") from error
     except ValueError as error:
         raise UsageError(f"{who}: the weights {name!r} cannot be used ({error}).") from error
     ours = config["gmml"]
@@ -129,12 +129,12 @@ def channels_of(name: str, *, who: str) -> int:
     """The channels that the encoder of a folder takes.
 
     Raises:
-        UsageError: the folder cannot be had.
+        UsageError: the folder cannot be read or fetched.
     """
     try:
         told = read_config(name)
     except WeightsError as error:
-        raise UsageError(f"{who}: the weights {name!r} cannot be had. {error}") from error
+        raise UsageError(f"{who}: the weights {name!r} cannot be loaded. {error}") from error
     return int(told.get("pretrained_cfg", {}).get("input_size", (3,))[0])
 
 
@@ -142,6 +142,6 @@ def read_config(name: str) -> dict[str, Any]:
     """The config.json of a folder, a Hub repository or a name of the zoo.
 
     Raises:
-        WeightsError: it cannot be had.
+        WeightsError: it cannot be read or fetched.
     """
     return located(name).config()

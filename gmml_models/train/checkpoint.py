@@ -73,7 +73,7 @@ def save(
         model: as it was before it was wrapped.
         optimizer: of its parameters.
         state: how far it is.
-        facts: about data and model, in types that JSON has: `resume` refuses others.
+        facts: about data and model, in JSON types: `resume` refuses others.
         keep: how many of the newest checkpoints stay, one at least.
         parallel: the processes.
 
@@ -90,7 +90,7 @@ def save(
             raise UsageError(
                 f"gmml: no checkpoint could be written at step {state.step} ({error}). "
                 + (f"The last good one is {last}. " if last else "There is none yet. ")
-                + "Make room, then give the same command to go on."
+                + "Free some space, then run the same command again to resume."
             ) from error
     parallel.wait()
 
@@ -122,8 +122,8 @@ def resume(
         ]
         if other:
             raise UsageError(
-                f"gmml: the run in {run.folder} began with other data or another model: {'; '.join(other)}. Give back what "
-                "it began with, or another --out."
+                f"gmml: the run in {run.folder} started with other data or another model: {'; '.join(other)}. Use the original "
+                f"data and model, or another --out."
             )
         try:
             restore(model, optimizer, read(path))
@@ -179,7 +179,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
         folder: of the checkpoints, made where it is missing.
         step: how many steps are done.
         tensors: the result of `gather`.
-        facts: what else a resumed run must know, in types that JSON has.
+        facts: what else a resumed run must know, in JSON types.
         keep: at least 1.
 
     Raises:
@@ -263,8 +263,8 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping
 
 def _damaged(path: Path, why: object) -> str:
     return (
-        f"gmml: the checkpoint {path} is damaged ({why}). Remove this folder to go on from the one before it (kept with --keep 2 "
-        "or more), or from the start."
+        f"gmml: the checkpoint {path} is damaged ({why}). Remove this folder to resume from the previous one (kept with --keep 2 "
+        f"or more), or from the start."
     )
 
 

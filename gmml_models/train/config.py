@@ -98,7 +98,7 @@ def check(config: TrainConfig) -> None:
     if config.accumulate is not None and config.batch_size % config.accumulate:
         raise UsageError(
             f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "
-            "all parts of a step weigh the same."
+            f"all parts of a step have the same weight."
         )
     for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "drop_path", "checkpoint_every"):
         if not 0 <= getattr(config, name) < float("inf"):

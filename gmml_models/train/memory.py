@@ -38,7 +38,7 @@ def parts_that_fit(batch_size: int, of_an_image: int, device: torch.device, *, w
     """The smallest number of parts of a step whose activations fit: into a gibibyte on a CPU, else into 60 % of the device.
 
     Args:
-        batch_size: images a step, over all processes.
+        batch_size: images per step, over all processes.
         of_an_image: bytes.
         device: where a process computes.
         world: number of processes.
@@ -48,7 +48,9 @@ def parts_that_fit(batch_size: int, of_an_image: int, device: torch.device, *, w
         UsageError: the batch cannot be shared out evenly.
     """
     if batch_size % world:
-        raise UsageError(f"gmml: batch_size={batch_size} cannot be shared out over {world} processes. Give a multiple of {world}.")
+        raise UsageError(
+            f"gmml: batch_size={batch_size} cannot be divided evenly among {world} processes. Give a multiple of {world}."
+        )
     mine = batch_size // world
     room = _ON_A_CPU
     if device.type == "cuda":
@@ -65,7 +67,8 @@ def fitted(config: Config, of_an_image: int, parallel: Parallel, *, pairs: bool 
     parts = parts_that_fit(config.batch_size, of_an_image, parallel.device, world=parallel.world, pairs=pairs)
     if parts > 1 and parallel.first:
         print(
-            f"gmml: a step of {config.batch_size} images is taken in {parts} parts, which fit the memory (--accumulate {parts}).",
+            f"gmml: a step of {config.batch_size} images is split into {parts} parts, which fit into memory (--accumulate "
+            f"{parts}).",
             file=sys.stderr,
         )
     return replace(config, accumulate=parts)

@@ -46,8 +46,8 @@ class Owner:
                 other = os.read(handle, 10_000)
                 os.close(handle)
                 raise UsageError(
-                    f"gmml: {folder} is in use: {_owner(other)} is training there. Wait for it, or stop it and give the same "
-                    "command again; or give another --out."
+                    f"gmml: {folder} is in use: {_owner(other)} is training there. Wait for it, or stop it and run the same "
+                    f"command again; or give another --out."
                 ) from error
             except OSError:  # no locks here
                 os.close(handle)

@@ -75,7 +75,8 @@ class RunFolder:
                 strange = [path for path in self.folder.iterdir() if path.name != LOCK and not path.name.startswith(f"{_CONFIG}.")]
                 if strange:
                     raise UsageError(
-                        f"gmml: {self.folder} holds files that are not a run's. Give another --out: an empty folder, or a new one."
+                        f"gmml: {self.folder} holds files that do not belong to a run. Give another --out: an empty folder, or a "
+                        f"new one."
                     )
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ class RunFolder:
         """Steps of a finished run whose checkpoints were not kept; None for any other."""
         if any(self.checkpoints.glob("step-*")) or not (self.folder / _DONE).exists():
             return None
-        return int(read_json(self.folder / _DONE, "remove it to begin anew")["steps"])
+        return int(read_json(self.folder / _DONE, "remove it to start over")["steps"])
 
     def _clear(self) -> None:
         """Remove what a run leaves, and nothing else; the config last, by which the folder is known as a run's."""
@@ -125,16 +126,16 @@ class RunFolder:
         if self.done is not None:
             raise UsageError(
                 f"gmml: the run in {self.folder} is finished after {before} epochs, and its checkpoints were not kept, so it "
-                "cannot be made longer. Begin another from its weights: --weights and another --out."
+                f"cannot be extended. Start another run from its weights: --weights and another --out."
             )
         return True
 
     def _same(self, config: TrainConfig, data: Identity | None) -> None:
         """Refuse other options and other data than those that the run began with; the same data may lie elsewhere."""
-        told = read_json(self.folder / _CONFIG, "remove it to begin anew with the options that are given: they must be the same")
+        told = read_json(self.folder / _CONFIG, "remove it to start over with the given options, which must be the same")
         before = None
         if (self.folder / _DATA).exists():
-            before = read_json(self.folder / _DATA, "remove it if the data is what it was")
+            before = read_json(self.folder / _DATA, "remove it if the data is unchanged")
         same_data = data is not None and before is not None and before == data._asdict()
         longer = self._longer(config, told)
         free = (*(["data"] if same_data else []), *(["epochs"] if longer else []))
@@ -143,8 +144,8 @@ class RunFolder:
             other.insert(0, f"kind: {told.get('kind')} -> {config.kind}")
         if other:
             raise UsageError(
-                f"gmml: {self.folder} holds a run with other options: {'; '.join(other)}. Give the same options to go on, "
-                "or another --out for another run; nothing was changed."
+                f"gmml: {self.folder} holds a run with other options: {'; '.join(other)}. Give the same options to resume, or "
+                f"another --out for another run; nothing was changed."
             )
         if data is not None and before is not None and not same_data:
             what = (
@@ -153,19 +154,19 @@ class RunFolder:
                 else f"{data.images} images of the same size together, but with other names, sizes or labels"
             )
             raise UsageError(
-                f"gmml: the run in {self.folder} began with other data: images: {what}. Give back what it began with, or another "
-                "--out for another run; nothing was changed."
+                f"gmml: the run in {self.folder} started with other data: images: {what}. Use the original data, or another --out "
+                f"for another run; nothing was changed."
             )
         if same_data and self._writes and place(told.get("data")) != place(config.data):
             lay = shown(str(told.get("data")))
-            print(f"The data lies in {shown(config.data)} now, and lay in {lay}: its names and sizes are the same.")
+            print(f"The data is now in {shown(config.data)}, and was in {lay}: its names and sizes are the same.")
         if longer and self._writes:
             epochs = [*told.get("epochs_before", []), told["epochs"]]
             whole = {"kind": config.kind, **record(config), "epochs_before": epochs}
             write_aside(self.folder / _CONFIG, json.dumps(whole, indent=2))
             (self.folder / _DONE).unlink(missing_ok=True)
             print(
-                f"The finished run goes on from epoch {epochs[-1]} to {config.epochs}: learning rate, weight decay and momentum "
+                f"The finished run continues from epoch {epochs[-1]} to {config.epochs}: learning rate, weight decay and momentum "
                 f"are those of a run of {config.epochs} epochs from here on."
             )
 
@@ -196,7 +197,7 @@ class RunFolder:
                 if isinstance(value, float):
                     self.board().add_scalar(f"{name}/{key}", value, int(row["step"]))
         except OSError as error:  # a full disk must not end a run before its checkpoint says so
-            print(f"gmml: a row of {name}.jsonl could not be written ({error}); the run goes on.")
+            print(f"gmml: a row of {name}.jsonl could not be written ({error}); the run continues.")
 
     def history(self) -> list[dict[str, Any]]:
         """The rows of ``epochs.jsonl``."""
@@ -223,7 +224,7 @@ class RunFolder:
     def end(self, outcome: Outcome, broken: Mapping[str, str], *, keep: int = 1) -> None:
         """Say what was left out, and note it if the run is finished; with ``keep=0`` its checkpoints go then."""
         for name, reason in broken.items():
-            print(f"broken, and left out: {name} ({reason})")
+            print(f"broken, and skipped: {name} ({reason})")
         if outcome.finished:
             self.finish({"steps": outcome.steps, "skipped": outcome.skipped, "broken": dict(broken)}, keep=keep)
         self.close()
@@ -254,7 +255,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(
-            f"gmml: {path} is damaged ({error}), by a power cut perhaps. The checkpoints are untouched: {advice}."
+            f"gmml: {path} is damaged ({error}), perhaps by a power cut. The checkpoints are untouched: {advice}."
         ) from error
 
 

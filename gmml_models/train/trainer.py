@@ -112,7 +112,7 @@ def train_steps(
         at_epoch: called with the number of epochs done, in evaluation mode; numbers to log.
         base_batch: the batch size that ``config.lr`` is meant for.
         lr_scale: factor on the learning rate by parameter name; 1 where it is silent.
-        facts: about data and model, in types that JSON has: a checkpoint with others is refused.
+        facts: about data and model, in JSON types: a checkpoint with others is refused.
 
     Yields:
         how far it is, after each step.
@@ -188,7 +188,7 @@ def train_steps(
             if state.in_a_row >= _HOPELESS:
                 raise UsageError(
                     f"gmml: {_HOPELESS} steps in a row were not finite, each of other images (loss {numbers['loss']}, gradient "
-                    f"norm {numbers['grad_norm']}). The last checkpoint is whole. Give a lower --lr, or --precision fp32, "
+                    f"norm {numbers['grad_norm']}). The last checkpoint is complete. Give a lower --lr, or --precision fp32, "
                     "under another --out."
                 )
 

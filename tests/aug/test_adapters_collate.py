@@ -304,7 +304,7 @@ def test_an_index_that_comes_again_is_told_once_where_nothing_is_said_of_visits(
 
 
 def test_visits_that_cannot_be_told_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"CollateCorrupt: visit=True without index=.*Leave it out"):
+    with pytest.raises(ValueError, match=r"CollateCorrupt: visit=True needs index=.*Leave it out"):
         ga.CollateCorrupt(NOISE, visit=True)
     collate = ga.CollateCorrupt(NOISE, index="index", visit="visit", fields=("image", "index"))
     collate.set_epoch(0)

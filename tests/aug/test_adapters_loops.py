@@ -161,7 +161,7 @@ def test_a_loss_says_where_its_targets_should_come_from(targets: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:")  # deprecated from torch 2.9 on
 def test_a_trace_would_keep_one_draw_and_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Module: torch\.jit\.trace came.*Leave the corruption out"):
+    with pytest.raises(TypeError, match=r"Module: torch\.jit\.trace .*would store.*Leave the corruption out"):
         torch.jit.trace(ga.Module(NOISE), random_images((2, 3, 16, 16)), check_trace=False)
 
 

@@ -86,7 +86,7 @@ def test_what_is_left_out_of_a_zip_is_told(photographs: Path, tmp_path: Path) ->
     assert isinstance(source, Source)
     told = {one.name: (one.reason, one.lost) for one in source.left}
     assert told["train/notes.txt"] == ("not an image (.txt)", False)
-    assert told["train/raw.nef"] == ("this format is not read: convert it to JPEG or PNG", True)
+    assert told["train/raw.nef"] == ("this format is not supported: convert it to JPEG or PNG", True)
     assert told["train/dog/odd.png"] == ("packed neither by deflate nor not at all", True)
     assert source.lost == 2
 
@@ -129,5 +129,5 @@ def test_endings_are_what_the_user_says(photographs: Path, tmp_path: Path) -> No
         assert all(isinstance(one, torch.Tensor) for one, _ in items(chosen))
         assert {one.reason for one in chosen.left} == {"not one of --extensions (.png)"}
         assert not chosen.lost
-    with pytest.raises(UsageError, match=r"are no endings of files. Give for example --extensions .jpg .png"):
+    with pytest.raises(UsageError, match=r"are not file extensions. Give for example --extensions .jpg .png"):
         open_source(PretrainConfig(data=str(root), extensions=()))

@@ -128,7 +128,7 @@ def test_a_changed_layer_is_not_described_as_the_plain_one() -> None:
 
 
 def test_names_that_timm_does_not_know_bring_close_ones() -> None:
-    with pytest.raises(ValueError, match=r"'vit_smal_patch16_224' is not known.*vit_small_patch16_224"):
+    with pytest.raises(ValueError, match=r"'vit_smal_patch16_224' is known neither to timm.*vit_small_patch16_224"):
         build_encoder("vit_smal_patch16_224")
     for name in ("resnet18", "vit_tiny_r_s16_p8_224"):
         with pytest.raises(ValueError, match="is in timm, but not one of its plain vision transformers"):
@@ -161,7 +161,7 @@ def test_other_encoders_are_refused() -> None:
     with pytest.raises(ValueError, match="no weights for 'vit_micro_patch8_64'"):
         build_encoder("vit_micro_patch8_64", pretrained=True)
     vit = VisionTransformer(num_classes=0, **SMALL)
-    with pytest.raises(ValueError, match=r"\['img_size'\] cannot be combined with an encoder that is built already"):
+    with pytest.raises(ValueError, match=r"\['img_size'\] cannot be combined with an encoder that is already built"):
         build_encoder(vit, img_size=16)
     with pytest.raises(ValueError, match=r"reset_classifier\(0, 'token'\)"):
         build_encoder(VisionTransformer(num_classes=4, **SMALL))

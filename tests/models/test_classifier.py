@@ -197,12 +197,12 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("classes", "options", "error", "message"),
         [
-            (1, {}, ValueError, "nothing to choose from"),
-            ([], {"multi_label": True}, ValueError, "nothing to choose from"),
-            (["a", "b", "a"], {}, ValueError, "come more than once"),
+            (1, {}, ValueError, "are too few"),
+            ([], {"multi_label": True}, ValueError, "are too few"),
+            (["a", "b", "a"], {}, ValueError, "occur more than once"),
             ("ab", {}, TypeError, "neither a number nor a list"),
             (True, {}, TypeError, "neither a number nor a list"),
-            (["a", 3], {}, TypeError, "not all words"),
+            (["a", 3], {}, TypeError, "not all strings"),
             (3, {"pool": "max"}, ValueError, "Allowed are 'token', 'mean' and 'both'"),
             (3, {"hidden": -1}, ValueError, "whole number from 0"),
             (3, {"hidden": 2.5}, ValueError, "whole number from 0"),
@@ -239,7 +239,7 @@ class TestWhatIsRefused:
 
     def test_an_autoencoder_of_a_classifiers_folder(self, tmp_path: Path) -> None:
         a_classifier().save_pretrained(tmp_path)
-        with pytest.raises(WrongKeysError, match="without a decoder"):
+        with pytest.raises(WrongKeysError, match="no decoder of gmml"):
             gm.GMMLAutoencoder.from_pretrained(tmp_path)
 
     def test_a_flipped_bit_in_the_head_and_a_wrong_pin(self, tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ class TestWhatIsRefused:
         ("change", "message"),
         [
             ({"classes": 6}, "another shape"),
-            ({"classes": None}, "describes no classifier"),
-            ({"pool": "max"}, "describes no classifier"),
+            ({"classes": None}, "does not describe a classifier"),
+            ({"pool": "max"}, "does not describe a classifier"),
             ({"hidden": 7}, "missing"),
         ],
         ids=str,

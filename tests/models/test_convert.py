@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
 
 @pytest.mark.parametrize("key", ["module.heads/../x", "module.h\n", "", "module..x", "module.héad"])
 def test_odd_names_are_refused(key: str) -> None:
-    with pytest.raises(UnreadableFileError, match="odd names"):
+    with pytest.raises(UnreadableFileError, match="invalid names"):
         translate({"SiT_model": {**hostile.network(), key: torch.zeros(1)}}, heads=2)
 
 

@@ -279,7 +279,7 @@ class TestWhatIsRefused:
         ("change", "message"),
         [
             ({"weights": ""}, "no weights"),
-            ({"weights": "no/such/folder"}, "cannot be had"),
+            ({"weights": "no/such/folder"}, "cannot be loaded"),
             ({"data": ""}, "no data"),
             ({"measures": ()}, "measures is empty"),
             ({"measures": ("guess",)}, "Allowed are knn, linear and classifier"),

@@ -334,7 +334,7 @@ class TestEmbed:
             embed(config, progress=stop)
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.npz.parts").glob("*.npz")}
         assert len(kept) == 2
-        with pytest.raises(UsageError, match="parts of other pool"):
+        with pytest.raises(UsageError, match="parts made with other pool"):
             embed(self.told(folder, flat, tmp_path / "a.npz", pool="token"))
         seen: list[int] = []
 
@@ -366,7 +366,7 @@ class TestEmbed:
         [
             ({"out": Path("a.txt")}, "ends in none of .npz, .csv, .parquet"),
             ({"weights": ""}, "no weights"),
-            ({"weights": "no/such"}, "cannot be had"),
+            ({"weights": "no/such"}, "cannot be loaded"),
             ({"batch_size": 0}, "batch_size=0"),
             ({"pool": "most"}, "Allowed are"),
         ],
@@ -376,7 +376,7 @@ class TestEmbed:
         with pytest.raises(UsageError, match=message):
             embed(EmbedConfig(**{**given, **change}))
         (tmp_path / "there.npz").write_text("mine")
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="already exists"):
             embed(EmbedConfig(**{**given, "out": tmp_path / "there.npz"}))
 
     def test_parquet_names_what_it_needs(self, folder: Path, flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,7 +293,7 @@ def test_images_that_all_break_after_opening_end_the_run_in_words(tmp_path: Path
     source = source_of(root)
     for file in root.iterdir():
         truncate(file)
-    with pytest.raises(UsageError, match=r"^gmml: not one of the 8 images could be read"):
+    with pytest.raises(UsageError, match=r"^gmml: none of the 8 images could be read"):
         flat(make_feed(source, PLAN, batch_size=8, **PATHS[path]).epoch(0))
 
 

@@ -220,7 +220,7 @@ def test_a_decoder_that_was_not_trained_or_is_not_there_is_refused(run: Run, wei
     assert (ran.code, "was not trained (--terms concepts)" in ran.err) == (2, True)
     gm.Classifier(model.encoder, 3).save_pretrained(tmp_path / "classifier")
     ran = run("reconstruct", photos, "--weights", tmp_path / "classifier", "-o", tmp_path / "figure.png")
-    assert (ran.code, "without a decoder" in ran.err) == (2, True)
+    assert (ran.code, "no decoder of gmml" in ran.err) == (2, True)
     assert run("attention", photos, "--weights", tmp_path / "classifier", "-o", tmp_path / "figure.png").code == 0
 
 

@@ -315,7 +315,7 @@ def test_a_process_killed_in_a_download_does_no_harm(stocked: Hub, folder: Path)
         (Fault("404:RepoNotFound"), "NotThereError", "no such repository"),
         (Fault("404:RevisionNotFound"), "NotThereError", "no such revision"),
         (Fault("404:EntryNotFound"), "NotThereError", "no such file"),
-        (Fault("200"), "HubUnreachableError", "did not answer as one"),
+        (Fault("200"), "HubUnreachableError", "did not answer properly"),
         (Fault("418"), "WeightsError", "status 418"),
     ],
     ids=lambda value: f"{value.kind} {value.path}" if isinstance(value, Fault) else "",
@@ -350,7 +350,7 @@ def test_a_cache_that_cannot_be_written_is_not_called_a_network_fault(stocked: H
     (tmp_path / "file").write_text("in the way")
     found = stocked.call("fetch", REPO, MODEL, cache_dir=tmp_path / "file")
     assert found.error == "WeightsError"
-    assert "may the cache be written" in found.message
+    assert "the cache can be written to" in found.message
 
 
 def test_a_damaged_folder_is_not_pushed(server: Hub, folder: Path, tmp_path: Path) -> None:

@@ -357,7 +357,7 @@ def test_wrong_arguments_of_the_concept_loss_are_named() -> None:
         ConceptLoss(4).update(noise(2, 5))
     with pytest.raises(ValueError, match=r"ConceptLoss.observe: the centre has shape \(4,\)"):
         ConceptLoss(4).observe(noise(2, 5))
-    with pytest.raises(ValueError, match="they must be alike"):
+    with pytest.raises(ValueError, match="they must be equal"):
         ConceptLoss(5)(noise(2, 5), noise(3, 5))
 
 
@@ -514,7 +514,7 @@ def test_bytes_without_statistics_and_floats_with_them_are_refused() -> None:
     stored, mask = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 1, 8, 8, dtype=torch.bool)
     with pytest.raises(TypeError, match=r"masked_l1: clean is torch.uint8 and values=None.*corrupt.program.values"):
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask)
-    with pytest.raises(TypeError, match=r"values='normalised' do not say"):
+    with pytest.raises(TypeError, match=r"values='normalised' do not state"):
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask, values="normalised")
     with pytest.raises(TypeError, match=r"l2: values='unit' is for bytes, and clean is torch.float32"):
         gm.l2(torch.zeros(2, 3, 8, 8), stored.float(), values="unit")

@@ -73,7 +73,7 @@ def test_parts_are_whole_and_as_few_as_fit(batch: int, of_an_image: int, pairs: 
 def test_processes_share_the_batch() -> None:
     assert parts_that_fit(256, 59 << 20, CPU) == 16
     assert parts_that_fit(256, 59 << 20, CPU, world=4) == 4
-    with pytest.raises(UsageError, match=r"batch_size=9 cannot be shared out over 2 processes. Give a multiple of 2"):
+    with pytest.raises(UsageError, match=r"batch_size=9 cannot be divided evenly among 2 processes. Give a multiple of 2"):
         parts_that_fit(9, 1, CPU, world=2)
 
 
@@ -83,7 +83,7 @@ def test_a_run_says_in_how_many_parts_its_steps_are_taken(
     monkeypatch.setattr("gmml_models.train.memory._ON_A_CPU", 1 << 20)
     one = pretrain(small(tmp_path / "fitted", epochs=1, checkpoint_every=0), dataset=Pictures())
     said = capsys.readouterr().err
-    assert "a step of 8 images is taken in 4 parts, which fit the memory (--accumulate 4)" in said
+    assert "a step of 8 images is split into 4 parts, which fit into memory (--accumulate 4)" in said
     other = pretrain(small(tmp_path / "told", epochs=1, checkpoint_every=0, accumulate=4), dataset=Pictures())
     assert "parts" not in capsys.readouterr().err
     assert [row["loss"] for row in one.history] == [row["loss"] for row in other.history]

@@ -157,7 +157,7 @@ def test_a_target_or_loss_that_nobody_knows_is_named() -> None:
             small(kind, target="normalized")
         with pytest.raises(ValueError, match=r"loss='huber' is unknown\. Allowed are 'l1' and 'l2'"):
             small(kind, loss="huber")
-    with pytest.raises(ValueError, match="target cannot be combined with an autoencoder that is built already"):
+    with pytest.raises(ValueError, match="target cannot be combined with an autoencoder that is already built"):
         GMML(small().autoencoder, target="normalised")
 
 
@@ -430,7 +430,7 @@ def test_arguments_that_cannot_be_are_named(kind: str) -> None:
     if kind != "control":
         with pytest.raises(TypeError, match=r"corrupt='none' is not a corruption.*Autoencode"):
             small(kind, corrupt="none")
-    with pytest.raises(ValueError, match="decoder, img_size cannot be combined with an autoencoder that is built already"):
+    with pytest.raises(ValueError, match="decoder, img_size cannot be combined with an autoencoder that is already built"):
         KINDS[kind](gm.GMMLAutoencoder(NAME, **SMALL), decoder="paper", img_size=32)
     with pytest.raises(TypeError, match="epochs=3 is not an argument"):
         small(kind, epochs=3)

@@ -168,7 +168,7 @@ def test_a_hidden_patch_takes_after_its_neighbours_and_a_part_tells_more_than_th
         (torch.zeros(1, 3, 8, 8), 0, ValueError, "whole number above 0"),
         (torch.zeros(1, 3, 8, 8), (4, 4, 4), ValueError, "one number per axis"),
         (torch.zeros(1, 3, 8, 8), True, ValueError, "whole number above 0"),
-        (torch.zeros(1, 1, 8, 8), 1, ValueError, "a patch of one value"),
+        (torch.zeros(1, 1, 8, 8), 1, ValueError, "a patch with only one value"),
         (torch.zeros(3, 8), 4, ValueError, "one to three spatial axes"),
     ],
 )

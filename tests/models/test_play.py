@@ -391,7 +391,7 @@ def test_a_space_takes_the_place_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     Play(space=tmp_path / "there").run()  # empty: it is filled
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for place, says in ((tmp_path / "there", "is there already"), (tmp_path / "no" / "space", "could not be written")):
+    for place, says in ((tmp_path / "there", "exists already"), (tmp_path / "no" / "space", "could not be written")):
         with pytest.raises(UsageError, match=says):
             Play(space=place).run()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -167,13 +167,13 @@ class TestWhatIsRefused:
         ("change", "message"),
         [
             ({"weights": ""}, "no weights"),
-            ({"weights": "no/where"}, "no classifier that can be had"),
+            ({"weights": "no/where"}, "cannot be loaded as a classifier"),
             ({"images": ()}, "no images"),
             ({"images": (Path("nowhere.png"),)}, "there is no nowhere.png"),
             ({"top": 0}, "top=0"),
             ({"batch_size": 0}, "batch_size=0"),
-            ({"threshold": ()}, "no probability"),
-            ({"threshold": (1.5,)}, "no probability"),
+            ({"threshold": ()}, "not a probability"),
+            ({"threshold": (1.5,)}, "not a probability"),
             ({"threshold": (0.3,)}, "threshold is for several labels"),
             ({"img_size": 20}, "not a whole number of patches of 8 x 8.*img_size=16"),
             ({"out": Path("said.txt")}, "does not end in .csv or .json"),
@@ -190,7 +190,7 @@ class TestWhatIsRefused:
         config = told(labeller, write_flat(tmp_path / "pictures", 2))
         with pytest.raises(UsageError, match="top is for one class"):
             predict(replace(config, top=2))
-        with pytest.raises(UsageError, match=r"2 thresholds came for 3 labels \(sea, sky, sun\)"):
+        with pytest.raises(UsageError, match=r"2 thresholds were given for 3 labels \(sea, sky, sun\)"):
             predict(replace(config, threshold=(0.5, 0.5)))
 
     def test_weights_without_a_head(self, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class TestWhatIsRefused:
         with pytest.raises(UsageError, match="could be read"):
             predict(told(classifier, tmp_path / "a.png"))
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="not one image"):
+        with pytest.raises(UsageError, match="no image in"):
             predict(told(classifier, tmp_path / "empty"))
-        with pytest.raises(UsageError, match="is an archive, and came with others"):
+        with pytest.raises(UsageError, match="is an archive and was given with other paths"):
             predict(told(classifier, write_flat(tmp_path / "some", 2), write_tar(tmp_path / "all.tar", tmp_path / "some")))

@@ -48,7 +48,7 @@ def test_a_folder_becomes_weights_that_everybody_loads(folder: Path, tmp_path: P
     assert command("pretrain", "--data", folder, "--out", out, "--epochs", "2", "--pictures-every", "1", *TINY) == BROKEN
     said = capsys.readouterr().out
     assert f"gmml finetune --weights {out / 'weights'}" in said
-    assert "broken, and left out: 5.png" in said
+    assert "broken, and skipped: 5.png" in said
     encoder = gm.from_pretrained(out / "weights")
     same = timm.create_model(f"local-dir:{out / 'weights'}", pretrained=True).eval()
     image = torch.randn(1, 3, 16, 16)
@@ -206,7 +206,7 @@ def theirs(folder: Path) -> list[str | Path]:
         (lambda folder: ["--data", folder, "--mean", "0.5", "--std", "0.5"], "mean"),
         (lambda folder: ["--data", folder, "--fsdp"], "--fsdp shards over several processes"),
         (lambda folder: ["--data", folder, "--accumulate", "3"], "multiple of accumulate"),
-        (theirs, "not a run's"),
+        (theirs, "do not belong to a run"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(

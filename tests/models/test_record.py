@@ -60,7 +60,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     theirs = tmp_path / "run"
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="not a run's"):
+    with pytest.raises(UsageError, match="do not belong to a run"):
         RunFolder(config(tmp_path))
     assert [path.name for path in theirs.iterdir()] == ["thesis.txt"]
     with pytest.raises(UsageError, match="is a file"):
@@ -252,7 +252,7 @@ def test_the_same_data_may_lie_elsewhere_or_be_spelt_otherwise(
     assert capsys.readouterr().out == ""
     (tmp_path / "flowers").rename(tmp_path / "moved")
     RunFolder(config(tmp_path, data="moved"), data=KNOWN)
-    assert "The data lies in moved now, and lay in flowers" in capsys.readouterr().out
+    assert "The data is now in moved, and was in flowers" in capsys.readouterr().out
     with pytest.raises(UsageError, match="data: 'flowers' -> 'moved'"):
         RunFolder(config(tmp_path, data="moved"))
 
@@ -279,7 +279,7 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> N
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "weights").write_text("mine")
-    with pytest.raises(UsageError, match="not a run's"):  # a folder that no run began is not touched
+    with pytest.raises(UsageError, match="do not belong to a run"):  # a folder that no run began is not touched
         pretrain(replace(fresh, out=tmp_path / "theirs", overwrite=True), dataset=Pictures())
     assert (tmp_path / "theirs" / "weights").read_text() == "mine"
 
@@ -297,7 +297,7 @@ def test_a_finished_run_is_made_longer_by_the_schedule_of_the_longer_run(
     pretrain(run_of(tmp_path), dataset=Pictures())
     longer = run_of(tmp_path, epochs=5)
     outcome = pretrain(longer, dataset=Pictures())
-    assert "The finished run goes on from epoch 2 to 5" in capsys.readouterr().out
+    assert "The finished run continues from epoch 2 to 5" in capsys.readouterr().out
     assert (outcome.finished, outcome.steps, len(outcome.history)) == (True, 25, 5)
     rule = Schedule(steps=25, warmup=5, lr=longer.lr * 8 / 256, min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.4)
     rates = [(row["lr"], row["weight_decay"]) for row in outcome.history]
@@ -340,7 +340,7 @@ def test_without_checkpoints_at_the_end_a_run_is_small_and_says_what_it_is(
     again = pretrain(lean, dataset=Pictures())
     assert (again.finished, again.steps, result(lean.out)) == (True, 10, result(held.out))
     assert "Weights:" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="checkpoints were not kept, so it cannot be made longer"):
+    with pytest.raises(UsageError, match="checkpoints were not kept, so it cannot be extended"):
         pretrain(replace(lean, epochs=5), dataset=Pictures())
 
 

@@ -216,7 +216,7 @@ def test_images_beside_class_folders_are_no_class(tmp_path: Path) -> None:
     root = write_classes(tmp_path, {"cat": 2, "dog": 2})
     picture(9).save(root / "loose.png")
     assert (len(opened(root)), opened(root).classes) == (5, ())
-    with pytest.raises(UsageError, match="1 images lie beside the class folders"):
+    with pytest.raises(UsageError, match="1 images are next to the class folders"):
         for_training(root)
 
 
@@ -228,7 +228,7 @@ def test_test_images_are_numbered_as_the_training_images_are(tmp_path: Path) -> 
     assert test.classes == train.classes
     assert [test[index][1] for index in range(3)] == [1, 2, 2] == list(test.labels())
     write_classes(tmp_path / "test", {"dodo": 1}, first=60)
-    with pytest.raises(UsageError, match=r"\['dodo'\], which the training images have not"):
+    with pytest.raises(UsageError, match=r"\['dodo'\], which the training images do not have"):
         for_testing(tmp_path, train.classes)
 
 
@@ -425,7 +425,7 @@ CSVS = {
     "file\ntrain/000.png\ntrain/001.png\n": "has no label",
     "file,text\ntrain/000.png,a\ntrain/001.png,b\n": "has no label",
     "id,sea\n0,1\n1,0\n": "the first column, 'id', holds no files",
-    "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"names 1 files that are not there, first in line 3: train/gone.png",
+    "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"names 1 files that do not exist, the first in line 3: train/gone.png",
     "file,sea\ntrain/000.png,1\ntrain/001.png,0\ntrain/002.png,2\n": r"line 4: the label 'sea' is '2'. Allowed are 0 and 1",
     "file,sea\ntrain/000.png,1\ntrain/001.png\n": r"line 3, has 1 columns, and the first line has 2",
     "file,sea\ntrain/000.png,1\ntrain/./000.png,0\n": "twice",
@@ -699,7 +699,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         "nowhere": "there is no .*nowhere",
         "empty": "holds no images. Known endings: .png",
         "text": "holds no images",
-        "file.rar": "but no archive",
+        "file.rar": "but not an archive",
         "bad.tar": "holds no images, or is damaged",
         "text.tar": "holds no images",
         "one": "holds one image only",

@@ -66,7 +66,7 @@ def test_encoder_decoder_blocks_and_normalisation_are_those_of_the_weights(
     assert (config["gmml"]["decoder"], config["gmml"]["blocks"], config["gmml"]["objective"]) == ("mc_ssl", [1, 3], method)
     assert config["pretrained_cfg"]["mean"] == [0.4] * 3
     assert config["gmml"]["recipe"]["weights"] == weights.name, "no path of this machine"
-    assert f"begins with the encoder of {weights}; with its decoder (mc_ssl)." in capsys.readouterr().err
+    assert f"starts from the encoder of {weights}; with its decoder (mc_ssl)." in capsys.readouterr().err
 
 
 def test_who_made_the_weights_stays_in_config_and_card(weights: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_another_size_and_other_channels_are_adapted_as_timm_does(
     assert after["patch_embed.proj.weight"].shape == (16, 1, 8, 8)
     assert all(torch.equal(after[name], wanted[name]) for name in wanted)
     said = capsys.readouterr().err
-    assert "its decoder makes 3 channels: a new one; position embedding resampled from 16 x 16 to 32 x 32" in said
+    assert "its decoder outputs 3 channels: a new one; position embedding resampled from 16 x 16 to 32 x 32" in said
     assert "first layer adapted from 3 to 1 channels" in said
 
 
@@ -165,9 +165,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits_without_the_weights(weigh
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "no/where"}, "cannot be had"),
-        ({"weights": "no_such_model"}, "is no folder and no name of the zoo"),
-        ({"model": "vit_micro_patch8_64"}, "weights have a model of their own"),
+        ({"weights": "no/where"}, "cannot be loaded"),
+        ({"weights": "no_such_model"}, "is neither a folder nor a name of the zoo"),
+        ({"model": "vit_micro_patch8_64"}, "weights have their own model"),
         ({"patch_size": 4}, "has patches of 8 x 8"),
         ({"img_size": 20}, "not a whole number of the patches"),
     ],

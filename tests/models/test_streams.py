@@ -200,7 +200,7 @@ def test_streams_without_images_end_in_words(workers: int) -> None:
 
 
 def test_a_stream_has_no_labels_and_cannot_be_kept() -> None:
-    with pytest.raises(UsageError, match="streams are read for pretraining alone"):
+    with pytest.raises(UsageError, match="streams are supported for pretraining only"):
         open_source(FinetuneConfig(), purpose="train", dataset=Sized())
     with pytest.raises(UsageError, match="a stream cannot be resident"):
         feed_of(stream(Sized()), resident=True)

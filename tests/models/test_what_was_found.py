@@ -74,7 +74,7 @@ def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left
         with Image.open(tmp_path / name) as held:
             assert held.mode == mode
     picture(0).save(tmp_path / "moving.gif", save_all=True, append_images=[picture(1)])
-    raw = "this format is not read: convert it to JPEG or PNG"
+    raw = "this format is not supported: convert it to JPEG or PNG"
     apple = "HEIC and HEIF are read by pillow-heif: pip install pillow-heif"
     table = {
         **dict.fromkeys(("x.HEIC", "x.heif"), (apple, True)),
@@ -82,11 +82,11 @@ def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left
         **dict.fromkeys(("x.jxl", "x.CR2", "x.nef", "x.arw", "x.dng", "x.psd", "x.svg", "x.eps", "x.dcm"), (raw, True)),
         **{f"x{one}": (f"not an image ({one})", False) for one in (".txt", ".csv", ".json", ".mp4", ".mov", ".zip", ".db", ".pdf")},
         "x.tar.gz": ("not an image (.gz)", False),
-        "noending": ("not an image (no ending)", False),
+        "noending": ("not an image (no extension)", False),
         **dict.fromkeys(("._a.jpg", ".hidden.png", ".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"), ("hidden", False)),
         "pipe.jpg": ("not a regular file", False),
         "lost.jpg": ("a link to nothing", True),
-        "deep/up": ("a link to a folder that holds it", False),
+        "deep/up": ("a link to a folder that contains it", False),
         "run": ("the folder of a run", False),
     }
     folders = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "run")
@@ -101,10 +101,10 @@ def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left
     (tmp_path / "good.jpg").symlink_to("c.jpg")
     (tmp_path / "deep" / "up").symlink_to("..")
     broken = {
-        "empty.jpg": (b"", "not an image, or of a format that is not read"),
-        "page.png": (b"<!doctype html><p>Not found", "not an image, or of a format that is not read"),
+        "empty.jpg": (b"", "not an image, or in a format that is not supported"),
+        "page.png": (b"<!doctype html><p>Not found", "not an image, or in a format that is not supported"),
         "half.png": (png(0)[: len(png(0)) // 2], "damaged: "),
-        "drawing.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image, or of a format that is not read"),
+        "drawing.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image, or in a format that is not supported"),
     }
     for name, (contents, _) in broken.items():
         (tmp_path / name).write_bytes(contents)
@@ -171,7 +171,7 @@ def test_links_are_followed_but_not_back(tmp_path: Path) -> None:
     (root / "dog" / "y").symlink_to("../cat/x")  # these two lead nowhere
     images, left = scan(root)
     assert sorted(file.parent.name for file in images) == ["cat", "cat", "cow", "cow", "cow", "dog", "dog"]
-    assert {one.name for one in left if "holds it" in one.reason} == {"cat/all", "dog/above"}
+    assert {one.name for one in left if "contains it" in one.reason} == {"cat/all", "dog/above"}
 
 
 def test_natural_order_takes_every_name() -> None:
@@ -201,10 +201,10 @@ def test_stats_tell_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "raw.cr2").write_text("raw")
     assert Stats(data=str(tmp_path), json=True).run() == 1
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["left_out"] == {"raw.cr2": "this format is not read: convert it to JPEG or PNG"}
+    assert json.loads(printed.out)["left_out"] == {"raw.cr2": "this format is not supported: convert it to JPEG or PNG"}
     assert printed.err.splitlines() == [
         f"gmml stats: 3 images in {tmp_path}, 1 left out",
-        "  left out: 1, this format is not read: convert it to JPEG or PNG: raw.cr2",
+        "  left out: 1, this format is not supported: convert it to JPEG or PNG: raw.cr2",
     ]
 
 
@@ -245,7 +245,7 @@ def test_the_class_is_the_outermost_folder_that_differs_and_that_is_told(tmp_pat
     with pytest.raises(UsageError, match="class_level=0"):
         for_training(tmp_path, class_level=0)
     write_flat(tmp_path / "train" / "cow", 1)
-    with pytest.raises(UsageError, match=r"images lie beside the class folders.*--class-level"):
+    with pytest.raises(UsageError, match=r"images are next to the class folders.*--class-level"):
         for_training(tmp_path, class_level=2)
 
 
@@ -412,9 +412,9 @@ def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
     [
         (
             {"mean": (128.0, 128.0, 128.0)},
-            r"--mean 128 128 128: pixels are in \[0, 1\].*Of bytes they are --mean 0.502 0.502 0.502",
+            r"--mean 128 128 128: pixels are in \[0, 1\].*If these are statistics of bytes, give --mean 0.502 0.502 0.502",
         ),
-        ({"std": (64.0, 64.0, 64.0)}, r"--std 64 64 64.*Of bytes they are --std 0.251"),
+        ({"std": (64.0, 64.0, 64.0)}, r"--std 64 64 64.*If these are statistics of bytes, give --std 0.251"),
         ({"std": (0.0, 0.5, 0.5)}, r"--std 0 0.5 0.5.*above 0"),
         ({"mean": (-0.5, 0.5, 0.5)}, "See gmml stats"),
         ({"mean": (float("nan"), 0.5, 0.5)}, "See gmml stats"),
@@ -490,7 +490,7 @@ def test_images_that_cannot_be_read_are_told_of_training_and_of_test_images_and_
         file.write_text("junk")
     ran = call(capsys, "evaluate", *words, "--weights", weights, "--out", tmp_path / "e", "--measures", "knn", "--k", "2")
     assert ran.code == 1
-    assert "6 of 12 test images could not be read, and are left out:\n  a/000.png: not an image" in ran.err
+    assert "6 of 12 test images could not be read and are skipped:\n  a/000.png: not an image" in ran.err
     assert "- test images: 6\n" in (tmp_path / "e" / "table.md").read_text()
     assert "- test images that could not be read: 6\n" in (tmp_path / "e" / "table.md").read_text()
     more = ("--model", "vit_micro_patch8_64", "--epochs", "1", "--img-size", "16")
@@ -502,7 +502,7 @@ def test_images_that_cannot_be_read_are_told_of_training_and_of_test_images_and_
     ran = call(capsys, "pretrain", *words, *more, "--out", tmp_path / "p", "--pictures-every", "0")
     assert ran.code == 1
     assert "12 images in" in ran.err
-    assert "left out: 1, this format is not read: convert it to JPEG or PNG: a/raw.nef" in ran.err
+    assert "left out: 1, this format is not supported: convert it to JPEG or PNG: a/raw.nef" in ran.err
 
 
 def told_commands(out: str) -> list[list[str]]:
