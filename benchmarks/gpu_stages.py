@@ -169,8 +169,7 @@ def tiled(rows: int, wide: int, narrow: int) -> Iterator[None]:
 @contextmanager
 def blurred(rows: int, columns: int, warps: int, programs: int) -> Iterator[None]:
     """A blur in place by other tiles."""
-    values = {"_BOX_TILE": (rows, columns), "_BOX_WARPS": warps, "_PROGRAMS": programs}
-    with mock.patch.multiple(blur, **values):
+    with mock.patch.multiple(blur, _BOX_TILE=(rows, columns), _BOX_WARPS=warps, _PROGRAMS=programs):
         yield
 
 
