@@ -25,10 +25,12 @@ ALLOWED: Final = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6}
 _PLACES: Final = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")  # where no PATH leads to
 
 
-def _call(corrupt: ga.Chain, images: Tensor, keys: Tensor, **options: Any) -> tuple[Tensor, ...]:
-    """Floats are corrupted; bytes become bfloat16 with their clean batch."""
+def _call(
+    corrupt: ga.Chain, images: Tensor, keys: Tensor, made: torch.dtype = torch.bfloat16, **options: Any
+) -> tuple[Tensor, ...]:
+    """Floats are corrupted; bytes become floats of a dtype, with their clean batch."""
     if images.dtype == torch.uint8:
-        return tuple(corrupt.from_bytes(images, keys=keys, **options))
+        return tuple(corrupt.from_bytes(images, keys=keys, dtype=made, **options))
     return tuple(corrupt(images, keys=keys, **options))
 
 
@@ -42,11 +44,12 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
     return float(((one - other).abs() / (step * other.abs().clamp(min=1.0))).max())
 
 
-def equality(case: Case, device: torch.device) -> dict[str, Any]:
+def equality(case: Case, device: torch.device, made: torch.dtype = torch.bfloat16) -> dict[str, Any]:
     """The kernels' plans, masks and images against torch's, and three runs against each other, which is where a race shows.
 
     The calls take each kernel: plan, paint and blur in place; bits made of a stored plan's boxes; a blur by axes, because a map
-    says where it may work.
+    says where it may work. Bytes are ``made`` floats of that dtype: Triton's interpreter drops bits where a device rounds to
+    bfloat16, so float32 there.
     """
     corrupt, keys = gmml(), ga.keys(0, 0, range(case.batch)).to(device)
     if case.dtype == torch.uint8:
@@ -57,10 +60,10 @@ def equality(case: Case, device: torch.device) -> dict[str, Any]:
     drawn = [(a, b) for one, other in zip(plan.drawn, ours.drawn, strict=True) for a, b in zip(one, other, strict=True)]
     floats = [float((a - b).abs().max()) for a, b in drawn if a.is_floating_point()]
     integers = [torch.equal(a, b) for a, b in drawn if not a.is_floating_point()]
-    wanted = _call(corrupt, images, keys, backend="reference")
-    runs = [_call(corrupt, images, keys, backend="triton") for _ in range(3)]
+    wanted = _call(corrupt, images, keys, made, backend="reference")
+    runs = [_call(corrupt, images, keys, made, backend="triton") for _ in range(3)]
     everywhere = torch.ones(1, 1, case.size, case.size, dtype=torch.bool, device=device)
-    by_axes = [_call(corrupt, images, keys, backend="triton", allowed=everywhere) for _ in range(3)]
+    by_axes = [_call(corrupt, images, keys, made, backend="triton", allowed=everywhere) for _ in range(3)]
     row: dict[str, Any] = {
         "images": f"{case.batch} x 3 x {case.size} x {case.size}",
         "plans": _same(plan.boxes, ours.boxes) and torch.equal(plan.active, ours.active) and all(integers) and max(floats) <= 1e-6,

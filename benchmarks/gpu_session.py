@@ -203,9 +203,10 @@ def rows(device: torch.device, rounds: int, until: float, *, rehearse: bool) -> 
     small = Case(2, 6, torch.bfloat16) if rehearse else Case(64, 224, torch.bfloat16)
     whole = not rehearse  # what is compiled by Inductor
     found = [Row("ceilings", "kernels", "ceilings", 20, partial(stages.ceilings, large[0], device, rounds, compiled=whole))]
+    made = torch.float32 if rehearse else torch.bfloat16
     for case in large:  # of an odd size, which no number of pixels that are read together divides
         odd = Case(2, 7, case.dtype) if rehearse else Case(61, 221, case.dtype)
-        found.append(Row(f"equality, {_kind(case)}", "kernels", "equality", 20, partial(checks.equality, odd, device)))
+        found.append(Row(f"equality, {_kind(case)}", "kernels", "equality", 20, partial(checks.equality, odd, device, made)))
     found.append(Row("silence", "kernels", "silence", 5, partial(measures.silence, small, device)))
     for case in large:
         found.append(Row(f"stages, {_kind(case)}", "kernels", "stages", 8, partial(stages.stages, case, device, rounds)))

@@ -44,8 +44,9 @@ def test_every_part_of_it_runs(tmp_path: Path) -> None:
     (training,) = (part for part in found.values() if "share" in part)
     assert set(training["share"]) == {"torch", "fused", "from bytes, torch", "from bytes, fused"}
     assert all(row["differs in"] == 0 for row in found["graphs"].values())
-    for label in ("equality, float32", "racecheck", "memcheck"):
-        assert found[label]["passed"], found[label]
+    judged = {label: row["passed"] for label, row in found.items() if "passed" in row}
+    assert len(judged) == 5  # equality in three dtypes, and two tools
+    assert all(judged.values()), found
     assert all(row["equal"] for row in found["tiles, float32"].values() if isinstance(row, dict))
     assert "not reached" not in found["tiles, float32"]
     assert set(found["stages, uint8"]["beside the prediction, us"]) == set(PREDICTED)
