@@ -5,7 +5,6 @@ B images, C channels, d the width of the encoder, (h, w) the grid of patches, N 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,20 +13,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.folder import write_folder
 from gmml_models.hub.model_card import model_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.decoders import Encoded, build_decoder, encode_tokens
 from gmml_models.models.encoders import build_encoder, describe_encoder
 from gmml_models.models.geometry import default_blocks, final_norm
 from gmml_models.models.patches import Target, check_target
-from gmml_models.models.pushing import Pushable, part_of, state_of
-from gmml_models.models.registry import located
+from gmml_models.models.pushing import Pushable
 from gmml_models.models.restore import restore, to_pixels
-from gmml_models.models.wrappers import saveable
 
 
-class GMMLAutoencoder(nn.Module, Pushable):
+class GMMLAutoencoder(Pushable):
     """Corrupted images in, reconstructed images out. The model masks nothing itself: the caller corrupts the images.
 
     The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
@@ -145,97 +141,36 @@ class GMMLAutoencoder(nn.Module, Pushable):
         for name in ("forward", "encode"):
             setattr(self, name, torch.compile(getattr(self, name), *words, **options))
 
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        about: Mapping[str, Any] | None = None,
-        license: str | None = None,
-        extras: Mapping[str, bytes] | None = None,
-        state_dict: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Write a folder that gmml_models, timm and transformers read: encoder, decoder, config and card.
+    @staticmethod
+    def _card(config: Mapping[str, Any]) -> str:
+        return model_card(config)
 
-        Args:
-            folder: created if it does not exist.
-            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
-            license: of the weights; "unknown" by default.
-            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
-            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
+    def _beside(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the decoder."""
+        return {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
 
-        Raises:
-            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
-            OSError: the disk is full or cannot be written to; existing files are unchanged.
-        """
-        with saveable("save_pretrained", self, shapes_only=state_dict is not None):
-            tensors = state_of(self, state_dict)
-            ours = {
-                **(about or {}),
-                "decoder": self.decoder_name,
-                "blocks": list(self.blocks),
-                **({} if self.target == "pixels" else {"target": self.target}),
-                "parameters": {"encoder": pretrained.count(self.encoder), "decoder": pretrained.count(self.decoder)},
-            }
-            write_folder(
-                folder,
-                tensors={
-                    pretrained.ENCODER: part_of(tensors, "encoder."),
-                    pretrained.DECODER: {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")},
-                },
-                config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
-                card=model_card,
-                extras=extras,
-            )
+    def _described(self) -> dict[str, Any]:
+        """Decoder, blocks, target, numbers of parameters."""
+        return {
+            "decoder": self.decoder_name,
+            "blocks": list(self.blocks),
+            **({} if self.target == "pixels" else {"target": self.target}),
+            "parameters": {"encoder": pretrained.count(self.encoder), "decoder": pretrained.count(self.decoder)},
+        }
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        sha256: str | Mapping[str, str] | None = None,
-        verify: bool = True,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """The autoencoder of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
-
-        Args:
-            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
-            revision: branch, tag or commit.
-            subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
-            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
-            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
-            token: for private and gated repositories; the Hub client's own by default.
-            cache_dir: the cache folder of the Hub client.
-            local_files_only: never use the network.
-            force_download: replace what the cache holds, to repair it.
-
-        Raises:
-            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
-        """
-        where = located(
-            source,
-            revision=revision,
-            subfolder=subfolder,
-            sha256=sha256,
-            verify=verify,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        ).pinned()
-        config = where.config()
-        ours, normalised = config["gmml"], config.get("pretrained_cfg", {})
+    def _check_config(cls, ours: Mapping[str, Any], source: str) -> None:
+        """Raise a `WrongKeysError` if there is no decoder of gmml."""
         if ours.get("decoder") is None:
             raise WrongKeysError(
                 f"GMMLAutoencoder: {source} holds an encoder, but no decoder of gmml. Load it with gmml_models.from_pretrained."
             )
-        encoder = pretrained.load_encoder(where, config)
-        model = cls(
+
+    @classmethod
+    def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
+        """The autoencoder that a config describes, with this encoder."""
+        ours, normalised = config["gmml"], config.get("pretrained_cfg", {})
+        return cls(
             encoder,
             blocks=ours.get("blocks"),
             decoder=ours["decoder"],
@@ -243,10 +178,11 @@ class GMMLAutoencoder(nn.Module, Pushable):
             std=normalised.get("std"),
             target=ours.get("target", "pixels"),
         )
-        tensors = where.tensors(pretrained.DECODER, config)
+
+    def _fill(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Load the decoder; other heads in the file are left out."""
         decoder = {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
-        pretrained.fill(model.decoder, decoder, f"{pretrained.DECODER} of {source}")
-        return model.eval()
+        pretrained.fill(self.decoder, decoder, f"{pretrained.DECODER} of {source}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""

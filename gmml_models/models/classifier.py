@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
@@ -10,21 +9,18 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.folder import write_folder
 from gmml_models.hub.model_card import classifier_card
 from gmml_models.models import geometry, pretrained
 from gmml_models.models.encoders import build_encoder
 from gmml_models.models.pooling import Pool, check_pool, pooled
-from gmml_models.models.pushing import Pushable, part_of, state_of
-from gmml_models.models.registry import located
-from gmml_models.models.wrappers import saveable
+from gmml_models.models.pushing import Pushable, part_of
 
 _HEAD = "heads.classifier."
 _HIDDEN = 2048
 
 
 @final
-class Classifier(nn.Module, Pushable):
+class Classifier(Pushable):
     """Images in, one score per class out: logits, before softmax or sigmoid.
 
     Args:
@@ -96,102 +92,45 @@ class Classifier(nn.Module, Pushable):
         scores: Tensor = self(images).float()
         return scores.sigmoid() if self.multi_label else scores.softmax(-1)
 
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        about: Mapping[str, Any] | None = None,
-        license: str | None = None,
-        extras: Mapping[str, bytes] | None = None,
-        state_dict: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Write a folder with the head and an encoder that gmml_models, timm and transformers read.
+    @staticmethod
+    def _card(config: Mapping[str, Any]) -> str:
+        return classifier_card(config)
 
-        Args:
-            folder: created if it does not exist.
-            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
-            license: of the weights; "unknown" by default.
-            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
-            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
+    def _beside(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the head."""
+        return {f"{_HEAD}{name}": tensor for name, tensor in part_of(tensors, "head.").items()}
 
-        Raises:
-            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
-            OSError: the disk is full or cannot be written to; existing files are unchanged.
-        """
-        with saveable("save_pretrained", self, shapes_only=state_dict is not None):
-            tensors = state_of(self, state_dict)
-            ours = {
-                **(about or {}),
-                "classifier": {
-                    "classes": list(self.classes),
-                    "pool": self.pool,
-                    "multi_label": self.multi_label,
-                    "hidden": self.hidden,
-                },
-                "parameters": {"encoder": pretrained.count(self.encoder), "head": pretrained.count(self.head)},
-            }
-            write_folder(
-                folder,
-                tensors={
-                    pretrained.ENCODER: part_of(tensors, "encoder."),
-                    pretrained.DECODER: {f"{_HEAD}{name}": tensor for name, tensor in part_of(tensors, "head.").items()},
-                },
-                config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
-                card=classifier_card,
-                extras=extras,
-            )
+    def _described(self) -> dict[str, Any]:
+        """Classes, pooling and head, numbers of parameters."""
+        return {
+            "classifier": {
+                "classes": list(self.classes),
+                "pool": self.pool,
+                "multi_label": self.multi_label,
+                "hidden": self.hidden,
+            },
+            "parameters": {"encoder": pretrained.count(self.encoder), "head": pretrained.count(self.head)},
+        }
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        sha256: str | Mapping[str, str] | None = None,
-        verify: bool = True,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """Load a classifier from a local folder, the Hub or the registry, in evaluation mode and float32.
-
-        Args:
-            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
-            revision: branch, tag or commit.
-            subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
-            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
-            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
-            token: for private and gated repositories; the Hub client's own by default.
-            cache_dir: the cache folder of the Hub client.
-            local_files_only: never use the network.
-            force_download: replace what the cache holds, to repair it.
-
-        Raises:
-            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
-        """
-        where = located(
-            source,
-            revision=revision,
-            subfolder=subfolder,
-            sha256=sha256,
-            verify=verify,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        ).pinned()
-        config = where.config()
-        told, normalised = config["gmml"].get("classifier"), config.get("pretrained_cfg", {})
-        if not isinstance(told, dict):
+    def _check_config(cls, ours: Mapping[str, Any], source: str) -> None:
+        """Raise a `WrongKeysError` if the config describes no classifier."""
+        if not isinstance(ours.get("classifier"), dict):
             raise WrongKeysError(
                 f"Classifier: {source} holds no classifier. Train one with gmml finetune --weights {source}, or load its encoder "
                 "with gmml_models.from_pretrained."
             )
-        encoder = pretrained.load_encoder(where, config)
+
+    @classmethod
+    def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
+        """The classifier that a config describes, with this encoder.
+
+        Raises:
+            WrongKeysError: the config does not describe a classifier of gmml.
+        """
+        told, normalised = config["gmml"]["classifier"], config.get("pretrained_cfg", {})
         try:
-            model = cls(
+            return cls(
                 encoder,
                 told.get("classes", 0),
                 pool=told.get("pool", "token"),
@@ -203,13 +142,13 @@ class Classifier(nn.Module, Pushable):
         except (TypeError, ValueError) as error:
             raise WrongKeysError(
                 f"Classifier: the config of {source} does not describe a classifier of gmml ({error}). Take the config.json that "
-                f"belongs "
-                "to these weights."
+                "belongs to these weights."
             ) from error
-        tensors = where.tensors(pretrained.DECODER, config)
+
+    def _fill(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Load the head."""
         head = {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items() if name.startswith(_HEAD)}
-        pretrained.fill(model.head, head, f"{_HEAD}* in {pretrained.DECODER} of {source}")
-        return model.eval()
+        pretrained.fill(self.head, head, f"{_HEAD}* in {pretrained.DECODER} of {source}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""

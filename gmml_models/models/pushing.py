@@ -1,4 +1,4 @@
-"""Pushing a model to the Hugging Face Hub, also with other weights: averaged ones, or those gathered from a sharded model."""
+"""Saving a model into a folder, loading it, and pushing it to the Hugging Face Hub, also with other weights than its own."""
 
 from __future__ import annotations
 
@@ -6,22 +6,59 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from gmml_models.errors import WrongKeysError
-from gmml_models.hub.folder import push_folder
-from gmml_models.models.wrappers import plain_names
+from gmml_models.hub.folder import push_folder, write_folder
+from gmml_models.models import pretrained
+from gmml_models.models.registry import located
+from gmml_models.models.wrappers import plain_names, saveable
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
+class Pushable(nn.Module, ABC):
+    """Base class of models with an encoder, which are saved into a folder, loaded from one, and pushed to the Hub.
 
-class Pushable(ABC):
-    """Base class of models with ``save_pretrained``, which can be pushed to the Hub."""
+    Attributes:
+        encoder: saved in ``model.safetensors``; everything else is in ``decoder.safetensors``.
+        mean: per channel, the mean by which images are normalised.
+        std: per channel, the standard deviation.
+    """
+
+    encoder: VisionTransformer
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @staticmethod
+    @abstractmethod
+    def _card(config: Mapping[str, Any]) -> str:
+        """The text of the model card, from the config."""
 
     @abstractmethod
+    def _beside(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of ``decoder.safetensors``, by their names in the file, from those of the whole model."""
+
+    @abstractmethod
+    def _described(self) -> dict[str, Any]:
+        """The description of this model for the config, under ``gmml``."""
+
+    @classmethod
+    @abstractmethod
+    def _check_config(cls, ours: Mapping[str, Any], source: str) -> None:
+        """Raise a `WrongKeysError` if the ``gmml`` part of a config describes another kind of model."""
+
+    @classmethod
+    @abstractmethod
+    def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
+        """The model that a config describes, with this encoder."""
+
+    @abstractmethod
+    def _fill(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Load the tensors of ``decoder.safetensors``."""
+
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],
@@ -31,7 +68,76 @@ class Pushable(ABC):
         extras: Mapping[str, bytes] | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a folder."""
+        """Write a folder with config and card: gmml_models loads the whole model from it, timm and transformers the encoder.
+
+        Args:
+            folder: created if it does not exist.
+            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
+            license: of the weights; "unknown" by default.
+            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
+            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
+
+        Raises:
+            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
+            OSError: the disk is full or cannot be written to; existing files are unchanged.
+        """
+        with saveable("save_pretrained", self, shapes_only=state_dict is not None):
+            tensors = state_of(self, state_dict)
+            ours = {**(about or {}), **self._described()}
+            write_folder(
+                folder,
+                tensors={pretrained.ENCODER: part_of(tensors, "encoder."), pretrained.DECODER: self._beside(tensors)},
+                config=pretrained.make_config(self.encoder, mean=self.mean, std=self.std, gmml=ours, license=license),
+                card=self._card,
+                extras=extras,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
+        verify: bool = True,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """The model of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+
+        Args:
+            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
+            revision: branch, tag or commit.
+            subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
+            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
+            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
+            token: for private and gated repositories; the Hub client's own by default.
+            cache_dir: the cache folder of the Hub client.
+            local_files_only: never use the network.
+            force_download: replace what the cache holds, to repair it.
+
+        Raises:
+            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
+        """
+        where = located(
+            source,
+            revision=revision,
+            subfolder=subfolder,
+            sha256=sha256,
+            verify=verify,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        ).pinned()
+        config = where.config()
+        cls._check_config(config["gmml"], os.fspath(source))
+        model = cls._built(pretrained.load_encoder(where, config), config, os.fspath(source))
+        model._fill(where.tensors(pretrained.DECODER, config), os.fspath(source))
+        return model.eval()
 
     def push_to_hub(
         self,
