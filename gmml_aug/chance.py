@@ -75,7 +75,8 @@ def keys(
             with replacement.
         device: where the keys are created, by default the device of ``index``. It must be the device of the images.
 
-    Returns: (B,) int64, different for different indices of one visit.
+    Returns:
+        (B,) int64, different for different indices of one visit.
 
     Raises:
         TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.

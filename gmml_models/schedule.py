@@ -1,4 +1,4 @@
-"""How rates, weight decay and a teacher's momentum change over a run, as pure functions of the step: nothing to save."""
+"""Schedules of learning rate, weight decay and a teacher's momentum, as pure functions of the step: there is no state to save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import final
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; ``progress`` is cut to [0, 1]."""
+    """From ``start`` to ``end`` along half a cosine; ``progress`` is clamped to [0, 1]."""
     done = min(max(progress, 0.0), 1.0)
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
@@ -23,15 +23,15 @@ class Schedule:
 
     Args:
         steps: of the run, above 0.
-        warmup: steps of the rise; cut to half of the run, so that short trials learn too.
+        warmup: steps of the rise; limited to half of the run, so that short trials learn too.
         lr: the peak.
-        min_lr: the end, at most ``lr``.
+        min_lr: the learning rate at the end, at most ``lr``.
         weight_decay: at the start.
         weight_decay_end: at the end.
 
     Source:
         GMML 3.1 for the cosine of the weight decay, 0.04 to 0.4; warm-up and cosine of the learning rate are the authors'
-        release's. The cut of the warm-up is ours.
+        release's. Limiting the warm-up is ours.
     """
 
     steps: int
@@ -42,7 +42,7 @@ class Schedule:
     weight_decay_end: float
 
     def progress(self, step: int) -> float:
-        """The share of the run that lies before this step, in [0, 1]."""
+        """The share of the run before this step, in [0, 1]."""
         return step / max(self.steps - 1, 1)
 
     def lr_at(self, step: int) -> float:

@@ -47,7 +47,8 @@ class Corrupt(IntensityAugmentationBase2D):
         donors: (N, C, H, W) images that aliens are taken from instead of this batch.
         rank: the rank of this process, as in `Corruption.__call__`.
 
-    Shapes: (B, C, H, W) or (C, H, W), float (kornia takes no uint8) -> the same, as a batch unless ``keepdim``.
+    Shapes:
+        (B, C, H, W) or (C, H, W), float (kornia takes no uint8) -> the same, as a batch unless ``keepdim``.
 
     Raises:
         TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, or

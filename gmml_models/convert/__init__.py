@@ -1,1 +1,1 @@
-"""Checkpoints of others, read without running anything, and turned into folders of weights."""
+"""Other people's checkpoints, read without running any code and turned into folders of weights."""

@@ -1,4 +1,4 @@
-"""Which networks a checkpoint holds and what made them: recognised by what is there, whoever wrote the file."""
+"""Which networks a checkpoint holds and what made them, recognised from its content."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Network(NamedTuple):
     Attributes:
         name: where it is, as ``network=`` takes it.
         kind: what made it, of `KINDS`.
-        backbone: its tensors, under the names of the file without what stands before them.
+        backbone: its tensors, under their names in the file without the common prefix.
         decoder: of GMML, SiT and MC-SSL: ``head_recons`` without that name.
-        heads: all other tensors beside it.
+        heads: all other tensors of it.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Network(NamedTuple):
 
 
 def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: str | None) -> Network:
-    """The network of a checkpoint that was asked for, or the one that the methods take.
+    """The requested network of a checkpoint, or the one that the methods use.
 
     Raises:
         ValueError: an unknown ``kind``.
-        WrongKeysError: no vision transformer, several of equal right, or not the one that was asked for.
-        UnreadableFileError: values that are not tensors of finite numbers, odd names, or one twice.
+        WrongKeysError: there is no vision transformer, there are several candidates, or the requested one is missing.
+        UnreadableFileError: values that are not tensors of finite numbers, invalid names, or a name twice.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"translate: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, KINDS))}.")
@@ -106,7 +106,7 @@ def _chosen(checkpoint: Mapping[str, Any], places: Mapping[str, Any], network: s
 
 
 def no_transformer(checkpoint: Mapping[str, Any]) -> str:
-    """What a checkpoint without a plain vision transformer is instead, and which way there is."""
+    """What a checkpoint without a plain vision transformer is instead, and what to do with it."""
     holders = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, Mapping))]
     keys = {str(key) for holder in holders for key in holder}
     told = (

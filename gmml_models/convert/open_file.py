@@ -1,4 +1,4 @@
-"""Open what somebody calls weights: a checkpoint of torch.save, safetensors, or a folder of transformers."""
+"""Open a file of weights: a checkpoint of torch.save, safetensors, or a folder of transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Opened(NamedTuple):
     Attributes:
         path: of the file.
         checkpoint: its dict: of networks, or of tensors.
-        beside: what JSON files of transformers beside it say, by ``config`` and ``preprocessor``.
+        beside: the content of transformers' JSON files next to it, by ``config`` and ``preprocessor``.
     """
 
     path: Path
@@ -31,15 +31,15 @@ class Opened(NamedTuple):
 
 
 def opened(path: Path, *, most_bytes: int = MOST_BYTES) -> Opened:
-    """Read a file, without running anything that it asks for.
+    """Read a file, without running any code in it.
 
     Args:
-        path: of the file, or of a folder that transformers wrote.
+        path: the path of the file, or of a folder that transformers wrote.
         most_bytes: a larger file is refused.
 
     Raises:
         NotThereError: no such file, or no weights in the folder.
-        UnreadableFileError: the file is something else, is damaged, or asks for the call of a function.
+        UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
     """
     path = path.expanduser()
     if path.is_dir():

@@ -27,26 +27,28 @@ def encoder_from(
     std: Sequence[float] | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> VisionTransformer:
-    """The plain vision transformer in a file of others, as a timm encoder, in evaluation mode, float32. Nothing in the file is run.
+    """The plain vision transformer in somebody else's file, as a timm encoder in evaluation mode and float32.
 
-    Read are checkpoints of torch.save (GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm's ``.pth.tar``, Lightning's ``.ckpt``, ``.bin`` of
-    transformers), safetensors, and folders of transformers; prefixes of wrappers are taken off. Where it comes from travels with
-    it: ``GMMLAutoencoder(encoder).save_pretrained(folder)`` writes file, hash and kind into config and card.
+    No code in the file is run.
+
+    It reads checkpoints of torch.save (GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm's ``.pth.tar``, Lightning's ``.ckpt``, ``.bin`` of
+    transformers), safetensors, and folders of transformers; prefixes of wrappers are removed. The origin is recorded:
+    ``GMMLAutoencoder(encoder).save_pretrained(folder)`` writes file, hash and kind into config and card.
 
     Args:
         path: the file, or a folder of transformers.
-        network: which of several networks, by its name in the file; by default an average or teacher where there is one.
-        heads: number of attention heads, which no tensor tells; by default what the file says, or width / 64.
-        img_size: side of the images, or (height, width), where the patches make no square.
-        mean: the mean per channel that the images were normalised by; by default what the file says, or what its method is known
-            for: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
+        network: which of several networks, by its name in the file; by default an average or teacher, if there is one.
+        heads: number of attention heads, which the tensors do not show; by default what the file says, or width / 64.
+        img_size: side of the images, or (height, width), if the patches do not form a square.
+        mean: the mean per channel that the images were normalised by; by default what the file says, or the usual values of its
+            method: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
         std: likewise.
         most_bytes: a larger file is refused.
 
     Raises:
         NotThereError: no such file.
-        UnreadableFileError: the file is something else, is damaged, or asks for the call of a function.
-        WrongKeysError: no plain vision transformer in it; the message says what it is and which way there is.
+        UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
+        WrongKeysError: no plain vision transformer in it; the message says what it is and what to do.
         ValueError: an option that does not fit.
     """
     file = opened(Path(path), most_bytes=most_bytes)

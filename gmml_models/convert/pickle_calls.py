@@ -1,8 +1,8 @@
-"""What the names in a pickle stand for: a table of what may be called, worked out on plain data, and what is passed over.
+"""The meaning of the names in a pickle: a table of the allowed calls, evaluated on plain data, and what is skipped.
 
-What a file may call is written out in `call`, with exactly the arguments that ``torch.save`` gives it. What else lies beside a
-network is passed over, `Unread`: an Enum, say, or an object of any package's class. It is not made, and nothing is imported for it.
-A call of one of the functions of Python, torch or NumPy that are in no table is refused by name: no network needs it.
+The calls that a file may make are listed in `call`, with exactly the arguments that ``torch.save`` writes. Anything else next to a
+network, such as an Enum or an object of any package's class, becomes an `Unread`: it is not created, and nothing is imported for it.
+A call of a function of Python, torch or NumPy that is in no table is refused by name: no network needs it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _ALLOWED: Final = _CALLS | _DTYPES | frozenset(STORAGES)
 
 @dataclass(eq=False, slots=True)
 class Unread:
-    """What was passed over: neither plain data nor a tensor.
+    """Stands for something skipped that is neither plain data nor a tensor.
 
     Attributes:
         text: what it would have been, in a few words.
@@ -137,7 +137,7 @@ def only(value: Any, *kinds: type) -> Any:
 
 
 def named(asked: str) -> Name | Unread:
-    """A name that a file asks for: one of the table, or what is passed over as long as nobody calls it."""
+    """A name in a file: one from the table, or one that is skipped as long as it is not called."""
     name = _SAME.get(asked, asked)
     return Name(name) if name in _ALLOWED else Unread(asked[:200])
 
@@ -179,7 +179,7 @@ def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
 
 
 def refuse(what: Any) -> NoReturn:
-    """Say that a file asks for the call of a function."""
+    """Refuse a call of a function."""
     called = what.text if isinstance(what, Name | Unread) else type(what).__name__
     raise RefusedError(
         f"asks to call {called!r}, which makes neither plain data nor a tensor. Nothing of it was run. Do not load this file in "
@@ -195,12 +195,12 @@ def plain_key(key: Any) -> Any:
 
 
 def is_long(text: Any) -> bool:
-    """Whether a text is the bytes of an array, say, and not of a short value."""
+    """Whether a text is long data, such as the bytes of an array, and not a short value."""
     return isinstance(text, Unread) or (isinstance(text, str) and len(text) > _BYTES)
 
 
 def call(name: str, given: tuple[Any, ...]) -> Any:
-    """What an allowed name gives for exactly the arguments that torch.save writes; results are never larger than these."""
+    """The result of an allowed name for exactly the arguments that torch.save writes; it is never larger than these."""
     match name, given:
         case "torch._utils._rebuild_tensor_v2", (
             Storage() as storage,

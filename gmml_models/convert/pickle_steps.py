@@ -1,7 +1,7 @@
-"""Follows a pickle without running it: its steps are worked out on plain data, its names are words in a table.
+"""Follows a pickle without running it: its steps are evaluated on plain data, and its names are looked up in a table.
 
-Nothing is imported by a name from a file, and no step makes more than it was given, so that the time and memory are those of the
-pickle's length.
+No name from a file is imported, and no step creates more than it was given, so time and memory are proportional to the length of
+the pickle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONG = 1000  # texts that are bytes of arrays
 
 
 class Steps:
-    """Follows the pickles of one file; ``storages`` are those that were asked for."""
+    """Follows the pickles of one file; ``storages`` are those that it refers to."""
 
     def __init__(self) -> None:
         self.storages: dict[str, Storage] = {}
@@ -41,10 +41,10 @@ class Steps:
         self.long = 0
 
     def value(self, stream: io.BytesIO) -> Any:
-        """What the next pickle of the stream makes; the stream is then behind it.
+        """The value of the next pickle in the stream, which is then positioned after it.
 
         Raises:
-            RefusedError: it asks for a name that is not allowed, or for too much.
+            RefusedError: it uses a name that is not allowed, or is too large.
             ValueError, TypeError, LookupError, Warning: it is not a pickle that torch.save writes.
         """
         self.stack: list[Any] = []

@@ -1,8 +1,8 @@
-"""Checkpoints of others into our folders, key by key: `translate` says how, `convert_checkpoint` writes.
+"""Convert other people's checkpoints into our folders: `translate` maps the keys, `convert_checkpoint` writes the folder.
 
 The releases of GMML, SiT and MC-SSL save a dict of networks whose keys begin with ``module.backbone.`` (timm's names follow),
-``module.head_recons.`` (the decoder) or the names of other heads; other files are recognised by `networks`. What has no place in
-our models is kept under ``heads.``; nothing is left out.
+``module.head_recons.`` (the decoder) or the names of other heads; other files are recognised by `networks`. Tensors that our models
+do not have are kept under ``heads.``; nothing is dropped.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Translated(NamedTuple):
 
     Attributes:
         encoder: timm's names, no prefix.
-        decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*``: all else that was trained, under its own names.
+        decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*``: everything else that was trained, under its own
+            names.
         config: as in ``config.json``, without the source.
         kind: what made it.
-        network: which one of the file it was.
+        network: which of the file's networks it was.
     """
 
     encoder: dict[str, Tensor]
@@ -71,15 +72,15 @@ def convert_checkpoint(
     license: str | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> Path:
-    """Write somebody's checkpoint as a folder that gmml_models, timm and transformers read. Nothing in the file is run.
+    """Write somebody's checkpoint as a folder that gmml_models, timm and transformers read. No code in the file is run.
 
     Args:
         path: the file: a checkpoint of torch.save or safetensors; or a folder of transformers.
         folder: created if it does not exist.
-        kind: what wrote it, of `gmml_models.convert.networks.KINDS`; seen from the content by default.
-        teacher: take the teacher or the student; by default the teacher where there is one, as the methods do.
+        kind: what wrote it, one of `gmml_models.convert.networks.KINDS`; by default recognised from the content.
+        teacher: take the teacher or the student; by default the teacher if there is one, as in the methods.
         network: which of several networks, by its name in the file.
-        heads: number of attention heads, which no tensor tells; by default what the file says, or width / 64.
+        heads: number of attention heads, which the tensors do not show; by default what the file says, or width / 64.
         force: write into a folder that is not empty.
         license: of the weights; "unknown" by default.
         most_bytes: a larger file is refused.
@@ -126,7 +127,7 @@ def convert_checkpoint(
 
 @contextlib.contextmanager
 def said_by(who: str, path: Path) -> Iterator[None]:
-    """Let errors of `translate` speak in another name, of a file."""
+    """Put another name and a file into errors of `translate`."""
     try:
         yield
     except (WeightsError, ValueError) as error:
@@ -144,7 +145,7 @@ def translate(
     license: str | None = None,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Translated:
-    """A checkpoint, as `read_checkpoint` gives it, in our names; the options and errors are those of `convert_checkpoint`.
+    """A checkpoint from `read_checkpoint`, under our names; the options and errors are those of `convert_checkpoint`.
 
     Args:
         checkpoint: the content of the file.
@@ -152,9 +153,9 @@ def translate(
         teacher: the teacher or the student.
         network: which of several.
         heads: number of attention heads.
-        img_size: (height, width) of the images, where the patches make no square.
+        img_size: (height, width) of the images, if the patches do not form a square.
         license: of the weights.
-        beside: what JSON files beside it say: ``config`` and ``preprocessor``, of transformers.
+        beside: the content of the JSON files next to it: ``config`` and ``preprocessor``, of transformers.
     """
     from gmml_models.models.geometry import tell
     from gmml_models.models.pretrained import make_config

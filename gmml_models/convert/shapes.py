@@ -1,4 +1,4 @@
-"""What the shapes of a checkpoint's tensors say of its network, and what else a file says of it: heads, sizes, preprocessing."""
+"""What a checkpoint says about its network, by the shapes of its tensors or otherwise: heads, sizes, preprocessing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encoder_of(
     strict: bool,
     img_size: tuple[int, int] | None = None,
 ) -> tuple[Any, dict[str, Tensor]]:
-    """A timm model without memory, of the geometry that the shapes tell, and the tensors that are its own.
+    """A timm model on the meta device with the geometry given by the shapes, and the tensors that belong to it.
 
     Args:
         name: the network, for errors.
@@ -41,11 +41,11 @@ def encoder_of(
         said: arguments of the run: ``num_heads``, ``arch``.
         options: arguments of `VisionTransformer` that are known.
         beside: JSON files beside the checkpoint.
-        strict: the backbone of a release, with no other tensors in it and no part missing.
-        img_size: (height, width) of the images, where the patches make no square.
+        strict: True for the backbone of a release, which has no other tensors and no missing parts.
+        img_size: (height, width) of the images, if the patches do not form a square.
 
     Raises:
-        WrongKeysError: tensors are missing or surplus, or of shapes that fit no plain vision transformer.
+        WrongKeysError: tensors are missing or unexpected, or their shapes fit no plain vision transformer.
         ValueError: the number of heads is not known, or does not fit.
     """
     import timm
@@ -131,7 +131,7 @@ def _of_timm(said: Mapping[str, Any]) -> Any:
 
 
 def preprocessing_of(kind: str, said: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
-    """How the images of a network were prepared, under timm's names: what the file says, or its method is known for.
+    """How the images of a network were prepared, under timm's names: from the file, or else the usual values of its method.
 
     Args:
         kind: what made the network.
@@ -160,7 +160,7 @@ def check(what: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are not exactly those of a model, with lists of what differs.
 
     Raises:
-        WrongKeysError: missing or surplus tensors, or other shapes.
+        WrongKeysError: missing or unexpected tensors, or other shapes.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     missing, surplus = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))

@@ -36,14 +36,14 @@ _QKV = {"query": 0, "key": 1, "value": 2, "q_proj": 0, "k_proj": 1, "v_proj": 2}
 
 
 def in_timms_names(name: str, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors under timm's names, and the arguments of timm's `VisionTransformer` that follow from which there are.
+    """The tensors under timm's names, and the resulting arguments of timm's `VisionTransformer`.
 
     Args:
         name: the network, for errors.
         given: the tensors of a backbone.
 
     Raises:
-        WrongKeysError: an architecture that timm's `VisionTransformer` does not have; the message says which way there is.
+        WrongKeysError: an architecture that timm's `VisionTransformer` does not have; the message says what to do.
     """
     tensors = dict(given)
     if any("rel_pos" in key or "relative_position" in key for key in tensors):

@@ -1,8 +1,7 @@
-"""Other people's torch checkpoints (.pth), read without running anything that they ask for.
+"""Other people's torch checkpoints (.pth), read without running any code in them.
 
-A pickle is a program. No unpickler runs here, torch's neither, so that no bypass of one matters and there is no second way in:
-`pickle_steps` works the program out on plain data. Containers are judged by one parser, sizes before anything is allocated, and
-tensors are views of the mapped file.
+A pickle is a program. No unpickler runs here, not even torch's, so there is none to bypass: `pickle_steps` evaluates the program on
+plain data. Containers are checked by one parser, sizes before anything is allocated, and tensors are views of the mapped file.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """What ``torch.save`` wrote into a file, as plain data and tensors; nothing that the file asks for is run.
+    """The content of a file of ``torch.save``, as plain data and tensors; no code in the file is run.
 
     An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
-    parameter its tensor, a defaultdict a dict. What is neither plain data nor a tensor, a NumPy array, an Enum or an object of a
-    class, is passed over: an `Unread` stands for it. Both formats of torch.save are read. Tensors are views of the file, copied on
+    parameter its tensor, a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum or an
+    object of a class, is replaced by an `Unread`. Both formats of torch.save are read. Tensors are views of the file, copied on
     write: keep it unchanged while they are in use.
 
     Args:
@@ -46,7 +45,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTE
 
     Raises:
         NotThereError: no such file.
-        UnreadableFileError: the file is something else, is damaged, or asks for the call of a function: the message names it.
+        UnreadableFileError: the file is something else, is damaged, or contains a call of a function, which the message names.
             Nothing was run and nothing of the file was used.
     """
     try:

@@ -34,7 +34,8 @@ class ViewPlan:
 
     Args:
         size: height and width of the large views in pixels.
-        views: number of large views. local_size: height and width of the small views.
+        views: number of large views.
+        local_size: height and width of the small views.
         local_views: number of small views.
         scale: share of the image's area that a large crop takes.
         local_scale: share that a small crop takes.

@@ -43,7 +43,8 @@ class Reconstructions(NamedTuple):
         Args:
             clean: (B, C, H, W) the images before the corruption.
 
-        Returns: In the units of the images; 0 for an image without corrupted pixels.
+        Returns:
+            In the units of the images; 0 for an image without corrupted pixels.
         """
         every = torch.cat([self.by_block, self.fused[None]])  # (L + 1, B, C, H, W)
         off = (every - clean.float()).abs() * self.mask

@@ -49,7 +49,8 @@ class Classifier(Pushable):
             `gmml_models.models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches
             do not divide.
 
-    Source: A linear head: DeiT, which GMML 3.1 and MC-SSL 4.3 follow. The hidden layer of 2048 with GELU: MC-SSL 4.2. The
+    Source:
+        A linear head: DeiT, which GMML 3.1 and MC-SSL 4.3 follow. The hidden layer of 2048 with GELU: MC-SSL 4.2. The
         initialisation of the head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
     """
 

@@ -155,7 +155,8 @@ class Objective(nn.Module, ABC):
             keys: (B,) int64.
 
         Raises:
-            TypeError: as in a call. ValueError: as in a call, or no decoder is trained.
+            TypeError: as in a call.
+            ValueError: as in a call, or no decoder is trained.
         """
         if not self.reconstructs:
             raise ValueError(f"{self._name}: no decoder is trained, so there is nothing to show. Ask objective.reconstructs first.")

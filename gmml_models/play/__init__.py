@@ -1,1 +1,1 @@
-"""The playground: a page in the browser where a corruption is put together by hand, and seen at once."""
+"""The playground: a page in the browser for composing a corruption and seeing the result immediately."""

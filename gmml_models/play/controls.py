@@ -1,4 +1,4 @@
-"""What the page says, as values, and the composition that it stands for: pure, no picture and no page in it."""
+"""The settings of the page as values, and the composition that they describe: pure functions, without pictures or the page."""
 
 from __future__ import annotations
 
@@ -43,16 +43,17 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
-    """One setting of the page.
+    """The settings of the page.
 
-    A preset's own setting is `Knobs.of` its name. A knob that differs from it changes the preset's tree: a fill that is left out
-    loses its steps, one that is added comes last, in boxes of its own; ratio, side, placement and align go to all boxes that are
-    painted up to a ratio, the ratio to cells and blocks as well. Single boxes, such as those of grey and blur in ``gmml``, stay.
+    A preset's own setting is `Knobs.of` its name. A knob that differs from it changes the preset's tree: a fill that is removed
+    loses its steps, one that is added comes last, in its own boxes; ratio, side, placement and align apply to all boxes that are
+    painted up to a ratio, and the ratio to cells and blocks as well. Boxes with a count, such as those of grey and blur in
+    ``gmml``, do not change.
 
     Args:
-        preset: a name of `PRESETS`, or `OWN`: every fill in boxes of its own, one after the other.
-        fills: names of `FILLS`; the order counts with `OWN` only.
-        choice: with `OWN`, one of the fills an image instead of all of them.
+        preset: a name of `PRESETS`, or `OWN`: every fill in its own boxes, one after the other.
+        fills: names of `FILLS`; their order matters only with `OWN`.
+        choice: with `OWN`, apply one of the fills per image instead of all of them.
         ratio: (low, high) share of the image that a step paints.
         side: (low, high) share of the image's sides that a box spans.
         placement: as in `gmml_aug.Boxes`.
@@ -71,10 +72,10 @@ class Knobs:
 
     @classmethod
     def of(cls, preset: str) -> Knobs:
-        """How the knobs stand for a preset: where its steps differ, as its first boxes; what it does not have, as by default.
+        """The knobs of a preset: if its boxes differ, those of the first; for what it does not have, the defaults.
 
         Raises:
-            ValueError: neither a name of `PRESETS` nor `OWN`.
+            ValueError: ``preset`` is neither a name of `PRESETS` nor `OWN`.
         """
         if preset == OWN:
             return cls(preset=OWN)
@@ -95,7 +96,7 @@ class Knobs:
         """The corruption, for images normalised by ImageNet's statistics.
 
         Raises:
-            ValueError: what the library says of a composition that cannot be, or an unknown name.
+            ValueError: the library's error for an impossible composition, or an unknown name.
         """
         budget = None if self.budget == 1.0 else self.budget
         if self.preset == OWN:
@@ -110,7 +111,7 @@ class Knobs:
         return Chain([*(kept.parts if isinstance(kept, Chain) else ()), *more], budget=budget, values=VALUES)
 
     def idle(self) -> tuple[str, ...]:
-        """Names of the knobs that were turned and change nothing, because the composition has no boxes that they are about."""
+        """Names of the knobs that were changed without effect, because the composition has no boxes for them."""
         start, painted = Knobs.of(self.preset), _painted(self.composition())
         boxes = any(isinstance(place, Boxes) for place in painted)
         of_none = ("ratio",) * (not painted) + _OF_BOXES * (not boxes)
@@ -139,7 +140,7 @@ class Knobs:
 
 
 def code(corrupt: Corruption, key: int) -> str:
-    """Lines of Python that build an equal corruption and do with a batch what the page does with its own."""
+    """Lines of Python that build an equal corruption and apply it as the page does."""
     lines = f"corrupt = {corrupt!r}\nimages, mask = corrupt(batch, keys=keys({key}, 0, range(len(batch))))"
     names = sorted(name for name in gmml_aug.__all__ if re.search(rf"\b{name}\(", lines))
     return f"from gmml_aug import {', '.join(names)}\n\n{lines}\n"

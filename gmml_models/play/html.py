@@ -1,4 +1,4 @@
-"""A look as HTML: every picture stands in the page itself, so that nothing is written to a disk and nothing else is asked for."""
+"""The result as HTML: pictures are embedded in the page, so nothing is written to disk and nothing else is requested."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def board(look: Look) -> str:
 
 
 def wrong(error: Exception) -> str:
-    """What the library says of a setting that cannot be, in its own words."""
+    """The library's error message for an impossible setting."""
     return f'<div class="gmml-message" role="alert">{escape(str(error))} The pictures are those of the previous setting.</div>'
 
 
 def note(idle: Iterable[str], preset: str) -> str:
-    """Which knobs were turned for nothing; empty if none was."""
+    """Which knobs were changed without effect; empty if none was."""
     names = ", ".join(idle)
     if not names:
         return ""

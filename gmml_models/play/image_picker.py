@@ -1,4 +1,4 @@
-"""The pictures of the page: those to choose from, and the one that a person brought."""
+"""The pictures of the page: those to choose from, and the uploaded one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gmml_models.data.image_files import read_square, reason_of
 
 @dataclass(frozen=True)
 class Album:
-    """Files of pictures, of which two or more are needed: alien content comes from another one."""
+    """Files of pictures; at least two are needed, because alien content comes from another one."""
 
     paths: tuple[Path, ...]
 
     def names(self) -> list[str]:
-        """What each is called: its file's name without ending."""
+        """The name of each picture: its file name without the extension."""
         return [path.stem for path in self.paths]
 
     def thumbnails(self, size: int) -> list[tuple[Image.Image, str]]:
@@ -27,11 +27,11 @@ class Album:
         return [(_square(path, size), path.stem) for path in self.paths]
 
     def batch(self, chosen: int, upload: str | None, size: int) -> Sequence[tuple[str, Image.Image]]:
-        """The picture that is played with, and the others behind it as its companions.
+        """The chosen picture first, followed by the others.
 
         Args:
             chosen: its number, from 0.
-            upload: the file of a picture of one's own, which goes before the chosen one.
+            upload: the file of an uploaded picture, which replaces the chosen one as the first.
             size: side of the squares in pixels.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The page: its layout, and which knob asks for what. Needs gradio; what is shown is decided elsewhere."""
+"""The page: its layout, and what each control updates. Needs gradio; the content is computed elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CSS = (
 
 
 def theme() -> gr.themes.Base:
-    """Quiet colours, and the fonts that the reader's system has: none is fetched."""
+    """Muted colours and system fonts: nothing is downloaded."""
     mono = ("ui-monospace", "monospace")
     return gr.themes.Default(primary_hue="blue", neutral_hue="stone", text_size="sm", font=_SYSTEM, font_mono=mono)
 
@@ -50,7 +50,7 @@ def build(album: Album, reconstruction: Restorer | None) -> gr.Blocks:
 
     Args:
         album: the pictures to choose from.
-        reconstruction: the model behind the sixth picture, if there is one.
+        reconstruction: the model for the sixth picture, if there is one.
     """
     start = Knobs.of("gmml")
     sizes = sorted({*_SIZES, reconstruction.size} if reconstruction else _SIZES)

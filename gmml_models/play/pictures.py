@@ -1,4 +1,4 @@
-"""What a composition does to one picture among others, as pictures with words: the library's numbers, no page in it."""
+"""What a composition does to one picture of a batch, as pictures with captions, without the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Look:
-    """All that the page shows of one composition and key."""
+    """Everything that the page shows for one composition and key."""
 
     whole: tuple[Captioned, ...]  # clean, corrupted, mask, patch mask, who did what, and the reconstruction if there is a model
     steps: tuple[Captioned, ...]  # every step alone, an alien one with its donor behind it
@@ -44,18 +44,18 @@ def look(
     patch: int,
     reconstruction: Restorer | None = None,
 ) -> Look:
-    """Corrupt the pictures as one batch, and show the first; the others may be its donors.
+    """Corrupt the pictures as one batch and show the first; the others can be its donors.
 
     Args:
         corrupt: a composition for images normalised by ImageNet's statistics.
         pictures: names and RGB squares of one size.
         key: the seed of `gmml_aug.keys`; the same gives the same pictures.
         patch: pixels along a side of the patches of the patch mask.
-        reconstruction: what restores the corrupted picture.
+        reconstruction: the model that restores the corrupted picture.
 
     Raises:
         TypeError: the key is not an integer.
-        ValueError: what the library says of pictures and composition that do not go together.
+        ValueError: the library's error if the pictures and the composition do not fit together.
     """
     batch = corruption_steps.normalise(corruption_steps.to_batch([picture for _, picture in pictures]))
     first, plan = batch[:1], corrupt.sample(batch.shape, keys=keys(key, 0, range(len(batch))))[:1]

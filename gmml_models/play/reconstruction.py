@@ -15,7 +15,7 @@ from gmml_models.models.registry import registry
 
 @dataclass(frozen=True)
 class Restorer:
-    """An autoencoder behind the page's normalisation."""
+    """An autoencoder for pictures in the page's normalisation."""
 
     name: str
     model: GMMLAutoencoder
@@ -49,13 +49,13 @@ class Restorer:
 
 
 def load(weights: str | None) -> Restorer | None:
-    """The model that was asked for, or the first of those that came with the package; None if there is none.
+    """The requested model, or else the first in the package; None if there is none.
 
     Args:
         weights: a folder, ``owner/name`` on the Hub, or a name of the registry. Only the Hub needs the network.
 
     Raises:
-        UsageError: the weights cannot be had, or are for images of other than three channels.
+        UsageError: the weights cannot be had, or are not for images with three channels.
     """
     entries = registry()
     if weights is None:

@@ -1,4 +1,4 @@
-"""The playground as a folder that a Hugging Face Space runs: a card, a program of two lines, and what it needs."""
+"""The playground as a folder for a Hugging Face Space: a card, a program of two lines, and its requirements."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ raise SystemExit(Play(host="0.0.0.0", no_browser=True).run())
 
 
 def files() -> dict[str, str]:
-    """The names of the folder's files, and what stands in them."""
+    """The names of the folder's files, and their contents."""
     return {"README.md": _README, "app.py": _APP, "requirements.txt": f"gmml[play]=={gmml_aug.__version__}\n"}
 
 
 def write_space(folder: Path) -> None:
-    """Write the folder aside and rename it, so that no half of it is ever seen.
+    """Write the folder under another name and rename it, so that a partial folder is never visible.
 
     Args:
-        folder: does not exist yet, or is empty.
+        folder: must not exist yet, or be empty.
 
     Raises:
-        UsageError: something is there, or it cannot be written; nothing is left behind.
+        UsageError: it is not empty, or cannot be written; nothing is left behind.
     """
     whole = Path(os.path.realpath(folder))
     aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")

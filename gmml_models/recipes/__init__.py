@@ -1,7 +1,7 @@
 """Recipes: pretrain on a data set, fine-tune, evaluate, predict, and a data set's statistics.
 
 Every recipe is a function of a frozen config (`gmml_models.recipes.config`) and, if you like, data sets in Python. The command line
-is made of the same configs. Names are imported when they are asked for.
+is derived from the same configs. Names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What weights are compared with, measured on the same images: an untrained encoder of their shape, and features made by hand."""
+"""The baselines of weights, measured on the same images: an untrained encoder of the same shape, and hand-made features."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Both = tuple[Features, Features]
 
 
 class Compared(NamedTuple):
-    """Features that are measured.
+    """One kind of features to measure.
 
     Attributes:
         name: "weights", or a name of `gmml_models.evaluate.baselines.WORDS`.
-        of_seed: those of the training images and of the test images, for a seed.
-        seeded: they follow from the seed.
+        of_seed: returns the features of the training and the test images for a seed.
+        seeded: True if they depend on the seed.
     """
 
     name: str
@@ -48,10 +48,10 @@ def baselines(
     """All of `gmml_models.evaluate.baselines.WORDS`, for the images of a measurement.
 
     Args:
-        encoder: whose shape the untrained one has; the PCA has as many components as it is wide.
+        encoder: the untrained encoder gets its shape, and the PCA has as many components as its width.
         pool: of the features of both.
-        batches: the batches of a source, normalised for the encoder, or where the second argument is True as pixels in [0, 1].
-        images: to learn from and to measure on.
+        batches: returns the batches of a source, normalised for the encoder, or as pixels in [0, 1] if the second argument is True.
+        images: the training and test images.
         device: of the encoders.
     """
     assert images.test is not None
@@ -74,11 +74,11 @@ def baselines(
 
 
 def untrained(encoder: VisionTransformer, seed: int) -> VisionTransformer:
-    """An encoder of the same shape with the random weights that pretraining from this seed begins with.
+    """An encoder of the same shape with the random weights that pretraining with this seed starts from.
 
     Args:
-        encoder: that `gmml_models.models.encoders.describe_encoder` can describe.
-        seed: of its weights; the global generator is left as it was.
+        encoder: one that `gmml_models.models.encoders.describe_encoder` can describe.
+        seed: of its weights; the state of the global generator is restored.
 
     Raises:
         ValueError: it cannot be described.

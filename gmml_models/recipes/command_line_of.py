@@ -1,4 +1,4 @@
-"""A config as the command that gives it."""
+"""A config as the command line that produces it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 
 
 def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequence[str] = (), recipe: Recipe = "paper") -> str:
-    """The words ``gmml NAME ...`` that give a config; what is at its default is left out.
+    """The command ``gmml NAME ...`` that produces a config; options at their defaults are left out.
 
     Args:
-        config: any of `gmml_models.recipes.config`.
+        config: any config of `gmml_models.recipes.config`.
         name: of the command.
-        bare: only the last part of paths, no ``out`` and no ``overwrite``: for what is published.
-        first: names of fields that are written before the others.
-        recipe: that the command starts from.
+        bare: shorten paths to their last part and leave out ``out`` and ``overwrite``, for publication.
+        first: names of fields to write before the others.
+        recipe: the recipe that the command starts from.
     """
     words = ["gmml", name, *(["--recipe", recipe] if recipe != "paper" else [])]
     settings = {"pretrain": PRETRAIN, "finetune": FINETUNE}[name][recipe] if recipe != "paper" else {}

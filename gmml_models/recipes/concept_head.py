@@ -1,4 +1,4 @@
-"""The concept head of a run of MC-SSL: it serves pretraining alone, so that only the run's checkpoints hold it."""
+"""The concept head of a run of MC-SSL: it is used for pretraining only, so only the run's checkpoints hold it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Learnt(NamedTuple):
 
     Attributes:
         head: for its patch tokens, in evaluation mode.
-        center: (K,) what is taken from the logits.
+        center: (K,) the centre, which is subtracted from the logits.
     """
 
     head: ConceptHead
@@ -35,12 +35,12 @@ def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> 
     """The teacher's concept head, from the newest checkpoint of the run that wrote a folder of weights.
 
     Args:
-        weights: the folder that the run wrote, beside its ``checkpoints``.
-        encoder: what was loaded from it: the checkpoint must hold the same one.
+        weights: the folder that the run wrote, next to its ``checkpoints``.
+        encoder: the encoder loaded from it; the checkpoint must hold the same one.
         who: the name of the command, for errors.
 
     Raises:
-        UsageError: no checkpoint, a damaged one, one without concepts, or one of another encoder.
+        UsageError: there is no checkpoint, or it is damaged, has no concepts, or holds another encoder.
     """
     run = Path(weights).resolve().parent
     newest = checkpoint.newest(run / "checkpoints") if Path(weights).is_dir() else None

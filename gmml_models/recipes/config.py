@@ -1,4 +1,4 @@
-"""What a recipe is told, in frozen dataclasses: code, command line and the run's own record read the same fields.
+"""The options of the recipes, as frozen dataclasses that code, command line and the records of runs share.
 
 Nothing heavy is imported here.
 """
@@ -17,9 +17,9 @@ Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainConfig):
-    """Pretrain a vision transformer without labels, by GMML or one of its relatives.
+    """Pretrain a vision transformer without labels, by GMML, SiT or MC-SSL.
 
-    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none.
+    Defaults are those of GMML 3.1, or of the authors' release if the paper gives none.
     """
 
     kind: ClassVar[str] = "pretrain"

@@ -1,4 +1,4 @@
-"""What a fine-tuning run learns and keeps: the classifier, and if asked for an average of its weights."""
+"""What a fine-tuning run trains and saves: the classifier and, optionally, a moving average of its weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _WARM = 10  # steps, of the rise of the decay
 
 @final
 class Tuning(nn.Module):
-    """A classifier with an exponential moving average of its weights; all of it is in the state_dict, so that a run resumes.
+    """A classifier with an exponential moving average of its weights; all of it is in the state_dict, so a run can be resumed.
 
     The average is float32 or wider, whatever the dtype of the classifier.
 
     Args:
-        classifier: the one that learns.
-        decay: of the average, in [0, 1); 0: there is none.
+        classifier: the classifier that is trained.
+        decay: of the average, in [0, 1); 0 for no average.
 
     Raises:
         ValueError: ``decay`` outside [0, 1).
@@ -62,12 +62,12 @@ class Tuning(nn.Module):
 
     @property
     def best(self) -> Classifier:
-        """What is measured and saved: the average if there is one."""
+        """The model that is measured and saved: the average, if there is one."""
         return self.classifier if self.average is None else self.average
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the average towards the classifier; after each step that was taken."""
+        """Move the average towards the classifier, after each step that is not skipped."""
         if self.average is None:
             return
         done = self.steps.float()
@@ -79,20 +79,18 @@ class Tuning(nn.Module):
             held.copy_(buffer)
 
     def discard(self) -> None:
-        """A step that is left out leaves nothing behind."""
+        """Do nothing: a skipped step changes nothing here."""
 
 
 def layer_scales(classifier: Classifier, decay: float) -> dict[str, float]:
-    """Factors on the learning rate by parameter name: ``decay`` for the last block and its norm, its square for the one before, ...
-
-    The head learns at the full rate: it is not named.
+    """Learning rate factors by parameter name: ``decay`` for the last block and its norm, its square for the block before, ...
 
     Args:
         classifier: its encoder's layers are those of timm's ``group_matcher``.
         decay: above 0, at most 1.
 
     Source:
-        BEiT's rule as timm has it; an option of ours, neither GMML nor MC-SSL has it.
+        BEiT's rule as in timm; an option of ours, which neither GMML nor MC-SSL uses.
     """
     layers: dict[str, int] = group_parameters(classifier.encoder, classifier.encoder.group_matcher(coarse=False), reverse=True)
     last = max(layer for name, layer in layers.items() if name.startswith("blocks."))

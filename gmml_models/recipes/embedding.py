@@ -1,8 +1,8 @@
-"""The features of every image of a folder, in a file for others: npz, CSV or parquet.
+"""The features of every image of a folder, as npz, CSV or parquet.
 
     gmml embed --weights gmml_vit_micro_patch8_64.openclipart --data FOLDER --out features.npz
 
-Each batch is kept as soon as it is done, in a folder beside the file: the same command resumes.
+Finished batches are kept in a folder next to the file: run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Embedded(NamedTuple):
 
     Attributes:
         path: the file.
-        images: rows in it.
+        images: number of rows in it.
         width: of a feature.
-        left_out: images that could not be read, and files beside them that may be images.
+        left_out: images that could not be read, and other files that may be images.
     """
 
     path: Path
@@ -56,19 +56,19 @@ class Embedded(NamedTuple):
 
 
 def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, int], None] = lambda done, of: None) -> Embedded:
-    """Write the features of all images, by default those that the card of the weights is measured with, in the order of the data.
+    """Write the features of all images, by default those that the numbers on the card were measured with, in the order of the data.
 
     The file has the names of the images and their features: in npz the arrays ``names``, ``features`` (float32) and ``about``
     (JSON: weights, their sha256, pooling, size, normalisation); in CSV the columns ``name``, ``f0``, ``f1``, ...; in parquet
-    ``name`` and ``features``, a list a row, with ``about`` in its metadata.
+    ``name`` and ``features``, a list per row, with ``about`` in its metadata.
 
     Args:
         config: see `EmbedConfig`.
         dataset: any map data set in Python, instead of ``config.data``.
-        progress: told how many of how many images are done.
+        progress: called with the number of finished images and the total.
 
     Raises:
-        UsageError: what cannot be read or written, a file that is there already, or parts of other images or other options.
+        UsageError: something cannot be read or written, the file already exists, or the parts are of other images or options.
     """
     _check(config)
     start = open_weights(config.weights, who=_WHO, img_size=config.img_size)
@@ -158,7 +158,7 @@ class _Parts:
             ) from error
 
     def whole(self, firsts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """All that is done, in order; a batch of which nothing could be read is missing."""
+        """All finished batches, in order; a batch without readable images is missing."""
         found = []
         for first in firsts:
             if self.has(first):

@@ -1,4 +1,4 @@
-"""Evaluation: what weights are worth on labelled images, by neighbours, a linear probe, or the head that fine-tuning put on them.
+"""Evaluation: how good weights are on labelled images, by k-NN, a linear probe, or the fine-tuned head.
 
 gmml evaluate --weights runs/pretrain/weights --data FOLDER
 gmml evaluate --weights runs/pretrain/weights --data FOLDER --baselines
@@ -47,13 +47,13 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     - "linear": `gmml_models.evaluate.linear_probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
 
-    With ``config.baselines`` k-NN and probe measure in the same way, on the same images, features that nobody trained:
-    `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says whose features a number is of.
+    With ``config.baselines``, k-NN and probe also measure untrained features on the same images:
+    `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says which features a number belongs to.
 
-    Every seed of ``config.seeds`` takes its own few-shot images, and its own held-out images of the probe; mean and standard
-    deviation are over the seeds. Measures that do not depend on the seed are taken once, and have no spread. Images are centre
-    crops. Class by class images are counted over all seeds: ``classes.csv`` has precision, recall and F1 of each,
-    ``confusion-*.csv`` which class is taken for which.
+    Every seed of ``config.seeds`` draws its own few-shot images and its own held-out images for the probe; mean and standard
+    deviation are over the seeds. Measures that do not depend on the seed are computed once and have no spread. Images are centre
+    crops. Per-class counts are summed over all seeds: ``classes.csv`` has precision, recall and F1 of each class,
+    ``confusion-*.csv`` the confusion matrices.
 
     Args:
         config: see `EvaluateConfig`.

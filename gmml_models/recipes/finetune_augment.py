@@ -1,4 +1,4 @@
-"""What happens to labelled images in training, through timm: crops, RandAugment, erasing; MixUp and CutMix over a batch."""
+"""Augmentation of labelled images, through timm: crops, RandAugment, erasing; MixUp and CutMix over a batch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SMOOTHING, _MIXUP, _CUTMIX, _ERASING = 0.1, 0.8, 1.0, 0.25
 @final
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """How strongly images are changed, after the defaults of one class or several labels an image were filled in.
+    """The strength of the augmentation, with the defaults for one class or several labels per image filled in.
 
     Source:
         One class: DeiT's, which GMML 3.1 and MC-SSL 4.3 follow; RandAugment is DeiT's for their "AutoAugment". Several labels:
-        MC-SSL 4.2 names RandAugment on whole images that are resized, and nothing else; the flip is ours.
+        MC-SSL 4.2 mentions only RandAugment on resized whole images; the flip is ours.
     """
 
     smoothing: float
@@ -42,15 +42,15 @@ class Strength:
 
     @property
     def mixes(self) -> bool:
-        """Are images mixed at all?"""
+        """True if images are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
-    """The strength that a config asks for.
+    """The strength that a config sets.
 
     Raises:
-        UsageError: numbers out of range, or what several labels do not go with.
+        UsageError: numbers out of range, or options that do not work with several labels.
     """
     who = "gmml finetune"
     for name in ("smoothing", "erasing", "flip"):
@@ -81,10 +81,10 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
 
 
 def training_transform(config: FinetuneConfig, model: Classifier, how: Strength) -> Callable[[Image.Image], Tensor] | None:
-    """The transform of one image, on the CPU; None where crops and flips of a `ViewPlan` are all that is asked for.
+    """The transform of one image, on the CPU; None if the crops and flips of a `ViewPlan` are enough.
 
     Returns:
-        PIL image -> (C, H, W) float32, normalised. Its chance comes from torch's, Python's and NumPy's global generators.
+        PIL image -> (C, H, W) float32, normalised. It draws from torch's, Python's and NumPy's global generators.
 
     Raises:
         UsageError: a policy that timm does not know, or one for images that are neither grey nor colour.
@@ -154,7 +154,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 def view_plan(config: FinetuneConfig, model: Classifier, how: Strength) -> ViewPlan:
-    """The size of a view, how it is cropped where no transform is given, and the centre crop of measurements."""
+    """The size of a view, its crops if there is no transform, and the centre crop for evaluation."""
     return ViewPlan(
         size=model.img_size,
         views=1,
@@ -208,7 +208,7 @@ class Mixing:
 
 
 def loss_of(scores: Tensor, labels: Tensor, *, multi_label: bool, smoothing: float = 0.0) -> Tensor:
-    """What fine-tuning minimises, () float32.
+    """The fine-tuning loss, () float32.
 
     Args:
         scores: (B, c) before softmax or sigmoid.
@@ -218,7 +218,7 @@ def loss_of(scores: Tensor, labels: Tensor, *, multi_label: bool, smoothing: flo
 
     Source:
         One class: DeiT's cross-entropy against smoothed or mixed labels. Several: MC-SSL 4.2, equation 5, the mean over labels and
-        images; the equation prints no minus sign.
+        images; the equation has no minus sign.
     """
     from gmml_models.losses import multi_label_loss
 

@@ -1,4 +1,4 @@
-"""The classifier that fine-tuning begins with, and what it leaves: weights of the last epoch and of the best."""
+"""The classifier that fine-tuning starts from, and the weights that it writes: those of the last and of the best epoch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ BEST = "weights-best"  # in the folder of the run
 
 
 def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
-    """The classifier that a config describes, and what its encoder was pretrained by; the head follows from the seed alone.
+    """The classifier that a config describes, and the objective its encoder was pretrained with; the head depends only on the seed.
 
     Raises:
-        UsageError: weights, encoder or sizes that cannot be had.
+        UsageError: impossible weights, encoder or sizes.
     """
     torch.manual_seed(config.seed)
     if config.weights is None:
@@ -102,7 +102,7 @@ def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> No
 
 
 def is_best(found: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> bool:
-    """These measures are better than all before them; a run that goes on finds the same rows, and says the same."""
+    """True if these metrics are better than all before; a resumed run reads the same rows and gets the same answer."""
     main = main_measure(dict(found))
     before = [row[main] for row in history if row.get(main) is not None]
     return found[main] == found[main] and all(found[main] > one for one in before)
@@ -120,11 +120,11 @@ def keep_best(
 
     Args:
         config: of the run.
-        images: that it learns from and is measured on.
-        tuning: what it learns.
-        whole: the state of ``tuning`` where the model at hand is sharded.
-        objective: that its encoder was pretrained by.
-        found: "epoch" and the measures.
+        images: its training and test images.
+        tuning: the model that it trains.
+        whole: the state of ``tuning`` if the model is sharded.
+        objective: the one its encoder was pretrained with.
+        found: "epoch" and the metrics.
     """
     assert images.test is not None
     if whole is not None:
@@ -141,7 +141,7 @@ def keep_best(
 def told_of(
     config: FinetuneConfig, images: LabelledData, objective: str | None, measured: Sequence[Mapping[str, float]], by: str
 ) -> dict[str, Any]:
-    """What a card says of a classifier: data, recipe, and what was measured, by whom."""
+    """The facts for a classifier's card: data, recipe, and what was measured, by whom."""
     private = ("out", "data", "data_root", "test_data", "labels", "weights")
     command = command_of(config, "finetune", bare=True)
     return {
@@ -172,7 +172,7 @@ def measures(outcome: Outcome) -> list[dict[str, float]]:
 
 
 def summary(config: FinetuneConfig, outcome: Outcome) -> str:
-    """What a person reads at the end, with the next command."""
+    """The summary at the end, with the next command."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
     skipped = f", {outcome.skipped} of them skipped because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]

@@ -2,7 +2,7 @@
 
     gmml finetune --data FOLDER --weights runs/pretrain/weights --out runs/finetuned
 
-One class an image (a folder of class folders): as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. Several labels (a labels.csv): as
+One class per image (a folder of class folders): as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. Several labels (a labels.csv): as
 MC-SSL 4.2, whose numbers are
 
     gmml finetune --data FOLDER --weights runs/mc_ssl/weights --img-size 448 --epochs 80 --batch-size 48
@@ -49,9 +49,9 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     """Train a classifier, and write config, losses, measures, checkpoints and ``weights`` into ``config.out``.
 
     If a run was interrupted, the same call resumes it and ends with the same weights. ``weights`` are those of the last step, or
-    their average: what is measured on the test images has no say in them. Beside them lies ``weights-best``, the epoch with the
-    highest "top1" or "mAP" on these images, the first of equals; since they chose it, its number is flattering, and images that
-    had no say are what it should be measured on.
+    their average: the test images do not influence them. ``weights-best`` are those of the epoch with the highest "top1" or "mAP"
+    on the test images (the first, if several are equal). Since these images chose it, its score on them is optimistic: measure it
+    on other images.
 
     Args:
         config: see `FinetuneConfig`.

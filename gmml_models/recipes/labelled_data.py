@@ -1,4 +1,4 @@
-"""Labelled images to learn from and to measure on, that fit each other."""
+"""Labelled training and test images that fit each other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class LabelledData(NamedTuple):
     """Two data sets with the same labels.
 
     Attributes:
-        train: images to learn from.
-        test: images to measure on; None where nothing is to be measured.
+        train: images to train on.
+        test: images to measure on; None if nothing is measured.
         classes: names of classes or labels.
         multi_label: an image may have several.
     """
@@ -31,7 +31,7 @@ class LabelledData(NamedTuple):
 
     @property
     def lost(self) -> int:
-        """Files of both that may be images and were not used: see `Source.lost`."""
+        """Files of both that may be images but were not used: see `Source.lost`."""
         return self.train.lost + (0 if self.test is None else self.test.lost)
 
     def tell(self, who: str) -> None:
@@ -47,14 +47,14 @@ def tell(who: str, source: Source | StreamSource, what: str = "images") -> None:
     Args:
         who: the name of the command, for messages.
         source: of the images.
-        what: they are for.
+        what: what they are for.
     """
     lines = source.found(who, what) if isinstance(source, Source) else [f"{who}: a stream of {source.images} {what}."]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def tell_unreadable(who: str, source: Source, what: str) -> None:
-    """Say on stderr which images could not be read, so far."""
+    """Report on stderr which images could not be read so far."""
     if source.broken:
         print(f"{who}: {len(source.broken)} of {len(source)} {what} could not be read and are skipped:", file=sys.stderr)
         for name, reason in source.broken.items():
@@ -64,13 +64,13 @@ def tell_unreadable(who: str, source: Source, what: str) -> None:
 def open_labelled(
     config: FinetuneConfig | EvaluateConfig, *, who: str, dataset: Any = None, test_dataset: Any = None
 ) -> LabelledData:
-    """Open what a config names, and check that it can be learnt from and measured on.
+    """Open the data of a config, and check that it is suitable for training and measuring.
 
     Args:
-        config: where the images are. The few-shot choice of a `FinetuneConfig` is made; that of an `EvaluateConfig` is not.
+        config: where the images are. The few-shot selection of a `FinetuneConfig` is applied; that of an `EvaluateConfig` is not.
         who: the name of the command, for errors.
-        dataset: a map data set in Python instead of ``config.data``.
-        test_dataset: likewise for the test images.
+        dataset: a map-style data set in Python instead of ``config.data``.
+        test_dataset: the same for the test images.
 
     Raises:
         UsageError: no data, no labels, one class only, or test images that do not fit.
@@ -101,7 +101,7 @@ def open_labelled(
 def open_test(
     config: FinetuneConfig | EvaluateConfig, *, who: str, classes: Sequence[str], multi_label: bool, dataset: Any = None
 ) -> Source:
-    """Open the images to measure on, whose labels are those that a model knows.
+    """Open the images to measure on; their labels must be those of a model.
 
     Args:
         config: where they are.
@@ -111,7 +111,7 @@ def open_test(
         dataset: a map data set in Python instead.
 
     Raises:
-        UsageError: none are there, or they have other labels.
+        UsageError: there are none, or they have other labels.
     """
     test = open_source(config, purpose="test", classes=classes, dataset=dataset)
     if test.multi_label != multi_label:

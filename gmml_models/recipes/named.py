@@ -1,4 +1,4 @@
-"""Recipes by name: settings to begin with. ``paper``, the default, are the defaults of the configs; ``small`` is for a laptop."""
+"""Recipes by name: settings to start from. ``paper``, the default, are the defaults of the configs; ``small`` is for a laptop."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ PRETRAIN: Mapping[Recipe, Mapping[str, Any]] = {
 }
 """For `gmml_models.recipes.PretrainConfig`: ``PretrainConfig(**PRETRAIN["small"], data="flowers")``.
 
-``small`` is for some thousand images and a CPU: a small encoder of small images, aliens alone over 70 % of each, and the squared
-difference to patches that are normalised each by itself. Where it comes from: docs/recipes.md.
+``small`` is for some thousand images and a CPU: a small encoder of small images, only alien content, over 70 % of each, and the
+squared difference to individually normalised patches. See docs/recipes.md for its origin.
 """
 FINETUNE: Mapping[Recipe, Mapping[str, Any]] = {
     "paper": {},
@@ -53,7 +53,8 @@ FINETUNE: Mapping[Recipe, Mapping[str, Any]] = {
         "resident": True,
     },
 }
-"""For `gmml_models.recipes.FinetuneConfig`, likewise: without MixUp, CutMix and RandAugment, which short runs do not repay."""
+"""For `gmml_models.recipes.FinetuneConfig`, in the same way: without MixUp, CutMix and RandAugment, which do not pay off in short
+runs."""
 
 T = TypeVar("T")
 
@@ -71,14 +72,14 @@ def beginning_with(config: type[T], settings: Mapping[str, Any]) -> type[T]:
 
 
 def recipe_of(config: object) -> Recipe:
-    """The recipe that a config for pretraining came from, as far as it shows: size, time and rate may be others."""
+    """The recipe that a pretraining config was made from, if it can be recognised; size, time and rate may differ."""
     free = ("model", "epochs", "batch_size", "lr", "warmup_epochs", "resident", "resident_size")
     told = {name: value for name, value in PRETRAIN["small"].items() if name not in free}
     return "small" if all(getattr(config, name) == value for name, value in told.items()) else "paper"
 
 
 def recipe_in(words: Sequence[str]) -> Recipe | None:
-    """The recipe that a command line asks for with ``--recipe``; None: none, or no recipe's name."""
+    """The recipe given with ``--recipe`` on a command line; None if there is none, or it is not the name of a recipe."""
     found: Recipe | None = None
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, told = word.partition("=")

@@ -1,4 +1,4 @@
-"""The commands that a recipe prints at its end: they run as they are printed, or say what is missing."""
+"""The commands that a recipe prints at its end; they run as printed, or say what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELD_OUT = 0.2  # where there are no test images
 
 
 def after_pretraining(config: PretrainConfig) -> list[str]:
-    """Lines for a person: how the weights are measured, and fine-tuned, on the same images where these have labels."""
+    """Lines that show how to evaluate and fine-tune the weights, on the same images if these have labels."""
     data, images, lacking, holdout = _labelled(config)
     weights = str(config.out / "weights")
     recipe = recipe_of(config)
@@ -46,7 +46,7 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
 
 
 def after_finetuning(config: FinetuneConfig) -> list[str]:
-    """Lines for a person: how the classifier is measured, asked about new images, and loaded."""
+    """Lines that show how to evaluate the classifier, use it on new images, and load it."""
     weights = str(config.out / "weights")
     known = {one.name for one in fields(EvaluateConfig)}
     same = {one.name: getattr(config, one.name) for one in fields(FinetuneConfig) if one.name in known}

@@ -1,4 +1,4 @@
-"""A corruption from words: the name of a preset, or the code that ``print(corrupt)`` shows.
+"""A corruption from text: the name of a preset, or the code that ``print(corrupt)`` shows.
 
 The code is read, not run: calls of names of `gmml_aug` with literal arguments, and nothing else.
 """
@@ -32,12 +32,12 @@ _CALLABLE = {name: getattr(ga, name) for name in (*_PLACES, *_FILLS)}
 
 
 def corruption_from(words: str, values: Values) -> ga.Corruption:
-    """The corruption that ``words`` name or write.
+    """The corruption that ``words`` describe.
 
     Args:
         words: ``gmml``, ``presets.gmml(zeros=0.5)`` with or without ``presets.``, or the code of a
             composition, ``Chain([InBoxes(Boxes(ratio=0.3), Noise())])``.
-        values: the value range of the images, given to what does not state its own.
+        values: the value range of the images, used unless the corruption states its own.
 
     Raises:
         UsageError: an unknown name, or anything but calls and literals.

@@ -31,14 +31,14 @@ _ENDINGS = (".csv", ".json")
 
 
 def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
-    """Tell the classes or labels of images, and write ``config.out`` where it is given. Images are centre crops, as when measured.
+    """Predict the classes or labels of images, and write ``config.out`` if it is given. Images are centre crops, as in evaluation.
 
     Args:
         config: see `PredictConfig`.
-        dataset: any map data set in Python, instead of ``config.images``; labels in it are not looked at.
+        dataset: any map-style data set in Python, instead of ``config.images``; its labels are ignored.
 
     Raises:
-        UsageError: no classifier, no images, none that can be read, or what does not fit them; nothing is written.
+        UsageError: there is no classifier, no readable image, or options do not fit; nothing is written.
     """
     _check(config, dataset)
     try:
@@ -79,7 +79,7 @@ def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
 
 
 def written(found: Predictions, config: PredictConfig) -> str:
-    """The table as ``config.out`` holds it: JSON where its name ends so, else CSV."""
+    """The table for ``config.out``: JSON if its name ends in .json, else CSV."""
     if config.out is not None and config.out.suffix.lower() == ".json":
         facts = {"weights": config.weights, "classes": list(found.classes)}
         return to_json(found, facts, top=config.top, threshold=config.threshold)

@@ -2,7 +2,8 @@
 
     gmml pretrain --data FOLDER --out runs/flowers --model vit_tiny_patch16_224 --epochs 800
 
-Defaults are GMML 3.1 where it speaks and the authors' release where it is silent. The papers' small sets take 800 or 3,000 epochs.
+Defaults are those of GMML 3.1, or of the authors' release if the paper gives none. The papers use 800 or 3,000 epochs for small
+data sets.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
 
 
 def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) -> int:
-    """Bytes that an image of a step keeps between forward and backward pass, about."""
+    """The approximate number of bytes that an image keeps between forward and backward pass."""
     encoder = objective.autoencoder.encoder
     local = plan.local_views * math.prod(plan.local_size) / math.prod(plan.size)
     head = 0
@@ -151,11 +152,11 @@ def _check_start(config: PretrainConfig) -> None:
 
 
 def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None = None) -> Objective:
-    """The objective that a config describes, with fresh weights that follow from its seed alone.
+    """The objective that a config describes, with new weights that depend only on its seed.
 
     Args:
         config: see `PretrainConfig`.
-        autoencoder: what is trained, instead of a fresh one; its model, sizes, decoder, mean and std are then not the config's.
+        autoencoder: the model to train, instead of a new one; its sizes, decoder, mean and std then replace those of the config.
 
     Raises:
         UsageError: an encoder, a decoder or sizes that cannot be built.
@@ -217,7 +218,7 @@ def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None 
 
 
 def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
-    """What is cut from each image."""
+    """The views that are taken of each image."""
     size, patch = autoencoder.img_size, autoencoder.patch_size
     pairs = config.method in ("gmml", "sit") or (config.method == "mc_ssl" and config.cls_loss)
     views = config.views or (2 if pairs else 1)
@@ -240,7 +241,7 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
 
 
 def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
-    """Write ``weights``, what gmml_models, timm and transformers load, from the last checkpoint (whole, however it was trained).
+    """Write ``weights``, which gmml_models, timm and transformers load, from the last checkpoint (complete, even if sharded).
 
     Raises:
         UsageError: no room, or weights that are not finite; the checkpoint stays.
@@ -271,7 +272,7 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
 
 
 def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str:
-    """What a person reads at the end, with the next command; ``features``: a line on their health."""
+    """The summary at the end, with the next command; ``features``: a line on their health."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
     skipped = f", {outcome.skipped} of them skipped because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]

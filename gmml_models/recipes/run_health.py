@@ -1,4 +1,4 @@
-"""The health of a pretraining run: what its features are worth against those of the encoder that it began with."""
+"""The health of a pretraining run: how good its features are, compared with those of the encoder at the start."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FILE = "health.json"
 
 @final
 class HealthCheck:
-    """Measures the mean of an encoder's patch tokens on a fixed few hundred images, now and then.
+    """Measures the mean of an encoder's patch tokens on a few hundred fixed images, at intervals.
 
-    What the encoder was like at the beginning is kept in ``health.json`` of the run, so that a run which goes on compares with the
-    same numbers.
+    The numbers of the encoder at the start are kept in ``health.json`` of the run, so that a resumed run compares with the same
+    ones.
 
     Args:
         objective: its exported encoder is measured.
-        feed: of the images; their classes, where folders tell them, are used for nothing else.
+        feed: of the images; their classes, if class folders give them, are used for nothing else.
         run: the folder.
     """
 
@@ -72,7 +72,7 @@ class HealthCheck:
         return health(vectors, self._labels) if bool(torch.isfinite(vectors).all()) else None
 
     def at_epoch(self, epochs: int) -> Mapping[str, float]:
-        """Measure, and say so where features have collapsed; numbers to log."""
+        """Measure, and report collapsed features; returns numbers to log."""
         self.now = self._measured()
         if self.now is None:
             return {}
@@ -83,7 +83,7 @@ class HealthCheck:
         return {name: value for name, value in self.now._asdict().items() if value is not None}
 
     def words(self) -> str:
-        """The last measurement for a person; empty without one."""
+        """The last measurement as text; empty without one."""
         if self.now is None or self.before is None:
             return ""
         parts = [f"effective rank {self.now.rank:.1f}, untrained {self.before.rank:.1f}"]

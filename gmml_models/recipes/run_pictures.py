@@ -1,4 +1,4 @@
-"""What a run draws while it works: reconstructions now and then, and its numbers by epoch."""
+"""What a run draws while it works: reconstructions at intervals, and its numbers by epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOSSES = ("loss", "reconstruction", "contrast", "concepts", "cls")
 
 
 def due(every: int, epochs: int, last: int, *, first: bool = False) -> bool:
-    """It is the turn of what is done every so many epochs (0: never), at the end, and with ``first`` after one epoch."""
+    """True every so many epochs (0: never), at the end, and with ``first`` after one epoch."""
     return every > 0 and (epochs % every == 0 or epochs == last or (first and epochs == 1))
 
 
@@ -55,7 +55,7 @@ class Curves:
 
     Args:
         run: the folder.
-        before: values of the beginning, by name, to be shown beside.
+        before: values at the start, by name, to show as levels.
     """
 
     def __init__(self, run: RunFolder, before: Mapping[str, float | None] | None = None) -> None:

@@ -1,7 +1,7 @@
-"""The autoencoder that pretraining begins with where it continues from weights: a folder, the Hub, the zoo, or timm's.
+"""The autoencoder that pretraining starts from if it continues from weights: a folder, the Hub, the zoo, or timm's.
 
-Its description is kept in the folder of the run, ``start.json``: a run that goes on builds the same model from it, and its
-checkpoint fills it, so that the weights it began with are not asked for again.
+Its description is kept in the folder of the run, ``start.json``: a resumed run builds the same model from it and loads its
+checkpoint, so the original weights are not needed again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _FILE = "start.json"
 
 
 class Beginning(NamedTuple):
-    """What a run begins with.
+    """What a run starts from.
 
     Attributes:
-        autoencoder: filled with the weights; or, where a checkpoint will fill it, as chance made it.
-        about: its description, and where the weights are from, in JSON types.
-        told: in words, for a person; empty where a run goes on.
+        autoencoder: with the weights loaded; or random, if a checkpoint will be loaded.
+        about: its description, and the origin of the weights, in JSON types.
+        told: a description for the user; empty if a run is resumed.
     """
 
     autoencoder: GMMLAutoencoder
@@ -48,7 +48,7 @@ class Beginning(NamedTuple):
 
 
 def with_channels(config: PretrainConfig) -> PretrainConfig:
-    """The channels of the weights, where the config does not ask for others than its default.
+    """The config with the channels of the weights, unless it sets others than its default.
 
     Raises:
         UsageError: the weights cannot be loaded.
@@ -62,10 +62,10 @@ def with_channels(config: PretrainConfig) -> PretrainConfig:
 
 
 def begin(config: PretrainConfig) -> Beginning | None:
-    """What the config's ``weights`` say, or the run's own record of it where it has a checkpoint; None: from scratch.
+    """The start from the config's ``weights``, or from the run's own record if it has a checkpoint; None: from scratch.
 
     Raises:
-        UsageError: weights that cannot be had, or sizes that do not fit them.
+        UsageError: the weights cannot be loaded, or the sizes do not fit them.
     """
     if config.weights is None:
         return None
@@ -84,7 +84,7 @@ def begin(config: PretrainConfig) -> Beginning | None:
 
 
 def keep(config: PretrainConfig, beginning: Beginning | None) -> None:
-    """Write the record of what a run begins with into its folder; for one process.
+    """Write the record of the start into the run's folder; for one process.
 
     Raises:
         UsageError: no room or no permission.

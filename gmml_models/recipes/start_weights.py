@@ -1,4 +1,4 @@
-"""The encoder that a recipe starts from, with what its folder tells about it."""
+"""The encoder that a recipe starts from, with what its folder says about it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Start(NamedTuple):
-    """An encoder and what is known of it.
+    """An encoder and what is known about it.
 
     Attributes:
         encoder: in evaluation mode, float32.
-        mean: per channel, what its images were normalised by; None where another number of channels was asked for.
+        mean: per channel, what its images were normalised by; None if another number of channels was requested.
         std: likewise.
-        pool: the pooling to fine-tune with: `gmml_models.models.pooling.tuned_pool`, or the mean where there is no class token.
+        pool: the pooling to fine-tune with: `gmml_models.models.pooling.tuned_pool`, or the mean if there is no class token.
         measured: the pooling to measure with: `gmml_models.models.pooling.measured_pool`, or the mean.
-        objective: what it was trained by, where that is recorded.
+        objective: the objective that it was trained with, if recorded.
         sha256: of its file.
     """
 
@@ -54,12 +54,13 @@ def open_weights(
         name: which.
         who: the name of the command, for errors.
         img_size: side of the images; that of the weights by default. The position embedding is resampled.
-        patch_size: only a check: it must be that of the weights.
+        patch_size: only checked: it must be that of the weights.
         in_chans: channels; those of the weights by default. The first layer is adapted by timm's rule.
-        drop_path: share of residual branches left out in training.
+        drop_path: share of residual branches dropped in training.
 
     Raises:
-        UsageError: weights that are not there or cannot be read, another patch size, an ``img_size`` that patches do not divide.
+        UsageError: the weights do not exist or cannot be read, have another patch size, or their patches do not divide
+            ``img_size``.
     """
     from gmml_models.models.loading import from_pretrained
 
@@ -105,12 +106,12 @@ def open_weights(
 
 
 def view_of(start: Start, config: EvaluateConfig | EmbedConfig, *, pixels: bool = False) -> ViewPlan:
-    """The centre crop that images are measured by, normalised as the weights want them.
+    """The centre crop for evaluation, normalised for the weights.
 
     Args:
         start: of `open_weights`.
-        config: may say another mean, std and size.
-        pixels: in [0, 1] instead.
+        config: may override mean, std and size.
+        pixels: return pixels in [0, 1] instead.
     """
     encoder = start.encoder
     channels = encoder.patch_embed.proj.in_channels
@@ -126,7 +127,7 @@ def view_of(start: Start, config: EvaluateConfig | EmbedConfig, *, pixels: bool 
 
 
 def channels_of(name: str, *, who: str) -> int:
-    """The channels that the encoder of a folder takes.
+    """The number of channels of the encoder in a folder.
 
     Raises:
         UsageError: the folder cannot be read or fetched.

@@ -1,4 +1,4 @@
-"""What a run leaves beside its weights, for whoever reads their card: the losses of every epoch, and their curve."""
+"""What a run puts next to its weights for readers of their card: the losses of every epoch, and their curve."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gmml_models.train.run_folder import read_rows
 
 
 def training_log(run: Path, *, title: str) -> dict[str, bytes]:
-    """``epochs.jsonl`` and ``loss.png`` of a run, by the names that they have beside the weights; {} where nothing is recorded.
+    """``epochs.jsonl`` and ``loss.png`` of a run, by their names next to the weights; {} if nothing is recorded.
 
     Args:
-        run: the folder of the run; one that was begun by an older gmml has ``epochs.csv``.
+        run: the folder of the run; a run of an older gmml has ``epochs.csv``.
         title: of the picture.
     """
     rows = epochs_of(run)

@@ -1,1 +1,1 @@
-"""One loop for all trainings, and what it stands on: processes, optimiser, checkpoints, the folder of a run."""
+"""One training loop for all recipes, and what it needs: processes, optimiser, checkpoints, the folder of a run."""

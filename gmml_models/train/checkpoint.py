@@ -1,8 +1,8 @@
-"""Where a run stands, on disk: all or nothing, and never a pickle.
+"""Checkpoints of a run: complete or absent, and never a pickle.
 
 A checkpoint is a folder ``step-00000123`` with ``state.safetensors`` (model and optimiser) and ``state.json`` (step, sums, the
-file's sha256). It is written aside, flushed to the disk and renamed, so a reader sees a whole one or none; older ones go only
-after the rename. Under FSDP every process takes part in gathering, the first one writes.
+file's sha256). It is written under another name, flushed and renamed, so a reader sees a complete one or none; older ones are
+removed only after the rename. Under FSDP every process takes part in gathering, and the first one writes.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 @final
 @dataclass
 class State:
-    """How far a run is, apart from its tensors.
+    """The progress of a run, without its tensors.
 
     Attributes:
         step: steps done.
-        skipped: of them, left out because a number was not finite.
-        in_a_row: of these, the last ones without one that was taken in between.
-        sums: numbers of this epoch's steps, added up by name; ``taken``, of how many.
+        skipped: number of steps skipped because a number was not finite.
+        in_a_row: number of skipped steps since the last one that was taken.
+        sums: sums of the numbers of this epoch's steps by name, and their count under ``taken``.
     """
 
     step: int = 0
@@ -70,15 +70,15 @@ def save(
 
     Args:
         run: the folder.
-        model: as it was before it was wrapped.
+        model: the unwrapped model.
         optimizer: of its parameters.
-        state: how far it is.
-        facts: about data and model, in JSON types: `resume` refuses others.
-        keep: how many of the newest checkpoints stay, one at least.
+        state: its progress.
+        facts: about data and model, in JSON types; `resume` refuses a run with different ones.
+        keep: number of newest checkpoints to keep, at least 1.
         parallel: the processes.
 
     Raises:
-        UsageError: no room or no permission; the checkpoints that were there are as they were.
+        UsageError: no space or no permission; existing checkpoints are unchanged.
     """
     tensors = gather(model, optimizer)
     if parallel.first:
@@ -98,17 +98,17 @@ def save(
 def resume(
     run: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, *, facts: Mapping[str, Any], parallel: Parallel
 ) -> State:
-    """Go back to the newest checkpoint of a run, if there is one; every process must call it.
+    """Load the newest checkpoint of a run, if there is one; every process must call it.
 
     Args:
-        run: the folder; what its files say of later steps is forgotten.
+        run: the folder; rows of later steps are removed from its logs.
         model: filled.
         optimizer: likewise.
         facts: as for `save`.
         parallel: the processes.
 
     Raises:
-        UsageError: the checkpoint is damaged, or of other data or another model.
+        UsageError: the checkpoint is damaged, or belongs to other data or another model.
     """
     if parallel.first:
         clear_remains(run.checkpoints)
@@ -146,7 +146,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def clear_remains(folder: Path) -> None:
-    """Remove what a killed process left half written; for one process, before the run begins."""
+    """Remove partial files of a killed process; for one process, before the run starts."""
     for path in folder.glob("*.part"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -167,7 +167,7 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 
 def whole_model(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model that may be sharded, whole and on the CPU; every process must call it."""
+    """The complete state of a possibly sharded model, on the CPU; every process must call it."""
     found = get_model_state_dict(model, options=_WHOLE).items()
     return {name: tensor for name, tensor in found if isinstance(tensor, Tensor)}
 
@@ -176,14 +176,14 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
     """Write a checkpoint and then remove all but the ``keep`` newest; for one process.
 
     Args:
-        folder: of the checkpoints, made where it is missing.
-        step: how many steps are done.
+        folder: the folder of the checkpoints, created if necessary.
+        step: number of finished steps.
         tensors: the result of `gather`.
         facts: what else a resumed run must know, in JSON types.
         keep: at least 1.
 
     Raises:
-        OSError: no room or no permission; the checkpoints that were there are as they were.
+        OSError: no space or no permission; existing checkpoints are unchanged.
     """
     from safetensors.torch import save
 
@@ -211,7 +211,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What stands in a checkpoint beside its tensors.
+    """The content of a checkpoint other than its tensors.
 
     Raises:
         UsageError: it cannot be read.
@@ -246,7 +246,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors of `gather` back. Every process must call it, with the same tensors."""
+    """Load the tensors from `gather` into model and optimiser. Every process must call it, with the same tensors."""
     weights: dict[str, Any] = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=True))
     state: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What every training is told: model, optimiser, devices, how often to save."""
+"""The options of every training run: model, optimiser, devices, how often to save."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Epochs = int | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(DataConfig):
-    """What every training has: model, optimiser, engine, record."""
+    """The options that all training recipes share: model, optimiser, engine, logs."""
 
     kind: ClassVar[str] = "train"
 
@@ -85,10 +85,10 @@ def epochs_of(config: TrainConfig) -> int:
 
 
 def check(config: TrainConfig) -> None:
-    """Refuse what no run could be made of.
+    """Refuse options that no run can have.
 
     Raises:
-        UsageError: naming the field, what came and what is allowed.
+        UsageError: names the field, its value and what is allowed.
     """
     who = "gmml"
     for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 0)):

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run would need, by arithmetic, and then by a few steps of a few images that are thrown away."""
+"""``--dry-run``: what a run would need, first calculated, then measured in a few steps that are thrown away."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def told(
 
 
 def small_part(config: Config, device: torch.device, world: int) -> Config:
-    """The config of the steps that are measured: of one part, on a CPU of a few images of it, decoded as they come."""
+    """The config of the measured steps: one part of a step, on a CPU only a few images of it, decoded without caching."""
     part = config.batch_size // ((config.accumulate or 1) * world)
     part = part if device.type == "cuda" else min(part, _IMAGES)
     return replace(config, batch_size=part * world, accumulate=1, resident=False, workers=0)
 
 
 def needs(config: TrainConfig, share: Share, model: nn.Module, of_an_image: int) -> str:
-    """What a run would need, by arithmetic: parameters, memory, steps.
+    """What a run would need, calculated: parameters, memory, steps.
 
     Args:
         config: of the run.
         share: of its images.
-        model: all that it holds.
+        model: the complete model.
         of_an_image: bytes of activations.
     """
     held = sum(one.numel() for one in model.parameters())
@@ -86,13 +86,13 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, of_an_image: int)
 
 
 def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: float, device: torch.device) -> str:
-    """What the steps that were measured say of the time.
+    """An estimate of the time from the measured steps.
 
     Args:
         config: of the run.
         share: of its images.
         measured: of these steps.
-        seconds: a step of them, without waiting for data.
+        seconds: seconds per measured step, without waiting for data.
         device: where they ran.
     """
     speed = measured.batch_size / seconds

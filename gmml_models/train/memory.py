@@ -1,4 +1,4 @@
-"""What a step holds in memory, by arithmetic, and in how many parts it fits."""
+"""The calculated memory of a step, and the number of parts in which it fits."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def activation_bytes(encoder: VisionTransformer, *, views: int = 1, more: int = 0) -> int:
-    """Bytes of float32 that an image keeps between forward and backward pass, about; in bfloat16 it is less.
+    """The approximate number of bytes that an image keeps between forward and backward pass in float32; in bfloat16 it is less.
 
     Args:
         encoder: a vision transformer.
         views: of its size, of each image.
-        more: numbers beside the blocks, of each image: the logits of a head.
+        more: further numbers per image, outside the blocks: the logits of a head.
     """
     tokens, width = int(encoder.patch_embed.num_patches) + 1, int(encoder.embed_dim)
     return (views * tokens * width * len(encoder.blocks) * _HELD + more) * 4
 
 
 def parts_that_fit(batch_size: int, of_an_image: int, device: torch.device, *, world: int = 1, pairs: bool = False) -> int:
-    """The smallest number of parts of a step whose activations fit: into a gibibyte on a CPU, else into 60 % of the device.
+    """The smallest number of parts of a step whose activations fit into 1 GiB on a CPU, or into 60 % of the memory of a GPU.
 
     Args:
         batch_size: images per step, over all processes.
         of_an_image: bytes.
-        device: where a process computes.
+        device: the device of a process.
         world: number of processes.
-        pairs: parts are even, for MixUp. Otherwise they have two images at least, as aliens need another one.
+        pairs: make the sizes of parts even, for MixUp. Otherwise a part has at least two images, because aliens need another one.
 
     Raises:
-        UsageError: the batch cannot be shared out evenly.
+        UsageError: the batch cannot be divided evenly.
     """
     if batch_size % world:
         raise UsageError(
@@ -61,7 +61,7 @@ def parts_that_fit(batch_size: int, of_an_image: int, device: torch.device, *, w
 
 
 def fitted(config: Config, of_an_image: int, parallel: Parallel, *, pairs: bool = False) -> Config:
-    """The config with the parts of a step: `parts_that_fit`, where it says nothing; more than one are told on stderr."""
+    """The config with the number of parts of a step, by default `parts_that_fit`; more than one is reported on stderr."""
     if config.accumulate is not None:
         return config
     parts = parts_that_fit(config.batch_size, of_an_image, parallel.device, world=parallel.world, pairs=pairs)

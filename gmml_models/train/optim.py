@@ -16,11 +16,11 @@ _BARE = ("cls_token", "pos_embed", "dist_token", "reg_token")
 
 
 def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Groups by factor on the learning rate and by whether they decay; what has one axis, tokens and positions do not.
+    """Groups by learning rate factor and weight decay; tensors with one axis, tokens and positions do not decay.
 
     Args:
         model: parameters that take no gradient are left out.
-        lr_scale: factor by parameter name; 1 where it is silent.
+        lr_scale: factor by parameter name; 1 for names that are not listed.
 
     Returns:
         Groups for an optimiser, each with ``lr_scale`` and ``decays``.
@@ -40,7 +40,7 @@ def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[di
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> tuple[float, float]:
-    """Give every group its learning rate and weight decay of a step, counting from 0; these two, for groups of factor 1."""
+    """Set every group's learning rate and weight decay for a step, counting from 0; returns them for groups with factor 1."""
     lr, decay = schedule.lr_at(step), schedule.weight_decay_at(step)
     for group in optimizer.param_groups:
         group["lr"], group["weight_decay"] = lr * group["lr_scale"], decay if group["decays"] else 0.0
@@ -49,12 +49,12 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -
 
 @torch.no_grad()
 def clip_gradients(gradients: Sequence[Tensor], limit: float | None) -> Tensor:
-    """Scale each gradient, in place, to a norm of at most ``limit``; the norm of all of them before that, ().
+    """Scale each gradient, in place, to a norm of at most ``limit``; returns the norm of all of them before that, ().
 
-    Sharded gradients are measured whole.
+    Norms of sharded gradients are those of the complete gradients.
 
     Source:
-        Each parameter by itself is the authors' release's way; the papers are silent.
+        Clipping each parameter separately is from the authors' release; the papers do not mention clipping.
     """
     if not gradients:
         return torch.zeros(())

@@ -1,4 +1,4 @@
-"""One process writes into the folder of a run: a lock that ends with its process, and says who that is."""
+"""A lock, so that only one process writes into the folder of a run; it ends with its process and says which one holds it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HELD: dict[tuple[int, str], list[int]] = {}
 class Owner:
     """Holds the lock of a folder until `release`, or the end of the process, whatever ends it.
 
-    It is a POSIX record lock: the system lets go of it when the process dies, and children that outlive the process do not have it.
-    Where the system or the file system has none, as on Windows, nothing is locked.
+    It is a POSIX record lock: the system releases it when the process ends, and child processes do not inherit it. If the system or
+    file system has no such locks, as on Windows, nothing is locked.
 
     Args:
         folder: exists.
 
     Raises:
-        UsageError: another process has it; the message says which.
+        UsageError: another process holds the lock; the message says which.
         OSError: the folder cannot be written to.
     """
 
@@ -60,7 +60,7 @@ class Owner:
         self._holds = True
 
     def release(self) -> None:
-        """Let go. The file stays: to remove it would let a third process lock another file of the same name."""
+        """Let go. The file is kept: removing it would let a third process lock another file of the same name."""
         if not self._holds:
             return
         self._holds = False

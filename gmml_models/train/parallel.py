@@ -21,14 +21,14 @@ from gmml_models.train.config import TrainConfig
 @final
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """Where a process of a run computes, and with how many others.
+    """The device of a process, and the other processes of the run.
 
     Attributes:
         device: of this process.
         rank: its number.
-        world: how many processes there are.
-        autocast: a context in which the networks compute, in the run's precision.
-        fsdp: parameters and optimiser are sharded.
+        world: number of processes.
+        autocast: a context for the run's precision, in which the networks compute.
+        fsdp: True if parameters and optimiser are sharded.
     """
 
     device: torch.device
@@ -39,17 +39,17 @@ class Parallel:
 
     @property
     def first(self) -> bool:
-        """True on the process that writes and speaks."""
+        """True on the process that writes files and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.world > 1:
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     @contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
-        """What is inside runs on the first process, and then on the others: one makes what all find."""
+        """The body runs on the first process, and then on the others: one creates what all use."""
         if not self.first:
             self.wait()
         yield
@@ -59,14 +59,14 @@ class Parallel:
     def wrap(
         self, model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer]
     ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], AbstractContextManager[None]]]:
-        """Put a model on its device, replicated or sharded over the processes, and make its optimiser.
+        """Move a model to its device, replicated or sharded over the processes, and create its optimiser.
 
         Args:
             model: moved, and under FSDP changed, in place.
-            make: the optimiser of a model.
+            make: creates the optimiser of a model.
 
         Returns:
-            what is called, its optimiser, and a context in which gradients are added up, not exchanged.
+            the module to call, its optimiser, and a context in which gradients are accumulated without being exchanged.
         """
         model.to(self.device)
         if self.world == 1:

@@ -1,4 +1,4 @@
-"""The line that a person watches: steps, loss, images a second, waiting, time left."""
+"""The progress line: steps, loss, images per second, waiting, time left."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _EVERY, _DRAWN = 30.0, 0.1  # seconds between lines where there is no terminal, 
 
 @final
 class Progress:
-    """A bar on a terminal, a line every half minute elsewhere, nothing where it is not shown.
+    """A bar on a terminal, a line every half minute elsewhere, nothing if ``shown`` is False.
 
     Args:
         total: steps of the run.
-        done: of them, those that lie behind.
-        images: a step, over all processes.
+        done: number of finished steps.
+        images: images per step, over all processes.
         shown: False on all processes but the first.
 
     Attributes:
@@ -51,12 +51,12 @@ class Progress:
         return self
 
     def show(self, step: int, loss: float, waited: float) -> None:
-        """Say how far it is; wanted once the time is ``due``.
+        """Print the progress; to be called once the time is ``due``.
 
         Args:
             step: steps done.
             loss: of the last one.
-            waited: seconds spent waiting for data since the beginning.
+            waited: seconds spent waiting for data since the start.
         """
         now = time.monotonic()
         self.due = now + (_EVERY if self._bar is None else _DRAWN)
@@ -77,12 +77,12 @@ class Progress:
 
 
 def teller(words: str, *, shown: bool, every: float = 5.0) -> Callable[[int, int], None]:
-    """What a slow beginning tells: ``words``, how many of how many, a line every few seconds.
+    """Progress of a slow preparation: ``words`` and how many of how many, a line every few seconds.
 
     Args:
         words: what is done.
         shown: False on all processes but the first.
-        every: seconds between lines; nothing is said before the first of them are over.
+        every: seconds between lines; nothing is printed before the first interval is over.
     """
     told = time.monotonic()
 

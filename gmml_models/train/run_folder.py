@@ -1,4 +1,4 @@
-"""The folder of a run: what it was told, the losses of its steps and epochs, and whether it is finished."""
+"""The folder of a run: its options, the losses of its steps and epochs, and whether it is finished."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class RunFolder:
     ``config.json``, ``data.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end,
     ``finished.json``.
 
-    A finished run goes on where ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs:
-    what is left follows those of the longer run, so that the learning rate rises from its end to where that run has it.
+    A finished run continues if ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs: the
+    remaining steps follow those of the longer run, so the learning rate jumps from its end to its value in that run.
 
     Args:
-        config: of the run. With ``config.overwrite`` what an earlier run left is removed first.
+        config: of the run. With ``config.overwrite``, the files of an earlier run are removed first.
         writes: False for all processes but the first, which then only read.
-        data: by what the training images are known again, if anything.
+        data: what identifies the training images, if known.
 
     Raises:
         UsageError: another process owns the folder; it holds a run with other options or other data, or cannot be
@@ -104,7 +104,7 @@ class RunFolder:
 
     @property
     def done(self) -> int | None:
-        """Steps of a finished run whose checkpoints were not kept; None for any other."""
+        """The number of steps of a finished run whose checkpoints were not kept; None for other runs."""
         if any(self.checkpoints.glob("step-*")) or not (self.folder / _DONE).exists():
             return None
         return int(read_json(self.folder / _DONE, "remove it to start over")["steps"])
@@ -176,7 +176,7 @@ class RunFolder:
             self._owner = None
 
     def rewind(self, step: int) -> None:
-        """Forget the rows behind ``step``: the run goes on from there."""
+        """Remove the rows after ``step``, where the run continues."""
         self._from = step
         if not self._writes:
             return
@@ -204,7 +204,7 @@ class RunFolder:
         return read_rows(self.folder / "epochs.jsonl")
 
     def board(self) -> Any:
-        """The writer of TensorBoard, made when it is first asked for."""
+        """The TensorBoard writer, created on first use."""
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -212,7 +212,7 @@ class RunFolder:
         return self._board
 
     def finish(self, facts: Mapping[str, Any], *, keep: int = 1) -> None:
-        """Note that the run is at its end; with ``keep=0`` its checkpoints go."""
+        """Record that the run is finished; with ``keep=0``, remove its checkpoints."""
         if self._writes:
             write_aside(self.folder / _DONE, json.dumps(dict(facts), indent=2))
             if keep == 0 and self.checkpoints.is_dir():
@@ -222,7 +222,7 @@ class RunFolder:
             self.close()
 
     def end(self, outcome: Outcome, broken: Mapping[str, str], *, keep: int = 1) -> None:
-        """Say what was left out, and note it if the run is finished; with ``keep=0`` its checkpoints go then."""
+        """Report what was skipped, and record it if the run is finished; with ``keep=0``, then remove its checkpoints."""
         for name, reason in broken.items():
             print(f"broken, and skipped: {name} ({reason})")
         if outcome.finished:
@@ -230,7 +230,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Flush TensorBoard, and let go of the folder."""
+        """Flush TensorBoard, and release the folder."""
         self._release()
         board, self._board = self._board, None
         if board is not None:
@@ -249,7 +249,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     """A file of a run.
 
     Raises:
-        UsageError: it is damaged, with the advice.
+        UsageError: it is damaged; the message includes the advice.
     """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -265,7 +265,7 @@ def _plain(value: float | int | str) -> float | int | str | None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; a last one that a kill tore is left out."""
+    """The rows of a file of JSON lines, without a last one that is incomplete because the process was killed."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ _ANSWER = b"gmml: stopping after this step, with a checkpoint. A second signal s
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM is noted in the list and answered, the second does what it always does; in the main thread alone.
+    """The first SIGINT or SIGTERM is recorded in the list and acknowledged; the second has its usual effect. Main thread only.
 
-    A second one may come at any moment, while a checkpoint is written too: files are written aside and renamed, so the newest whole
-    checkpoint is there to go on from.
+    A second one may come at any moment, even while a checkpoint is written: files are written under another name and renamed, so
+    the run can resume from the newest complete checkpoint.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""One loop for all trainings, in the order it runs.
+"""The training loop of all recipes, in the order it runs.
 
-Nothing that happens depends on when a run was stopped: the images of a step and all chance in it follow from (seed, epoch, step,
-index), rates from the step alone, everything else is in the checkpoint.
+Nothing that happens depends on when a run was stopped: the images of a step and all its random numbers are determined by (seed,
+epoch, step, index), rates by the step; everything else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 class Learner(Protocol):
-    """A module that learns: all of it, and all that a resumed run needs, is in its state_dict."""
+    """A module that is trained; everything that a resumed run needs is in its state_dict."""
 
     def after_step(self, progress: float) -> None:
-        """What follows a step that was taken; ``progress`` is in [0, 1]."""
+        """Called after a step that was taken; ``progress`` is in [0, 1]."""
 
     def discard(self) -> None:
-        """What follows a step that was left out."""
+        """Called after a step that was skipped."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a training went.
+    """The result of a training run.
 
     Attributes:
-        finished: False if it was stopped, and can go on; or if it was a dry run.
-        steps: done in all.
-        skipped: of them, left out because a number was not finite.
+        finished: False if it was stopped and can be resumed, or if it was a dry run.
+        steps: total number of finished steps.
+        skipped: number of steps skipped because a number was not finite.
         history: what was logged of the epochs.
         seconds: of this call.
         images_per_second: of this call, over all processes.
         waiting: share of this call's time that was spent waiting for data.
-        quickest: seconds of the quickest step, without waiting for data.
-        left_out: files that may be images and are not part of the data, and images that could not be read.
+        quickest: seconds of the fastest step, without waiting for data.
+        left_out: files that may be images but are not part of the data, and images that could not be read.
     """
 
     finished: bool
@@ -100,29 +100,29 @@ def train_steps(
     lr_scale: Mapping[str, float] | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> Generator[checkpoint.State, None, Outcome]:
-    """Train, from the newest checkpoint if there is one, until the end, a signal, the clock or a fault; `train` asks for all steps.
+    """Train, from the newest checkpoint if there is one, until the end, a signal, a time limit or an error; `train` runs all steps.
 
     Args:
-        config: numbers of the run. A dry run takes a few steps and writes nothing.
+        config: the options of the run. A dry run takes a few steps and writes nothing.
         learner: a module; moved to its device.
         feed: the images.
         run: the folder.
         parallel: the processes.
         loss: (wrapped module, batch) -> loss (), and detached () parts by name.
-        at_epoch: called with the number of epochs done, in evaluation mode; numbers to log.
+        at_epoch: called with the number of finished epochs, in evaluation mode; returns numbers to log.
         base_batch: the batch size that ``config.lr`` is meant for.
-        lr_scale: factor on the learning rate by parameter name; 1 where it is silent.
-        facts: about data and model, in JSON types: a checkpoint with others is refused.
+        lr_scale: factor on the learning rate by parameter name; 1 for names that are not listed.
+        facts: about data and model, in JSON types; a checkpoint with different ones is refused.
 
     Yields:
-        how far it is, after each step.
+        the progress after each step.
 
     Returns:
-        how it went.
+        the result.
 
     Raises:
-        UsageError: no room for a checkpoint, a checkpoint that is damaged or of another model, three steps in a row that are
-            not finite.
+        UsageError: no space for a checkpoint, a checkpoint that is damaged or belongs to another model, or three steps in a row
+            that are not finite.
     """
     bare, facts = cast(nn.Module, learner), facts or {}
     per_epoch, total = feed.steps_per_epoch, feed.steps_per_epoch * epochs_of(config)
