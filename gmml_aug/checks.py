@@ -225,7 +225,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
     elif out.is_neg():
         wrong = "has a negative bit (the imaginary part of a conjugate)"
     if wrong:
-        raise ValueError(f"gmml_aug: out {wrong}. Give a buffer of its own: torch.empty_like(images).")
+        raise ValueError(f"gmml_aug: out {wrong}. Give a separate buffer: torch.empty_like(images).")
 
 
 def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Corruption inside kornia's containers. Needs kornia; imported only when asked for."""
+"""Corruption inside kornia's containers. Needs kornia; imported on first use."""
 
 # ruff: noqa: A002  # kornia calls it input
 

@@ -85,7 +85,7 @@ class Place(ABC):
         return 1
 
     def check_size(self, size: Sequence[int]) -> None:
-        """Raise ValueError if images of this size have no room for it."""
+        """Raise ValueError if it does not fit into images of this size."""
         return
 
     @property

@@ -131,7 +131,7 @@ class Boxes(Place):
 
     @property
     def largest_share(self) -> float:
-        """That of the ratio: so many boxes are drawn."""
+        """The target of the ratio, from which the number of boxes follows."""
         return float(pair_of(self.ratio or 0.0)[1])
 
     def check_size(self, size: Sequence[int]) -> None:

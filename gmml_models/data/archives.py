@@ -50,14 +50,14 @@ class FilesInTar:
     names: Sequence[str]
 
     def read(self, index: int) -> bytes:
-        """All of a file."""
+        """The content of a file."""
         first, count = self.places[index]
         with self.path.open("rb") as file:
             file.seek(first)
             return file.read(count)
 
     def size(self, index: int) -> int:
-        """Bytes of a file."""
+        """Size of a file in bytes."""
         return self.places[index][1]
 
 
@@ -81,7 +81,7 @@ class FilesInZip:
     names: Sequence[str]
 
     def read(self, index: int) -> bytes:
-        """All of a file.
+        """The content of a file.
 
         Raises:
             OSError: it is damaged.
@@ -103,7 +103,7 @@ class FilesInZip:
         return found
 
     def size(self, index: int) -> int:
-        """Bytes of a file."""
+        """Size of a file in bytes."""
         return self.places[index].size
 
 

@@ -19,7 +19,7 @@ def decode(found: Any, channels: int) -> Tensor:
     """One image as a tensor.
 
     Args:
-        found: bytes of an image file; a picture of Pillow; a dict with ``bytes`` or ``path``, as data sets of Hugging Face hold; a
+        found: bytes of an image file; a Pillow image; a dict with ``bytes`` or ``path``, as in Hugging Face data sets; a
             tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
         channels: those of the result. Files and pictures give 1 or 3: rotated upright, transparent parts on white, the upper eight
             of 16 bits, grey by ITU-R 601; TIFFs of floats, of 32-bit or of signed integers are scaled from their darkest to their
@@ -96,7 +96,7 @@ def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """A (C, H, W) uint8 tensor of 1 or 3 channels as a picture of Pillow."""
+    """A (C, H, W) uint8 tensor of 1 or 3 channels as a Pillow image."""
     array = image.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 

@@ -23,7 +23,7 @@ class Files(Protocol):
         """The names by which a user can find the files."""
 
     def read(self, index: int) -> bytes:
-        """All of a file."""
+        """The content of a file."""
 
     def size(self, index: int) -> int:
         """Size of a file in bytes; -1 if it no longer exists."""
@@ -38,7 +38,7 @@ class LooseFiles:
     names: Sequence[str]
 
     def read(self, index: int) -> bytes:
-        """All of a file."""
+        """The content of a file."""
         return Path(self.paths[index]).read_bytes()
 
     def size(self, index: int) -> int:

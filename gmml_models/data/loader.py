@@ -41,7 +41,7 @@ class Cutter:
 
     Args:
         plan: of the views.
-        transform: from a picture to a tensor, in place of the plan's views; what it draws follows from the image's key.
+        transform: from a picture to a tensor, instead of the plan's views; the image's key determines what it draws.
         centre: one centre crop, and nothing random.
     """
 
@@ -122,7 +122,7 @@ class WorkerFeed:
         share: which images are this process's.
         device: the device of the batches.
         workers: processes; 0: this one.
-        transform: in place of the plan's views.
+        transform: used instead of the plan's views.
     """
 
     def __init__(

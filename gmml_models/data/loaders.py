@@ -107,7 +107,7 @@ def in_order(
         world: number of processes.
         device: the device of the batches.
         workers: number of processes that decode; 0: this process; None: see `workers_for`.
-        transform: from a picture of Pillow to a tensor, in place of the centre crop; see `make_feed`.
+        transform: from a Pillow image to a tensor, instead of the centre crop; see `make_feed`.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world
     numbers = [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]

@@ -38,7 +38,7 @@ class Shares:
     Args:
         batch_size: images per step, over all processes.
         blocks: of a batch; divides it.
-        turns: of the steps.
+        turns: the number of turns that the steps take.
     """
 
     batch_size: int
@@ -83,7 +83,7 @@ class StreamFeed:
         share: which images are this process's.
         device: the device of the batches.
         workers: processes; 0: this one.
-        transform: in place of the plan's views.
+        transform: used instead of the plan's views.
     """
 
     def __init__(

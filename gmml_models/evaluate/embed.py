@@ -67,7 +67,9 @@ def features(
     batch = batch[None] if batch.ndim == 3 else batch
     geometry.check_images("features", found.encoder, batch)
     if batch_size < 1 or not len(batch):
-        raise ValueError(f"features: {len(batch)} images, {batch_size} at once. Give one or more of both.")
+        raise ValueError(
+            f"features: {len(batch)} images in batches of {batch_size}. Give at least one image and a batch_size of at least 1."
+        )
     where = next(found.encoder.parameters())
     with evaluating(found.encoder), torch.no_grad():
         parts = [pooled(found.encoder, part.to(where.device, where.dtype), chosen).float() for part in batch.split(batch_size)]

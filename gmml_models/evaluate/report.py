@@ -113,7 +113,7 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
     Each is written under another name and renamed.
 
     Raises:
-        UsageError: no room or no permission.
+        UsageError: no space or no permission.
     """
     whole = {"rows": [_plain(each) for each in rows], "facts": dict(facts), "versions": versions()}
     try:

@@ -80,7 +80,7 @@ def read_tensors(
     who = "read_tensors"
     size = regular_size(path, who)
     if size > most_bytes:
-        raise UnreadableFileError(f"{who}: {os.fspath(path)} holds {size} bytes, allowed are most_bytes={most_bytes}.")
+        raise UnreadableFileError(f"{who}: {os.fspath(path)} holds {size} bytes; the limit is most_bytes={most_bytes}.")
     check_sha256(path, sha256, who=who)
     check_header(path, who=who)
     import torch

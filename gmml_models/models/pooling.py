@@ -60,7 +60,7 @@ def measured_pool(about: Mapping[str, Any]) -> Pool:
 
 
 def tuned_pool(about: Mapping[str, Any]) -> Pool:
-    """The pooling for fine-tuning: as `measured_pool`, but for GMML the class token (3.1, as DeiT), which fine-tuning trains.
+    """The pooling for fine-tuning: as `measured_pool`, except for GMML: the class token (3.1, as DeiT), which fine-tuning trains.
 
     Args:
         about: as `measured_pool`.

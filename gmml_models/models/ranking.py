@@ -18,7 +18,7 @@ class Ranked(NamedTuple):
         name: of the weights, or of a baseline.
         encoder: a description of the encoder, if it is one: "vit_micro_patch8_64, 1.2 M, 0.085 GMACs".
         values: percent by measure.
-        spread: standard deviation over several, by measure.
+        spread: standard deviation over several runs, by metric.
         licence: of the weights.
         weights: True for weights, False for a baseline.
     """

@@ -150,7 +150,7 @@ class MCSSL(Objective):
         self.register_buffer("learns", torch.tensor(float(freeze_last == 0.0)))
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and those of the parts ``reconstruction``, ``concepts`` and ``cls`` that were asked for; see `Objective`."""
+        """The loss, and those of its parts ``reconstruction``, ``concepts`` and ``cls``, if used; see `Objective`."""
         sizes = self._sizes(views, keys)
         if self.cls and len(views) < 2:
             raise ValueError(

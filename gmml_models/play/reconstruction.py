@@ -55,7 +55,7 @@ def load(weights: str | None) -> Restorer | None:
         weights: a folder, ``owner/name`` on the Hub, or a name of the registry. Only the Hub needs the network.
 
     Raises:
-        UsageError: the weights cannot be had, or are not for images with three channels.
+        UsageError: the weights cannot be loaded, or are not for images with three channels.
     """
     entries = registry()
     if weights is None:

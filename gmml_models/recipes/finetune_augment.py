@@ -60,7 +60,7 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
     for name in ("mixup", "cutmix"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < float("inf"):
-            raise UsageError(f"{who}: {name}={value} is not a number from 0. Give for example 0.8, or 0 for none.")
+            raise UsageError(f"{who}: {name}={value} is not a number of at least 0. Give for example 0.8, or 0 for none.")
     if config.scale is not None and not 0 < config.scale[0] <= config.scale[1] <= 1:
         raise UsageError(f"{who}: scale={config.scale} is not a range of shares. Give 0 < low <= high <= 1, as in 0.08 1.0.")
     if multi_label:

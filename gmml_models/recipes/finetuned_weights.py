@@ -84,7 +84,7 @@ def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> No
     """Write ``weights``, an encoder as gmml_models, timm and transformers load it and its head, from the last checkpoint.
 
     Raises:
-        UsageError: no room, or weights that are not finite; the checkpoint stays.
+        UsageError: no space, or weights that are not finite; the checkpoint is kept.
     """
     model, objective = build_classifier(config, images)
     tuning = Tuning(model, config.ema)

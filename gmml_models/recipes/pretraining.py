@@ -244,7 +244,7 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
     """Write ``weights``, which gmml_models, timm and transformers load, from the last checkpoint (complete, even if sharded).
 
     Raises:
-        UsageError: no room, or weights that are not finite; the checkpoint stays.
+        UsageError: no space, or weights that are not finite; the checkpoint is kept.
     """
     beginning = begin(config)
     recipe = {name: value for name, value in record(config).items() if name not in ("out", "data", "test_data", "weights")}

@@ -87,7 +87,7 @@ def keep(config: PretrainConfig, beginning: Beginning | None) -> None:
     """Write the record of the start into the run's folder; for one process.
 
     Raises:
-        UsageError: no room or no permission.
+        UsageError: no space or no permission.
     """
     if beginning is None:
         return

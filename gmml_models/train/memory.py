@@ -27,7 +27,7 @@ def activation_bytes(encoder: VisionTransformer, *, views: int = 1, more: int = 
 
     Args:
         encoder: a vision transformer.
-        views: of its size, of each image.
+        views: number of views of its size per image.
         more: further numbers per image, outside the blocks: the logits of a head.
     """
     tokens, width = int(encoder.patch_embed.num_patches) + 1, int(encoder.embed_dim)

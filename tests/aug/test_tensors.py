@@ -257,7 +257,7 @@ def test_out_that_cannot_be_written_to_is_refused() -> None:
     leaf = torch.rand(2, 3, 32, 32, requires_grad=True)
     for out, message in ((rows, "rows that overlap"), (leaf, "requires gradients and is a leaf")):
         before = out.detach().clone()
-        with pytest.raises(ValueError, match=rf"gmml_aug: out .*{message}.*Give a buffer of its own: torch.empty_like"):
+        with pytest.raises(ValueError, match=rf"gmml_aug: out .*{message}.*Give a separate buffer: torch.empty_like"):
             corrupt(images, keys=keys, out=out)
         assert torch.equal(out.detach(), before)
     with torch.no_grad():

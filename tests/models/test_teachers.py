@@ -309,7 +309,7 @@ def test_views_that_mc_ssl_has_no_use_for_are_named() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "match"),
     [
-        ("sit", {"reconstruction_weight": -1.0}, "reconstruction_weight=-1.0 is not a finite number from 0"),
+        ("sit", {"reconstruction_weight": -1.0}, "reconstruction_weight=-1.0 is not a finite number of at least 0"),
         ("sit", {"reconstruction_weight": math.nan}, "reconstruction_weight=nan"),
         ("sit", {"temperature": 0.0}, "temperature=0.0 is not a finite number"),
         ("sit", {"momentum": 1.5}, r"momentum=1.5 is outside \[0, 1\]"),

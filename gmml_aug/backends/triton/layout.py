@@ -1,4 +1,4 @@
-"""How images lie in memory, and how many tiles cover them, for the kernels."""
+"""The memory layout of images, and the number of tiles that cover them, for the kernels."""
 
 from __future__ import annotations
 

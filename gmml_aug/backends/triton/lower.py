@@ -48,7 +48,7 @@ class Lowered:
 
         Args:
             plan: what was drawn.
-            clean: gives the clean images, normalised; only called where their statistics are asked for.
+            clean: returns the clean images, normalised; only called if their statistics are needed.
         """
         numbers: list[Tensor] = []
         colours: list[Tensor] = []

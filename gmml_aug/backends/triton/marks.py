@@ -1,4 +1,4 @@
-"""Where the steps of a plan work, as bits on its device: made by the plan's kernel where that one planned, else from its boxes."""
+"""Where the steps of a plan work, as bits on its device: made by the plan's kernel if it made the plan, else from its boxes."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def empty_marks(batch: int, places: int, tiled: Tiling, device: torch.device) ->
 
 
 def keep(plan: Plan, marks: Marks) -> None:
-    """Remember the bits of a plan as long as it lives; one that is changed or taken apart has its boxes read again."""
+    """Keep the bits of a plan as long as the plan exists; for a changed or sliced plan they are made again from its boxes."""
     if not any(boxes.is_inference() for boxes in plan.boxes):  # nobody counts what is written to those
         _KEPT[plan] = marks, [boxes._version for boxes in plan.boxes]
 
 
 def joined(program: Program, plan: Plan) -> tuple[Tensor, list[int]]:
-    """The boxes of all places one after the other, and in which row each place begins, and the last one ends.
+    """The boxes of all places, concatenated, and the rows at which each place begins and the last one ends.
 
-    Kernels are compiled for these rows. Where their number follows from the size of the images, as that of `Cells`, rows without
-    size fill up a step, so that hardly any new size compiles anything.
+    Kernels are compiled for these rows. If their number depends on the size of the images, as for `Cells`, it is padded with unused
+    rows, so that new sizes rarely compile anything.
     """
     parts = []
     for where, boxes in zip(program.places, plan.boxes, strict=True):

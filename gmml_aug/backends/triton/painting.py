@@ -1,4 +1,4 @@
-"""One call of the painting kernels: its tensors, and the runs of steps that see no pixel but their own."""
+"""One call of the painting kernels: its tensors, and the runs of steps that read only their own pixels."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Painting:
         return tensors, apart, {"A": maps[0] is not None, "F": maps[1] is not None}
 
     def run(self, first: int, end: int, boxed: Sequence[int] = ()) -> None:
-        """Steps ``first`` to ``end - 1``, which see no pixel but their own; without any, the images are normalised.
+        """Steps ``first`` to ``end - 1``, which read only their own pixels; without any, the images are normalised.
 
         What ``boxed`` will blur in place is marked as touched.
         """

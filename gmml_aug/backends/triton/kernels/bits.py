@@ -3,7 +3,8 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """Where steps work, as bits: made from the boxes of a plan, read by the kernel that paints.
 
-Legend: an image is a pile of *lines* along its last axis, and a line a row of 32-bit *words*, bit i of word j for column 32 j + i.
+Legend: an image is a stack of *lines* along its last axis, and a line is a row of 32-bit *words*, bit i of word j for column 32 j +
+i.
 A *tile* is `R` words: one of each of R lines, or R of the only line where images have one axis. ``bits`` are (B, places, lines,
 words) int32, ``flags`` (B, places, tiles, flag words) int32: a bit for each tile of a row of them, set where a place has pixels.
 """
@@ -49,7 +50,7 @@ def interval(first, end, word):
 
 @triton.jit
 def span_bits(start, extent, length, word):
-    """The words of a line of a box, which goes on at the other border."""
+    """The words of a line of a box, which continues at the opposite border."""
     return interval(start, tl.minimum(start + extent, length), word) | interval(0, start + extent - length, word)
 
 
@@ -62,7 +63,7 @@ def in_span(at, start, extent, length):
 
 @triton.jit
 def touched_cells(start, extent, cell, length):
-    """A box as all cells of its grid that it touches: start and extent in pixels."""
+    """A box enlarged to all cells of its grid that it touches: start and extent in pixels."""
     first, cells = start // cell, (length + cell - 1) // cell
     last = (start + extent + cell - 1) // cell
     end = tl.where(last > cells, length + tl.minimum((last - cells) * cell, first * cell), tl.minimum(last * cell, length))

@@ -4,8 +4,8 @@
 """The Triton kernel that blurs one box of an image in place, in one pass over the images.
 
 Legend: a program blurs one channel of one image after the other. It goes down the box R rows at a time: the rows that come into
-reach are filtered along themselves and kept in a ring of rows, small enough for the first cache; then R rows are filtered across,
-from the ring alone, and written where they stood. Rows that lie beyond a border are rows of the ring too, for what is folded back
+reach are filtered along the row and kept in a ring of rows, small enough for the first-level cache; then R rows are filtered
+across, from the ring alone, and written in place. Rows that lie beyond a border are rows of the ring too, for what is folded back
 reaches no further than the taps do.
 """
 

@@ -4,7 +4,7 @@
 """One place of an image in the kernel of `plan`: boxes one after the other, until enough is covered or a budget is used up.
 
 Legend: what is covered are the bits of `bits`, in memory, L lines of W words at a time; only this program reads and writes them.
-How a place draws stands in a row of a table, so one compiled kernel serves all places.
+A row of a table describes how a place draws, so one compiled kernel serves all places.
 """
 
 from __future__ import annotations

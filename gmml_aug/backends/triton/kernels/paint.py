@@ -4,8 +4,8 @@
 """The Triton kernel that paints; imported only when it is first used.
 
 The legend is that of `bits`. A program has a tile of R words as (R, 32 / E, E) pixels, E of them side by side in a thread: 16 bytes
-of a channel, which are read or left alone together. What the steps are is known when the kernel is compiled, so a program pays for
-its own fills alone.
+of a channel, which are read or left alone together. The steps are known when the kernel is compiled, so a program pays only for its
+own fills.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def paint_steps(
 ):  # fmt: skip
     """Some steps in a row, one read and one write of the images: as the reference paints; KEEP writes what was read, too.
 
-    MARKED are MORE steps that follow in a kernel of their own, (step, place) each: their pixels count as touched here already.
+    MARKED are MORE steps that follow in a kernel of their own, (step, place) each: their pixels already count as touched here.
     """
     across, tile, image = tl.program_id(0), first_tile + tl.program_id(1), first_image + tl.program_id(2)
     wide = image.to(tl.int64)

@@ -3,7 +3,7 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """The Triton kernel of `gmml_aug.backends.triton.plan`; imported only when it is first used.
 
-Legend: a program is one warp, and has one place of an image, or all places of an image that a budget ties together. It follows the
+Legend: a program is one warp, and handles one place of an image, or all places of an image that share a budget. It follows the
 rule of `cover`: boxes one after the other, until enough is covered.
 """
 
@@ -98,7 +98,7 @@ def make_plan(
     STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr, C: tl.constexpr, FROM_BATCH: tl.constexpr,
     BUDGETS: tl.constexpr, GROUPS: tl.constexpr, L: tl.constexpr, W: tl.constexpr, R: tl.constexpr, Z: tl.constexpr,
 ):  # fmt: skip
-    """All that chance decides: gates, draws, boxes, and the bits of the boxes, for an image and a group of places."""
+    """All random decisions (gates, draws, boxes, and the bits of the boxes) for an image and a group of places."""
     image, group = tl.program_id(0), tl.program_id(1)
     key = tl.load(keys + image)
     opened = _open(key, STEPS, GATES, COUNT)

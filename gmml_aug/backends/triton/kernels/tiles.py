@@ -1,10 +1,10 @@
 # mypy: ignore-errors
 # ruff: noqa: N803
 # Triton is optional and its language is no Python that mypy can follow.
-"""Which tile a program of the painting kernels has, and where the boxes lie in it.
+"""Which tile a program of the painting kernels handles, and where the boxes are in it.
 
 Legend: a program has a tile of one image, (R, W): R rows of one plane and W columns, one tensor for each channel; images of one
-axis are a row. It is small, so that few tiles meet a box, and the others are only copied.
+axis are a row. Tiles are small, so that few of them meet a box; the others are only copied.
 
 Words are (B, slots, D, span): along each axis first the word of each coordinate, then that of each tile, an OR over it.
 """
