@@ -400,7 +400,7 @@ class TestPrefixesAndExtras:
         "call",
         [(functools.partial, os.system, "true"), (getattr, os, "system"), (subprocess.check_output, "true"), (np.load, "a.npy"),
          (torch.load, "a.pth"), (torch.hub.list, "a/b"), (print, "a")],
-        ids=str,
+        ids=lambda call: call[0].__qualname__,
     )  # fmt: skip
     def test_what_python_torch_or_numpy_would_do_is_refused_by_name(self, call: tuple[Any, ...], tmp_path: Path) -> None:
         beside = hostile.Calls(call[0], *(["posix"] if call[1] is os else call[1:2]), *call[2:])
