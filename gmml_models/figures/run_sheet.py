@@ -36,7 +36,7 @@ def run_sheet(
     ]  # white where corrupted
     stages = [
         ("clean", "", to_pictures(clean, mean, std)),
-        ("corrupted", "seen by the model", to_pictures(found.corrupted, mean, std)),
+        ("corrupted", "the model's input", to_pictures(found.corrupted, mean, std)),
         ("mask", "white: corrupted", masks),
         ("restored", "all of it decoded", to_pictures(found.restored, mean, std)),
     ]
