@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import figures, gpu_measures, gpu_pages, gpu_session, pages, throughput
+from benchmarks.timing import alternate
 from gmml_models.bench import timing
 from gmml_models.bench.peers import PEERS, own_peer, present
 from gmml_models.bench.report import FULL, markdown, run
@@ -229,6 +231,37 @@ def test_the_release_s_rule_says_what_it_cannot_do() -> None:
     rows = measure(Case((2, 3, 16, 16), "uint8"), [throughput.RELEASE], effort=QUICK)
     assert "bytes cannot hold" in rows[0]["error"]
     assert measure(Case((2, 3, 16, 16)), [throughput.RELEASE], effort=QUICK)[0]["error"] is None
+
+
+def test_the_cost_of_a_pixel_is_that_of_64_images_at_least_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, int]] = []
+
+    def counted(contenders: dict[Any, Call], *, calls: dict[Any, int], **_: Any) -> dict[Any, Times]:
+        for call in contenders.values():
+            call()
+        seen.extend(calls.items())
+        return {about: Times.of([float(2 + about[1]), 100.0]) for about in contenders}  # as many ms as the visit's number, and 2
+
+    monkeypatch.setattr(throughput, "alternate", counted)
+    found = throughput.cost_per_pixel(memory=0.0075)
+    assert list(found) == ["64x3x32x32", "16x3x96x96", "4x3x224x224"]
+    assert [(shape[0], visit) for (shape, visit), _ in seen] == [
+        (64, 0),
+        *((16, v) for v in range(4)),
+        *((4, v) for v in range(16)),
+    ]
+    assert all(often * math.prod(shape) > 2 << 20 for (shape, _), often in seen)  # small batches are called more often
+    assert [one["minimum"] for one in found.values()] == [2.0, 3.5, 9.5]  # the mean over the visits
+    assert found["16x3x96x96"]["ns_per_pixel"] == pytest.approx(3.5e6 / (16 * 96 * 96))
+
+
+def test_contenders_that_are_short_are_called_more_often_a_round() -> None:
+    called: list[str] = []
+    contenders = {name: partial(called.append, name) for name in "ab"}
+    ticks = iter(range(1000))
+    times = alternate(contenders, rounds=2, calls={"a": 3, "b": 1}, clock=lambda: float(next(ticks)))
+    assert "".join(called) == "ab" + "aaab" * 2
+    assert times["a"].minimum == times["b"].median == 1e3
 
 
 def test_readme_and_docs_show_what_was_measured(tmp_path: Path) -> None:
