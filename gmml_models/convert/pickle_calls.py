@@ -1,8 +1,8 @@
 """The meaning of the names in a pickle: a table of the allowed calls, evaluated on plain data, and what is skipped.
 
 The calls that a file may make are listed in `call`, with exactly the arguments that ``torch.save`` writes. Anything else next to a
-network, such as an Enum or an object of any package's class, becomes an `Unread`: it is not created, and nothing is imported for it.
-A call of a function of Python, torch or NumPy that is in no table is refused by name: no network needs it.
+network, such as an Enum or an object of any package's class, becomes an `Unread`: it is not created, and nothing is imported for
+it. A call of a function of Python, torch or NumPy that is in no table is refused by name: no network needs it.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTE
     """The content of a file of ``torch.save``, as plain data and tensors; no code in the file is run.
 
     An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
-    parameter its tensor, a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum or an
-    object of a class, is replaced by an `Unread`. Both formats of torch.save are read. Tensors are views of the file, copied on
+    parameter its tensor, a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum or
+    an object of a class, is replaced by an `Unread`. Both formats of torch.save are read. Tensors are views of the file, copied on
     write: keep it unchanged while they are in use.
 
     Args:
