@@ -55,9 +55,8 @@ class Corruption(ABC):
     """The base of everything that corrupts a batch of images: fills, fills in boxes, and compositions of these.
 
     Corruptions are frozen dataclasses: comparable, hashable and picklable, without tensors or state, and ``eval(repr(c)) == c``.
-    They
-    work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or uint8,
-    any memory format and device, and behave the same in training and evaluation.
+    They work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or
+    uint8, any memory format and device, and behave the same in training and evaluation.
     """
 
     @abstractmethod
@@ -159,9 +158,8 @@ class Corruption(ABC):
 
         ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8; ``dtype``, that of the results, is float16, bfloat16 or float32;
         everything else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255``
-        for
-        ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those of a call with them.
-        Where possible, the bytes are read once and both batches are written in the same pass.
+        for ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those of a call with
+        them. Where possible, the bytes are read once and both batches are written in the same pass.
 
         With ``clean=False`` the clean images are neither computed nor returned: for a loss that normalises the bytes itself, such
         as ``gmml_models.masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
