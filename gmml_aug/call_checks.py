@@ -1,15 +1,16 @@
-"""Checks a call against a program before any work: images, maps, plans, ratios and lengths must fit it."""
+"""The options of a call, and their check against a program before any work: images, maps, plans, ratios and lengths must fit it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from gmml_aug import checks
-from gmml_aug.backends.call import Batch, Maps, Request
+from gmml_aug.backends.base import Choice
+from gmml_aug.backends.call import Batch, Lengths, Maps, Ratios, Request
 from gmml_aug.places.base import Place, free_size
 from gmml_aug.plan import Plan
 from gmml_aug.program import Program
@@ -17,6 +18,26 @@ from gmml_aug.tensors import check_dtype, check_kind, check_tensor, followed, ov
 from gmml_aug.values import NORMALISED, Values
 
 _SHAPES = 64  # that a program remembers to have been checked for
+
+
+class SampledOptions(TypedDict, total=False):
+    """The options that a call and `Corruption.from_bytes` share; `Corruption.__call__` describes them."""
+
+    generator: torch.Generator | None
+    keys: Tensor | None
+    rank: int | None
+    donors: Tensor | None
+    allowed: Tensor | None
+    forced: Tensor | None
+    ratios: Ratios | None
+    lengths: Lengths | None
+    backend: Choice
+
+
+class CallOptions(SampledOptions, total=False):
+    """The options of a call, for functions that pass them on."""
+
+    out: Tensor | None
 
 
 def check_images(images: Tensor, program: Program) -> Tensor:

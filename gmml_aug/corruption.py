@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from gmml_aug.backends.base import Choice, choose
 from gmml_aug.backends.call import Batch, Corrupted, CorruptedPair, Given, Lengths, Maps, Painted, Ratios, Request
 from gmml_aug.backends.reference.explain import Touch, explain
 from gmml_aug.backends.reference.paint import step_mask
+from gmml_aug.call_checks import SampledOptions
 from gmml_aug.chance import draw_keys
 from gmml_aug.fields import as_code
 from gmml_aug.plan import Plan
@@ -29,26 +30,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Options = dict[str, Any]  # of `Corruption.sample`
-
-
-class SampledOptions(TypedDict, total=False):
-    """The options that a call and `Corruption.from_bytes` share; `Corruption.__call__` describes them."""
-
-    generator: torch.Generator | None
-    keys: Tensor | None
-    rank: int | None
-    donors: Tensor | None
-    allowed: Tensor | None
-    forced: Tensor | None
-    ratios: Ratios | None
-    lengths: Lengths | None
-    backend: Choice
-
-
-class CallOptions(SampledOptions, total=False):
-    """The options of a call, for functions that pass them on."""
-
-    out: Tensor | None
 
 
 class Corruption(ABC):
@@ -178,7 +159,7 @@ class Corruption(ABC):
         self,
         images: Tensor,
         dtype: torch.dtype | None,
-        how: Plan | dict[str, Any],
+        how: Plan | Options,
         given: Given,
         out: Tensor | None,
         backend: Choice,
@@ -201,28 +182,19 @@ class Corruption(ABC):
         if isinstance(how, Plan):
             return painter.paint(program, batch, how)
         if painter.corrupt is not None:
-            request = self._request(images.shape, images.device, bank, **how)
+            request = self._request(images.shape, images.device, bank, how)
             done = painter.corrupt(program, batch, request)
             return painter.paint(program, batch, painter.plan(program, request)) if done is None else done
         plan = self.sample(images.shape, bank=bank, device=images.device, backend=backend, **how)
         return painter.paint(program, batch, plan)
 
-    def _request(
-        self,
-        shape: Sequence[int],
-        device: torch.device,
-        bank: int | None,
-        generator: torch.Generator | None,
-        keys: Tensor | None,
-        rank: int | None,
-        ratios: Ratios | None,
-        lengths: Lengths | None,
-    ) -> Request:
+    def _request(self, shape: Sequence[int], device: torch.device, bank: int | None, how: Options) -> Request:
         """What a plan is asked for, with its keys."""
-        where, request = call_checks.check_sampling(
-            self.program, shape, generator=generator, keys=keys, bank=bank, device=device, ratios=ratios, lengths=lengths
-        )
-        return request if keys is not None else request._replace(keys=draw_keys(shape[0], where, generator, rank))
+        program, options = self.program, {name: one for name, one in how.items() if name != "rank"}
+        where, request = call_checks.check_sampling(program, shape, bank=bank, device=device, **options)
+        if how["keys"] is not None:
+            return request
+        return request._replace(keys=draw_keys(request.shape[0], where, how["generator"], how["rank"]))
 
     def sample(
         self,

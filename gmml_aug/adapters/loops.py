@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gmml_aug.backends.call import Corrupted
-from gmml_aug.corruption import CallOptions, Corruption
+from gmml_aug.call_checks import CallOptions
+from gmml_aug.corruption import Corruption
 
 
 @final
