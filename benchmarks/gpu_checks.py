@@ -118,7 +118,8 @@ def main() -> None:
     everywhere = torch.ones(1, 1, size, size, dtype=torch.bool, device=device)
     stored = torch.randint(0, 256, (8, 3, size, size), dtype=torch.uint8, device=device)
     for images in (torch.randn(8, 3, size, size, device=device), torch.randn(8, 3, size, size, device=device).bfloat16(), stored):
-        for options in ({}, {"allowed": everywhere}):
+        choices: tuple[dict[str, Any], ...] = ({}, {"allowed": everywhere})
+        for options in choices:
             made = _call(corrupt, images, keys, backend="triton", **options)
             print(images.dtype, *options, f"{float(made[1].float().mean()):.3f} of the pixels")
 

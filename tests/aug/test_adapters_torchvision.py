@@ -196,7 +196,7 @@ IMAGE = tv_tensors.Image(torch.zeros(3, 32, 32))
         (lambda: (IMAGE, IMAGE), ValueError, r"2 images in one sample. Give one"),
         (lambda: {"image": IMAGE, "mask": 1}, ValueError, r"the sample has mask already.*mask=False"),
         (lambda: {"sample": {"image": IMAGE}}, ValueError, r"deeper in the dict"),
-        (lambda: torch.zeros(8, 8), ValueError, r"Tensor \(8, 8\) came.*works on 2 spatial axes.*Boxes\(dims=1\)"),
+        (lambda: torch.zeros(8, 8), ValueError, r"Tensor \(8, 8\) was given.*works on 2 spatial axes.*Boxes\(dims=1\)"),
         (lambda: {"label": torch.arange(4), "pixels": torch.zeros(3, 8, 8)}, ValueError, r"int64 \(4,\)\. Name.*'label', 'pixels'"),
         (lambda: {"depth": torch.ones(1, 8, 8), "image": "a.jpg"}, TypeError, r"field 'image' holds str, and no other tensor"),
     ],
