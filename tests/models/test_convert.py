@@ -234,7 +234,7 @@ def test_odd_names_are_refused(key: str) -> None:
 
 
 def test_one_name_twice_is_refused() -> None:
-    with pytest.raises(UnreadableFileError, match=r"one twice: backbone\.cls_token"):
+    with pytest.raises(UnreadableFileError, match=r"a name twice: backbone\.cls_token"):
         translate({"SiT_model": {**hostile.network(), "backbone.cls_token": torch.zeros(1, 1, 8)}}, heads=2)
 
 
