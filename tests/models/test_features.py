@@ -184,7 +184,7 @@ class TestFeatures:
             (torch.randn(0, 3, 32, 32), {}, "0 images"),
             ([], {}, "no images"),
             (torch.randn(1, 3, 32, 32), {"pool": "max"}, "Allowed are"),
-            (torch.randn(1, 3, 32, 32), {"batch_size": 0}, "0 at once"),
+            (torch.randn(1, 3, 32, 32), {"batch_size": 0}, "batches of 0"),
         ],
     )
     def test_what_does_not_fit_is_said(self, folder: Path, images: Any, options: dict[str, Any], message: str) -> None:

@@ -261,7 +261,7 @@ def test_the_class_token_looks_where_something_trained_it(
 
     monkeypatch.setattr(contact_sheet.Sheet, "draw", listen)
     assert run("attention", photos, "--weights", tmp_path / "weights", "-o", tmp_path / "figure.png").code == 0
-    assert f"how much the {wanted} takes" in said[0]
+    assert f"how much the {wanted} attends" in said[0]
 
 
 # ---------------------------------------------------------------- the concept head

@@ -337,7 +337,7 @@ def test_a_data_set_without_one_readable_image_is_refused_at_once(tmp_path: Path
     root = write_flat(tmp_path, 3)
     for file in root.iterdir():
         truncate(file)
-    with pytest.raises(UsageError, match=r"not one of the 3 images could be read. The first was 000.png: damaged"):
+    with pytest.raises(UsageError, match=r"none of the 3 images could be read. The first was 000.png: damaged"):
         opened(root)
 
 
@@ -359,7 +359,7 @@ def test_images_that_break_later_end_in_the_same_words(tmp_path: Path) -> None:
     source = opened(root)
     for file in root.iterdir():
         truncate(file)
-    with pytest.raises(UsageError, match="not one of the 3 images"):
+    with pytest.raises(UsageError, match="none of the 3 images"):
         source[0]
 
 
@@ -557,7 +557,7 @@ WRONG: dict[str, tuple[Callable[[int], Any], int, str]] = {
 @pytest.mark.parametrize("kind", list(WRONG))
 def test_what_is_no_image_is_refused_before_any_work(kind: str) -> None:
     item, channels, words = WRONG[kind]
-    with pytest.raises(UsageError, match=f"not one of the 3 images could be read. The first was image 0: .*{words}"):
+    with pytest.raises(UsageError, match=f"none of the 3 images could be read. The first was image 0: .*{words}"):
         python(Listed(3, item), in_chans=channels)
 
 

@@ -97,7 +97,7 @@ def test_another_size_and_other_channels_are_adapted_as_timm_does(
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [({"decoder": "paper"}, "its decoder is mc_ssl, and paper is asked for"), ({"target": "normalised"}, "says pixels")],
+    [({"decoder": "paper"}, "its decoder is mc_ssl, but paper is requested"), ({"target": "normalised"}, "predicts pixels")],
     ids=str,
 )
 def test_a_decoder_that_does_not_fit_is_new_and_follows_from_the_seed(
