@@ -1,6 +1,6 @@
 """A run of the claims as a model of the zoo: its folder of weights, with what was measured of it written into its card.
 
-``python -m benchmarks.claims.ship main/caltech-gmml --name gmml_vit_micro_patch8_64.openclipart --runs FOLDER``
+``python -m benchmarks.claims.ship weights/openclipart --name gmml_vit_micro_patch8_64.openclipart --runs FOLDER``
 
 The card has the numbers of every row that fine-tunes the same weights, each beside its baselines. These stand in
 benchmarks/results/baselines.json; ``--data FOLDER`` measures those that are missing.
