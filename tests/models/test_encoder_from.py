@@ -454,7 +454,7 @@ class TestWhatIsNone:
             ({"state_dict": {"layer1.0.conv1.weight": torch.zeros(2)}}, "convolutional"),
             ({"base_model.model.x.lora_A.weight": torch.zeros(2)}, r"adapters \(LoRA\).*merge_and_unload"),
             ({"visual.conv1.weight": torch.zeros(2)}, "CLIP.*vit_base_patch16_clip_224"),
-            ({"model_a": vit().state_dict(), "model_b": vit().state_dict()}, r"several networks: model_a, model_b\. Say which"),
+            ({"model_a": vit().state_dict(), "model_b": vit().state_dict()}, r"several networks: model_a, model_b\. Choose one"),
             ({"optimizer": {}}, "holds optimizer, and no vision transformer"),
         ],
     )  # fmt: skip
