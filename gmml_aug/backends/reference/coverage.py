@@ -110,7 +110,7 @@ def cover_until(
     axes = [axis_cells(everything[..., d], everything[..., dims + d], size[d], pixels=pixelwise) for d in range(dims)]
     own = math.ceil(count / WORD)
     first = _first_box(axes, own, count)
-    area = _meet([axis.width for axis in axes], torch.mul)
+    area = meet([axis.width for axis in axes], torch.mul)
     end = torch.full_like(boxes[:, 0, 0], count * pixels)  # position in the order of painting: box number * pixels + pixels of it
     if target is not None:
         stop, position = _position(boxes, size, axes, first, area, target)
@@ -124,7 +124,7 @@ def cover_until(
     for limit in limits:
         words = range(word, word + math.ceil(limit.taken.shape[1] / WORD))
         free, left = area, torch.full_like(end, limit.limit)
-        parts = [_meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]
+        parts = [meet([axis.bits[:, w] for axis in axes]) != 0 for w in words]
         parts += [] if limit.mask is None else [limit.mask]
         if parts:
             taken = torch.stack(parts).any(0)
@@ -136,7 +136,7 @@ def cover_until(
     return _cut(boxes, size, end), end < count * pixels
 
 
-def _meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = torch.bitwise_and) -> Tensor:
+def meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = torch.bitwise_and) -> Tensor:
     """Combine one (B, X_d) tensor per axis into (B, X_1, ..., X_D)."""
     out = parts[0]
     for part in parts[1:]:
@@ -155,7 +155,7 @@ def _first_box(axes: Sequence[Axis], words: int, count: int) -> Tensor:
     """(B, X_1, ..., X_D) number of the first box over each cell, ``count`` where there is none."""
     first: Tensor | None = None
     for w in reversed(range(words)):
-        found = _meet([axis.bits[:, w] for axis in axes])
+        found = meet([axis.bits[:, w] for axis in axes])
         lowest = (found & -found).to(torch.float32).view(torch.int32)  # a power of two is exact: read its exponent
         number = (lowest >> 23) + (w * WORD - 127)
         first = number.masked_fill(found == 0, count) if first is None else torch.where(found == 0, first, number)

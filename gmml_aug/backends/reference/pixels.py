@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -97,17 +96,18 @@ def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
     table = readable(now)
     compact = table and scene.mask.numel() > _SMALL
     kind = operation.distribution or ("uniform" if now.dtype == torch.uint8 or scene.values == "unit" else "normal")
-    start = drawn[0][:, None] + torch.arange(size, device=now.device)
-    # on the CPU only where it lands
-    images, at = torch.where(scene.mask.flatten(1)) if compact else (None, None)
-    if images is not None:
-        start = start[images, at]
+    if compact:  # on the CPU only where it lands: `at` counts the pixels of all images
+        each, batch = scene.mask.flatten(1).sum(1), torch.arange(len(now), device=now.device)
+        at, image = scene.mask.flatten().nonzero()[:, 0], batch.repeat_interleave(each)
+        start = (drawn[0] - batch * size).repeat_interleave(each) + at
+    else:
+        start = drawn[0][:, None] + torch.arange(size, device=now.device)
     draws = 1 if operation.per == "pixel" else channels
     word = draw = start
     planes = []
     if kind == "matched":
-        mean = average(scene.clean.detach())
-        own = mean, deviation(scene.clean.detach(), mean)  # (B, C) each
+        means = average(scene.clean.detach())  # (B, C)
+        deviations = deviation(scene.clean.detach(), means)
     for c in range(channels):
         if c < draws:
             if c % _CHANNELS_A_WORD == 0:
@@ -115,16 +115,16 @@ def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
             bits = (word >> (16 * (c % _CHANNELS_A_WORD))).bitwise_and_(0xFFFF)
             draw = to_normal(bits, table=table) if kind != "uniform" else bits
         if kind == "matched":
-            middle, spread = [one[:, c, None] if images is None else one[images, c] for one in own]
-            planes.append(_in_range(draw * spread + middle, scene))
+            which = (image, c) if compact else (slice(None), c, None)
+            planes.append(_in_range(draw * deviations[which] + means[which], scene))
         else:
             planes.append(_uniform(draw, c, scene) if kind == "uniform" else _normal(draw, c, scene, operation.per))
-    if images is None:
+    if not compact:
         return torch.stack(planes, dim=1).reshape(now.shape)
-    noise = torch.empty(now.shape, dtype=now.dtype, device=now.device)
-    flat = noise.view(len(noise), channels, size)
+    noise = torch.empty_like(now, memory_format=torch.contiguous_format)
+    first = at + image * ((channels - 1) * size)
     for c, plane in enumerate(planes):
-        flat[images, c, at] = plane
+        noise.view(-1).index_copy_(0, first + c * size, plane)
     return noise
 
 
@@ -166,23 +166,22 @@ def _convolve(operation: Convolve, scene: Scene, drawn: Tensors) -> Tensor:
         return gaussian_blur(now, sigma, taps.masked_fill(~scene.mask.flatten(1).any(1), 1), most)
     blurred = torch.empty_like(now)
     weights = gaussian_taps(sigma, taps, most).tolist()
-    for image, inside in enumerate(scene.mask[:, 0]):
-        window = _bounding_box(inside)
-        if window is not None:
-            heard = [weight for weight in weights[image] if weight > 0.0]
-            blurred[(slice(image, image + 1), slice(None), *window)] = blur_window(now[image : image + 1], window, heard)
+    for image, window in _bounding_boxes(scene.mask[:, 0]).items():
+        heard = [weight for weight in weights[image] if weight > 0.0]
+        blurred[(slice(image, image + 1), slice(None), *window)] = blur_window(now[image : image + 1], window, heard)
     return blurred
 
 
 FUNCTIONS: dict[type, Any] = {Colour: _colour, Take: _take, Draw: _draw, Mix: _mix, Convolve: _convolve}
 
 
-def _bounding_box(inside: Tensor) -> Sequence[slice] | None:
-    """The smallest box around the True pixels of (*S) bool; None if there are none."""
-    box = []
-    for axis in range(inside.ndim):
-        line = inside.movedim(axis, 0).reshape(inside.shape[axis], -1).any(1).nonzero()
-        if not len(line):
-            return None
-        box.append(slice(int(line[0]), int(line[-1]) + 1))
-    return box
+def _bounding_boxes(inside: Tensor) -> dict[int, list[slice]]:
+    """The smallest box around the True pixels of each image of (B, *S) bool that has any, by the image's number."""
+    pixels, axes = inside.to(torch.uint8), range(1, inside.ndim)
+    sides = []
+    for axis in axes:
+        others = [other for other in axes if other != axis]
+        line = pixels.amax(others) if others else pixels
+        sides.append(zip(line.argmax(1).tolist(), (line.shape[1] - line.flip(1).argmax(1)).tolist(), strict=True))
+    boxes = enumerate(zip(inside.flatten(1).any(1).tolist(), *sides, strict=True))
+    return {image: [slice(*side) for side in box] for image, (used, *box) in boxes if used}
