@@ -208,10 +208,12 @@ def test_a_child_that_outlives_its_run_does_not_own_the_folder(tmp_path: Path) -
     orphan = int(child.stdout.readline())
     try:
         child.kill()
-        child.communicate()
+        child.wait()  # not communicate(): the orphan holds the pipe, too
+        os.kill(orphan, 0)  # it lives
         RunFolder(config(tmp_path, seed=1))
     finally:
         os.kill(orphan, signal.SIGKILL)
+        child.communicate()
 
 
 @pytest.mark.parametrize("torn", ["", '{"kind": "pretrain", "lr"', "[1]"])
