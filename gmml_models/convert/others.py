@@ -60,9 +60,7 @@ def encoder_from(
         name: tuple(value) for name, value in (("mean", mean), ("std", std)) if value is not None
     }
     with torch.device("meta"):
-        encoder = build_encoder(
-            config["architecture"], **{"global_pool": config["global_pool"], "weight_init": "skip", **config["model_args"]}
-        )
+        encoder = build_encoder(config["architecture"], **{"global_pool": config["global_pool"], **config["model_args"]})
     fill(encoder, {name: tensor.clone() for name, tensor in done.encoder.items()}, os.fspath(file.path))
     tell(encoder, {"architecture": config["architecture"], **facts})
     remember(encoder, done.source(file.path))

@@ -126,7 +126,7 @@ def _of_timm(said: Mapping[str, Any]) -> Any:
     if not isinstance(arch, str) or arch.split(".")[0] not in plain or not timm.is_model(arch):
         return None
     with torch.device("meta"):
-        model = timm.create_model(arch)
+        model = timm.create_model(arch, weight_init="skip")
     return model if isinstance(model, VisionTransformer) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import timm
@@ -113,7 +114,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
     wanted, problem = _fingerprint(vit), ""
     for architecture in dict.fromkeys(candidates):
         try:
-            reference = _read(_on_meta(architecture, {}))
+            reference = _read(_named(architecture))
             arguments = {name: value for name, value in _read(vit).items() if value != reference[name]}
             if "global_pool" in arguments:  # timm would derive it from the pooling
                 arguments["fc_norm"] = not isinstance(vit.fc_norm, nn.Identity)
@@ -145,18 +146,29 @@ def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
 
 def _on_meta(architecture: str, arguments: dict[str, Any]) -> Any:
     with torch.device("meta"):
-        return timm.create_model(architecture, num_classes=0, **arguments)
+        return timm.create_model(architecture, num_classes=0, **_undrawn(), **arguments)
+
+
+def _undrawn() -> dict[str, str]:
+    """What keeps timm from drawing weights on the meta device, where there are none: nine tenths of the time."""
+    return {"weight_init": "skip"} if torch.get_default_device().type == "meta" else {}
+
+
+@cache
+def _named(architecture: str) -> Any:
+    """The named encoder without a change, to read its shape from."""
+    return _on_meta(architecture, {})
 
 
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
     pool: dict[str, Any] = {}
     if "global_pool" not in arguments:
-        plain = _on_meta(name, {})
+        plain = _named(name)
         pool["global_pool"] = "token" if arguments.get("class_token", plain.has_class_token) else ""
         if not isinstance(plain.fc_norm, nn.Identity):  # its last norm keeps the name that timm's weights have
             pool["fc_norm"] = True
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**pool, **arguments})
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**_undrawn(), **pool, **arguments})
     except AssertionError as error:
         raise ValueError(
             f"build_encoder: timm refuses {name!r} with {arguments}: {error or 'no reason given'}. Change "

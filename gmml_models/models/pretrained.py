@@ -177,7 +177,7 @@ def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dic
 
 def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTransformer:
     """The encoder of a folder, in evaluation mode; built without initialising weights that would be replaced immediately."""
-    arguments = {"global_pool": config.get("global_pool", "token"), "weight_init": "skip", **config.get("model_args", {})}
+    arguments = {"global_pool": config.get("global_pool", "token"), **config.get("model_args", {})}
     with torch.device("meta"):
         encoder = build_encoder(config["architecture"], **arguments)
     fill(encoder, source.tensors(ENCODER, config), f"{ENCODER} of {source.name}")

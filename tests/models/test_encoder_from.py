@@ -42,6 +42,14 @@ def vit(seed: int = 0, **options: Any) -> VisionTransformer:
     return VisionTransformer(**{**shape, **options}).eval()
 
 
+@functools.cache
+def plain() -> tuple[dict[str, Tensor], Tensor]:
+    """The tensors of `vit` and its features of `images`: made once for the tests that ask for nothing else."""
+    made = vit()
+    with torch.no_grad():
+        return made.state_dict(), made.forward_features(images())
+
+
 def images(height: int = 16, width: int = 16) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
 
@@ -374,10 +382,11 @@ class TestPrefixesAndExtras:
         ids=lambda value: type(value).__name__,
     )  # fmt: skip
     def test_extras(self, extra: Any, old: bool, tmp_path: Path) -> None:
-        network = under("backbone.", vit().state_dict()) | reconstructor()
+        tensors, features = plain()
+        network = under("backbone.", tensors) | reconstructor()
         (tmp_path / "a.pth").write_bytes(hostile.saved({"SiT_model": network, "beside": extra}, old=old))
         found = gm.encoder_from(tmp_path / "a.pth")
-        assert torch.equal(found.forward_features(images()), vit().forward_features(images()))
+        assert torch.equal(found.forward_features(images()), features)
 
     @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
     def test_extras_by_the_pickle_protocols_that_torch_takes(self, protocol: int, tmp_path: Path) -> None:
