@@ -149,7 +149,7 @@ def _on_meta(architecture: str, arguments: dict[str, Any]) -> Any:
         return timm.create_model(architecture, num_classes=0, **_undrawn(), **arguments)
 
 
-def _undrawn() -> dict[str, str]:
+def _undrawn() -> dict[str, Any]:
     """What keeps timm from drawing weights on the meta device, where there are none: nine tenths of the time."""
     return {"weight_init": "skip"} if torch.get_default_device().type == "meta" else {}
 
