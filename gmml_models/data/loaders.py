@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmml_models.data.loader import WorkerFeed, every_image, workers_for
-from gmml_models.data.resident_loader import ResidentFeed, fits, size_kept
+from gmml_models.data.resident_loader import ResidentFeed, bytes_kept, size_kept
 from gmml_models.data.sampling import Batch, Feed, Progress, Share
 from gmml_models.data.stream_loader import StreamFeed
 from gmml_models.data.streams import StreamSource
@@ -81,7 +81,7 @@ def make_feed(
         return StreamFeed(source, plan, share, device=where, workers=workers, transform=transform)
     if transform is None:
         size = size_kept(plan, resident_size)
-        if fits(source, size, where, resident):
+        if bytes_kept(source, size, where, resident):
             return ResidentFeed(source, plan, share, device=where, size=size, threads=workers, progress=progress)
     return WorkerFeed(source, plan, share, device=where, workers=workers, transform=transform)
 

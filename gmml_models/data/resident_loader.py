@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from gmml_aug.chance import keys as make_keys
 from gmml_models.data.augment import Finish, cut_batch, squash
 from gmml_models.data.dataset import Label, Source, each, nothing_readable
+from gmml_models.data.free_memory import free_memory
 from gmml_models.data.sampling import Batch, Progress, Share, in_steps, order_of_epoch, send, spread
 from gmml_models.data.transforms import Crops, Numbers, ViewPlan, centre_crops, draw_crops
 from gmml_models.errors import UsageError
@@ -141,8 +141,8 @@ def size_kept(plan: ViewPlan, resident_size: int | None) -> tuple[int, int]:
     return round(_LARGER * height), round(_LARGER * width)
 
 
-def fits(source: Source, size: tuple[int, int], device: torch.device, asked: bool | None) -> bool:
-    """Whether a data set is kept on the device.
+def bytes_kept(source: Source, size: tuple[int, int], device: torch.device, asked: bool | None) -> int:
+    """The number of bytes of a data set that is kept on the device; 0 if it is not.
 
     Args:
         source: of the images.
@@ -154,29 +154,14 @@ def fits(source: Source, size: tuple[int, int], device: torch.device, asked: boo
         UsageError: it was requested, but there is no room.
     """
     if asked is False or (asked is None and device.type != "cuda"):
-        return False
+        return 0
     needed = len(source) * source.channels * size[0] * size[1]
     free = free_memory(device)
     if asked is None:
-        return free is not None and needed < _GENTLE * free
+        return needed if free is not None and needed < _GENTLE * free else 0
     if free is not None and needed > _MOST * free:
         raise UsageError(
             f"gmml: to keep {len(source)} images of {source.channels} x {size[0]} x {size[1]} on the {device.type} takes "
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give a smaller --resident-size, or leave --resident out."
         )
-    return True
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Free bytes on a device; None if unknown."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:  # Linux; the limit of a container counts too
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    try:
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such group, or "max"
-        return free
+    return needed

@@ -20,9 +20,10 @@ from torch import Tensor
 
 import gmml_aug
 from gmml_models.data.dataset import Source
+from gmml_models.data.free_memory import free_memory
 from gmml_models.data.loader import Cutter, Decoding, WorkerFeed
 from gmml_models.data.loaders import Batch, Feed, ViewPlan, in_order, make_feed
-from gmml_models.data.resident_loader import ResidentFeed, fits, free_memory, size_kept
+from gmml_models.data.resident_loader import ResidentFeed, bytes_kept, size_kept
 from gmml_models.data.sampling import Share, order_of_epoch, spread
 from gmml_models.data.sources import open_source
 from gmml_models.errors import UsageError
@@ -416,9 +417,9 @@ def test_a_batch_in_which_all_is_broken_is_left_out(tmp_path: Path) -> None:
 
 def test_the_path_is_chosen_by_device_and_room(folder: Path) -> None:
     source = source_of(folder)
-    assert not fits(source, (16, 16), CPU, None)  # nobody waits for the CPU's memory
-    assert not fits(source, (16, 16), CPU, False)
-    assert fits(source, (16, 16), CPU, True)
+    assert bytes_kept(source, (16, 16), CPU, None) == 0  # nobody waits for the CPU's memory
+    assert bytes_kept(source, (16, 16), CPU, False) == 0
+    assert bytes_kept(source, (16, 16), CPU, True) == 22 * 3 * 16 * 16
     free = free_memory(CPU)
     assert free is None or free > 1e6
     if free is not None:
