@@ -23,6 +23,7 @@ from gmml_models.data.loaders import make_feed
 from gmml_models.data.sources import open_source
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.pretraining import build_objective, view_plan
+from gmml_models.train.config import batch_of, known
 from gmml_models.train.optim import clip_gradients, parameter_groups
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.run_folder import RunFolder
@@ -79,7 +80,7 @@ def recipe_step(config: PretrainConfig, dataset: Any) -> Callable[[], object]:
     feed = make_feed(
         open_source(config, dataset=dataset),
         view_plan(config, objective.autoencoder),
-        batch_size=config.batch_size,
+        batch_size=batch_of(config),
         device=parallel.device,
         workers=config.workers,
         resident=config.resident,
@@ -105,7 +106,7 @@ def speed(config: PretrainConfig, dataset: Any, *, rounds: int = 5, steps: int |
         ``step`` and ``recipe`` in images a second, ``share`` of the one in the other, and what was measured.
     """
     gpu = torch.cuda.is_available()
-    steps = steps or (50 if gpu else 10)
+    steps, batch = steps or (50 if gpu else 10), batch_of(config)
 
     def block(step: Callable[[], object]) -> Callable[[], object]:
         def run() -> None:
@@ -118,11 +119,11 @@ def speed(config: PretrainConfig, dataset: Any, *, rounds: int = 5, steps: int |
 
     with tempfile.TemporaryDirectory() as folder:
         endless = replace(config, out=Path(folder) / "run", epochs=1_000_000)
-        contenders = {"step": bare_step(endless, config.batch_size * (config.views or 1)), "recipe": recipe_step(endless, dataset)}
+        contenders = {"step": bare_step(endless, batch * known(config.views or 1)), "recipe": recipe_step(endless, dataset)}
         times = alternate({name: block(step) for name, step in contenders.items()}, rounds=rounds)
-    found = {name: config.batch_size * steps / one.minimum * 1e3 for name, one in times.items()}
+    found = {name: batch * steps / one.minimum * 1e3 for name, one in times.items()}
     bf16 = config.precision == "bf16" or (config.precision == "auto" and gpu and not config.cpu)
-    about = {"model": config.model, "batch_size": config.batch_size, "precision": "bf16" if bf16 else "fp32"}
+    about = {"model": config.model, "batch_size": batch, "precision": "bf16" if bf16 else "fp32"}
     return {**found, "share": found["recipe"] / found["step"], "rounds": rounds, "steps": steps, **about}
 
 

@@ -185,6 +185,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def processes_here() -> int:
+    """The number of processes of a run that share this computer."""
+    return max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+
+
 def workers_for(device: torch.device, asked: int | None) -> int:
     """How many processes decode: as many as are asked for, or one a core, shared with the other processes of a run.
 
@@ -192,8 +197,7 @@ def workers_for(device: torch.device, asked: int | None) -> int:
     """
     if asked is not None:
         return asked
-    mine = cores() // max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    return max(min(mine, 8 if device.type == "cuda" else 2), 1)
+    return max(min(cores() // processes_here(), 8 if device.type == "cuda" else 2), 1)
 
 
 def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torch.device, persistent: bool) -> DataLoader[Fetched]:

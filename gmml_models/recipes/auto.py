@@ -1,4 +1,6 @@
-"""What a recipe chooses itself where it is told ``auto``: the model by the device, the number of epochs by the number of images.
+"""What a recipe chooses itself where it is told ``auto``: the model by the device, epochs and the size of a step by the images.
+
+The number of parts that a step is computed in follows from the memory: `gmml_models.train.memory`.
 
 The rules are those of docs/recipes.md. A run that is resumed keeps what was chosen when it began: its config.json says it.
 """
@@ -6,6 +8,7 @@ The rules are those of docs/recipes.md. A run that is resumed keeps what was cho
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,8 +16,8 @@ import torch
 
 from gmml_models.data.loader import cores, workers_for
 from gmml_models.recipes.config import PretrainConfig
-from gmml_models.recipes.named import PRETRAIN, recipe_of
-from gmml_models.train.config import TrainConfig
+from gmml_models.recipes.named import PRETRAIN, RECIPES, recipe_of
+from gmml_models.train.config import TrainConfig, batch_of, check, parts_of
 from gmml_models.train.parallel import Parallel
 from gmml_models.train.run_folder import begun, read_json
 
@@ -38,6 +41,9 @@ class Length(NamedTuple):
 
 
 _LEAST = 20  # epochs
+_STEPS, _FEWEST = 8, 8  # steps of an epoch, images of a step: at least, where there are as many images
+_PLENTY = 8  # workers, that a GPU does not wait for
+_ADVICE = "remove it, and give the options that the run began with"
 LENGTHS = {
     "pretrain": Length(480_000, 8_000_000, 800),  # 64 epochs of the 7,450 photographs of the zoo; 800 of 10,000
     "finetune": Length(60_000, 2_000_000, 200),  # 40 epochs of the 1,515 images of docs/reproducing.md; 200 of 10,000
@@ -57,38 +63,81 @@ def epochs_for(kind: str, images: int, *, gpu: bool) -> int:
     return min(max(round(shown / max(images, 1)), _LEAST), rule.most)
 
 
+def batch_for(config: TrainConfig, images: int) -> int:
+    """Images per step: the recipe's number, halved until an epoch has 8 steps; below 8 images only where there are fewer.
+
+    The device plays no part, so that the steps and learning rates of a run are the same on every machine.
+    """
+    batch = int(RECIPES[config.kind][recipe_of(config)].get("batch_size", type(config).batch_size))
+    while batch > max(images, 1) or (batch > _FEWEST and images < _STEPS * batch):
+        batch //= 2
+    return batch
+
+
+def compares_views(config: PretrainConfig) -> bool:
+    """The method compares two views of an image."""
+    return config.method == "sit" or (config.method == "mc_ssl" and config.cls_loss)
+
+
+def views_for(config: PretrainConfig, device: torch.device, *, resident: bool) -> int:
+    """Views per image: 2 where the method compares them, or where fewer than 8 workers decode images that are not resident."""
+    return 1 + (compares_views(config) or not (resident or workers_for(device, config.workers) >= _PLENTY))
+
+
 def model_for(config: TrainConfig, device: torch.device) -> str:
-    """The encoder for a device: that of recipe small without a GPU and in that recipe, ViT-Ti or ViT-S by the GPU's memory."""
+    """The encoder for a device: that of given weights, of recipe small without a GPU and in that recipe, else ViT-Ti or ViT-S."""
+    if getattr(config, "weights", None) is not None:
+        return type(config).model
     small = str(PRETRAIN["small"]["model"])
-    if device.type != "cuda" or (isinstance(config, PretrainConfig) and recipe_of(config) == "small"):
+    if device.type != "cuda" or recipe_of(config) == "small":
         return small
     large = torch.cuda.get_device_properties(device).total_memory >= _LARGE
     return "vit_small_patch16_224" if large else "vit_tiny_patch16_224"
 
 
-def chosen(config: Config, images: int, parallel: Parallel, *, who: str) -> Config:
-    """The config with a model and a number of epochs in place of ``auto``; what is chosen now is said on stderr.
+def chosen(config: Config, images: int, parallel: Parallel) -> Config:
+    """The config with a model, a number of epochs and a batch size in place of ``auto``; a run that is resumed keeps all it chose.
 
     Args:
-        config: of the run. What it states is kept; with ``weights`` the model is theirs.
+        config: of the run. What it states is kept.
+        images: of an epoch.
+        parallel: where the run computes.
+
+    Raises:
+        UsageError: the record of the run that is resumed is damaged, or the options do not fit each other.
+    """
+    device, kept = parallel.device, read_json(config.out / "config.json", _ADVICE) if _resumes(config) else {}
+    rules: dict[str, Callable[[], int | str]] = {
+        "model": lambda: model_for(config, device),
+        "epochs": lambda: epochs_for(config.kind, images, gpu=device.type == "cuda"),
+        "batch_size": lambda: batch_for(config, images),
+        "views": lambda: "auto",  # these two when the model is there
+        "accumulate": lambda: "auto",
+    }
+    found: dict[str, Any] = {name: kept.get(name) or rules[name]() for name in _asked(config)}
+    config = replace(config, **found)
+    check(config)
+    return config
+
+
+def tell_chosen(asked: TrainConfig, config: TrainConfig, images: int, parallel: Parallel, *, who: str) -> None:
+    """Say on stderr what was chosen now.
+
+    Args:
+        asked: the config that was given.
+        config: all that is known of it.
         images: of an epoch.
         parallel: where the run computes.
         who: speaks.
-
-    Raises:
-        UsageError: the record of the run that is resumed is damaged.
     """
+    theirs = ["model"] if getattr(asked, "weights", None) is not None else []
+    names = [] if _resumes(asked) else [name for name in _asked(asked) if name not in theirs]
+    if asked.accumulate is None and parts_of(config) > 1:
+        names.append("accumulate")
+    told = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names]
+    if "accumulate" in names:
+        told[names.index("accumulate")] += f" ({batch_of(config) // (parts_of(config) * parallel.world)} images at once)"
     device = parallel.device
-    kept: dict[str, Any] = {}
-    if begun(config.out) and not config.overwrite and (config.out / "config.json").exists():
-        kept = read_json(config.out / "config.json", "remove it, and give the options that the run began with")
-    found: dict[str, Any] = {}
-    if config.model == "auto":
-        theirs = getattr(config, "weights", None) is not None
-        found["model"] = type(config).model if theirs else kept.get("model") or model_for(config, device)
-    if config.epochs == "auto":
-        found["epochs"] = kept.get("epochs") or epochs_for(config.kind, images, gpu=device.type == "cuda")
-    told = [] if kept else [f"--{name} {value}" for name, value in found.items() if name == "epochs" or not theirs]
     if config.workers is None:
         told.append(f"--workers {workers_for(device, None)}")
     if told and parallel.first:
@@ -98,4 +147,11 @@ def chosen(config: Config, images: int, parallel: Parallel, *, who: str) -> Conf
         else:
             there += ", no GPU"
         print(f"{who}: chosen for {there} and {images:,} images: {' '.join(told)}. Other values may be given.", file=sys.stderr)
-    return replace(config, **found)
+
+
+def _asked(config: TrainConfig) -> list[str]:
+    return [name for name in ("model", "epochs", "batch_size", "accumulate", "views") if getattr(config, name, None) == "auto"]
+
+
+def _resumes(config: TrainConfig) -> bool:
+    return begun(config.out) and not config.overwrite and (config.out / "config.json").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gmml_models.data.config import DataConfig
-from gmml_models.recipes.named import FINETUNE, PRETRAIN, Recipe
+from gmml_models.recipes.named import RECIPES, Recipe
 
 _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 
@@ -25,7 +25,7 @@ def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequ
         recipe: the recipe that the command starts from.
     """
     words = ["gmml", name, *(["--recipe", recipe] if recipe != "paper" else [])]
-    settings = {"pretrain": PRETRAIN, "finetune": FINETUNE}[name][recipe] if recipe != "paper" else {}
+    settings = RECIPES[name][recipe] if recipe != "paper" else {}
     known = {field.name: field for field in dataclasses.fields(config)}
     for field in (known[one] for one in dict.fromkeys((*first, *known))):
         value = getattr(config, field.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gmml_models.data.config import FREE, DataConfig
-from gmml_models.train.config import Epochs, TrainConfig
+from gmml_models.train.config import OrAuto, TrainConfig
 
 Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
 
@@ -52,8 +52,9 @@ class PretrainConfig(TrainConfig):
     """sit: weight of the reconstruction loss; use 5 for small data sets."""
     momentum: float = 0.996
     """sit, mc_ssl: momentum of the teacher at the start; it rises to 1 along a cosine."""
-    views: int | None = None
-    """Number of large crops per image; by default 2 for gmml, sit and with --cls-loss, else 1."""
+    views: OrAuto | None = None
+    """Number of large crops per image; by default 2 for gmml, sit and with --cls-loss, else 1; auto: 1 if decoding is no
+    bottleneck and the method allows it, else 2."""
     local_views: int = 0
     """mc_ssl: number of small crops per image, seen by the student only."""
     local_size: int | None = None
@@ -109,10 +110,10 @@ class FinetuneConfig(TrainConfig):
     """Share of the training images of each class to use, at least one of each."""
     pool: Literal["token", "mean", "both"] | None = None
     """Input of the head: class token, mean of the patch tokens, or both; by default that of the weights' method, else the token."""
-    epochs: Epochs = 200
+    epochs: OrAuto = 200
     """Number of epochs (GMML 3.1); auto: by the number of images."""
-    batch_size: int = 256
-    """Images per step, over all processes and accumulated parts."""
+    batch_size: OrAuto = 256
+    """Images per step, over all processes and accumulated parts; auto: the recipe's number, fewer for few images."""
     lr: float = 5e-4
     """Learning rate for 512 images per step, as DeiT; multiplied by batch_size / 512."""
     warmup_epochs: float = 5.0

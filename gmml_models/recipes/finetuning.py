@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from gmml_models.data.loaders import Batch, in_order, make_feed
+from gmml_models.data.resident_loader import bytes_kept, size_kept
 from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
-from gmml_models.recipes.auto import chosen
+from gmml_models.recipes.auto import chosen, tell_chosen
 from gmml_models.recipes.config import FinetuneConfig
 from gmml_models.recipes.ema import Tuning, layer_scales
 from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, training_transform, view_plan
@@ -30,9 +31,9 @@ from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
 from gmml_models.recipes.run_pictures import Curves
 from gmml_models.recipes.start_weights import channels_of
 from gmml_models.train import checkpoint
-from gmml_models.train.config import check, epochs_of
+from gmml_models.train.config import batch_of, check, epochs_of, parts_of
 from gmml_models.train.dry_run import small_part, told
-from gmml_models.train.memory import activation_bytes, fitted
+from gmml_models.train.memory import activation_bytes, fitted, needs_of
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import teller
 from gmml_models.train.run_folder import RunFolder
@@ -68,16 +69,19 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
     if parallel.first:
         images.tell(_WHO)
-    config = chosen(config, len(images.train), parallel, who=_WHO)
-    Share(images=len(images.train), batch_size=config.batch_size, world=parallel.world)  # refuses a step that is larger
+    given, config = config, chosen(config, len(images.train), parallel)
+    Share(images=len(images.train), batch_size=batch_of(config), world=parallel.world)  # refuses a step that is larger
     how = strength(config, multi_label=images.multi_label)
     model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
     world = parallel.world
-    of_an_image = activation_bytes(model.encoder)
-    asked, config = config, fitted(config, of_an_image, parallel, pairs=how.mixes)
-    whole, parts = config, config.accumulate or 1
-    if how.mixes and config.batch_size // (parts * world) % 2:
+    resident = 0
+    if transform is None:
+        resident = bytes_kept(images.train, size_kept(plan, config.resident_size), parallel.device, config.resident)
+    memory = needs_of(model, activation_bytes(model.encoder), resident, parallel)
+    begun, config = config, fitted(config, memory, parallel, pairs=how.mixes)
+    whole, parts = config, parts_of(config)
+    if how.mixes and batch_of(config) // (parts * world) % 2:
         raise UsageError(
             f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {parts} parts on {world} "
             f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
@@ -87,13 +91,14 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
             f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
             "Give --auto-augment none --erasing 0, or leave --resident out."
         )
+    tell_chosen(given, config, len(images.train), parallel, who=_WHO)
     if config.dry_run:
         config = small_part(config, parallel.device, world)
     feed = make_feed(
         images.train,
         plan,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate or 1,
+        batch_size=batch_of(config),
+        accumulate=parts_of(config),
         seed=config.seed,
         rank=parallel.rank,
         world=world,
@@ -105,7 +110,8 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         transform=transform,
     )
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(asked, writes=parallel.first and not config.dry_run, data=images.train.identity())
+        run = RunFolder(begun, writes=parallel.first and not config.dry_run, data=images.train.identity())
+        run.settle(whole if begun.accumulate else begun)
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 
@@ -123,7 +129,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         alone = config.fsdp or len(images.test) < world
         rank, of = (0, 1) if alone else (parallel.rank, world)
         return in_order(
-            images.test, plan, batch_size=config.batch_size, rank=rank, world=of, device=parallel.device, workers=config.workers
+            images.test, plan, batch_size=batch_of(config), rank=rank, world=of, device=parallel.device, workers=config.workers
         )
 
     chart = Curves(run)
@@ -164,7 +170,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         part=config,
         images=feed.images,
         model=tuning,
-        of_an_image=of_an_image,
+        memory=memory,
         parallel=parallel,
     )
     if parallel.first and not config.dry_run:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from gmml_models.train.config import TrainConfig
 
 Recipe = Literal["paper", "small"]
 PRETRAIN: Mapping[Recipe, Mapping[str, Any]] = {
@@ -55,6 +58,7 @@ FINETUNE: Mapping[Recipe, Mapping[str, Any]] = {
 }
 """For `gmml_models.recipes.FinetuneConfig`, in the same way: without MixUp, CutMix and RandAugment, which do not pay off in short
 runs."""
+RECIPES = {"pretrain": PRETRAIN, "finetune": FINETUNE}
 
 T = TypeVar("T")
 
@@ -71,10 +75,10 @@ def beginning_with(config: type[T], settings: Mapping[str, Any]) -> type[T]:
     return make_dataclass(config.__name__, changed, bases=(config,), frozen=True, kw_only=True, namespace=same)
 
 
-def recipe_of(config: object) -> Recipe:
-    """The recipe that a pretraining config was made from, if it can be recognised; size, time and rate may differ."""
-    free = ("model", "epochs", "batch_size", "lr", "warmup_epochs", "resident", "resident_size")
-    told = {name: value for name, value in PRETRAIN["small"].items() if name not in free}
+def recipe_of(config: TrainConfig) -> Recipe:
+    """The recipe that a config was made from, if it can be recognised; size, time, rate and views may differ."""
+    free = ("model", "epochs", "batch_size", "lr", "warmup_epochs", "views", "resident", "resident_size")
+    told = {name: value for name, value in RECIPES[config.kind]["small"].items() if name not in free}
     return "small" if all(getattr(config, name) == value for name, value in told.items()) else "paper"
 
 

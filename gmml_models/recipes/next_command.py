@@ -12,6 +12,7 @@ from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig
 from gmml_models.recipes.labelled_data import open_labelled
 from gmml_models.recipes.named import FINETUNE, recipe_of
+from gmml_models.train.config import batch_of
 
 _FIRST = ("weights", "data", "out")  # what a person looks for
 _FOLDER = "FOLDER"  # stands for what nobody here knows
@@ -24,7 +25,7 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
     weights = str(config.out / "weights")
     recipe = recipe_of(config)
     start = FINETUNE[recipe]
-    batch = min(config.batch_size, start.get("batch_size", FinetuneConfig.batch_size))
+    batch = min(batch_of(config), batch_of(FinetuneConfig(**start)))
     if images is not None:
         batch = max(min(batch, images) // 2 * 2, 2)  # MixUp takes pairs
     shared: dict[str, Any] = {

@@ -18,10 +18,11 @@ import torch
 
 from gmml_models.data.config import record
 from gmml_models.data.loaders import ViewPlan, make_feed
+from gmml_models.data.resident_loader import bytes_kept, size_kept
 from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
-from gmml_models.recipes.auto import chosen
+from gmml_models.recipes.auto import chosen, compares_views, tell_chosen, views_for
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.recipes.labelled_data import tell
 from gmml_models.recipes.named import PRETRAIN, recipe_of
@@ -32,9 +33,9 @@ from gmml_models.recipes.run_pictures import Curves, draw, due
 from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
-from gmml_models.train.config import check, epochs_of
+from gmml_models.train.config import batch_of, check, epochs_of, parts_of
 from gmml_models.train.dry_run import small_part, told
-from gmml_models.train.memory import activation_bytes, fitted
+from gmml_models.train.memory import activation_bytes, fitted, needs_of
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.progress import clock, teller
 from gmml_models.train.run_folder import RunFolder
@@ -68,8 +69,8 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     if parallel.first:
         tell(_WHO, source)
     images = len(source) if isinstance(source, Source) else source.images
-    config = chosen(config, images, parallel, who=_WHO)
-    Share(images=images, batch_size=config.batch_size, world=parallel.world)  # refuses a step that is larger, before any work
+    asked, config = config, chosen(config, images, parallel)
+    Share(images=images, batch_size=batch_of(config), world=parallel.world)  # refuses a step that is larger, before any work
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
     beginning = begin(config)
@@ -79,15 +80,24 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
             keep(config, beginning)
     objective = build_objective(config, None if beginning is None else beginning.autoencoder)
     plan = view_plan(config, objective.autoencoder)
-    of_an_image = activations(config, objective, plan)
-    config = whole = fitted(config, of_an_image, parallel)
+    resident = 0
+    if isinstance(source, Source):
+        resident = bytes_kept(source, size_kept(plan, config.resident_size), parallel.device, config.resident)
+    if config.views == "auto":
+        config = replace(config, views=views_for(config, parallel.device, resident=resident > 0))
+        plan = view_plan(config, objective.autoencoder)
+    memory = needs_of(objective, activations(config, objective, plan), resident, parallel)
+    begun, config = config, fitted(config, memory, parallel)
+    whole = config
+    run.settle(config if begun.accumulate else begun)
+    tell_chosen(asked, config, images, parallel, who=_WHO)
     if config.dry_run:
         config = small_part(config, parallel.device, parallel.world)
     feed = make_feed(
         source,
         plan,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate or 1,
+        batch_size=batch_of(config),
+        accumulate=parts_of(config),
         seed=config.seed,
         rank=parallel.rank,
         world=parallel.world,
@@ -119,7 +129,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         part=config,
         images=feed.images,
         model=objective,
-        of_an_image=of_an_image,
+        memory=memory,
         parallel=parallel,
     )
     if parallel.first and not config.dry_run:
@@ -220,8 +230,7 @@ def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None 
 def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
     """The views that are taken of each image."""
     size, patch = autoencoder.img_size, autoencoder.patch_size
-    pairs = config.method in ("gmml", "sit") or (config.method == "mc_ssl" and config.cls_loss)
-    views = config.views or (2 if pairs else 1)
+    views = config.views if isinstance(config.views, int) else 1 + (config.method == "gmml" or compares_views(config))
     local = config.local_size or max(size[0] * 3 // 7 // patch[0], 1) * patch[0]
     return ViewPlan(
         size=size,

@@ -10,7 +10,7 @@ from gmml_models.data.config import FREE, DataConfig
 from gmml_models.errors import UsageError
 
 Precision = Literal["auto", "bf16", "fp32"]
-Epochs = int | Literal["auto"]
+OrAuto = int | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,13 @@ class TrainConfig(DataConfig):
     """Side of the input in pixels; by default that of the model."""
     patch_size: int | None = None
     """Side of a patch in pixels; by default that of the model."""
-    epochs: Epochs = 800
+    epochs: OrAuto = 800
     """Number of epochs; auto: by the number of images."""
-    batch_size: int = 256
-    """Images per step, over all processes and accumulated parts."""
-    accumulate: int | None = None
-    """Gradient accumulation: number of parts that a step is computed in; by default as few as fit into memory."""
+    batch_size: OrAuto = 256
+    """Images per step, over all processes and accumulated parts; auto: the recipe's number, fewer for few images."""
+    accumulate: OrAuto | None = None
+    """Gradient accumulation: number of parts that a step is computed in; by default as few as keep activations within 1 GiB, or
+    60 % of a GPU; auto: as few as also fit into the memory that is free."""
     lr: float = 5e-4
     """Learning rate for 256 images per step (GMML 3.1); multiplied by batch_size / 256."""
     min_lr: float = 1e-6
@@ -80,8 +81,23 @@ class TrainConfig(DataConfig):
 
 def epochs_of(config: TrainConfig) -> int:
     """The number of epochs of a run, once it is known."""
-    assert config.epochs != "auto", "gmml_models.recipes.auto chooses before anything counts on it"
-    return config.epochs
+    return known(config.epochs)
+
+
+def batch_of(config: TrainConfig) -> int:
+    """The number of images of a step, once it is known."""
+    return known(config.batch_size)
+
+
+def parts_of(config: TrainConfig) -> int:
+    """The number of parts of a step, once it is known."""
+    return known(config.accumulate or 1)
+
+
+def known(value: OrAuto) -> int:
+    """The number that was stated or chosen."""
+    assert value != "auto", "gmml_models.recipes.auto chooses before anything counts on it"
+    return value
 
 
 def check(config: TrainConfig) -> None:
@@ -95,7 +111,7 @@ def check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and value != "auto" and value < least:
             raise UsageError(f"{who}: {name}={value} is below {least}. Give a whole number from {least}.")
-    if config.accumulate is not None and config.batch_size % config.accumulate:
+    if "auto" not in (config.batch_size, config.accumulate) and batch_of(config) % parts_of(config):
         raise UsageError(
             f"{who}: batch_size={config.batch_size} is not a multiple of accumulate={config.accumulate}. Give a multiple, so that "
             f"all parts of a step have the same weight."

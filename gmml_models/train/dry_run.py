@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
+from gmml_models.data.free_memory import free_memory
 from gmml_models.data.sampling import Share
-from gmml_models.train.config import TrainConfig, epochs_of
+from gmml_models.train.config import TrainConfig, batch_of, epochs_of, parts_of
 from gmml_models.train.progress import clock
 
 if TYPE_CHECKING:
+    from gmml_models.train.memory import Needs
     from gmml_models.train.parallel import Parallel
     from gmml_models.train.trainer import Outcome
 
@@ -32,7 +34,7 @@ def told(
     part: TrainConfig,
     images: int,
     model: nn.Module,
-    of_an_image: int,
+    memory: Needs,
     parallel: Parallel,
 ) -> Outcome:
     """What ``run`` gives; of a dry run one process prints what the whole would need, before it, and how long it would take, after.
@@ -43,13 +45,13 @@ def told(
         part: what is done of it: all, or for ``--dry-run`` the `small_part`.
         images: to learn from.
         model: all that the run holds.
-        of_an_image: bytes of activations.
+        memory: that it needs.
         parallel: which process this is.
     """
     if not (whole.dry_run and parallel.first):
         return run()
-    share = Share(images=images, batch_size=whole.batch_size, accumulate=whole.accumulate or 1, world=parallel.world)
-    print(needs(whole, share, model, of_an_image), flush=True)
+    share = Share(images=images, batch_size=batch_of(whole), accumulate=parts_of(whole), world=parallel.world)
+    print(needs(whole, share, model, memory, free_memory(parallel.device)), flush=True)
     outcome = run()
     print(took(whole, share, part, outcome.quickest, parallel.device))
     return outcome
@@ -57,30 +59,31 @@ def told(
 
 def small_part(config: Config, device: torch.device, world: int) -> Config:
     """The config of the measured steps: one part of a step, on a CPU only a few images of it, decoded without caching."""
-    part = config.batch_size // ((config.accumulate or 1) * world)
+    part = batch_of(config) // (parts_of(config) * world)
     part = part if device.type == "cuda" else min(part, _IMAGES)
     return replace(config, batch_size=part * world, accumulate=1, resident=False, workers=0)
 
 
-def needs(config: TrainConfig, share: Share, model: nn.Module, of_an_image: int) -> str:
+def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, free: int | None) -> str:
     """What a run would need, calculated: parameters, memory, steps.
 
     Args:
         config: of the run.
         share: of its images.
         model: the complete model.
-        of_an_image: bytes of activations.
+        memory: that it needs.
+        free: bytes that are free now, if known.
     """
     held = sum(one.numel() for one in model.parameters())
     learnt = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    fixed = (4 * held + 12 * learnt) / 2**20  # float32: weights, gradients, two moments
-    active = share.part_size * of_an_image / 2**20
+    resident = f"{memory.resident / 2**20:,.0f} MiB for resident images, " if memory.resident else ""
+    there = "" if free is None else f"; {free / 2**20:,.0f} MiB are free"
     parts = f"{share.accumulate} part{'s' * (share.accumulate != 1)} a step"
     steps = share.steps_per_epoch * epochs_of(config)
     return (
         f"parameters: {held:,}, of which {learnt:,} learn\n"
-        f"memory: {fixed:,.0f} MiB for weights, gradients and optimiser, about {active:,.0f} MiB for "
-        f"{share.part_size} images at once ({parts})\n"
+        f"memory: {memory.model / 2**20:,.0f} MiB for weights, gradients and optimiser, {resident}about "
+        f"{share.part_size * memory.image / 2**20:,.0f} MiB for {share.part_size} images at once ({parts}){there}\n"
         f"steps: {steps:,} = {config.epochs} epochs of {share.steps_per_epoch} ({share.images:,} images)"
     )
 
@@ -95,8 +98,8 @@ def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: floa
         seconds: seconds per measured step, without waiting for data.
         device: where they ran.
     """
-    speed = measured.batch_size / seconds
-    total = share.steps_per_epoch * epochs_of(config) * config.batch_size / speed
+    speed = batch_of(measured) / seconds
+    total = share.steps_per_epoch * epochs_of(config) * batch_of(config) / speed
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
     advice = "\nThat is long for a CPU: --recipe small has settings for one." if device.type == "cpu" and total > _LONG else ""
     return (

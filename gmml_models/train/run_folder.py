@@ -88,19 +88,31 @@ class RunFolder:
                 self._clear()
             # one without a checkpoint has nothing to lose, unless it is finished
             began = begun(self.folder)
+            self._new = writes and (not began or not known.exists())
             if began and known.exists() and not config.overwrite:
                 self._same(config, data)
-            if writes:
-                if not began or not known.exists():
-                    write_aside(known, json.dumps({"kind": config.kind, **record(config)}, indent=2))
-                if data is not None and (not began or not (self.folder / _DATA).exists()):
-                    write_aside(self.folder / _DATA, json.dumps(data._asdict(), indent=2))
+            self.settle(config)
+            if writes and data is not None and (not began or not (self.folder / _DATA).exists()):
+                write_aside(self.folder / _DATA, json.dumps(data._asdict(), indent=2))
         except OSError as error:
             self._release()
             raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
         except UsageError:
             self._release()
             raise
+
+    def settle(self, config: TrainConfig) -> None:
+        """Record the options of a run that begins, and once more where some of them are chosen later.
+
+        Raises:
+            UsageError: no space or no permission.
+        """
+        if not self._new:
+            return
+        try:
+            write_aside(self.folder / _CONFIG, json.dumps({"kind": config.kind, **record(config)}, indent=2))
+        except OSError as error:
+            raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
 
     @property
     def done(self) -> int | None:

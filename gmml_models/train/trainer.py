@@ -21,7 +21,7 @@ from gmml_models.data.sampling import Ahead, Batch, Feed, Shared, send
 from gmml_models.errors import UsageError
 from gmml_models.schedule import Schedule
 from gmml_models.train import checkpoint
-from gmml_models.train.config import TrainConfig, epochs_of
+from gmml_models.train.config import TrainConfig, batch_of, epochs_of
 from gmml_models.train.dry_run import STEPS
 from gmml_models.train.optim import clip_gradients, parameter_groups, set_rates
 from gmml_models.train.parallel import Parallel
@@ -125,11 +125,11 @@ def train_steps(
             that are not finite.
     """
     bare, facts = cast(nn.Module, learner), facts or {}
-    per_epoch, total = feed.steps_per_epoch, feed.steps_per_epoch * epochs_of(config)
+    batch_size, per_epoch, total = batch_of(config), feed.steps_per_epoch, feed.steps_per_epoch * epochs_of(config)
     schedule = Schedule(
         steps=total,
         warmup=round(config.warmup_epochs * per_epoch),
-        lr=config.lr * config.batch_size / base_batch,
+        lr=config.lr * batch_size / base_batch,
         min_lr=config.min_lr,
         weight_decay=config.weight_decay,
         weight_decay_end=config.weight_decay_end,
@@ -152,7 +152,7 @@ def train_steps(
     model.train()
     with (
         signals() as caught,
-        Progress(total, state.step, config.batch_size, shown=parallel.first and not config.dry_run) as progress,
+        Progress(total, state.step, batch_size, shown=parallel.first and not config.dry_run) as progress,
     ):
         while (parts := coming.parts) and not stopped:
             step_began, waited = time.monotonic(), coming.waited
@@ -205,7 +205,7 @@ def train_steps(
                     extra = at_epoch(state.step // per_epoch)
                 model.train()
                 seconds, done = time.monotonic() - began, state.step - first
-                pace = {"images_per_second": done * config.batch_size / seconds, "waiting": coming.waited / seconds}
+                pace = {"images_per_second": done * batch_size / seconds, "waiting": coming.waited / seconds}
                 run.row("epochs", {"epoch": state.step // per_epoch, "step": state.step, **_means(state), **extra, **told, **pace})
                 state.sums = {}
             if config.checkpoint_every:
@@ -227,7 +227,7 @@ def train_steps(
         skipped=state.skipped,
         history=[] if config.dry_run else run.history(),
         seconds=seconds,
-        images_per_second=(state.step - first) * config.batch_size / seconds,
+        images_per_second=(state.step - first) * batch_size / seconds,
         waiting=coming.waited / seconds,
         quickest=quickest,
     )

@@ -20,6 +20,7 @@ from gmml_models.data.sampling import Batch, Share, order_of_epoch
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import PretrainConfig
 from gmml_models.schedule import Schedule
+from gmml_models.train.config import batch_of, parts_of
 from gmml_models.train.parallel import start_processes
 from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.trainer import Loss, Outcome, train
@@ -30,7 +31,7 @@ class Numbers:
     """A feed of 32 vectors."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.share = Share(images=32, batch_size=config.batch_size, accumulate=config.accumulate or 1)
+        self.share = Share(images=32, batch_size=batch_of(config), accumulate=parts_of(config))
         self.steps_per_epoch, self.images, self.broken = self.share.steps_per_epoch, 32, dict[str, str]()
         self.vectors = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
 

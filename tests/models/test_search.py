@@ -18,7 +18,7 @@ from benchmarks.tuning.readout import PROBED, places, score, scores, vectors
 from benchmarks.tuning.search import Search
 from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.pretraining import build_objective
-from gmml_models.train.config import check
+from gmml_models.train.config import batch_of, check
 
 
 class Made:
@@ -38,7 +38,7 @@ def test_every_option_is_a_run_that_can_be_made() -> None:
         config = configure({**BASE, **change}, 0)
         check(config)
         corruption_from(config.corruption or "gmml", ((0.5,) * 3, (0.2,) * 3))
-        assert config.lr * config.batch_size / 256 == pytest.approx({**BASE, **change}["rate"])
+        assert config.lr * batch_of(config) / 256 == pytest.approx({**BASE, **change}["rate"])
     for axis in AXES:  # the settings that the search has reached compete with the others
         assert any(configure({**BASE, **change}, 0) == configure(BASE, 0) for change in axis.options.values())
 
