@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,3 +227,43 @@ def test_processes_take_the_parts_of_the_one_with_least_memory(monkeypatch: pyte
     alone = replace(several, rank=0, world=1)
     assert fitted(asked, Needs(10 << 20, 10 << 20), alone).accumulate == 2
     assert fitted(replace(asked, accumulate=8), Needs(10 << 20, 10 << 30), alone).accumulate == 8, "what is stated is kept"
+
+
+LIMITED = """
+import resource, sys
+import torch
+from pathlib import Path
+from gmml_models.errors import UsageError
+from gmml_models.recipes import PretrainConfig, pretrain
+from tests.models.runs import Pictures
+
+room, out, accumulate = int(sys.argv[1]) << 20, Path(sys.argv[2]), sys.argv[3]
+options = {"model": "vit_tiny_patch16_224", "batch_size": 16, "epochs": 1, "warmup_epochs": 0.0, "workers": 0, "cpu": True}
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+parts = accumulate if accumulate == "auto" else int(accumulate)
+try:
+    pretrain(PretrainConfig(out=out, accumulate=parts, health_every=0, pictures_every=0, **options), dataset=Pictures(16, 224))
+except (RuntimeError, MemoryError) as error:
+    sys.exit(f"out of memory: {error}")
+except UsageError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.parametrize(
+    ("mebibytes", "parts", "said"),
+    [
+        (600, "auto", "MiB of memory are free, of which --accumulate auto uses 70%"),
+        (900, "auto", "--accumulate 8 (2 images at once)"),
+        (1200, "auto", "--accumulate 4 (4 images at once)"),
+        (1200, "1", "out of memory"),
+    ],
+)
+def test_what_is_chosen_fits_where_the_system_enforces_it(tmp_path: Path, mebibytes: int, parts: str, said: str) -> None:
+    words = [sys.executable, "-c", LIMITED, str(mebibytes), str(tmp_path / "run"), parts]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert said in done.stderr
+    assert (done.returncode == 0) == (tmp_path / "run" / "weights").exists() == ("images at once" in said)
