@@ -42,11 +42,25 @@ class CallOptions(SampledOptions, total=False):
 
 def check_images(images: Tensor, program: Program) -> Tensor:
     """Check the images of a call, and return them as a plain tensor."""
-    images = check_tensor("images", images, "a tensor (B, C, *S)", " Stack them: torch.stack(list).")
+    mend = "" if isinstance(images, Tensor) else _as_tensor(images)
+    images = check_tensor("images", images, "a tensor (B, C, *S)", mend)
     check_dtype(images)
     checks.check_shape(images.shape, program.dims)
-    checks.check_channels("gmml_aug", program.values, images.shape[1])
+    checks.check_channels("gmml_aug", program.values, images.shape[1], last=images.shape[-1])
     return images
+
+
+def _as_tensor(images: object) -> str:
+    """How a tensor is made of what is no tensor."""
+    if isinstance(images, list | tuple):
+        return " Stack the tensors of a list: torch.stack(images)."
+    shape = getattr(images, "shape", None)
+    if hasattr(images, "__array__") and shape is not None:
+        last = isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] > 4
+        return f" Convert an array: torch.as_tensor(images){'.permute(0, 3, 1, 2), which puts the channels first' if last else ''}."
+    if hasattr(images, "__array_interface__"):
+        return " Convert pictures with torchvision.transforms.v2.functional.to_image(picture), and stack a batch of one size."
+    return ""
 
 
 def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Maps:

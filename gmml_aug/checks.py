@@ -135,12 +135,13 @@ def check_values(who: str, values: object) -> Values:
     return means, stds
 
 
-def check_channels(who: str, values: Values, channels: int) -> None:
-    """Check that statistics given as ``values`` are one number, or one per channel."""
+def check_channels(who: str, values: Values, channels: int, *, last: int | None = None) -> None:
+    """Check that statistics given as ``values`` are one number, or one per channel; ``last`` is the length of the last axis."""
     if not isinstance(values, str) and len(values[0]) not in (1, channels):
+        exchanged = len(values[0]) == last
         raise ValueError(
             f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or "
-            "one per channel."
+            f"one per channel{'; if the channels come last, put them first: images.movedim(-1, 1)' if exchanged else ''}."
         )
 
 
@@ -166,6 +167,8 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
             mend = "Give (B, C, *S)" if missing > 0 else f"Fold axes into the batch: images.flatten(0, {-missing})"
         if 3 <= len(got) <= 5:
             mend += f"; or, if these are {len(got) - 2}-D data (B, C, *S), use Boxes(dims={len(got) - 2})"
+        if len(got) == 3 and dims == 2:
+            mend += ". Among transforms of torchvision, use torchvision_adapter.Corrupt(corrupt), which takes single images"
         if like_clips(got):
             mend += f". {_CLIPS}"
         raise ValueError(

@@ -133,7 +133,8 @@ class Alien(Fill):
                 return False
             raise ValueError(
                 "Alien: a donor must be another image, but the batch holds 1. Give two images or more (drop_last=True in the "
-                'DataLoader), give donors=, leave it out with Alien(alone="skip"), or use Noise or Grey instead.'
+                "DataLoader; where a transform sees single images, corrupt the batch instead), give donors=, leave it out with "
+                'Alien(alone="skip") or presets.gmml(alone="skip"), or use Noise or Grey instead.'
             )
         return True
 

@@ -6,8 +6,10 @@ import re
 import warnings
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
+import torchvision.transforms.v2
 from torch import Tensor
 
 import gmml_aug as ga
@@ -130,6 +132,49 @@ def test_other_layouts_are_converted_as_the_error_says(layout: str) -> None:
     assert torch.equal(followed(advice[1], images=given), images)
 
 
+def test_what_is_no_tensor_becomes_one_as_the_error_says() -> None:
+    images = random_images((2, 3, 8, 9))
+    for given, codes in (
+        ([*images], 1),
+        (tuple(images), 1),
+        (images.numpy(), 1),
+        (images.movedim(1, -1).numpy(), 1),  # channels last, as OpenCV, imageio and scikit-image have them
+    ):
+        message = refused(SOME, given)
+        found = re.findall(r"torch\.(?:stack|as_tensor)\(images\)(?:\.permute\(0, 3, 1, 2\))?", message)
+        assert len(found) == codes, message
+        assert torch.equal(followed(found[0], images=given), images)
+    picture = PIL.Image.new("RGB", (9, 8), (1, 2, 3))
+    message = refused(SOME, picture)
+    assert "not Image" in message
+    advice = re.search(r"torchvision\.transforms\.v2\.functional\.to_image\(picture\)", message)
+    assert advice is not None
+    assert SOME(followed(advice[0], picture=picture, torchvision=torchvision)[None]).mask.any()
+    assert "Stack" not in refused(SOME, "a.jpg")
+
+
+def test_channels_that_come_last_are_put_first_as_the_error_says() -> None:
+    images = random_images((2, 3, 8, 9))
+    statistics = ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    corrupt = ga.Chain([SOME], values=statistics)
+    message = refused(corrupt, images.movedim(1, -1))
+    advice = re.search(r"images\.movedim\(-1, 1\)", message)
+    assert advice is not None
+    assert torch.equal(followed(advice[0], images=images.movedim(1, -1)), images)
+    assert "movedim" not in refused(corrupt, random_images((2, 4, 8, 9)))
+
+
+def test_a_single_image_among_transforms_is_sent_to_the_adapter() -> None:
+    image = random_images((3, 8, 9))
+    message = refused(SOME, image)
+    advice = re.search(r"torchvision_adapter\.Corrupt\(corrupt\)", message)
+    assert advice is not None
+    found, mask = followed(f"ga.{advice[0]}", corrupt=SOME)(image)
+    assert found.shape == image.shape
+    assert mask.any()
+    assert "torchvision" not in refused(SOME, random_images((8, 9)))
+
+
 def test_a_batch_of_one_is_mended_in_every_way_that_the_error_says() -> None:
     images = random_images((1, 3, 8, 8))
     message = refused(ga.InBoxes(HALF, ga.Alien()), images)
@@ -138,6 +183,10 @@ def test_a_batch_of_one_is_mended_in_every_way_that_the_error_says() -> None:
         out = ga.InBoxes(HALF, made)(images)
         assert bool(out.mask.any()) is (not fill.startswith("Alien"))
     assert ga.InBoxes(HALF, ga.Alien())(images, donors=random_images((2, 3, 8, 8), seed=1)).mask.any()
+    preset = re.search(r'presets\.gmml\(alone="skip"\)', message)
+    assert preset is not None
+    assert followed(preset[0])(images).images.shape == images.shape
+    assert "corrupt the batch instead" in message
 
 
 def test_one_value_a_channel_is_given_as_the_error_says() -> None:

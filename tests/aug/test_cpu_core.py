@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -471,6 +472,38 @@ def test_a_missing_or_an_old_core_says_what_to_do(tmp_path: Path) -> None:
     assert "python -m gmml_aug.backends.cpu.build" in library.load(tmp_path / "none.so")
     (tmp_path / "other.so").write_bytes(b"no library")
     assert "cannot be loaded" in library.load(tmp_path / "other.so")
+
+
+def test_python_in_a_clone_takes_the_core_of_the_installed_package(tmp_path: Path) -> None:
+    package, installed = FOLDER.parents[2], tmp_path / "site" / "gmml_aug" / "backends" / "cpu" / "core"
+    shutil.copytree(package, tmp_path / "clone" / "gmml_aug", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    installed.mkdir(parents=True)
+    for name in files():
+        shutil.copy(FOLDER / name, installed)
+    about = tmp_path / "site" / "gmml-0.1.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: gmml\nVersion: 0.1\n")
+    ask = "import gmml_aug; from gmml_aug.backends.cpu.library import library as of; print(gmml_aug.__file__); print(of())"
+
+    def said() -> list[str]:
+        paths = os.pathsep.join([str(tmp_path / "clone"), str(tmp_path / "site")])
+        alone = {name: value for name, value in os.environ.items() if name != "GMML_CORE"}
+        done = subprocess.run(
+            [sys.executable, "-c", ask],
+            cwd=tmp_path,
+            env={**alone, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    assert said()[0] == str(tmp_path / "clone" / "gmml_aug" / "__init__.py")
+    assert str(installed) in said()[1]
+    (tmp_path / "clone" / "gmml_aug" / "backends" / "cpu" / "core" / "more.h").write_text("// not in what was compiled\n")
+    assert "built from other sources" in said()[1]
+    shutil.rmtree(tmp_path / "site")
+    assert "there is no compiled core" in said()[1]
 
 
 _FORKED = """

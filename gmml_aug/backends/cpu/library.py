@@ -12,6 +12,7 @@ import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,18 @@ def library() -> Any:
     """The core for this machine, or a string that says why there is none."""
     level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "v2")
     name = next(name for name in files() if machine() != "x86_64" or level in name)
-    return load(Path(os.environ.get("GMML_CORE") or FOLDER / name))
+    return load(Path(os.environ.get("GMML_CORE") or _installed(name) or FOLDER / name))
+
+
+def _installed(name: str) -> Path | None:
+    """The core of the installed package, if what was imported is a clone without one, as where Python is started in it."""
+    if (FOLDER / name).is_file():
+        return None
+    try:
+        path = Path(str(distribution("gmml").locate_file(f"gmml_aug/backends/cpu/core/{name}")))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None  # `load` refuses one of other sources
 
 
 def load(path: Path) -> Any:
