@@ -13,7 +13,9 @@ _EVERY, _DRAWN = 30.0, 0.1  # seconds between lines where there is no terminal, 
 
 @final
 class Progress:
-    """A bar on a terminal, a line every half minute elsewhere, nothing if ``shown`` is False.
+    """A bar on a terminal; elsewhere a line after the first step and then every half minute; nothing if ``shown`` is False.
+
+    A run that is resumed says first where it stands.
 
     Args:
         total: steps of the run.
@@ -29,11 +31,13 @@ class Progress:
         self.total, self.first, self.images = total, done, images
         self.shown = shown
         self.began = time.monotonic()
-        self.due = self.began + _EVERY
+        self.due = self.began
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Self:
+        if self.shown and 0 < self.first < self.total:
+            print(f"resumed: {self.first:,} of {self.total:,} steps were done", file=sys.stderr, flush=True)
         if self.shown and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
@@ -46,7 +50,6 @@ class Progress:
             ]
             self._bar = progress.Progress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self.due = self.began
             self._task = self._bar.add_task("", total=self.total, completed=self.first, words="")
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,8 +150,11 @@ def test_a_clock_stops_it_with_its_own_exit_code(folder: Path, tmp_path: Path, c
         *TINY,
     ]
     assert command(*words, "--stop-after", "0") == 3
-    assert "Run the same command again to resume" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "Run the same command again to resume" in said.out
+    assert "resumed" not in said.err
     assert command(*words) == BROKEN
+    assert re.search(r"^resumed: 1 of \d+ steps were done$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_torchrun_starts_two_processes(folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainC
 from gmml_models.recipes.pretraining import pretrain
 from gmml_models.schedule import Schedule
 from gmml_models.train.config import check
-from gmml_models.train.progress import clock
+from gmml_models.train.progress import Progress, clock
 from gmml_models.train.run_folder import RunFolder, read_rows
 from tests.models.runs import Pictures, result, small
 
@@ -155,6 +156,22 @@ def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
 
 def test_durations_in_words() -> None:
     assert [clock(seconds) for seconds in (45, 200, 7500, 300_000)] == ["45 s", "3 min", "2 h 05 min", "3 days 11 h"]
+
+
+@pytest.mark.parametrize("done", [0, 4])
+def test_without_a_terminal_the_first_step_is_told_at_once_and_the_others_every_half_minute(
+    done: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(1200, done, 64, shown=True) as progress:
+        for step in range(done + 1, done + 4):
+            if time.monotonic() >= progress.due:
+                progress.show(step, 0.5, 0.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith("step")] == (["resumed: 4 of 1,200 steps were done"] if done else [])
+    assert [line.split(" · ")[:2] for line in lines if line.startswith("step")] == [[f"step {done + 1}/1200", "loss 0.5000"]]
+    assert 29 < progress.due - time.monotonic() <= 30
+    with Progress(1200, 1200, 64, shown=True):  # a finished run, which is not resumed
+        assert capsys.readouterr().err == ""
 
 
 # who writes, and about which data
