@@ -44,13 +44,15 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel], *, title:
     shown = [(panel, series) for panel, series in shown if series]
     if not shown:
         return None
+    epochs = [epoch for _, series in shown for points in series.values() for epoch, _ in points]
+    span = min(epochs), max(epochs)  # of all charts, which then stand under each other epoch by epoch
     columns = min(2, len(shown))
     height = _TOP + math.ceil(len(shown) / columns) * (_HIGH + _GAP + 34)
     canvas = Canvas(columns * (_WIDE + _LEFT + 16) + 16, height)
     canvas.write(16, 28, title, 16)
     for number, (panel, series) in enumerate(shown):
         left = 16 + (number % columns) * (_WIDE + _LEFT + 16) + _LEFT - 16
-        _chart(canvas, left, _TOP + (number // columns) * (_HIGH + _GAP + 34) + 24, panel, series)
+        _chart(canvas, left, _TOP + (number // columns) * (_HIGH + _GAP + 34) + 24, panel, series, span)
     return canvas.draw(2)
 
 
@@ -66,17 +68,24 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _chart(canvas: Canvas, left: int, top: int, panel: Panel, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+def _chart(
+    canvas: Canvas,
+    left: int,
+    top: int,
+    panel: Panel,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    span: tuple[float, float],
+) -> None:
     canvas.write(left, top - 10, panel.title, 13)
     values = [value for points in series.values() for _, value in points] + list(panel.marks.values())
     low, high = (min(values), max(values)) if panel.span is None else panel.span
     if high - low < 1e-9 * max(abs(high), 1e-9):
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
-    first = min(points[0][0] for points in series.values())
-    last = max(max(points[-1][0] for points in series.values()), first + 1)
+    first, last = span
 
     def place(epoch: float, value: float) -> tuple[float, float]:
-        return (epoch - first) / (last - first) * (_WIDE - 8) + 4, (high - value) / (high - low) * (_HIGH - 8) + 4
+        along = (epoch - first) / (last - first) if last > first else 0.5
+        return along * (_WIDE - 8) + 4, (high - value) / (high - low) * (_HIGH - 8) + 4
 
     picture = Image.new("RGB", (_WIDE * _FINER, _HIGH * _FINER), GROUND)
     pen = ImageDraw.Draw(picture)
@@ -96,8 +105,9 @@ def _chart(canvas: Canvas, left: int, top: int, panel: Panel, series: Mapping[st
         text = f"{value:.3g}"
         canvas.write(left - 8 - math.ceil(length(text, 11)), y, text, 11, PALE)
     canvas.write(left, top + _HIGH + 16, f"epoch {first:.0f}", 11, PALE)
-    end = f"{last:.0f}"
-    canvas.write(left + _WIDE - math.ceil(length(end, 11)), top + _HIGH + 16, end, 11, PALE)
+    if last > first:
+        end = f"{last:.0f}"
+        canvas.write(left + _WIDE - math.ceil(length(end, 11)), top + _HIGH + 16, end, 11, PALE)
     at = left + 80
     for name, colour in [*zip(series, _COLOURS, strict=False), *((name, PALE) for name in panel.marks)]:
         canvas.rectangle(at, top + _HIGH + 10, 10, 3, colour)

@@ -52,8 +52,10 @@ def front_matter(config: Mapping[str, Any]) -> str:
 
 
 def name_of(config: Mapping[str, Any]) -> str:
-    """The name of the model."""
-    return line(mapping(config.get("gmml")).get("name") or config.get("architecture") or "vision transformer")
+    """The name of the model: its own, that of its encoder, or what timm builds it from."""
+    ours = mapping(config.get("gmml"))
+    encoder = mapping(ours.get("encoder")).get("name")
+    return line(ours.get("name") or encoder or config.get("architecture") or "vision transformer")
 
 
 def licence_of(config: Mapping[str, Any]) -> str:

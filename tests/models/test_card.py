@@ -168,6 +168,9 @@ def test_the_encoder_is_named_as_it_is() -> None:
         "A vision transformer, `vit_micro_patch8_64`, 6 blocks, 128 wide, 4 heads, patches of 8 x 8 in images of 64 x 32 (timm"
         in text
     )
+    unnamed = {name: value for name, value in WHOLE.items() if name != "name"}
+    assert "\n# vit_micro_patch8_64\n" in model_card(CONFIG | {"gmml": unnamed})
+    assert "\n# vit_tiny_patch16_224\n" in model_card(CONFIG)
     plain = {**WHOLE["encoder"], "name": "vit_tiny_patch16_224"}
     assert "(timm builds it" not in model_card(CONFIG | {"gmml": {**WHOLE, "encoder": plain}})
     assert "A vision transformer that timm builds from `vit_tiny_patch16_224` and the `model_args`" in model_card(CONFIG)

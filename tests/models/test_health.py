@@ -125,3 +125,16 @@ def test_curves_are_where_the_numbers_are() -> None:
     assert ys[xs.argmin()] < ys[xs.argmax()], "it falls from left to right"
     assert curves([], [Panel("loss", ("loss",))], title="nothing") is None
     assert curves([{"epoch": 1, "loss": 2.0}], [Panel("loss", ("loss",))], title="one") is not None
+
+
+def test_all_charts_of_a_run_have_the_same_epochs() -> None:
+    rows = [{"epoch": number, "loss": 1.0 / number} for number in range(1, 6)]
+    late = [*rows[:-1], {**rows[-1], "rank": 3.0}]
+    drawn = curves(late, [Panel("loss", ("loss",)), Panel("rank", ("rank",))], title="a run")
+    assert drawn is not None
+    pixels = np.asarray(drawn).astype(int)
+    blue = np.abs(pixels - np.array([int(BLUE[place : place + 2], 16) for place in (1, 3, 5)])).sum(-1) < 40
+    half = pixels.shape[1] // 2
+    frames = [np.nonzero(blue[160:545, part])[1] for part in (slice(0, half), slice(half, None))]  # above the legend
+    assert frames[0].max() == pytest.approx(frames[1].max(), abs=20), "the last epoch is where it is beside it"
+    assert np.ptp(frames[1]) < 20 < np.ptp(frames[0])
