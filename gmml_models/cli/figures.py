@@ -135,8 +135,8 @@ class Reconstruct(FigureCommand):
         from gmml_models.models.autoencoder import GMMLAutoencoder
         from gmml_models.models.registry import located
 
-        source = located(self.folder())
         try:
+            source = located(self.folder())
             recipe = source.config()["gmml"].get("recipe") or {}
             model = GMMLAutoencoder.from_pretrained(source.name, revision=source.revision, sha256=source.sha256)
         except WeightsError as error:

@@ -37,6 +37,13 @@ class Models:
                 f"\nPercent of the test images; rows with * are weights; the others need no pretraining, or are trained from "
                 f"scratch.\n\n{as_text(tables)}"
             )
+        name = (next((entry for entry in entries if entry.folder), None) or entries[0]).name
+        print(
+            f"\nTo use one, in Python and in commands:\n"
+            f"  encoder = gmml_models.from_pretrained({name!r})\n"
+            f"  gmml embed --weights {name} --data FOLDER --out features.npz\n"
+            f"  gmml finetune --recipe small --weights {name} --data FOLDER --out RUN"
+        )
         return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ def features(
         (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device. One image gives (1, d).
 
     Raises:
+        OSError: a path that is no file.
         ValueError: an unknown ``pool``, no images, or images whose size or channels do not fit.
         WeightsError: the model cannot be loaded.
     """
@@ -179,8 +181,21 @@ def _transform_of(found: _Opened) -> CentreCrop:
     )
 
 
+def _file(name: str | os.PathLike[str]) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"features: {path} is a folder. Give a list of its files, or write the features of all images in it: "
+            f"gmml embed --weights WEIGHTS --data {shlex.quote(str(path))} --out features.npz."
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"features: there is no file {path}. Give images, or paths of image files.")
+    return path
+
+
 def _prepared(images: Any, prepare: CentreCrop) -> Tensor:
     several: Iterable[Any] = [images] if isinstance(images, Image.Image | str | os.PathLike) else images
+    several = [_file(one) if isinstance(one, str | os.PathLike) else one for one in several]
     found = [prepare(one) for one in several]
     if not found:
         raise ValueError("features: no images. Give one or more.")

@@ -67,6 +67,8 @@ def write_folder(
     if unfit := sorted(name for name in beside if not is_extra(name)):
         raise ValueError(f"write_folder: extras {unfit}; give plain names that no other file has, as in 'epochs.jsonl'.")
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"write_folder: {folder} is a file. Weights are several files: give a folder, which is created.")
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder)
     for name in [name for name in beside if os.path.lexists(folder / name) and not _is_our_extra(folder / name, _config(folder))]:

@@ -86,7 +86,10 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     if not isinstance(name, str):
         raise TypeError(f"create_model: name is a {type(name).__name__}. Give for example 'gmml_vit_small_patch16_224'.")
     if not name.startswith(PREFIX):
-        raise ValueError(f"create_model: {name!r} does not begin with {PREFIX!r}. For an encoder alone use timm.create_model.")
+        raise ValueError(
+            f"create_model: {name!r} does not begin with {PREFIX!r}. An autoencoder with this encoder is create_model("
+            f"{PREFIX + name!r}); the encoder alone is gmml_models.build_encoder({name!r}), any other network timm.create_model."
+        )
     encoder, _, tag = name.removeprefix(PREFIX).partition(".")
     if name not in registry() and (pretrained or tag):
         raise NotThereError(

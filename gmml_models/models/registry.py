@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,7 @@ def located(
 
     Raises:
         TypeError: ``source`` is neither a string nor a path.
-        NotThereError: it looks like a registry name, but the registry does not have it.
+        NotThereError: a word that is neither a folder nor a name of the registry; the message lists those that are.
     """
     from gmml_models.models.pretrained import WeightsSource
 
@@ -102,7 +103,24 @@ def located(
         revision, sha256 = revision or entry.revision, sha256 or (entry.sha256 if options.get("verify", True) else None)
     elif isinstance(where, str) and where.startswith(PREFIX) and "/" not in where:
         raise NotThereError(f"from_pretrained: no weights named {where!r}, and no such folder. {known(where)}")
+    elif isinstance(where, str) and where == source and re.fullmatch(r"[\w.-]*\w", where, re.ASCII):
+        raise NotThereError(
+            f"from_pretrained: {where!r} is neither a folder that exists nor a Hub name, owner/name, nor the name of weights of "
+            f"ours. {known(where)}{_by_shape(where)}"
+        )
     return WeightsSource(name=source, revision=revision, sha256=sha256, **options)
+
+
+def _by_shape(name: str) -> str:
+    """What to do with the name of an encoder, which says no weights of ours."""
+    from timm import is_model
+
+    from gmml_models.models.encoders import SHORT_NAMES
+
+    untrained = f" An encoder of that name without weights: gmml_models.build_encoder({name!r})"
+    if name in SHORT_NAMES:
+        return f"{untrained}."
+    return f"{untrained}; with timm's: timm.create_model({name!r}, pretrained=True)." if is_model(name) else ""
 
 
 def known(name: str) -> str:

@@ -191,6 +191,17 @@ class TestFeatures:
         with pytest.raises(ValueError, match=message):
             gm.features(folder, images, **options)
 
+    def test_a_path_that_is_no_file_is_said(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "my images").mkdir()
+        with pytest.raises(IsADirectoryError, match=r"^features: .* is a folder\. .*gmml embed .*--data '.*my images' --out"):
+            gm.features(folder, tmp_path / "my images")
+        with pytest.raises(FileNotFoundError, match=r"^features: there is no file .*none\.jpg"):
+            gm.features(folder, [str(tmp_path / "none.jpg")])
+        (tmp_path / "file").touch()
+        with pytest.raises(FileExistsError, match=r"is a file\. .*give a folder"):
+            gm.GMMLAutoencoder.from_pretrained(folder).save_pretrained(tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == b""
+
     def test_what_is_no_model_is_said(self) -> None:
         with pytest.raises(TypeError, match="the model is a Linear"):
             gm.features(torch.nn.Linear(1, 1), torch.randn(1, 3, 32, 32))  # type: ignore[arg-type]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import gmml_models as gm
 from benchmarks import zoo
@@ -65,8 +68,11 @@ def test_random_weights_need_no_registry() -> None:
 def test_an_unknown_name_says_what_there_is(bundled: Path) -> None:
     with pytest.raises(NotThereError, match=f"There are: {NAME}"):
         gm.create_model("gmml_vit_micro_patch8_64.nothin", pretrained=True)
-    with pytest.raises(ValueError, match="does not begin with 'gmml_'"):
-        gm.create_model("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="does not begin with 'gmml_'") as error:
+        gm.create_model("vit_micro_patch8_64")
+    for code in ("create_model('gmml_vit_micro_patch8_64')", "gmml_models.build_encoder('vit_micro_patch8_64')"):
+        assert code in str(error.value)
+        assert eval(code, {"gmml_models": gm, "create_model": gm.create_model}).training is True
     with pytest.raises(ValueError, match="options \\['depth'\\]"):
         gm.create_model(NAME, pretrained=True, depth=3)
 
@@ -78,6 +84,42 @@ def test_an_empty_registry_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         gm.create_model(NAME, pretrained=True)
     assert run("models") == 0
     assert "holds no weights yet" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize(
+    ("word", "codes"),
+    [
+        ("openclipart", ()),
+        ("vit_micro_patch8_64", ("gmml_models.build_encoder('vit_micro_patch8_64')",)),
+        ("vit_tiny_patch16_224", ("gmml_models.build_encoder('vit_tiny_patch16_224')", "timm.create_model(")),
+    ],
+)
+@pytest.mark.parametrize("load", [gm.from_pretrained, gm.GMMLAutoencoder.from_pretrained, gm.transform])
+def test_a_word_that_names_no_weights_is_told_what_there_is(load: Callable[[str], object], word: str, codes: Sequence[str]) -> None:
+    with pytest.raises(NotThereError, match=f"^from_pretrained: '{word}' is neither a folder.*There are: .*{NAME}") as error:
+        load(word)
+    assert all(code in str(error.value) for code in codes)
+    assert ("build_encoder" in str(error.value)) == bool(codes)
+    assert ("timm" in str(error.value)) == (len(codes) == 2)
+
+
+@pytest.mark.usefixtures("bundled")
+def test_what_is_printed_below_the_list_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    code, *commands = capsys.readouterr().out.partition("To use one")[2].splitlines()[1:]
+    assert f"'{NAME}'" in code
+    exec(code.strip(), {"gmml_models": gm})
+    for number in range(4):
+        split = tmp_path / "images" / ("train" if number % 2 else "test") / "ab"[number // 2]
+        split.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number * 50, 0, 0)).save(split / f"{number}.png")
+    ready = {"FOLDER": str(tmp_path / "images"), "features.npz": str(tmp_path / "features.npz"), "RUN": str(tmp_path / "run")}
+    words = [[ready.get(word, word) for word in shlex.split(line)] for line in commands]
+    assert [line[:2] for line in words] == [["gmml", "embed"], ["gmml", "finetune"]]
+    assert run(*words[0][1:]) == 0
+    assert (tmp_path / "features.npz").exists()
+    assert run(*words[1][1:], "--dry-run", "--batch-size", "2", "--cpu", "--workers", "0") == 0
 
 
 @pytest.mark.usefixtures("bundled")
