@@ -13,11 +13,11 @@ from gmml_models.errors import UsageError, shown
 
 # written by systems beside a person's files: thumbnails, copies of attributes, what was deleted
 _HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-_HEIF = "HEIC and HEIF are read by pillow-heif: pip install pillow-heif"
+_HEIF = "HEIC and HEIF need the package pillow-heif (pip install pillow-heif)"
 # endings that photographs have, and that cannot be read here
 _PHOTOGRAPHS = {
     **dict.fromkeys((".heic", ".heif", ".heics", ".heifs", ".hif"), _HEIF),
-    **dict.fromkeys((".avif", ".avifs"), "AVIF is read by Pillow from 11.3, or pillow-heif: pip install -U pillow"),
+    **dict.fromkeys((".avif", ".avifs"), "AVIF needs Pillow 11.3 or pillow-heif (pip install -U pillow)"),
     **dict.fromkeys((".webp", ".jp2", ".j2k", ".tif", ".tiff"), "this Pillow was built without its decoder"),
     **dict.fromkeys(
         (".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".psd", ".svg", ".eps", ".exr", ".hdr", ".dcm"),

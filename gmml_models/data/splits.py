@@ -141,8 +141,8 @@ def class_folders(
     if deepest > 1 and asked is None and labelled:
         others = sorted({p[-1] for p in parts if len(p) > level} or {p[0] for p in parts})
         notes.append(
-            f"the class is the folder of level {level} ({_few(classes)}), not of another ({_few(others)}); "
-            "--class-level says otherwise"
+            f"the class is the folder at level {level} ({_few(classes)}), not at another ({_few(others)}): --class-level chooses "
+            "another"
         )
     return [number[name] for name in names], tuple(classes), notes
 

@@ -110,7 +110,7 @@ def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
 def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any], *, who: str) -> None:
     """Write ``table.json`` and ``table.md``, ``classes.csv`` and a ``confusion-*.csv`` for each row that has one.
 
-    Each is written under another name and renamed.
+    Each is written under another name and renamed. What an earlier table of the folder had beside it is removed.
 
     Raises:
         UsageError: no space or no permission.
@@ -118,6 +118,8 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
     whole = {"rows": [_plain(each) for each in rows], "facts": dict(facts), "versions": versions()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in _beside(folder / "table.json"):
+            earlier.unlink(missing_ok=True)
         write_aside(folder / "table.json", json.dumps(whole, indent=2, allow_nan=False))
         write_aside(folder / "table.md", markdown(rows, facts))
         own = [each for each in rows if each.features == "weights"]
@@ -130,6 +132,16 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
                 write_aside(folder / f"confusion-{_slug(each.measure)}.csv", confusion_csv(names, each.confusion).encode())
     except OSError as error:
         raise UsageError(f"{who}: the table cannot be written to {folder} ({error}). Give another --out.") from error
+
+
+def _beside(table: Path) -> list[Path]:
+    """The files that belong to a table that is there already: they would be taken for those of the next one."""
+    try:
+        rows = json.loads(table.read_text(encoding="utf-8"))["rows"]
+        measures = [each["measure"] for each in rows]
+        return [table.with_name("classes.csv"), *(table.with_name(f"confusion-{_slug(one)}.csv") for one in measures)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or not one of ours
+        return []
 
 
 def _slug(measure: str) -> str:

@@ -38,10 +38,11 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
         "holdout": holdout,
     }
     tuned = config.out.with_name(f"{config.out.name}-finetuned")
+    measured = EvaluateConfig(**shared, out=_measured(config.out))
     tuning = FinetuneConfig(**{**start, **shared, "out": tuned, "batch_size": batch, "precision": config.precision})
     return [
         f"Next, with labelled images{lacking}:",
-        f"  {command_of(EvaluateConfig(**shared), 'evaluate', first=_FIRST)}",
+        f"  {command_of(measured, 'evaluate', first=_FIRST)}",
         f"  {command_of(tuning, 'finetune', first=_FIRST, recipe=recipe)}",
     ]
 
@@ -53,7 +54,8 @@ def after_finetuning(config: FinetuneConfig) -> list[str]:
     same = {one.name: getattr(config, one.name) for one in fields(FinetuneConfig) if one.name in known}
     for name in ("out", "batch_size", "img_size", "in_chans", "mean", "std", "pool", "few_shot", "resident", "resident_size"):
         same.pop(name)  # those of the classifier, or no business of a measurement
-    measured = EvaluateConfig(**{**same, "data": config.data or _FOLDER, "weights": weights, "measures": ("classifier",)})
+    asked = {"data": config.data or _FOLDER, "weights": weights, "measures": ("classifier",), "out": _measured(config.out)}
+    measured = EvaluateConfig(**{**same, **asked})
     lacking = "" if config.data and config.test_every else " (with labelled test images: FOLDER/test, or --test-data)"
     return [
         f"Next{lacking}:",
@@ -61,6 +63,11 @@ def after_finetuning(config: FinetuneConfig) -> list[str]:
         f"  {_predicting(config, weights)}",
         f"  python -c \"import gmml_models; print(gmml_models.Classifier.from_pretrained('{weights}').classes)\"",
     ]
+
+
+def _measured(run: Path) -> Path:
+    """Where the numbers of a run go: its own folder, for the table of another run would replace them."""
+    return run.with_name(f"{run.name}-evaluated")
 
 
 def _predicting(config: FinetuneConfig, weights: str) -> str:

@@ -247,7 +247,11 @@ class TestClassByClass:
 
 
 def test_what_could_not_be_measured_is_null_in_json(tmp_path: Path) -> None:
+    for name in ("classes.csv", "confusion-of-mine.csv", "confusion-20-nn-plain.csv"):
+        (tmp_path / name).write_text("earlier")
+    (tmp_path / "table.json").write_text('{"rows": [{"measure": "20-NN, plain"}]}')
     report.write_table(tmp_path, [report.row("any", [{"mAP": math.nan, "OP": 5.0}] * 2, (0, 1), "gmml evaluate")], {}, who="test")
+    assert {path.name for path in tmp_path.iterdir()} == {"table.json", "table.md", "confusion-of-mine.csv"}
 
     def refuse(word: str) -> None:
         raise AssertionError(word)

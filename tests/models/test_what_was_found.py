@@ -75,10 +75,10 @@ def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left
             assert held.mode == mode
     picture(0).save(tmp_path / "moving.gif", save_all=True, append_images=[picture(1)])
     raw = "this format is not supported: convert it to JPEG or PNG"
-    apple = "HEIC and HEIF are read by pillow-heif: pip install pillow-heif"
+    apple = "HEIC and HEIF need the package pillow-heif (pip install pillow-heif)"
     table = {
         **dict.fromkeys(("x.HEIC", "x.heif"), (apple, True)),
-        "x.avif": ("AVIF is read by Pillow from 11.3, or pillow-heif: pip install -U pillow", True),
+        "x.avif": ("AVIF needs Pillow 11.3 or pillow-heif (pip install -U pillow)", True),
         **dict.fromkeys(("x.jxl", "x.CR2", "x.nef", "x.arw", "x.dng", "x.psd", "x.svg", "x.eps", "x.dcm"), (raw, True)),
         **{f"x{one}": (f"not an image ({one})", False) for one in (".txt", ".csv", ".json", ".mp4", ".mov", ".zip", ".db", ".pdf")},
         "x.tar.gz": ("not an image (.gz)", False),
@@ -236,7 +236,7 @@ def test_the_class_is_the_outermost_folder_that_differs_and_that_is_told(tmp_pat
     source = for_training(tmp_path)
     assert source.classes == ("cat", "dog")
     assert [source.name(index).split("/")[0] for index in range(4)] == [source.classes[int(one)] for one in labels(source)]
-    assert any("level 1 (cat, dog), not of another (2021, 2022); --class-level" in note for note in source.notes)
+    assert any("at level 1 (cat, dog), not at another (2021, 2022): --class-level" in note for note in source.notes)
     for level, names in ((1, ("cat", "dog")), (2, ("2021", "2022")), (-1, ("2021", "2022"))):
         chosen = for_training(tmp_path, class_level=level)
         assert (chosen.classes, chosen.notes) == (names, ())
@@ -528,13 +528,15 @@ def test_the_next_commands_run_as_they_are_printed(
     measure, tune = told_commands(first.out)
     for words in (measure, tune):
         assert tuple(words[words.index("--workers") :][:2]) == ("--workers", "0")
-    measured = call(capsys, *measure, "--out", tmp_path / "e")
+    measured = call(capsys, *measure)
     assert measured.code == 0, measured.err
     tuned = call(capsys, *tune, "--epochs", "1", "--test-every", "1")
     assert tuned.code == 0, tuned.err
     again, tell = told_commands(tuned.out)
-    last = call(capsys, *again, "--out", tmp_path / "f")
+    last = call(capsys, *again)
     assert last.code == 0, last.err
+    tables = [json.loads((Path(words[words.index("--out") + 1]) / "table.json").read_text()) for words in (measure, again)]
+    assert len({table["facts"]["weights"] for table in tables}) == 2, "the second leaves the first alone"
     said = call(capsys, *tell)
     assert said.code == 0, said.err
     assert "17 predictions" in said.out
