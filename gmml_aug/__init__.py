@@ -1,8 +1,8 @@
 """GPU-batched masked-image corruption: groups of connected pixels become noise, zeros, alien, grey or blurred content.
 
 ``images, mask = gmml_aug.presets.gmml()(batch)`` follows Group Masked Model Learning (GMML). Where (`Boxes`), what (`Noise`,
-`Alien`, ...) and how much (`ratio`, `p`, `OneOf`, `Chain`) are independent. Needs only torch; `torchvision_adapter` and
-`kornia_adapter` import their libraries when they are first used.
+`Alien`, ...) and how much (`ratio`, `p`, `OneOf`, `Chain`) are independent. The package needs only torch; `torchvision_adapter`
+and `kornia_adapter` import their libraries when they are first used.
 """
 
 from importlib import import_module

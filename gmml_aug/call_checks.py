@@ -1,4 +1,4 @@
-"""The options of a call, and their check against a program before any work: images, maps, plans, ratios and lengths must fit it."""
+"""The options of a call, checked before any work: images, maps, plans, ratios and lengths must fit the program."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) ->
 
 
 def check_donors(images: Tensor, donors: Tensor | None, program: Program) -> tuple[Tensor, int | None]:
-    """Where aliens come from, and the number of images in the bank; the batch itself, even if passed as donors, is not a bank."""
+    """The images that aliens come from, and the number of images in the bank.
+
+    The batch itself, even if passed as donors, is not a bank.
+    """
     if donors is None or donors is images:
         return images, None
     donors = checks.check_donors(donors, images)
@@ -81,8 +84,9 @@ def check_donors(images: Tensor, donors: Tensor | None, program: Program) -> tup
         return images, None
     raise ValueError(
         f"gmml_aug: donors of shape {tuple(donors.shape)} share memory with the images, but are not the same ones: an image could "
-        "be its own donor. Give other images; or leave donors out, which takes them from the batch. For a part of a batch with "
-        "donors from all of it: plan = corrupt.sample(batch.shape), corrupt.apply(batch[i:j], plan[i:j], donors=batch)."
+        "be its own donor. Give other images; or leave donors out, which takes them from the batch. To corrupt a part of "
+        "a batch with donors from the whole batch: plan = corrupt.sample(batch.shape), corrupt.apply(batch[i:j], "
+        "plan[i:j], donors=batch)."
     )
 
 
@@ -97,13 +101,13 @@ def check_sampling(
     ratios: Any,
     lengths: Any,
 ) -> tuple[torch.device, Request]:
-    """What a plan is made for; if no keys were given, they are empty here and drawn later."""
+    """The `Request` that a plan is made from; if no keys were given, they are empty here and drawn later."""
     shape = checks.check_shape(shape, program.dims)
     batch = shape[0]
     if bank is not None:
         bank = checks.check_integer("sample", "bank", bank, 1)
     if keys is not None and generator is not None:
-        raise ValueError("gmml_aug: got both keys and a generator, and each determines the whole draw. Give one of them.")
+        raise ValueError("gmml_aug: got both keys and a generator, but each of them alone determines the draw. Give one of them.")
     if device is not None:
         where = torch.device(device)
     elif isinstance(keys, Tensor):
@@ -123,7 +127,10 @@ def check_sampling(
 
 
 def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: bool) -> tuple[bool, ...]:
-    """Per step, False where it cannot change images of this shape, in which all places must have room; shapes seen are kept."""
+    """For each step, False if it cannot change images of this shape; raises an error if a place does not fit into them.
+
+    Results are cached by shape.
+    """
     key, kept = (shape, donors, from_batch), program.working
     if not followed() and key in kept:
         return kept[key]
@@ -142,7 +149,7 @@ def _working(program: Program, shape: tuple[int, ...], donors: int, from_batch: 
 
 
 def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Program) -> Tensor:
-    """(B,) float64 on the device, each in 0 to 1 and in what the places can cover."""
+    """(B,) float64 on the device, each between 0 and 1 and within what the places can cover."""
     shares = ratios
     if not isinstance(shares, Tensor):
         given = checks.plain(ratios)
@@ -153,12 +160,14 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
         numbers = [checks.check_number("gmml_aug", "ratios", value) for value in given]
         shares = torch.tensor(numbers, dtype=torch.float64, device=device)
     if shares.shape != (batch,) or not shares.is_floating_point():
-        raise ValueError(f"gmml_aug: ratios are {shares.dtype} {tuple(shares.shape)} for {batch} images. Give one float for each.")
+        raise ValueError(
+            f"gmml_aug: ratios are {shares.dtype} {tuple(shares.shape)} for {batch} images. Give one float for each image."
+        )
     checks.check_device("tensor of ratios", shares.device, device)
     drawing = [place for place in program.places if getattr(place, "ratio", None) is not None]
     if not drawing:
         raise ValueError(
-            "gmml_aug: ratios= was given, but no place here has a ratio. Give one a ratio, for example Boxes(ratio=0.5)."
+            "gmml_aug: ratios= was given, but no place here has a ratio. Give a place a ratio, for example Boxes(ratio=0.5)."
         )
     if shares.device.type == "cpu" and not followed():
         if not bool(((shares >= 0) & (shares <= 1)).all()):  # NaN is neither
@@ -175,7 +184,7 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
 
 
 def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tuple[tuple[int, ...], ...]:
-    """Per image its valid part, an axis each."""
+    """The size of the valid part of each image, along every axis."""
     if isinstance(lengths, Tensor) and lengths.device.type != "cpu":
         raise ValueError(
             f"gmml_aug: lengths are on {lengths.device}. Give them on the CPU: reading them here would make the device wait."
@@ -185,14 +194,15 @@ def _check_lengths(lengths: Any, shape: Sequence[int], program: Program) -> tupl
         raise TypeError(f"gmml_aug: lengths={lengths!r} is neither a tensor nor a list of integers. Give one for each image.")
     size, batch = tuple(shape[2:]), shape[0]
     if len(rows) != batch:
-        raise ValueError(f"gmml_aug: got {len(rows)} lengths for {batch} images. Give one for each.")
+        raise ValueError(f"gmml_aug: got {len(rows)} lengths for {batch} images. Give one for each image.")
     found = []
     for row in rows:
         row = checks.plain(row)
         valid = tuple(row) if isinstance(row, Sequence) else (*size[:-1], row)
         if len(valid) != len(size):
             raise ValueError(
-                f"gmml_aug: lengths={row!r} for {len(size)} spatial axes. Give one number, of the last axis, or {len(size)}."
+                f"gmml_aug: lengths={row!r} for {len(size)} spatial axes. Give one number, for the last axis, or {len(size)} "
+                "numbers."
             )
         each = zip(valid, size, strict=True)
         found.append(tuple(checks.check_integer("gmml_aug", "lengths", number, 1, length) for number, length in each))
@@ -243,7 +253,7 @@ def check_fit(plan: Plan, program: Program, images: Tensor, donors: Tensor | Non
 
 
 def keep_apart(batch: Batch, program: Program) -> Batch:
-    """The batch, after checking that memory that is read is never written to."""
+    """Return the batch after checking that no memory is both read and written to."""
     images, pool, out = batch.images, batch.donors, batch.out
     if out is None:
         return batch
@@ -255,14 +265,14 @@ def keep_apart(batch: Batch, program: Program) -> Batch:
 
 
 def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool) -> None:
-    """Check bytes, and that there are statistics to normalise them."""
+    """Check that the images are bytes, and that there are statistics to normalise them with."""
     checks.check_switch("from_bytes", "clean", clean)
-    mend = " Images that are floats already go to the corruption itself: corrupt(images)."
+    mend = " For images that are already floats, call the corruption itself: corrupt(images)."
     check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
     if dtype not in NORMALISED:
         raise TypeError(f"from_bytes: dtype={dtype}. Allowed are {', '.join(map(str, NORMALISED))}.")
     if values == "normalised":
         raise ValueError(
-            'from_bytes: this corruption has values="normalised", so it does not state the statistics to normalise by. Give them '
+            'from_bytes: this corruption has values="normalised", so the statistics to normalise by are not known. Give them '
             'when it is created, values=(mean, std), or values="unit" for 0 to 1.'
         )

@@ -64,19 +64,19 @@ def keys(
 ) -> Tensor:
     """One key per image, from seed, epoch and index: the key alone decides how the image is corrupted.
 
-    A run with these keys repeats itself when it is resumed or distributed over another number of processes.
+    A run with these keys draws the same corruptions when it is resumed or distributed over another number of processes.
 
     Args:
         seed: any integer, one per run.
         epoch: any integer.
         index: (B,) integers, the index of each image in its data set; any integer type, NumPy's included.
         visit: the number of times that the image has been seen before in this epoch, one integer for all images or one for each:
-            with another visit the same index gets another key. For several views of an image, repeated augmentation, and sampling
-            with replacement.
-        device: where the keys are created, by default the device of ``index``. It must be the device of the images.
+            the same index gets another key on another visit. Use it for several views of an image, repeated augmentation, and
+            sampling with replacement.
+        device: the device on which the keys are created, by default the device of ``index``. It must be the device of the images.
 
     Returns:
-        (B,) int64, different for different indices of one visit.
+        (B,) int64; different indices of one visit have different keys.
 
     Raises:
         TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.
@@ -95,7 +95,7 @@ def keys(
 
 
 def _integers(name: str, given: object, device: torch.device | str | None) -> Tensor:
-    """(B,) int64 of what a caller calls integers."""
+    """(B,) int64, from whatever integers the caller gave."""
     what = f"keys: {name} is {given!r}" if not hasattr(given, "dtype") else f"keys: {name} holds {given.dtype}"
     mend = "Give the integer number of each image in its data set, as a tensor, an array or a list."
     if isinstance(given, str | bytes) or not (isinstance(given, Sequence) or hasattr(given, "dtype")):
@@ -147,12 +147,12 @@ def stream(keys: Tensor, number: int) -> Tensor:
 
 
 def words(key: Tensor, count: int, start: int = 0) -> Tensor:
-    """(B, count) hashed int64 at the counters ``start`` to ``start + count - 1`` of each key (B,)."""
+    """(B, count) int64 hashes for each key (B,), at the counters ``start`` to ``start + count - 1``."""
     return mix(key[:, None] + torch.arange(start, start + count, device=key.device))
 
 
 def first_words(keys: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """For each stream number, its keys (B,) and their first words (B, `AHEAD`), all hashed together."""
+    """For each stream number, its keys (B,) and their first words (B, `AHEAD`), all hashed in one pass."""
     own = mix(torch.stack([keys + mix_int(number + 1) for number in numbers]))
     ahead = mix(own[..., None] + torch.arange(AHEAD, device=keys.device))
     return list(zip(own.unbind(0), ahead.unbind(0), strict=True))
@@ -179,7 +179,7 @@ def scale(half: Tensor, span: Tensor | int) -> Tensor:
 
 
 def below(word: Tensor, span: int) -> Tensor:
-    """Integers uniform in 0 to ``span - 1``, from one word each: from its upper 32 bits, or all 64 for a span of 2**31 to 2**46."""
+    """Integers uniform in 0 to ``span - 1``, from one word each: its upper 32 bits, or all 64 bits for spans of 2**31 to 2**46."""
     if span < 1 << 31:
         return scale(high_half(word), span)
     found = torch.zeros_like(word)
@@ -190,7 +190,7 @@ def below(word: Tensor, span: int) -> Tensor:
 
 @cache
 def normal_table() -> Tensor:
-    """(65536,) float32: `to_normal` of all bits, on the CPU."""
+    """(65536,) float32: `to_normal` of all 16-bit values, on the CPU."""
     return to_normal(torch.arange(1 << 16, device="cpu")).contiguous()
 
 
@@ -213,7 +213,7 @@ class Chance:
     image is in.
 
     Attributes:
-        keys: (B,) int64, for random numbers per pixel that are drawn later, in `Fill.pixels`.
+        keys: (B,) int64, for random numbers that are drawn per pixel later, in `Fill.pixels`.
         shape: (B, C, *S) of the images.
         donors: number of images a donor can be chosen from.
         from_batch: True if the donors are the batch itself, so that an image must not choose itself.

@@ -23,7 +23,7 @@ _CLIPS = (
 
 
 def plain(value: object) -> Any:
-    """The numbers of an array or a tensor as Python numbers in lists; anything else unchanged."""
+    """Convert an array or a tensor to (nested lists of) Python numbers; return anything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value
 
 
@@ -102,7 +102,8 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
     if len(set(found)) < len(found) or len(found) == dims:
         raise ValueError(
-            f"{who}: shared={shared!r} must be distinct axes, and leave one of the {dims} free. Axes count from 0, batch and "
+            f"{who}: shared={shared!r} must be distinct axes that leave at least one of the {dims} free. Axes count from 0, "
+            "batch and "
             "channels not included: shared=(0,) with dims=2 gives vertical bands, with dims=3 tubes through the first axis."
         )
     return tuple(found)
@@ -115,7 +116,9 @@ def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[in
         return check_integer(who, name, value, 1)
     edges = tuple(check_integer(who, name, edge, 1) for edge in value)
     if len(edges) != dims:
-        raise ValueError(f"{who}: {name}={value!r} has {len(edges)} numbers for {dims} spatial axes. Give one number, or {dims}.")
+        raise ValueError(
+            f"{who}: {name}={value!r} has {len(edges)} numbers for {dims} spatial axes. Give one number, or {dims} numbers."
+        )
     return edges[0] if len(set(edges)) == 1 else edges
 
 
@@ -189,7 +192,7 @@ def like_clips(shape: Sequence[int]) -> bool:
 
 
 def warn_of_clips(shape: Sequence[int]) -> None:
-    """Warn that the axes look exchanged; nothing else would reveal it."""
+    """Warn that time and channels seem to be swapped; nothing else would reveal it."""
     if like_clips(shape):
         warnings.warn(
             f"gmml_aug: images of shape {tuple(shape)} are treated as volumes of depth 3 with {shape[1]} channels. {_CLIPS}. If "
@@ -200,7 +203,7 @@ def warn_of_clips(shape: Sequence[int]) -> None:
 
 
 def check_donors(donors: Tensor, images: Tensor) -> Tensor:
-    """Check that donors are images of the same kind as the batch."""
+    """Check that donors are images of the same dtype, channels and size as the batch."""
     donors = check_tensor("donors", donors, "a tensor (N, C, *S)")
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
@@ -224,7 +227,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
     if repeats_itself(out):
         wrong = "repeats the same memory (an expanded tensor, or rows that overlap)"
     elif torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
-        wrong = "requires gradients and is a leaf, which torch does not allow to be written to"
+        wrong = "is a leaf that requires gradients, which torch does not allow to be written to"
     elif out.is_neg():
         wrong = "has a negative bit (the imaginary part of a conjugate)"
     if wrong:
@@ -257,8 +260,8 @@ def check_map(name: str, bound: object, images: Tensor) -> Tensor:
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
         raise ValueError(
-            f"gmml_aug: {name} has shape {tuple(bound.shape)} beside images {tuple(images.shape)}; allowed is {wanted}, or 1 for "
-            "the batch. One map for all channels: unsqueeze what is missing."
+            f"gmml_aug: {name} has shape {tuple(bound.shape)} for images {tuple(images.shape)}; allowed is {wanted}, with 1 "
+            "as the batch size if all images share it. Give one map for all channels, and add missing axes with unsqueeze."
         )
     check_device(name, bound.device, images.device)
     return bound

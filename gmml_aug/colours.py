@@ -27,7 +27,7 @@ def deviation(images: Tensor, mean: Tensor) -> Tensor:
 
 
 def _mean(lines: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, C) the mean of (B, C, N) numbers but NaN; NaN of nothing else."""
+    """(B, C) mean of (B, C, N) numbers, ignoring NaN; NaN if there are no other numbers."""
     mean = lines.mean(2, dtype=dtype)
     if not lines.is_floating_point() or (readable(lines) and not bool(mean.isnan().any())):
         return mean
@@ -47,9 +47,10 @@ def recolour(
 ) -> Tensor:
     """Change the colours of each image (B, C, *S), as pixels in 0 to 1, by its own factors (B,), in the order of the arguments.
 
-    Pixels are multiplied by ``brightness``, distances to the image's mean luma by ``contrast``, those to each pixel's luma by
-    ``saturation``; ``hue`` turns around the circle of colours at equal value and chroma (HSV). The last two need three channels.
-    Computed in float32 or wider; every stage is clamped to 0 to 1 if the range of the pixels is known (not for ``"normalised"``).
+    Pixels are multiplied by ``brightness``, their distances to the image's mean luma by ``contrast``, and their distances to the
+    pixel's own luma by ``saturation``; ``hue`` rotates the colour around the colour circle at equal value and chroma (HSV). The
+    last two need three channels. Computed in float32 or wider; every stage is clamped to 0 to 1 if the range of the pixels is
+    known (not for ``"normalised"``).
     """
     mean, std = pixel_statistics(images, values)
     bounded = images.dtype == torch.uint8 or values != "normalised"

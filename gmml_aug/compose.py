@@ -40,8 +40,7 @@ class InBoxes(Corruption):
         if not isinstance(self.boxes, Place):
             raise TypeError(
                 f"InBoxes: boxes={self.boxes!r} is not a place. Give Boxes, Cells or Blocks, for example "
-                "Boxes(ratio=0.5), or a place "
-                "of your own, see gmml_aug.Place."
+                "Boxes(ratio=0.5), or a place of your own (see gmml_aug.Place)."
             )
         _check_part("InBoxes", self.fill)
         keep(self, "p", check_number("InBoxes", "p", self.p, 0.0, 1.0))
@@ -93,7 +92,7 @@ class OneOf(Corruption):
         super().__post_init__()
 
     def build(self, program: Builder, at: Scope) -> None:
-        """Add the parts, each behind a gate on one common draw."""
+        """Add the parts, each with a gate on one common draw."""
         weights: Sequence[float] = self.weights or (1.0,) * len(self.parts)
         if math.isinf(sum(weights)):
             weights = [weight / max(weights) for weight in weights]
@@ -114,9 +113,9 @@ class Chain(Corruption):
         budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, mean, alien, shuffle) may
             touch together: never more than floor(budget * pixels). A step stops at the pixel that reaches the limit. Grey, blur
             and jitter keep content and do not count.
-        values: the value range of float images: ``(mean, std)`` they were normalised by, ``"normalised"`` by unknown ones (the
-            default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Set it once, on the
-            outermost composition.
+        values: the value range of float images: ``(mean, std)`` that they were normalised by, ``"normalised"`` if these are
+            unknown (the default of a whole composition), or ``"unit"`` for 0 to 1. uint8 images are always 0 to 255. Set it once,
+            on the outermost composition.
         dims: number of spatial axes, if there are no boxes that determine it; 2 by default.
 
     Raises:
@@ -124,7 +123,7 @@ class Chain(Corruption):
         ValueError: no parts, a budget outside [0, 1], unknown values, or dims that differ from those of the boxes inside.
 
     Source:
-        GMML 3.1, "the corruption is applied successively, which may result in an overlap"; the budget is ours.
+        GMML 3.1, "the corruption is applied successively, which may result in an overlap"; the budget is our addition.
     """
 
     parts: Sequence[Corruption]

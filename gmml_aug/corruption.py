@@ -45,7 +45,7 @@ class Corruption(ABC):
         """Append this corruption's steps to the flat program."""
 
     def __post_init__(self) -> None:
-        """Make the tree flat, once; every error of the composition is raised here."""
+        """Flatten the tree, once; every error in the composition is raised here."""
         builder = Builder()
         self.build(builder, Scope())
         object.__setattr__(self, "_program", builder.finish())
@@ -77,25 +77,26 @@ class Corruption(ABC):
         """Corrupt a batch: `sample`, then `apply`.
 
         Args:
-            images: (B, C, *S), float or uint8, on any device; never written to. A subclass of Tensor is taken as its plain tensor.
+            images: (B, C, *S), float or uint8, on any device; never written to. A Tensor subclass counts as a plain tensor.
             generator: draws the keys, on the device of the images; by default torch's global generator.
             keys: (B,) int64 instead of a generator, for example from `gmml_aug.keys`: an image's key decides how it is corrupted.
-            rank: of this process, hashed into keys that are drawn here, so that processes that were seeded alike corrupt
-                differently; by default as ``torch.distributed`` or the environment variable ``RANK`` says. Give processes that
+            rank: the rank of this process, hashed into keys that are drawn here, so that processes with the same seed corrupt
+                differently; by default taken from ``torch.distributed`` or the environment variable ``RANK``. Give processes that
                 share their images the same number (0 on all of them to draw alike). Keys that you pass are not changed.
             donors: (N, C, *S) images that aliens are taken from instead of this batch; they must be other images, because an
                 image's own copy in the bank may be drawn. Passing the batch itself counts as no bank; a bank that shares part of
                 its memory is an error.
-            allowed: (B or 1, 1, *S) bool; nothing happens where it is False. With a fill alone it is a mask of your own.
-            forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both come after ratios
-                and budgets, which are about boxes; ``allowed`` has the last word.
-            ratios: (B,) floats, 0 to 1: each image's share at every place that has a ratio, instead of the drawn one: for rules
-                over a batch such as `functional.spread_ratios`.
-            lengths: (B,) integers: each image is padded along its last axis from there on, or (B, D) along all axes. Boxes and
-                bands are those of the image without its padding: they stay in the valid part, and ratios are of it.
+            allowed: (B or 1, 1, *S) bool; nothing happens where it is False. For a fill alone, it is the mask to fill.
+            forced: (B or 1, 1, *S) bool; where it is True, the first step that works on an image works too. Both are applied
+                after ratios and budgets, which limit boxes; where they conflict, ``allowed`` wins.
+            ratios: (B,) floats, 0 to 1: each image's share at every place that has a ratio, instead of a drawn one; for rules
+                that span a batch, such as `functional.spread_ratios`.
+            lengths: (B,) integers: where the padding of each image begins along its last axis, or (B, D) along all axes. Boxes
+                and bands are those of the image without its padding: they stay in the valid part, and ratios are shares of it.
             out: where the corrupted images are written; may be ``images`` itself.
-            backend: what does the work: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled core),
-                ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest that can. Plan and mask are the same.
+            backend: which backend to use: ``"triton"`` (also ``"fused"``; CUDA, Triton 3.4 at least), ``"cpu"`` (the compiled
+                core), ``"reference"`` (also ``"torch"``; any device); ``"auto"`` takes the fastest one that can. Plan and mask do
+                not depend on it.
 
         Returns:
             The corrupted images, and the mask of the pixels that were touched; plain tensors.
@@ -137,18 +138,18 @@ class Corruption(ABC):
     ) -> CorruptedPair | Corrupted:
         """Normalise a batch of bytes with this corruption's ``values`` and corrupt it, in one call.
 
-        ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8; ``dtype``, that of the results, is float16, bfloat16 or float32;
-        everything else is as in a call. The clean images, the last of the result, are ``(b / 255 - mean) / std``, or ``b / 255``
-        for ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those of a call with
-        them. Where possible, the bytes are read once and both batches are written in the same pass.
+        ``images`` (B, C, *S) and ``donors`` (N, C, *S) are uint8; ``dtype``, the dtype of the results, is float16, bfloat16 or
+        float32; everything else is as in a call. The clean images, the last field of the result, are ``(b / 255 - mean) / std``,
+        or ``b / 255`` for ``values="unit"``, computed in float32 and rounded once; the corrupted images and the mask are those
+        that a call with these clean images returns. Where possible, the bytes are read once and both batches are written in the
+        same pass.
 
         With ``clean=False`` the clean images are neither computed nor returned: for a loss that normalises the bytes itself, such
         as ``gmml_models.masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
 
         Raises:
-            TypeError: the images are not uint8, or ``dtype`` is not allowed; also whatever a call raises.
-            ValueError: this corruption has ``values="normalised"``, which does not state the statistics; also whatever a call
-                raises.
+            TypeError: the images are not uint8, or ``dtype`` is not allowed; also as in a call.
+            ValueError: this corruption has ``values="normalised"``, so the statistics are unknown; also as in a call.
         """
         call_checks.check_bytes(images, self.program.values, dtype, clean)
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
@@ -165,7 +166,7 @@ class Corruption(ABC):
         backend: Choice,
         clean: bool = True,
     ) -> Painted:
-        """Paint a batch by a plan, or by one that is sampled with these options."""
+        """Paint a batch by the given plan, or by one that is sampled with these options."""
         program, donors = self.program, None if given[0] is images else given[0]
         images = call_checks.check_images(images, program)
         maps = call_checks.check_maps(images, *given[1:])
@@ -189,7 +190,7 @@ class Corruption(ABC):
         return painter.paint(program, batch, plan)
 
     def _request(self, shape: Sequence[int], device: torch.device, bank: int | None, how: Options) -> Request:
-        """What a plan is asked for, with its keys."""
+        """The `Request` for a plan, including its keys."""
         program, options = self.program, {name: one for name, one in how.items() if name != "rank"}
         where, request = call_checks.check_sampling(program, shape, bank=bank, device=device, **options)
         if how["keys"] is not None:
@@ -211,12 +212,12 @@ class Corruption(ABC):
     ) -> Plan:
         """Make all random decisions for a batch, from its shape (B, C, *S) alone.
 
-        ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is that
-        of the plan; by default that of the keys or of the generator, else torch's default. Everything else is as in a call. If a
-        backend cannot sample this plan, the reference backend does; the plan is the same.
+        ``bank`` is the number of images that aliens will be taken from; by default they come from the batch. ``device`` is the
+        device of the plan; by default that of the keys or of the generator, else torch's default device. Everything else is as in
+        a call. If a backend cannot sample this plan, the reference backend does; the plan is the same.
 
         Raises:
-            TypeError: keys that are not int64, a bank that is not an integer.
+            TypeError: keys that are not int64; a bank that is not an integer.
             ValueError: a wrong shape, both keys and a generator, things on different devices, a batch of one where a donor from
                 the batch is needed.
         """
@@ -294,6 +295,6 @@ class Corruption(ABC):
         return explain(self.program, plan[number], place)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the code that builds it, so that unpickling checks every value again."""
+        """Pickle as the code that builds it, so that unpickling checks every value again."""
         fields = dataclasses.fields(cast("DataclassInstance", self))  # every leaf is a dataclass, this base is none
         return partial(type(self), **{field.name: getattr(self, field.name) for field in fields}), ()

@@ -14,7 +14,10 @@ def keep(owner: object, name: str, value: object) -> None:
 
 
 def keep_range(owner: object, name: str, value: tuple[Any, Any]) -> None:
-    """Store a checked (low, high); a range with low == high is stored as one number, so that both ways to write it are equal."""
+    """Store a checked (low, high).
+
+    A range with low == high is stored as one number, so that the two ways of writing it compare equal.
+    """
     keep(owner, name, value[0] if value[0] == value[1] else value)
 
 
@@ -46,7 +49,7 @@ def as_code(self: Any) -> str:
 
 
 def settings(part: object) -> tuple[Any, ...]:
-    """The class of a fill or place, and its settings that differ from the defaults, so that options added later change nothing."""
+    """The class of a fill or place, and its non-default settings, so that options added later do not change the result."""
     if dataclasses.is_dataclass(part):
         fields = [(one.name, getattr(part, one.name), one.default) for one in dataclasses.fields(part)]
         told = [(name, value) for name, value, default in fields if value != default]

@@ -46,14 +46,14 @@ def patch_mask(
 
     Args:
         mask: (B, 1, *S) bool, True where corrupted, as `Corrupted.mask`.
-        patch_size: pixels along a patch's side, or one number per axis. If the image is not a multiple of it, the last patch is
-            smaller, and its share is over its own pixels.
+        patch_size: pixels along a patch's side, or one number per axis. If an image side is not a multiple of it, the last patch
+            is smaller, and its share refers to its own pixels.
         form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``: (B, N)
             bool in reading order, as expected by transformers' ``bool_masked_pos``; ``"index"``: the pair (kept, masked) of (B,
             K) and (B, N - K) int64, numbers of patches in reading order, as expected by models that drop tokens; this form
             synchronises with the GPU.
-        threshold: in all forms but the first a patch counts as corrupted if at least this share of its pixels is, above 0; 1.0:
-            if all of them are.
+        threshold: in all forms but ``"share"``, a patch counts as corrupted if at least this share of its pixels (above 0) is
+            corrupted; 1.0 requires all of them.
 
     Raises:
         TypeError: ``mask`` is not a bool tensor.
@@ -68,7 +68,7 @@ def patch_mask(
     given = plain(patch_size)
     patch = list(given) if isinstance(given, Sequence) else [given] * dims
     if len(patch) != dims:
-        raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims}.")
+        raise ValueError(f"patch_mask: patch_size={patch_size} for {dims} spatial axes. Give one integer, or {dims} integers.")
     patch = [check_integer("patch_mask", "patch_size", side, 1) for side in patch]
     check_choice("patch_mask", "form", form, ("share", "bool", "flat", "index"))
     check_number("patch_mask", "threshold", threshold, 1e-9, 1.0)
@@ -94,7 +94,8 @@ def patch_mask(
         raise ValueError(
             f"patch_mask: images have {min(counts)} to {max(counts)} masked patches, and form='index' needs the same number in all "
             f"of them. "
-            "Use a preset with a fixed count (mae, simmim, tubes; or Cells of the patch, one ratio), or give form='flat'."
+            "Use a preset with a fixed count (mae, simmim, tubes; or Cells of the patch size with a single ratio), or give "
+            "form='flat'."
         )
     order = flat.to(torch.uint8).argsort(dim=1, stable=True)
     return order[:, : flat.shape[1] - counts[0]], order[:, flat.shape[1] - counts[0] :]
@@ -105,16 +106,16 @@ def spread_ratios(
 ) -> Tensor:
     """Shares for a batch, spread evenly over a range, for ``ratios=`` at the call; images that are not corrupted get 0.
 
-    ``share`` of the images are corrupted. The range (low, high) is divided into one equal part per corrupted image; one share is
-    drawn uniformly from each part, and the shares are assigned at random.
+    A share ``share`` of the images is corrupted. The range (low, high) is divided into one equal part per corrupted image; one
+    share is drawn uniformly from each part, and the shares are assigned at random.
 
     Args:
         count: number of images B.
         low: smallest share, 0 to 1.
         high: largest share, ``low`` to 1.
-        share: of the images that are corrupted, rounded down to a whole number of them.
-        keys: (B,) int64: the keys of the whole batch determine the result.
-        generator: used where no keys are given; by default torch's global generator.
+        share: the share of images that are corrupted, rounded down to a whole number of images.
+        keys: (B,) int64; the keys of the whole batch together determine the result.
+        generator: used if no keys are given; by default torch's global generator.
 
     Returns:
         (B,) float64, on the device of the keys or of the generator.
@@ -124,7 +125,7 @@ def spread_ratios(
         ValueError: a range outside [0, 1]; both keys and a generator.
 
     Source:
-        DINOv2 (Oquab et al. 2023), whose release masks half of a batch in this way, with shares from 0.1 to 0.5.
+        DINOv2 (Oquab et al. 2023), whose release masks half of each batch in this way, with shares from 0.1 to 0.5.
     """
     count = check_integer("spread_ratios", "count", count, 1)
     low = check_number("spread_ratios", "low", low, 0.0, 1.0)
@@ -158,7 +159,7 @@ def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
 
 
 def luma(images: Tensor, values: Values) -> Tensor:
-    """(B, 1, *S) the grey level that `to_grey` shows, as pixels in 0 to 1 if ``values`` are statistics; float32 or wider."""
+    """(B, 1, *S) the grey level that `to_grey` shows, as pixels between 0 and 1 if ``values`` are statistics; float32 or wider."""
     now, weights = widen(images), luma_weights(images.shape[1])
     mean, std = known_statistics(images, values) or ((0.0,) * len(weights), (1.0,) * len(weights))
     grey = now[:, :1] * (weights[0] * std[0])
@@ -194,17 +195,22 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: Tensor, largest: int) -
 
 
 def blur_window(image: Tensor, window: Sequence[slice], taps: Sequence[float]) -> Tensor:
-    """(1, C, *window) of one image (1, C, *S), blurred by symmetric taps: the same as `gaussian_blur` there."""
+    """Blur a window of one image (1, C, *S) with symmetric taps.
+
+    The result, (1, C, *window), equals that part of `gaussian_blur`.
+    """
     return like(_convolve(widen(image), taps, window), image)
 
 
 def _convolve(
     images: Tensor, weights: Sequence[Tensor] | Sequence[float], window: Sequence[slice] | None = None, *, guarded: bool = False
 ) -> Tensor:
-    """Sum what each tap sees along every axis of float images, times its weight: (B, C, *window), or of the whole image.
+    """Sum the pixels that each tap reads along every axis of float images, times its weight.
 
-    The weights are symmetric, an odd number: one for all images, or (B, 1, ...) each. If they are ``guarded``, a weight of 0 hides
-    what its tap sees, infinities too.
+    Returns (B, C, *window), or the whole image.
+
+    The weights are symmetric and odd in number; each is one number for all images, or (B, 1, ...). If they are ``guarded``, a
+    weight of 0 ignores the pixel that its tap reads, even an infinity.
     """
     radius = len(weights) // 2
     sources: list[Tensor | None] = []
@@ -233,7 +239,7 @@ def _convolve(
 def gaussian_taps(sigma: Tensor, kernel: Tensor, largest: int) -> Tensor:
     """(B, largest) float32 weights that sum to one.
 
-    Zero outside each image's own kernel, and where they are too small for float32.
+    They are zero outside each image's own kernel, and where they are too small for float32.
     """
     offset = torch.arange(largest, device=sigma.device) - largest // 2
     weight = torch.exp(-0.5 * (offset / sigma.to(torch.float32)[:, None]) ** 2)
@@ -252,7 +258,7 @@ def reflect(position: Tensor, length: int) -> Tensor:
 
 
 def column(numbers: Tensor, ndim: int) -> Tensor:
-    """(B, ...) numbers with trailing axes of one, to broadcast over images of ``ndim`` axes."""
+    """Add trailing axes of size 1 to (B, ...) numbers, to broadcast them over images with ``ndim`` axes."""
     return numbers.reshape(*numbers.shape, *[1] * (ndim - numbers.ndim))
 
 

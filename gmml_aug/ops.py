@@ -20,7 +20,7 @@ Tensors = tuple[Tensor, ...]
 
 
 class Scene(NamedTuple):
-    """What a fill sees when it makes its pixels; read it, never write to it.
+    """What a fill sees when it makes its pixels; read these tensors, but never write to them.
 
     Attributes:
         now: (B, C, *S) the images after the earlier steps.
@@ -43,15 +43,15 @@ BACKENDS: tuple[BackendName, ...] = ("reference", "cpu", "triton")
 
 
 class Operation:
-    """What a step does to its pixels; a fill is an operation, too."""
+    """What a step does to its pixels; a fill is an operation too."""
 
 
 @dataclass(frozen=True)
 class Colour(Operation):
     """One value per channel.
 
-    Drawn: (B, C) float32 for ``"drawn"``, uniform in low to high for each image and channel or, if there are ``channels``, one
-    fixed value each; nothing otherwise.
+    Drawn: for ``"drawn"``, (B, C) float32, uniform in low to high for each image and channel, or the fixed values in ``channels``
+        if these are given; otherwise nothing.
     """
 
     source: Literal["zeros", "drawn", "mean"]  # "mean": of each channel of each clean image
@@ -64,8 +64,8 @@ class Colour(Operation):
 class Take(Operation):
     """Pixels of a clean image.
 
-    Drawn: (B,) int64 number of the donor if there is one, then (B, D) int64 shift if the content is moved: the content at p comes
-        from p + shift, modulo the image.
+    Drawn: if there are donors, their numbers, (B,) int64; then, if the content is moved, the shifts, (B, D) int64: the content at
+        p comes from p + shift, modulo the image.
     """
 
     donor: bool  # another image's, else the image's own
@@ -74,7 +74,7 @@ class Take(Operation):
 
 @dataclass(frozen=True)
 class Draw(Operation):
-    """Noise, a new value for every pixel and channel. Drawn: (B,) int64 key of its stream."""
+    """Noise, a new value for every pixel and channel. Drawn: the keys of its stream, (B,) int64."""
 
     distribution: Literal["normal", "uniform", "matched"] | None
     per: Literal["channel", "pixel"]
@@ -89,7 +89,7 @@ class Mix(Operation):
 class Convolve(Operation):
     """A Gaussian blur along every axis, with its own sigma for every image.
 
-    Drawn: (B,) float32 sigma, (B,) int64 number of taps.
+    Drawn: sigma, (B,) float32, and the number of taps, (B,) int64.
     """
 
     sigma: tuple[float, float]

@@ -35,13 +35,16 @@ class Plan:
             and continue at the opposite border; rows of size 0 are unused. For a place whose shape is not a box: (B, 1, *S) bool,
             the pixels themselves.
         active: (B, steps) bool, True where a step works on an image.
-        drawn: one tuple of (B, ...) tensors per step, depending on its fill: donor, sigma, stream of the noise, ...
+        drawn: one tuple of (B, ...) tensors per step, depending on its fill, such as the donor, sigma, or the stream of the
+            noise.
         steps: the names of the fills.
         shape: (C, *S) of the images that the plan is for.
-        donors: number of images that donor numbers refer to: those of the batch that the plan was sampled for, or of the bank.
+        donors: number of images that donor numbers refer to, either the batch that the plan was sampled for or the bank.
         bank: True if they refer to a bank, which must then be passed when the plan is applied.
-        fingerprint: of the corruption that sampled it, which is the only one that can read it; "" in a plan of format 1.
-        resolved: per place, the edges of the grid that its boxes keep to (1: none), and True if the fill works outside of them.
+        fingerprint: the fingerprint of the corruption that sampled it, which is the only one that can apply it; "" in a plan of
+            format 1.
+        resolved: for each place, the edges of the grid that its boxes keep to (1 if there is no grid), and True if the fill works
+            outside of them.
     """
 
     keys: Tensor
@@ -65,8 +68,8 @@ class Plan:
         Donors keep their numbers: give the whole batch as ``donors=`` when a part is applied.
 
         Raises:
-            IndexError: no such image.
-            TypeError: neither an integer nor a slice.
+            IndexError: the image does not exist.
+            TypeError: the index is neither an integer nor a slice.
         """
         if not isinstance(item, slice):
             number = operator.index(item)
@@ -112,7 +115,7 @@ class Plan:
         number of its steps are compared when it is applied.
 
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file is not a plan.
             ModuleNotFoundError: safetensors is not installed.
         """
@@ -132,7 +135,9 @@ class Plan:
             shape = tuple(int(n) for n in json.loads(about["shape"]))
             steps = tuple(str(name) for name in json.loads(about["steps"]))
             if len(leaves) != 2 + boxes + sum(drawn):
-                raise ValueError(f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, its header says {2 + boxes + sum(drawn)}.")
+                raise ValueError(
+                    f"Plan: {os.fspath(path)} holds {len(leaves)} tensors, but its header says {2 + boxes + sum(drawn)}."
+                )
             donors, bank = int(json.loads(about["donors"])), bool(json.loads(about["bank"]))
             first = about["format"] == _FORMATS[0]
             fingerprint = "" if first else about["fingerprint"]
@@ -143,8 +148,8 @@ class Plan:
             raise ValueError(f"Plan: {os.fspath(path)} is damaged or not a saved plan: {error}") from error
         if not fingerprint:
             warnings.warn(
-                f"Plan: {os.fspath(path)} is of format 1, which does not say which corruption sampled it: only the names of its "
-                "steps can be compared. Apply it with the same corruption; Plan.save now writes format 2.",
+                f"Plan: {os.fspath(path)} has format 1, which does not record the corruption that sampled it: only the names of "
+                "its steps can be compared. Apply it with the same corruption; Plan.save now writes format 2.",
                 stacklevel=2,
             )
         return plan
@@ -165,7 +170,7 @@ class Plan:
         return dataclasses.replace(self, boxes=tuple(kept))
 
     def __repr__(self) -> str:
-        """Images, steps and donors; what each step does where is `Corruption.explain`."""
+        """The images, steps and donors in one line; `Corruption.explain` says what each step does to a pixel."""
         donors = f"{'a bank of ' if self.bank else ''}{self.donors}"
         return f"Plan({len(self)} images {self.shape} on {self.keys.device}, steps {list(self.steps)}, donors {donors})"
 

@@ -26,7 +26,7 @@ _MOST_STEPS = 255  # `kinds` numbers them in a byte
 
 
 class Gate(NamedTuple):
-    """Open where uniform draw number ``draw`` of an image lies in low <= u < high."""
+    """A gate that is open for an image if its uniform draw number ``draw`` lies in low <= u < high."""
 
     draw: int
     low: float
@@ -89,13 +89,13 @@ class Program:
         return tuple(sorted({budget for step in self.steps_at[place] for budget in self.steps[step].budgets}))
 
     def grid_at(self, place: int) -> tuple[int, ...]:
-        """Edges of the grid that the boxes of a place keep to, 1 if there is none (a budget may have cut the last box)."""
+        """Edges of the grid that the boxes of a place keep to; 1 if there is no grid, or if a budget may have cut the last box."""
         where = self.places[place]
         return (1,) * self.dims if where is None or self.budgets_at(place) else where.grid
 
     @property
     def resolved(self) -> Resolved:
-        """How every place is read: the edges of its grid, and whether its steps work outside; a plan may override this."""
+        """For every place, the edges of its grid and whether its steps work outside; a plan may override this."""
         return tuple((self.grid_at(n), where is not None and where.invert) for n, where in enumerate(self.places))
 
 
@@ -137,15 +137,15 @@ class Builder:
             self._check_budgets(budgets, self.places[place])
         if len(self.steps) > _MOST_STEPS:
             raise ValueError(
-                f"Chain: more than {_MOST_STEPS} steps. `kinds` numbers them in a byte; use several corruptions in a row."
+                f"Chain: more than {_MOST_STEPS} steps. `kinds` stores their numbers in a byte; use several corruptions in a row."
             )
 
     def _check_budgets(self, budgets: tuple[int, ...], where: Place | None) -> None:
-        """A budget is a union of boxes: of boxes, not of what lies outside them, and all along the same axes."""
+        """Check that a budget limits a union of boxes (not of what lies outside them), all with the same shared axes."""
         if where is not None and where.invert:
             raise ValueError(
-                f"Chain: budget with {where!r}, which corrupts outside its boxes. Leave out the budget, or choose the ratio of the "
-                f"boxes such that it holds without one."
+                f"Chain: budget with {where!r}, which corrupts outside its boxes. Leave out the budget, or choose the ratio of "
+                "the boxes so that the limit holds without one."
             )
         shared = () if where is None else where.shared
         for budget in budgets:

@@ -13,7 +13,7 @@ _MOST_TRIES = 10_000  # of an overlap; images take some ten
 def followed() -> bool:
     """True if torch records every operation (compiled code, traces, function transforms, tangents, dispatch modes).
 
-    Numbers cannot be read then, and only torch's own out-of-place operations may be used.
+    Then numbers cannot be read, and only torch's own out-of-place operations may be used.
     """
     return (
         torch.compiler.is_compiling()
@@ -25,7 +25,7 @@ def followed() -> bool:
 
 
 def readable(one: Tensor) -> bool:
-    """True if its numbers can be read without waiting: on a CPU, and torch is not recording."""
+    """True if a tensor's numbers can be read without waiting: it is on a CPU, and torch is not recording."""
     return one.device.type == "cpu" and not followed()
 
 
@@ -35,13 +35,13 @@ def vmapped() -> bool:
 
 
 def check_kind(name: str, given: Tensor) -> Tensor:
-    """A strided tensor of the plain class and without a negative bit, in the same memory if possible."""
+    """Convert to a plain strided tensor without a negative bit, in the same memory if possible."""
     if torch.compiler.is_compiling():
         return given
     if torch._C._get_tracing_state() is not None:
         raise TypeError(
             "gmml_aug: torch.jit.trace (or an export that traces) would keep the boxes of this one call forever. Use "
-            "torch.compile(corrupt) or torch.export, or leave the corruption out of what is traced."
+            "torch.compile(corrupt) or torch.export, or leave the corruption out of the code that is traced."
         )
     if given.is_nested:
         raise TypeError(
@@ -58,7 +58,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
                 return given
             raise TypeError(
                 f"gmml_aug: got {name} as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: for "
-                f"a DTensor its local part, images.to_local(); a FakeTensor inside its mode, with FakeTensorMode()."
+                "a DTensor, its local part, images.to_local(); use a FakeTensor only inside its mode, with FakeTensorMode()."
             )
         with torch._C.DisableTorchFunctionSubclass():
             given = given.as_subclass(Tensor)
@@ -68,7 +68,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
 def check_tensor(
     name: str, given: object, kind: str, mend: str = "", dtype: torch.dtype | None = None, *, who: str = "gmml_aug"
 ) -> Tensor:
-    """Check that it is a plain tensor, of one dtype if that matters; ``kind`` describes it in the error."""
+    """Check that a value is a plain tensor, of the given dtype if there is one; ``kind`` describes it in the error."""
     if not isinstance(given, Tensor) or (dtype is not None and given.dtype != dtype):
         came = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise TypeError(f"{who}: {name} must be {kind}, not {came}.{mend}")
@@ -97,7 +97,7 @@ def check_dtype(images: Tensor) -> None:
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:
-    """True if the two have a byte in common; also True if that would take too long to find out."""
+    """True if the two tensors have a byte in common, or if it would take too long to find out."""
     if one is other:
         return True
     if one.device != other.device or one.device.type == "meta" or followed():
@@ -118,7 +118,10 @@ def overlap(one: Tensor, other: Tensor) -> bool:
 
 
 def _reaches(distance: int, axes: list[tuple[int, int]], tries: list[int]) -> bool:
-    """True if the distance is a sum of at most so many of each stride, the largest first."""
+    """True if the distance can be written as a sum of strides, each used at most a given number of times.
+
+    The largest stride comes first.
+    """
     tries[0] -= 1
     if distance == 0 or tries[0] < 0:
         return True

@@ -1,8 +1,9 @@
 """Value ranges: what the stored numbers mean as pixels in 0 to 1, and how bytes become normalised images.
 
-``(mean, std)`` if images were normalised by these (one number for all channels, or one per channel), ``"normalised"`` if by unknown
-statistics, ``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``, computed in float32 as
-``b * scale + shift`` and rounded once: one multiplication and one addition are rounded in the same way on every device.
+They are ``(mean, std)`` if images were normalised by these (one number for all channels, or one per channel), ``"normalised"`` if
+by unknown statistics, and ``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``,
+computed in float32 as ``b * scale + shift`` and rounded once: a multiplication and an addition round in the same way on every
+device.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def pixel_statistics(images: Tensor, values: Values) -> Statistics:
 
 
 def noise_statistics(images: Tensor, values: Values) -> Statistics:
-    """`pixel_statistics` for uniform noise: in half precision pixels of ``"unit"`` are scaled so that none is rounded up to 1."""
+    """`pixel_statistics` for uniform noise: in half precision, pixels of ``"unit"`` are scaled so that none is rounded up to 1."""
     mean, std = pixel_statistics(images, values)
     if values != "unit" or images.dtype not in (torch.float16, torch.bfloat16):
         return mean, std
@@ -64,7 +65,10 @@ def byte_scales(values: Values, channels: int) -> Statistics:
 
 
 def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
-    """Bytes (B, C, *S) normalised by ``(mean, std)``, or in 0 to 1 for ``"unit"``, as ``dtype`` in the same memory format."""
+    """Normalise bytes (B, C, *S) by ``(mean, std)``, or scale them to 0 to 1 for ``"unit"``.
+
+    Returns ``dtype`` in the same memory format.
+    """
     scales, shifts = byte_scales(values, images.shape[1])
     out = torch.empty_like(images, dtype=dtype)
     parts = [slice(None)]

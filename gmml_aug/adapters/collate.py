@@ -26,11 +26,11 @@ class CollateCorrupt:
     the transfer instead: that takes no worker time.
 
     **Randomness.** With ``index``, the keys are ``gmml_aug.keys(seed, epoch, index)``. They determine every random decision,
-    whatever the number of workers and processes, so a resumed run repeats itself (donors, too, if the sampler repeats its
-    batches). Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent workers. Without ``index``
-    the keys are drawn from torch's own generator in the process that collates, which the DataLoader seeds per worker and epoch,
-    and hashed with seed and rank: a run can be repeated from its beginning with the same number of workers, but not from the
-    middle.
+    whatever the number of workers and processes, so a resumed run draws the same corruptions (with the same donors, if the
+    sampler repeats its batches). Call `set_epoch` before each epoch, as for ``DistributedSampler``; it reaches persistent
+    workers. Without ``index`` the keys are drawn from torch's own generator in the process that collates, which the DataLoader
+    seeds per worker and epoch, and hashed with seed and rank: a run can be repeated from its beginning with the same number of
+    workers, but not from the middle.
 
     Args:
         corrupt: the corruption to apply.
@@ -45,8 +45,8 @@ class CollateCorrupt:
         image: the field that holds the image.
         fields: names for the fields of samples that are tuples or lists; dicts and named tuples already have names.
         collate: turns a list of samples into a batch of the same structure.
-        rank: of this process among those that train together, only used without ``index``; by default that of
-            ``torch.distributed``, or else of the environment variable ``RANK``, when this object is created.
+        rank: the rank of this process, used only without ``index``; by default the rank of ``torch.distributed`` when this object
+            is created, or else the environment variable ``RANK``.
 
     Shapes:
         samples with an image (C, *S) -> ``clean`` and ``images`` (B, C, *S), ``mask`` (B, 1, *S) bool.
@@ -54,8 +54,8 @@ class CollateCorrupt:
     Raises:
         TypeError: ``corrupt`` is not a corruption; a seed or rank is not an integer; samples have a structure that is not
             supported.
-        ValueError: at the call: a field is missing, has no name, or has the name of one of the three fields that are added; no
-            epoch was set, but the keys need one.
+        ValueError: at the call: a field is missing, has no name, or has the same name as one of the three fields that are added;
+            no epoch was set, but the keys need one.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CollateCorrupt:
         self._batches = (0, 0)  # when an epoch was set, and the batches that this process has made since
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the batches that come next; call it before the DataLoader is iterated."""
+        """Set the epoch for the batches that follow; call it before iterating over the DataLoader."""
         named = check_integer("CollateCorrupt", "epoch", epoch, 1 - (1 << 63), (1 << 63) - 1)
         self._epoch.copy_(torch.tensor([int(self._epoch[0]) + 1, named]))
 
@@ -105,7 +105,8 @@ class CollateCorrupt:
         taken = sorted({"clean", "images", "mask"} & batch.keys())
         if taken:
             raise ValueError(
-                f"CollateCorrupt: samples have {' and '.join(taken)} besides their image, and the batch needs these names. Rename "
+                f"CollateCorrupt: samples have {' and '.join(taken)} besides their image, but the batch uses these names "
+                "itself. Rename "
                 f"them in the data set."
             )
         if not isinstance(clean, Tensor):
@@ -151,7 +152,10 @@ class CollateCorrupt:
             )
 
     def _places(self, times: int, count: int) -> Tensor:
-        """(count,) int64: rank, number of the batch and place in it; a DataLoader gives each batch to the next worker in turn."""
+        """(count,) int64, from the rank, the number of the batch and the position in it.
+
+        A DataLoader gives each batch to the next worker in turn.
+        """
         batches = self._batches[1] if self._batches[0] == times else 0
         self._batches = times, batches + 1
         worker = get_worker_info()

@@ -43,10 +43,10 @@ class Graphed:
         donors: (N, C, *S) images that aliens are taken from; the graph reads their memory at every replay, so write into it to
             change them.
         backend: as in a call.
-        most: largest number of graphs that are kept; beyond it the oldest one is dropped.
+        most: largest number of graphs to keep; when it is exceeded, the oldest one is dropped.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, anything that the corruption refuses.
         ValueError: at the call, images that are not on a CUDA device, or that ask for a gradient.
     """
 
@@ -68,12 +68,12 @@ class Graphed:
     def __call__(
         self, images: Tensor, *, keys: Tensor | None = None, generator: torch.Generator | None = None, rank: int | None = None
     ) -> Corrupted | CorruptedPair:
-        """Copy the images and the keys to the graph's own, and replay it.
+        """Copy the images and the keys into the graph's own buffers, and replay it.
 
         Args:
             images: (B, C, *S), as in a call.
             keys: (B,) int64; by default drawn as in a call, from the generator.
-            generator: where keys are drawn from; by default torch's own of the device.
+            generator: draws the keys; by default torch's global generator for the device.
             rank: as in a call.
 
         Returns:

@@ -48,10 +48,10 @@ class Corrupt(IntensityAugmentationBase2D):
         rank: the rank of this process, as in `Corruption.__call__`.
 
     Shapes:
-        (B, C, H, W) or (C, H, W), float (kornia takes no uint8) -> the same, as a batch unless ``keepdim``.
+        (B, C, H, W) or (C, H, W), float (kornia does not take uint8) -> the same, as a batch unless ``keepdim``.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call too; uint8 images; ``torch.jit.trace``, or
+        TypeError: ``corrupt`` is not a corruption; unknown keywords, at the call as well; uint8 images; ``torch.jit.trace``, or
             ``torch.onnx.export`` if it traces.
         ValueError: ``p`` is outside [0, 1], or the corruption does not have two spatial axes.
     """
@@ -85,7 +85,7 @@ class Corrupt(IntensityAugmentationBase2D):
         return {"keys": keys.repeat(batch_shape[0]) if self.same_on_batch else keys}
 
     def forward_parameters(self, batch_shape: Sequence[int]) -> dict[str, Tensor]:
-        """`generate_parameters` and what kornia adds: which images are corrupted, and for which shape."""
+        """`generate_parameters` and kornia's own parameters: which images are corrupted, and the shape they are for."""
         return self._completed(self.generate_parameters(batch_shape), batch_shape)
 
     def forward(  # type: ignore[override]  # kornia's ends in **kwargs and drops what is misspelt
@@ -102,7 +102,7 @@ class Corrupt(IntensityAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """The corrupted images; kornia restores those that ``p`` did not select."""
+        """Return the corrupted images; kornia restores those that ``p`` did not select."""
         frames, bank = _frames(params, input.shape[0]), None if self.donors is None else self.donors.shape[0]
         parts = [
             self.corrupt.apply(input[part], plan, donors=self.donors).images
@@ -117,14 +117,14 @@ class Corrupt(IntensityAugmentationBase2D):
         return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
 
     def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
-        """Which pixels were touched by a call, by default the last one: (B, 1, H, W) bool, computed again from its keys.
+        """Compute again from its keys which pixels a call touched, by default the last call: (B, 1, H, W) bool.
 
         Args:
-            params: of a call; by default of the last one.
-            device: of the mask; by default that of the keys.
+            params: the parameters of a call; by default those of the last one.
+            device: the device of the mask; by default that of the keys.
 
         Raises:
-            ValueError: there was no call yet, or the parameters do not state their shape.
+            ValueError: nothing has been corrupted yet, or the parameters do not state the shape of the images.
         """
         params = self._params if params is None else params
         if "keys" not in params or "forward_input_shape" not in params:
@@ -151,7 +151,7 @@ class Corrupt(IntensityAugmentationBase2D):
     def _plans(
         self, params: dict[str, Tensor], shape: Sequence[int], device: torch.device, frames: int, bank: int | None
     ) -> list[tuple[slice, Plan]]:
-        """A plan for each time step of clips, whose donors are then the same frame of other clips; one plan for images."""
+        """One plan per time step for clips, so that donors are the same frame of other clips; a single plan for images."""
         keys = params["keys"].to(device, non_blocking=True)
         if bank is not None or not self.corrupt.program.reads_donors or shape[0] % frames:
             frames = 1
@@ -174,10 +174,10 @@ class Corrupt(IntensityAugmentationBase2D):
 
 
 def _frames(params: dict[str, Tensor], count: int) -> int:
-    """Frames in a clip, 1 for images; kornia flattens clips (B, T, C, H, W) and notes their number."""
+    """The number of frames in a clip, 1 for images; kornia flattens clips (B, T, C, H, W) and records this number."""
     return max(count // max(int(params["video_batch_size"]), 1), 1) if "video_batch_size" in params else 1
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Time steps (B, C, H, W) each, back in the order of the frames, (B T, C, H, W)."""
+    """Merge time steps, (B, C, H, W) each, back into the order of the frames, (B T, C, H, W)."""
     return parts[0] if len(parts) == 1 else torch.stack(parts, 1).flatten(0, 1)

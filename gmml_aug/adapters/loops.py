@@ -23,9 +23,8 @@ class Module(nn.Module):
     """A corruption as a module: no parameters, no buffers, an empty ``state_dict``, the same in training and evaluation.
 
     ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules passes on one tensor, so the
-    module returns the images; with ``mask=True`` it returns the pair (images, mask), for a next module that takes it. To get the
-    mask of a chain, pass
-    keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
+    module returns the images; with ``mask=True`` it returns the pair (images, mask), for a following module that accepts it. To
+    get the mask of a chain, pass keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
 
     Args:
         corrupt: the corruption to apply.
@@ -35,7 +34,7 @@ class Module(nn.Module):
         (B, C, *S) float or uint8 -> (B, C, *S) of the same dtype; with ``mask=True`` also (B, 1, *S) bool.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, anything that the corruption refuses.
     """
 
     def __init__(self, corrupt: Corruption, *, mask: bool = False) -> None:
@@ -71,7 +70,7 @@ class TimmCorrupt:
         mask: return clean images and mask along with the targets.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; at the call, whatever the corruption refuses.
+        TypeError: ``corrupt`` is not a corruption; at the call, anything that the corruption refuses.
     """
 
     def __init__(self, corrupt: Corruption, *, mask: bool = True) -> None:

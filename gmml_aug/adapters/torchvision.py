@@ -101,7 +101,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the plan for the image: ``{"plan": plan}``, see `gmml_aug.Plan`; for images of several shapes ``{"plans": ...}``.
 
-        Images of one sample have the same keys, and those of equal shape the same plan.
+        All images of a sample share the same keys, and those of equal shape share a plan.
         """
         if self.generator is not None and get_worker_info() is not None:
             raise ValueError(
@@ -125,7 +125,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         return {"plan": next(iter(plans.values()), None)} if len(plans) < 2 else {"plans": plans}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Corrupt the image by the plan in ``params``; nothing here is random."""
+        """Apply the plan in ``params`` to the image; nothing here is random."""
         (shape, frames), batch = self._folded(inpt), inpt.as_subclass(Tensor)
         plan = params["plans"].get(shape) if "plans" in params else params["plan"]
         volume = isinstance(inpt, tv_tensors.Video) and self.corrupt.program.dims == 3
@@ -171,14 +171,14 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         return repr(self.corrupt) + (f", p={self.p}" if self.p < 1.0 else "")
 
     def _choose(self, paths: list[Path], flat: list[Any]) -> list[int]:
-        """The places of the images among the leaves of a sample."""
+        """The positions of the images among the leaves of a sample."""
         if self.image is not None:
             chosen = [number for number, path in enumerate(paths) if _is_called(path, self.image)]
             if not chosen or not all(isinstance(flat[number], Tensor) for number in chosen):
                 came = ", ".join(sorted({type(flat[number]).__name__ for number in chosen})) or "nothing"
                 raise ValueError(
                     f"{_WHO}: image={self.image!r} holds {came}, in a sample with the fields {_fields(paths)}. Name the field that "
-                    "holds the image, a tensor: v2.ToImage() makes one."
+                    "holds the image as a tensor; v2.ToImage() makes one."
                 )
             return chosen
         kinds = (tv_tensors.Image, tv_tensors.Video)
@@ -198,13 +198,13 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         one = flat[first]
         if len(plain) > 1 and (one.dtype not in DTYPES or one.ndim <= self.corrupt.program.dims):
             raise ValueError(
-                f"{_WHO}: the image of a sample without tv_tensors is its field 'image' or its first plain tensor, and that is "
+                f"{_WHO}: in a sample without tv_tensors, the image is the field 'image' or the first plain tensor, which here is "
                 f"{one.dtype} {tuple(one.shape)}. Name the field that holds the image with image=..., one of {_fields(paths)}."
             )
         return [first]
 
     def _check_one(self, sample: Any, chosen: list[Path]) -> None:
-        """There is one mask: for one image, in a place where names are free."""
+        """Check that there is one image for the one mask, and that the names of the new fields are free."""
         if len(chosen) != 1:
             raise ValueError(
                 f"{_WHO}: {len(chosen)} images in one sample. Give one image, or one batch, per call; name it with image=; or pass "
@@ -221,7 +221,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
                 raise ValueError(f"{_WHO}: the image is nested deeper in the dict. Give a flat dict, or pass mask=False.")
 
     def _folded(self, image: Tensor) -> tuple[tuple[int, ...], int]:
-        """The shape (B, C, *S) that a plan is drawn for, and the number of frames that share each of its rows."""
+        """Return the shape (B, C, *S) that a plan is drawn for, and the number of frames that share each row of the plan."""
         dims, size = self.corrupt.program.dims, tuple(image.shape)
         video, axes = isinstance(image, tv_tensors.Video), dims + 1
         if video and dims == 3:
@@ -237,7 +237,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         return (math.prod(lead) if frames else 0, *size[-axes:]), frames
 
     def _apply(self, batch: Tensor, plan: Plan, frames: int) -> Corrupted:
-        """Images by their plan, and the frames of clips each by that of its clip."""
+        """Apply a plan to images, or to the frames of clips, each frame by the row of its clip."""
         if frames == 1:
             return self.corrupt.apply(batch, plan, donors=self.donors)
         if self.donors is not None or not self.corrupt.program.reads_donors:
@@ -252,7 +252,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
 
 def _paths(tree: Any, path: Path = ()) -> list[Path]:
-    """The names on the way to every leaf, in torch's order; what lies in a node of somebody's own is called as the node."""
+    """The names on the path to every leaf, in torch's order; leaves inside a custom pytree node have the path of the node."""
     if type(tree) in (dict, OrderedDict, defaultdict):
         parts = tree.items()
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
@@ -265,7 +265,7 @@ def _paths(tree: Any, path: Path = ()) -> list[Path]:
 
 
 def _is_called(path: Path, name: str | int) -> bool:
-    """True where a field of this name is on the path; a place counts at the top only."""
+    """True if a field of this name is on the path; a position counts only at the top level."""
     return name in (path[:1] if isinstance(name, int) else path)
 
 

@@ -1,9 +1,9 @@
 """The single entry to the backends: chooses which one makes a plan, and which one paints it.
 
 A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
-``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it refers to plans). All of them
-make equal plans and masks, and images within float tolerance. A backend that gains from doing both at once has
-``corrupt(program, batch, request)`` too. When a call is traced, this runs as plain Python.
+``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it refers to plans). All
+backends make equal plans and masks, and images that agree within float tolerance. A backend that gains from doing both at once
+has ``corrupt(program, batch, request)`` too. When a call is traced, this runs as plain Python.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gmml_aug.tensors import followed
 Name = Literal["reference", "cpu", "triton"]
 Choice = Literal["auto", "reference", "cpu", "triton", "fused", "torch"]
 
-_FOLLOWED = "it does not work in compiled code, traces, function transforms and forward-mode derivatives"
+_FOLLOWED = "it does not work in compiled code, traces, function transforms or forward-mode derivatives"
 _CHOICES = get_args(Choice)
 _NAMES = {"fused": "triton", "torch": "reference"}  # other words for the same
 
@@ -49,7 +49,7 @@ def choose(
 ) -> Backend:
     """The backend for a call, by its name, or else the fastest one that can do it.
 
-    ``dtype`` is that of the result, or None for a plan.
+    ``dtype`` is the dtype of the result, or None for a plan.
 
     Raises:
         ValueError: an unknown name, or a backend that cannot do this; the message says why.

@@ -14,7 +14,7 @@ Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # donors, allowed, f
 
 
 class Maps(NamedTuple):
-    """The maps of a call: (B or 1, 1, *S) bool each, or None."""
+    """The maps ``allowed`` and ``forced`` of a call: (B or 1, 1, *S) bool each, or None."""
 
     allowed: Tensor | None = None  # nothing happens outside
     forced: Tensor | None = None  # the first step that works on an image works there too, whatever its boxes say
@@ -29,7 +29,7 @@ class Maps(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a plan is made for."""
+    """What a plan is made from: everything about a call except its pixels."""
 
     keys: Tensor  # (B,) int64
     shape: tuple[int, ...]  # (B, C, *S) of the images
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """A batch, and what is to be returned for it."""
+    """A batch, and the form in which its result is returned."""
 
     images: Tensor  # (B, C, *S)
     mask: Tensor  # (B, 1, *S) bool
@@ -65,7 +65,7 @@ class Painted(NamedTuple):
 
 
 class CorruptedPair(NamedTuple):
-    """The result of `Corruption.from_bytes`: that of `Corrupted`, and the clean target."""
+    """The result of `Corruption.from_bytes`: the fields of `Corrupted`, and the clean target."""
 
     images: Tensor  # (B, C, *S) float, normalised and corrupted
     mask: Tensor  # (B, 1, *S) bool, True where a step changed a pixel or was free to

@@ -1,4 +1,4 @@
-"""A cache of what was prepared for a program."""
+"""A bounded cache of objects that backends prepare for a program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELD: Final[ContextVar[list[object] | None]] = ContextVar("_HELD", default=None
 
 @contextmanager
 def held() -> Iterator[list[object]]:
-    """All that is taken from a `Kept` meanwhile, in a list: for who reads its memory later on, as a CUDA graph does."""
+    """List everything taken from a `Kept` inside this context, for callers that read its memory later, such as a CUDA graph."""
     found: list[object] = []
     token = _HELD.set(found)
     try:
@@ -29,7 +29,7 @@ def held() -> Iterator[list[object]]:
 
 
 class Kept(Generic[T]):
-    """Keeps up to a few hundred results of a function of a program and of something hashable; the oldest one is dropped first.
+    """Caches up to a few hundred results of a function of a program and a hashable key; the oldest one is dropped first.
 
     A program is identified by its address: hashing its contents would take longer than a small call.
     """

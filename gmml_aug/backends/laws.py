@@ -45,9 +45,9 @@ def draw_law(step: Step) -> DrawLaw | None:
 
 
 class NoiseLaw(NamedTuple):
-    """Which draw, and the numbers of ``(draw * spread + shift) / divisor``, the last two one a channel.
+    """The kind of draw, and the numbers in ``(draw * spread + shift) / divisor``; shifts and divisors have one entry per channel.
 
-    ``"standard"`` noise needs none of them, ``"matched"`` has those of each image instead.
+    ``"standard"`` noise needs none of these numbers; ``"matched"`` noise uses statistics of each image instead.
     """
 
     kind: Literal["uniform", "matched", "standard", "normal"]
@@ -57,7 +57,7 @@ class NoiseLaw(NamedTuple):
 
 
 def noise_law(operation: Draw, like: Tensor, values: Values) -> NoiseLaw:
-    """That of images of the kind of ``like``, as the reference draws them."""
+    """The noise law for images with the dtype and channels of ``like``, as in the reference."""
     mean, std = pixel_statistics(like, values)
     plain = like.dtype != torch.uint8 and values != "unit"
     kind = operation.distribution or ("normal" if plain else "uniform")
@@ -72,7 +72,7 @@ def noise_law(operation: Draw, like: Tensor, values: Values) -> NoiseLaw:
 
 
 class GreyLaw(NamedTuple):
-    """Luma is ``sum(weight * x) + shift``, and what stands in every channel ``(luma - mean) / std``."""
+    """Luma is ``sum(weight * x) + shift``, and every channel of the result is ``(luma - mean) / std``."""
 
     weights: tuple[float, ...]
     shift: float
@@ -81,7 +81,7 @@ class GreyLaw(NamedTuple):
 
 
 def grey_law(like: Tensor, values: Values) -> GreyLaw:
-    """That of images of the kind of ``like``."""
+    """The grey law for images with the dtype and channels of ``like``."""
     channels = like.shape[1]
     mean, std = known_statistics(like, values) or ((0.0,) * channels, (1.0,) * channels)
     weights = luma_weights(channels)

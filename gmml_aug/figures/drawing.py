@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """Everything that is drawn: pixels (N, C, H, W) in 0 to 1, or signals (N, C, L) unchanged.
+    """Everything that is drawn: pixels (N, C, H, W) between 0 and 1, or signals (N, C, L) unchanged.
 
     Marks are 0 where nothing happened.
     """
@@ -137,7 +137,7 @@ def _draw_signal(axes: Axes, drawing: Drawing, row: RowName, number: int) -> Non
 
 
 def _coloured(ground: Tensor, drawing: Drawing, number: int, strength: float = 1.0) -> Tensor:
-    """A ground (3, H, W) with the colour of each mark on it."""
+    """A background (3, H, W) with the colour of each mark painted over it."""
     from matplotlib.colors import to_rgb
 
     marks = drawing.marks[number, 0].reshape(ground.shape[1:])
@@ -148,7 +148,7 @@ def _coloured(ground: Tensor, drawing: Drawing, number: int, strength: float = 1
 
 
 def legend_of(marks: Tensor, names: Sequence[str] | None, *, one: bool) -> list[Entry]:
-    """Name, colour and share of every step; ``one``: the marks are a mask."""
+    """The name, colour and share of every step; with ``one``, the marks are a single mask."""
     steps = 1 if one else max(int(marks.max()), len(names or ()), 1)
     called = [*(names or ()), *(f"step {number}" for number in range(len(names or ()) + 1, steps + 1))]
     usual = {name: colour for name, colour in _USUAL.items() if name in called}

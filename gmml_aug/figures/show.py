@@ -1,6 +1,6 @@
 """A figure of what a corruption did: the clean images, the corrupted ones, and the mask.
 
-Matplotlib is imported when it is drawn.
+Matplotlib is imported when the figure is drawn.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def show(
 
 
 def _flat(part: Tensor) -> Tensor:
-    """On the CPU, in bytes or float32 without infinities; of a volume the middle slice."""
+    """Move to the CPU, as bytes or as float32 without infinities; of a volume, take the middle slice."""
     part = part.detach()
     if part.ndim == 5:
         part = part[:, :, part.shape[2] // 2]
@@ -102,7 +102,7 @@ def _flat(part: Tensor) -> Tensor:
 
 
 def _to_pixels(clean: Tensor, images: Tensor, values: Values | None) -> tuple[Tensor, Tensor]:
-    """Both in 0 to 1, with three channels or one."""
+    """Scale both to 0 to 1, with three channels or one."""
     if clean.dtype != torch.uint8 and (values is None or values == "normalised"):
         low, span = clean.min(), clean.max() - clean.min()
         both = [(part - low) / (span if span > 0 else 1.0) for part in (clean, images)]

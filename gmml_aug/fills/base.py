@@ -1,4 +1,4 @@
-"""What goes into a group of pixels: the base of all fills, and of your own."""
+"""What goes into a group of pixels: the base class of all fills, including your own."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ class Fill(Corruption, Operation):
     def pixels(self, scene: Scene, drawn: Tensors) -> Tensor:
         """The new pixels, broadcastable to (B, C, *S), in the dtype of the images; they are used where ``scene.mask`` is True."""
         raise TypeError(
-            f"{type(self).__name__}: it has no pixels of its own; backends carry out the operation that it lowers to, "
+            f"{type(self).__name__}: this fill computes no pixels itself; backends carry out the operation that it lowers to, "
             f"{self.lower()!r}."
         )
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
         """False if this fill cannot change images of this shape (it then marks nothing).
 
-        Raises an error if it cannot work on them at all.
+        Raises an error if the fill cannot work on such images at all.
         """
         return True
 
     def build(self, program: Builder, at: Scope) -> None:
         """Append one step, in the surrounding boxes or over the whole image."""
         if type(self).pixels is Fill.pixels and type(self).lower is Fill.lower:
-            raise TypeError(f"{type(self).__name__}: a fill needs pixels. Write def pixels(self, scene, drawn), see gmml_aug.Fill.")
+            raise TypeError(
+                f"{type(self).__name__}: a fill must define pixels. Write def pixels(self, scene, drawn), see gmml_aug.Fill."
+            )
         program.step(self, at)

@@ -18,7 +18,7 @@ from gmml_aug.ops import Convolve, Operation, Tensors
 class Blur(Fill):
     """Gaussian blur with reflected borders; it also reads the current image outside its boxes.
 
-    A NaN pixel makes the pixels around it NaN, as far as the kernel reaches, and no others.
+    A NaN pixel turns the pixels within reach of the kernel into NaN, and no others.
 
     Args:
         sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.
@@ -29,7 +29,7 @@ class Blur(Fill):
         ValueError: ``sigma`` not above 0, an even ``kernel``, low above high.
 
     Source:
-        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. The paper does not mention borders; reflecting them is ours.
+        GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. The paper does not mention borders; reflecting them is our choice.
     """
 
     sigma: float | tuple[float, float] = (0.1, 1.1)
@@ -54,5 +54,5 @@ class Blur(Fill):
         return Convolve(pair_of(self.sigma), pair_of(self.kernel))
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """False for a single tap."""
+        """False if the kernel has a single tap."""
         return self.kernel != 1

@@ -26,14 +26,14 @@ class Grey(Fill):
     """Greyscale: ITU-R BT.601 luma for three channels, the mean of the channels otherwise.
 
     Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images: luma is then taken after undoing the
-    normalisation. Without it grey is slightly tinted. Images with one channel are grey already: nothing is marked.
+    normalisation. Without it, grey is slightly tinted. Images with one channel are grey already: nothing is marked.
 
     Source:
-        GMML 3.1, "converted to grey scale"; the luma weights are ours.
+        GMML 3.1, "converted to grey scale"; the luma weights are our choice.
     """
 
     def applies_to(self, shape: Sequence[int], *, donors: int, from_batch: bool) -> bool:
-        """False for one channel."""
+        """False for images with one channel."""
         return shape[1] > 1
 
     def lower(self) -> Operation:
@@ -46,19 +46,19 @@ class Grey(Fill):
 class Jitter(Fill):
     """Colour distortion: brightness, contrast, saturation and hue, in this order, each by a factor drawn per image.
 
-    The current image is changed as pixels in 0 to 1, with a clamp after every stage. Contrast is changed around the mean luma of
-    the whole image, outside the boxes too; NaN is left out. Saturation and hue need three channels: in other images only brightness
-    and contrast change, and nothing is marked if neither is varied.
+    The changes are made to the current image as pixels between 0 and 1, which are clamped after every stage. Contrast is changed
+    around the mean luma of the whole image, outside the boxes too; NaN is left out. Saturation and hue need three channels: in
+    other images only brightness and contrast change, and nothing is marked if neither is varied.
 
-    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default the images are taken to be
-    pixels uniform in 0 to 1 that were normalised (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black is then
-    only approximate.
+    Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default the images are assumed to be
+    normalised pixels that were uniform between 0 and 1 (mean 1/2, standard deviation 1 / sqrt(12)), and nothing is clamped: black
+    is then only approximate.
 
     Args:
         brightness: b for a factor from max(0, 1 - b) to 1 + b, or (low, high), 0 or more: 0 is black, 1 changes nothing.
         contrast: in the same form: 0 is flat, 1 changes nothing.
         saturation: in the same form: 0 is grey, 1 changes nothing.
-        hue: h for a turn from -h to h around the circle of colours, or (low, high), within -0.5 to 0.5; 0 changes nothing.
+        hue: h for a rotation drawn from -h to h around the colour circle, or (low, high), within -0.5 to 0.5; 0 changes nothing.
 
     Raises:
         TypeError: values that are not numbers.
@@ -67,7 +67,7 @@ class Jitter(Fill):
     Source:
         MC-SSL 3.2 names "colour distortions, recolouring" among the transformations of connected patches, 4.1 colour jittering
         among the augmentations, neither with numbers. Numbers and pairs have the meaning they have in torchvision's ColorJitter;
-        the defaults are those of BYOL and DINO; the fixed order and the name are ours.
+        the defaults are those of BYOL and DINO; the fixed order and the name are our choice.
     """
 
     brightness: Strength = 0.4
@@ -86,7 +86,7 @@ class Jitter(Fill):
         return any(low != still or high != still for low, high, still in self._ranges(shape[1]))
 
     def draw(self, chance: Chance) -> Tensors:
-        """Four (B,) float32: the factors of brightness, contrast and saturation, and the turn of the hue."""
+        """Four (B,) float32: the factors of brightness, contrast and saturation, and the rotation of the hue."""
         spread = chance.uniform(4).unbind(1)
         return tuple(low + (high - low) * u for (low, high, _), u in zip(self._ranges(3), spread, strict=True))
 
@@ -98,7 +98,7 @@ class Jitter(Fill):
         return recolour(scene.now, *factors, values=scene.values)
 
     def _ranges(self, channels: int) -> list[tuple[float, float, float]]:
-        """(low, high, the number that changes nothing) of each stage that images of so many channels go through."""
+        """(low, high, the value that changes nothing) for each stage that applies to images with this number of channels."""
         stages = [(self.brightness, 1.0), (self.contrast, 1.0)]
         if channels == 3:
             stages += [(self.saturation, 1.0), (self.hue, 0.0)]
@@ -110,7 +110,7 @@ class Jitter(Fill):
 
 
 def _strength(name: str, value: object, low: float, high: float) -> Strength:
-    """One number, from 0, or a pair within low to high."""
+    """One number of at least 0, or a pair within low to high."""
     value = plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return check_pair("Jitter", name, value, low, high)

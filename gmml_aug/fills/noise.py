@@ -1,4 +1,4 @@
-"""Noise that replaces the content, drawn when it is painted."""
+"""Noise that replaces the content; it is drawn when a plan is painted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Noise(Fill):
     and uniform over 0 to 255 for uint8. It is not stored; it is computed from the keys of the plan.
 
     Args:
-        distribution: None for the above, or one distribution for every value range: ``"normal"``: with the mean and variance of the
-            normalisation (N(0, 1) after it), or those of uniform noise for ``values="unit"`` and uint8; ``"uniform"``: over the
-            range of the pixels, which for images normalised by unknown statistics means mean 0 and variance 1; ``"matched"``:
-            normal, with the mean and standard deviation of each channel of each clean image, without NaN pixels.
+        distribution: None for the defaults above, or one distribution for every value range: ``"normal"``: with the mean and
+            variance of the normalisation (so N(0, 1) in normalised images), or those of uniform noise for ``values="unit"`` and
+            uint8; ``"uniform"``: over the range of the pixels, which for images normalised by unknown statistics means mean 0 and
+            variance 1; ``"matched"``: normal, with the mean and standard deviation of each channel of each clean image, ignoring
+            NaN pixels.
         per: ``"channel"``, or ``"pixel"`` for one draw that all channels of a pixel share: grey noise. If ``values=(mean, std)`` is
             known, normal grey noise has the average of the channels' means and stds; matched noise keeps those of each channel.
 
@@ -33,7 +34,7 @@ class Noise(Fill):
         ValueError: ``distribution`` or ``per`` is none of these.
 
     Source:
-        GMML 2.2 ii, "masking with noise", and 3.1. The paper does not name the distribution; all of these choices are ours.
+        GMML 2.2 ii, "masking with noise", and 3.1. The paper does not name the distribution; all of these are our choices.
     """
 
     distribution: Literal["normal", "uniform", "matched"] | None = None
@@ -48,9 +49,9 @@ class Noise(Fill):
         super().__post_init__()
 
     def draw(self, chance: Chance) -> Tensors:
-        """The (B,) stream that determines the noise of each image."""
+        """The (B,) key of the stream that determines the noise of each image."""
         return (chance.keys,)
 
     def lower(self) -> Operation:
-        """A new value for every pixel."""
+        """Return noise with a new value for every pixel."""
         return Draw(self.distribution, self.per)

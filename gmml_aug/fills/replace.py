@@ -41,7 +41,7 @@ class Constant(Fill):
     Args:
         value: the value, or (low, high) to draw it from uniformly, in the value range of the images; rounded and clamped to
             0 to 255 for uint8.
-        colour: instead, one value for each channel, the same in all images.
+        colour: instead of ``value``, one value for each channel, the same in all images.
 
     Raises:
         TypeError: ``value`` or ``colour`` is not made of numbers.
@@ -67,7 +67,7 @@ class Constant(Fill):
         if self.colour is not None:
             keep(self, "colour", plain(self.colour))
             if not isinstance(self.colour, Sequence) or isinstance(self.colour, str) or not self.colour:
-                raise TypeError(f"Constant: colour={self.colour!r} is not a list of numbers. Give one for each channel.")
+                raise TypeError(f"Constant: colour={self.colour!r} is not a list of numbers. Give one number for each channel.")
             if self.value != 0.0:
                 raise ValueError(f"Constant: got both value={self.value} and colour={self.colour}. Give one of them.")
             keep(self, "colour", tuple(check_number("Constant", "colour", value) for value in self.colour))
@@ -112,8 +112,8 @@ class Alien(Fill):
         ValueError: ``alone`` is neither of these; at the call, a batch of one with ``alone="error"``.
 
     Source:
-        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and taking content from
-        another place, are ours.
+        GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and taking content
+            from another place, are our additions.
     """
 
     alone: Literal["error", "skip"] = "error"
@@ -153,12 +153,12 @@ class Alien(Fill):
 class Shuffle(Fill):
     """The content of the same clean image, from another place in it.
 
-    One shift is drawn for each image and step, uniform over all shifts except the one that moves nothing; content shifted out at
-    one border comes in at the opposite one. In images of one pixel nothing is marked.
+    One shift is drawn for each image and step, uniform over all non-zero shifts; content shifted out at one border comes in at
+    the opposite one. In images of one pixel nothing is marked.
 
     Source:
         The release can copy blocks from elsewhere in the image in its current, already corrupted state, each block from a different
-        place; the papers do not mention this. Using clean content, one common shift and wrapping borders are ours.
+        place; the papers do not mention this. Clean content, one common shift and wrapping borders are our choice.
     """
 
     replaces: ClassVar[bool] = True
@@ -179,11 +179,11 @@ class Shuffle(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Mean(Fill):
-    """The mean colour of each clean image, without NaN pixels.
+    """The mean colour of each clean image, ignoring NaN pixels.
 
     Source:
-        Ours: the simplest content that keeps the average of the image. The papers use zeros (GMML 2.2 i), which are the mean of the
-            data set if images are normalised.
+        Our addition: the simplest content that keeps the average of the image. The papers use zeros (GMML 2.2 i), which are the
+            mean of the data set if images are normalised.
     """
 
     replaces: ClassVar[bool] = True
@@ -194,7 +194,7 @@ class Mean(Fill):
 
 
 def _other_place(chance: Chance) -> Tensor:
-    """(B, dims) int64, uniform over the shifts that move something; all zero where nothing can be moved."""
+    """(B, dims) int64, uniform over the non-zero shifts; zero if the image is a single pixel."""
     size = chance.shape[2:]
     pixels = math.prod(size)
     rest = chance.integers(1, pixels - 1 if pixels > 1 else 1, 1)[:, 0]

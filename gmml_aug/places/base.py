@@ -1,6 +1,6 @@
-"""The base of places: where a fill works, as boxes or as any other shape.
+"""The base class of places, which say where a fill works, as boxes or as any other shape.
 
-A place draws on its *free* axes; along the ``shared`` ones it runs over the whole image. Boxes are (B, N, 2 D) integers, first the
+A place draws on its *free* axes; along the ``shared`` ones it spans the whole image. Boxes are (B, N, 2 D) integers, first the
 D starts, then the D sizes; a box of size 0 is unused.
 """
 
@@ -22,7 +22,7 @@ TINY = 1e-6  # of a pixel or a cell: what ceil and floor forgive a product of fl
 
 
 class Place(ABC):
-    """Where a fill works: the base of `Boxes`, `Cells`, `Blocks`, and of your own places.
+    """Where a fill works: the base class of `Boxes`, `Cells`, `Blocks`, and of your own places.
 
     A place of your own is a frozen dataclass with `words` and either `draw` or, for shapes other than boxes, `order`::
 
@@ -45,8 +45,8 @@ class Place(ABC):
         ratio: share of the image to cover, met to the pixel: a number, or (low, high) that each image draws from; None covers
             everything that is drawn.
         dims: number of spatial axes of the images.
-        shared: axes along which it runs over the whole image; ``size`` below is that of the others.
-        invert: True if the fill works outside.
+        shared: axes along which the place spans the whole image; ``size`` below is the size of the others.
+        invert: True if the fill works outside the place.
         overshoot: True if the last box is painted whole.
     """
 
@@ -68,29 +68,31 @@ class Place(ABC):
         Args:
             words: (B, `words`) random int64.
             size: the D sizes of the free axes.
-            ratios: (B,) float64 shares that the caller gave, for places that do not leave the ratio to `target`.
+            ratios: (B,) float64 shares given by the caller, for places that apply the ratio themselves instead of in `target`.
         """
         raise TypeError(f"{type(self).__name__}: a place needs draw (boxes) or order (any other shape), see gmml_aug.Place.")
 
     def order(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """For shapes other than boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1; below 0 never.
+        """For shapes other than boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1.
+
+        Negative values are never painted.
 
         Pixels of one level are painted in reading order, so painting can stop at any pixel of the last level. Number the shapes,
         and give each pixel the number of the first one that covers it.
         """
-        raise TypeError(f"{type(self).__name__}: its shape is boxes, see `draw`.")
+        raise TypeError(f"{type(self).__name__}: this place consists of boxes, see `draw`.")
 
     def levels(self, size: Sequence[int]) -> int:
         """The number of levels of `order`."""
         return 1
 
     def check_size(self, size: Sequence[int]) -> None:
-        """Raise ValueError if it does not fit into images of this size."""
+        """Raise ValueError if the place does not fit into images of this size."""
         return
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Edges in pixels, one per axis, of the grid that all borders keep to; 1 if there is none."""
+        """Edges in pixels, one per axis, of the grid that all borders keep to; 1 if there is no grid."""
         return (1,) * self.dims
 
     @property
@@ -135,7 +137,10 @@ def free_axes(where: Place) -> list[int]:
 
 
 def free_size(where: Place | None, size: Sequence[int]) -> list[int]:
-    """Those of the spatial sizes, or of other numbers per axis, on which a place draws; all of them for the whole image."""
+    """Select the spatial sizes (or other numbers, one per axis) of the axes on which a place draws.
+
+    All of them for the whole image.
+    """
     return list(size) if where is None else [size[axis] for axis in free_axes(where)]
 
 

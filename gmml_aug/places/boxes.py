@@ -1,4 +1,4 @@
-"""Where: boxes at any pixel, whose number follows from a share of the image or is given."""
+"""Boxes at any pixel, until a share of the image is covered or in a given number."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ class Boxes(Place):
     Give ``ratio`` (boxes are painted until that share of the image is covered, to the pixel) or ``count``.
 
     Args:
-        ratio: share of the image's pixels to cover, 0 to 1: a number is met exactly, ``round(ratio * pixels)``; from a pair
-            (low, high) each image draws an integer number of pixels, uniform from ceil(low n) to floor(high n).
+        ratio: share of the image's pixels to cover, 0 to 1. A single number covers exactly ``round(ratio * pixels)`` pixels; for
+            a pair (low, high) each image draws an integer number of pixels, uniform from ceil(low n) to floor(high n).
         count: number of boxes, or a pair (low, high) of integers to draw it from.
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
-        align: edge in pixels of a grid that box borders keep to, one number, or one per axis; 1 leaves them free. Every cell is
-            then equally likely (placement "wrap") and is covered completely, unless a ratio is met to the pixel: then the last box
-            ends in reading order, so the first pixels of a cell are slightly more likely than its last ones.
-        whole: keep every cell whole, and meet the ratio to the nearest cell: ``round(ratio * cells)``; from a pair, an integer
+        align: edge in pixels of a grid that box borders keep to, one number or one per axis; with 1, boxes may begin at any
+            pixel. Every cell is then equally likely (placement "wrap") and is covered completely, unless a ratio is met to the
+            pixel: then the last box ends in reading order, so the first pixels of a cell are slightly more likely than its last
+            ones.
+        whole: keep every cell whole, and meet the ratio to the nearest cell: ``round(ratio * cells)``; for a pair, an integer
             number of cells is drawn. Only a budget may still cut one.
         overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
         placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
@@ -44,7 +45,7 @@ class Boxes(Place):
             to the
             lower right: corner uniform over 0 to S - align - 1 snapped down, side uniform from low to *below* high snapped to the
             nearest multiple of align, then clipped.
-        shared: axes along which a box runs over the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
+        shared: axes along which a box spans the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
             through the first axis of a clip. ``ratio``, ``side`` and ``align`` then refer to the other axes.
         invert: corrupt outside the boxes.
         dims: number of spatial axes: 1 (signals), 2 (images), 3 (volumes, clips).
@@ -56,7 +57,7 @@ class Boxes(Place):
 
     Source:
         GMML 3.1 for sides 5 to 25 % and ratios up to 35 %; 2.2 for free edges ("not aligned to patch boundaries"). The paper does
-        not say how boxes meet borders or how the ratio is met: wrapping and the exact trim are ours.
+        not say how boxes meet borders or how the ratio is met: wrapping and the exact trim are our choice.
     """
 
     ratio: Range | None = None
@@ -122,7 +123,7 @@ class Boxes(Place):
         return math.ceil(((math.sqrt(spread) + math.sqrt(spread + 4.0 * mean * need)) / (2.0 * mean)) ** 2)
 
     def words(self, size: Sequence[int]) -> int:
-        """Random 64-bit words that one image's boxes take, whatever its size."""
+        """The number of random 64-bit words that the boxes of one image use, whatever its size."""
         return 1 + self._free * (self.most + (self.ratio is not None))
 
     @property
@@ -150,11 +151,11 @@ class Boxes(Place):
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The edge of the grid along each free axis."""
+        """The edge of the grid cells along each free axis."""
         return tuple(free_size(self, edges_of(self.align, self.dims)))
 
     def sides(self, length: int, step: int) -> tuple[int, int, int]:
-        """Along an axis, in cells of ``step``: the smallest side, how many sides are possible, and how many positions of a corner.
+        """For one axis, in cells of ``step``: the smallest side, and the numbers of possible sides and of possible corners.
 
         With ``placement="origin"`` all three are pixels, before they are snapped.
         """
@@ -167,7 +168,7 @@ class Boxes(Place):
         return least, min(max(round(high * length / step), least), cells) - least + 1, cells
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """(B,) int64 pixels to cover, or cells if ``whole``; None without a ratio."""
+        """(B,) int64 number of pixels to cover, or of cells if ``whole``; None without a ratio."""
         return super().target(words, self.cells(size) if self.whole else size, ratios)
 
     def cells(self, size: Sequence[int]) -> list[int]:
@@ -206,7 +207,7 @@ class Boxes(Place):
         return boxes
 
     def _axis(self, side: Tensor, start: Tensor, length: int, step: int) -> tuple[Tensor, Tensor]:
-        """Start and extent along one axis, from 32 random bits each; in cells but with ``placement="origin"``."""
+        """Start and extent along one axis, from 32 random bits each; in cells, except with ``placement="origin"``."""
         least, values, places = self.sides(length, step)
         extent = least + scale(side, values)
         if self.placement != "origin":

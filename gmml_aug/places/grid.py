@@ -22,7 +22,10 @@ _MISSES = 10  # attempts in a row without a block after which an image gets no m
 
 
 class Grid(Place):
-    """What `Cells` and `Blocks` share: a grid whose cells have edges of ``size`` pixels; the last along an axis may be smaller."""
+    """The base class of `Cells` and `Blocks`: a grid whose cells have edges of ``size`` pixels.
+
+    The last cell along an axis may be smaller.
+    """
 
     size: int | tuple[int, ...]
     ratio: Range
@@ -38,7 +41,7 @@ class Grid(Place):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Edges of a cell."""
+        """The edges of a cell."""
         return edges_of(self.size, self.dims)
 
     @property
@@ -67,9 +70,9 @@ class Cells(Grid):
     Args:
         size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis: (2, 16, 16) are the tubelets
             of a clip. If it does not divide an axis, the last cell there is smaller.
-        ratio: share of the cells: a number r gives ceil(r n) of n cells; from a pair each image draws an integer number, uniform
+        ratio: share of the cells: a number r gives ceil(r n) of n cells; for a pair, each image draws an integer number, uniform
             from ceil(low n) to floor(high n).
-        shared: axes along which the cells run over the whole image, like tubes through time.
+        shared: axes along which the cells span the whole image, like tubes through time.
         invert: corrupt all other cells instead.
         dims: number of spatial axes.
 
@@ -79,7 +82,7 @@ class Cells(Grid):
             than one cell.
 
     Source:
-        MAE (He et al. 2021) takes 75 % of the patches, SimMIM (Xie et al. 2021) 60 % of cells of 32 pixels; both round up.
+        MAE (He et al. 2021) masks 75 % of the patches, SimMIM (Xie et al. 2021) 60 % of cells of 32 pixels; both round up.
     """
 
     size: int | tuple[int, ...]
@@ -89,7 +92,7 @@ class Cells(Grid):
     dims: int = 2
 
     def words(self, size: Sequence[int]) -> int:
-        """One for the number of cells, and one per cell."""
+        """One word for the number of cells, and one per cell."""
         return 1 + math.prod(cells_along(size, self.steps))
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
@@ -119,7 +122,7 @@ class Cells(Grid):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Blocks(Grid):
-    """Rectangular blocks of cells of a grid, until a share of the cells is covered, never more.
+    """Rectangular blocks of cells of a grid, drawn until a share of the cells is covered, never more.
 
     Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
     log-uniform, both sides rounded; the corner uniform. A block is skipped if it is as long as the grid along an axis, covers
@@ -127,12 +130,12 @@ class Blocks(Grid):
 
     Args:
         size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis.
-        ratio: share of the cells at which drawing ends: a number, or (low, high) that each image draws from uniformly; floor(ratio
-            n) cells.
+        ratio: share of the cells at which drawing ends: a number, or (low, high) from which each image draws uniformly;
+            floor(ratio n) of n cells.
         least: number of cells of the smallest block.
         aspect: (low, high) of height / width.
         attempts: largest number of blocks drawn per image.
-        shared: axes along which the blocks run over the whole image, like tubes through time; two axes must remain.
+        shared: axes along which the blocks span the whole image, like tubes through time; two axes must remain.
         invert: corrupt all other cells instead.
         dims: number of spatial axes.
 
@@ -143,7 +146,7 @@ class Blocks(Grid):
 
     Source:
         BEiT (Bao et al. 2021): blocks of at least 16 patches, aspect 0.3 to 1 / 0.3, until 40 %; iBOT (Zhou et al. 2021) draws the
-        share. Both draw in a loop; ``attempts``, which ends it, is ours.
+        share. Both draw in a loop; ``attempts``, which ends the loop, is our addition.
     """
 
     size: int | tuple[int, ...]
@@ -168,7 +171,7 @@ class Blocks(Grid):
             )
 
     def words(self, size: Sequence[int]) -> int:
-        """One for the share, and two per block."""
+        """One word for the share, and two per block."""
         return 1 + 2 * self.attempts
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:

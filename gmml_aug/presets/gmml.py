@@ -109,7 +109,8 @@ def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "e
         random, after SiT's policy; 3.2 for dropping, which replaces "random connected patches with noise". Neither gives numbers.
         Shares and boxes are the observed behaviour of SiT's release, as in `sit`, whose zeros become the noise of 3.2. The
         strengths, sigma 0.1 to 2 and the probabilities of jitter and grey are those of DINO, which the recipe of 4.1 follows
-        elsewhere; blurring half of the images (DINO: 1, 0.1 and 0.5, depending on the view) with 13 taps (three sigmas) is ours.
+        elsewhere; blurring half of the images (DINO: 1, 0.1 and 0.5, depending on the view) with 13 taps (three sigmas) is our
+        choice.
     """
     whole = Boxes(count=1, side=1.0, placement="inside")
     return Chain(
@@ -132,8 +133,8 @@ def ablation(
 ) -> Chain:
     """The corruptions that GMML's ablations compare: one kind of content, or several one after the other, up to a ratio.
 
-    The share is drawn per image between 0 and ``ratio``. Combined contents each get an equal part of it, one after the other, so
-    that together they cover up to ``ratio``; boxes may overlap.
+    The share is drawn per image between 0 and ``ratio``. If several kinds are combined, each gets an equal part of the share, one
+    after the other, so that together they cover at most ``ratio``; boxes may overlap.
 
     Args:
         kind: ``"none"`` (no corruption: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),

@@ -20,13 +20,13 @@ def mae(*, patch: int | tuple[int, ...] = 16, ratio: float = 0.75, fill: Fill | 
     """Random patches: 75 % of them, the same number in every image.
 
     Args:
-        patch: edge of a patch in pixels, one number, or one per axis.
+        patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches; ceil(ratio n) of n patches are masked.
         fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
 
     Source:
-        MAE (He et al. 2021): 75 %, uniform without replacement. Setting pixels to zero instead of dropping tokens is ours.
+        MAE (He et al. 2021): 75 %, uniform without replacement. Setting pixels to zero instead of dropping tokens is our choice.
     """
     return Chain([InBoxes(Cells(size=patch, ratio=ratio), fill or Zeros())], values=values)
 
@@ -37,7 +37,7 @@ def simmim(
     """Random cells larger than patches: 60 % of the cells of 32 pixels, the same number in every image.
 
     Args:
-        cell: edge of a cell in pixels, one number, or one per axis, a multiple of the model's patch.
+        cell: edge of a cell in pixels, as one number or one per axis; a multiple of the model's patch size.
         ratio: share of the cells; ceil(ratio n) of n cells are masked.
         fill: what the masked cells are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
@@ -59,7 +59,7 @@ def beit(
     """Blocks of patches, until 40 % of them are masked, never more.
 
     Args:
-        patch: edge of a patch in pixels, one number, or one per axis.
+        patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches at which the blocks end.
         least: number of patches of the smallest block.
         fill: what the masked patches are filled with; `Zeros` by default.
@@ -83,9 +83,9 @@ def ibot(
     """Half of the images stay clean; the others get blocks of patches as in `beit`, over a share drawn per image.
 
     Args:
-        patch: edge of a patch in pixels, one number, or one per axis.
+        patch: edge of a patch in pixels, as one number or one per axis.
         ratio: mean share of the patches at which the blocks end.
-        spread: the share is uniform from ratio - spread to ratio + spread.
+        spread: the share is drawn uniformly from ratio - spread to ratio + spread.
         p: share of the images that are masked.
         fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.
@@ -94,7 +94,8 @@ def ibot(
         ValueError: ratio - spread is below 0, or ratio + spread above 1.
 
     Source:
-        iBOT (Zhou et al. 2021): nothing with probability 0.5, else 0.3 with spread 0.2. Its blocks are BEiT's.
+        iBOT (Zhou et al. 2021): no mask with probability 0.5, otherwise a ratio of 0.3 with a spread of 0.2. Its blocks are
+        BEiT's.
     """
     spread = check_number("presets.ibot", "spread", spread, 0.0, min(ratio, 1.0 - ratio))
     blocks = Blocks(size=patch, ratio=(ratio - spread, ratio + spread))
@@ -115,7 +116,7 @@ def dinov2(
     shares in the call: ``dinov2(p=1.0)(images, ratios=functional.spread_ratios(len(images), 0.1, 0.5, share=0.5))``.
 
     Args:
-        patch: edge of a patch in pixels, one number, or one per axis.
+        patch: edge of a patch in pixels, as one number or one per axis.
         ratio: (low, high) share of the patches at which the blocks end.
         p: share of the images that are masked.
         fill: what the masked patches are filled with; `Zeros` by default.
@@ -134,7 +135,7 @@ def specaugment(
     """Bands of frequencies and bands of time steps in spectrograms (B, C, F, T).
 
     Args:
-        bands: number of each kind.
+        bands: number of bands of each kind.
         frequency: widest band of frequencies, as a share of F; the width is uniform from one line to this.
         time: widest band of time steps, as a share of T.
         fill: what the bands are filled with; `Zeros` by default.
@@ -142,7 +143,7 @@ def specaugment(
 
     Source:
         SpecAugment (Park et al. 2019): widths uniform up to a maximum, two bands of each in its larger policies. Its widths are
-        numbers of lines and may be 0; using shares of the image, with a minimum of one line, is ours.
+        numbers of lines and may be 0; using shares of the image, with a minimum of one line, is our choice.
     """
     lines = Boxes(count=bands, side=(0.0, frequency), placement="inside", shared=(1,))
     columns = Boxes(count=bands, side=(0.0, time), placement="inside", shared=(0,))
@@ -155,7 +156,7 @@ def tubes(
     """The same random patches in all frames of a clip (B, C, T, H, W): 90 % of them.
 
     Args:
-        patch: edge of a patch in pixels, one number, or one per axis.
+        patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches; ceil(ratio n) of n patches are masked.
         fill: what the masked patches are filled with; `Zeros` by default.
         values: the value range of float images, see `Chain`.

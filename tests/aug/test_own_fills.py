@@ -122,7 +122,7 @@ def test_an_operation_that_no_backend_has_is_an_error_before_any_work() -> None:
         ):
             call()
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(TypeError, match=r"Empty: a fill needs pixels"):
+    with pytest.raises(TypeError, match=r"Empty: a fill must define pixels"):
         ga.InBoxes(ga.Boxes(ratio=0.4), Empty())
 
 

@@ -322,7 +322,7 @@ def test_a_file_of_format_1_is_read_with_a_warning(tmp_path: Path) -> None:
     header["__metadata__"]["format"] = "gmml_aug.Plan 1"
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-    with pytest.warns(UserWarning, match=r"of format 1.*Apply it with the same corruption"):
+    with pytest.warns(UserWarning, match=r"has format 1.*Apply it with the same corruption"):
         old = ga.Plan.load(path)
     assert same_bits(GMML.apply(images, old).images, GMML.apply(images, plan).images)
     with pytest.raises(ValueError, match="the plan has the steps"):

@@ -255,7 +255,7 @@ def test_out_that_cannot_be_written_to_is_refused() -> None:
     corrupt = ga.InBoxes(HALF, ga.Zeros())
     rows = torch.zeros(2 * 3 * 32 * 40).as_strided((2, 3, 32, 32), (3072, 1024, 16, 1))
     leaf = torch.rand(2, 3, 32, 32, requires_grad=True)
-    for out, message in ((rows, "rows that overlap"), (leaf, "requires gradients and is a leaf")):
+    for out, message in ((rows, "rows that overlap"), (leaf, "is a leaf that requires gradients")):
         before = out.detach().clone()
         with pytest.raises(ValueError, match=rf"gmml_aug: out .*{message}.*Give a separate buffer: torch.empty_like"):
             corrupt(images, keys=keys, out=out)

@@ -299,7 +299,7 @@ def test_what_is_not_allowed_cannot_be_forced() -> None:
 
 IMAGES = torch.randn(2, 3, 16, 16)
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
-    "all axes shared": (lambda: ga.Boxes(ratio=0.5, shared=(0, 1)), ValueError, "leave one of the 2 free"),
+    "all axes shared": (lambda: ga.Boxes(ratio=0.5, shared=(0, 1)), ValueError, "leave at least one of the 2 free"),
     "an axis twice": (lambda: ga.Boxes(ratio=0.5, dims=3, shared=(0, 0)), ValueError, "distinct axes"),
     "an axis that is not there": (lambda: ga.Cells(size=4, ratio=0.5, shared=(2,)), ValueError, "shared"),
     "shared is no tuple": (lambda: ga.Boxes(ratio=0.5, shared="time"), TypeError, "not a tuple of axes"),  # type: ignore[arg-type]

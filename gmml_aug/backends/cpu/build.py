@@ -1,6 +1,6 @@
-"""Compile the core, when a wheel is built or by hand: ``python -m gmml_aug.backends.cpu.build``.
+"""Compile the core, while a wheel is built or when you run ``python -m gmml_aug.backends.cpu.build``.
 
-Uses only the standard library: torch is not installed when a wheel is built.
+This module uses only the standard library, because torch is not installed when a wheel is built.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def sources_hash() -> int:
 
 
 def compiler() -> list[str] | None:
-    """The C compiler and its first arguments: ``CC``, that of Python, or the first one that is found."""
+    """The C compiler and its first arguments: ``CC``, the one that Python was built with, or the first one that is found."""
     for command in (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"):
         words = shlex.split(command or "")
         if words and shutil.which(words[0]):
@@ -63,7 +63,7 @@ def compile_core(target: Path, extra: tuple[str, ...] = ()) -> list[Path]:
 
     Args:
         target: the folder to write to.
-        extra: more flags, for example of a sanitizer.
+        extra: more flags, for example those of a sanitizer.
 
     Returns:
         The files.

@@ -1,4 +1,4 @@
-"""The structs of the compiled core, field by field as `core/core.h` has them: eight bytes each, so there is no padding."""
+"""The structs of the compiled core, field by field as in `core/core.h`; every field has eight bytes, so there is no padding."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ _FEWER: Final = ((0, 0, 0), (1, 1, 1))
 
 
 def three(numbers: Sequence[int], missing: int) -> Any:
-    """One entry for each of three axes; missing axes are filled in at the front."""
+    """One entry for each of three axes; missing axes are added at the front."""
     return _THREE(*_FEWER[missing][len(numbers) :], *numbers)
 
 

@@ -41,7 +41,7 @@ _POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive
 
 @cache
 def library() -> Any:
-    """The core for this machine, or a string that says why there is none."""
+    """Return the core for this machine, or a string that says why there is none."""
     level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "v2")
     name = next(name for name in files() if machine() != "x86_64" or level in name)
     return load(Path(os.environ.get("GMML_CORE") or _installed(name) or FOLDER / name))
@@ -59,7 +59,7 @@ def _installed(name: str) -> Path | None:
 
 
 def load(path: Path) -> Any:
-    """A core from its file, or a string that says why it cannot be used."""
+    """Load a core from its file, or return a string that says why it cannot be used."""
     again = "python -m gmml_aug.backends.cpu.build"
     if not path.is_file():
         return f"there is no compiled core for this machine. Install a C compiler (gcc or clang) and run {again}"
@@ -78,7 +78,7 @@ def load(path: Path) -> Any:
 
 
 def threads_for(work: float) -> int:
-    """The number of threads that pay off for this much work, in nanoseconds: waking one takes about ten thousand."""
+    """The number of threads that pays off for this much work, given in nanoseconds: waking a thread takes about ten thousand."""
     return max(min(torch.get_num_threads(), int(work / _WORTH)), 1)
 
 
@@ -87,10 +87,10 @@ def run(function: Any, about: int, call: array[int], memory: int, threads: int) 
 
     Args:
         function: takes its input struct, the call, and memory.
-        about: address of its input struct.
+        about: the address of its input struct.
         call: the call.
-        memory: bytes that each thread needs for itself.
-        threads: how many.
+        memory: the number of bytes that each thread needs for itself.
+        threads: the number of threads.
     """
     address = call.buffer_info()[0]
     others = [_pool(threads - 1).submit(_work, function, about, address, memory) for _ in range(threads - 1)]
@@ -106,7 +106,7 @@ def _work(function: Any, about: int, address: int, memory: int) -> None:
 
 
 def _memory(count: int) -> int:
-    """The address of so many bytes, which the next call of this thread may overwrite."""
+    """The address of ``size`` bytes of scratch memory, which the next call of this thread may overwrite."""
     block: torch.Tensor | None = getattr(_LOCAL, "block", None)
     if block is None or block.numel() < count or count < block.numel() > _KEPT_BYTES:
         block = _LOCAL.block = torch.empty(max(count, 1 << 16), dtype=torch.uint8, device="cpu")

@@ -1,4 +1,4 @@
-"""Pixels by the compiled core: runs of operations, and between them the fills that make their own pixels."""
+"""Paint with the compiled core: runs of operations, and between them the fills that make their own pixels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
     if gradient:
         return "the compiled core gives no gradients to the images"
     if followed():
-        return "the compiled core does not work in compiled code, traces, function transforms and forward-mode derivatives"
+        return "the compiled core does not work in compiled code, traces, function transforms or forward-mode derivatives"
     core = library()
     return core if isinstance(core, str) else _unable(program)
 
@@ -75,11 +75,11 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
 
 
 def corrupt(program: Program, batch: Batch, request: Request) -> Painted | None:
-    """Plan each image just before it is painted, so that nothing is made of the plan of the whole batch.
+    """Plan each image just before it is painted, so that no plan of the whole batch is ever allocated.
 
     Returns:
-        What `paint` makes of the plan that is asked for; None where that plan is needed: for fills that are asked for numbers or
-        pixels, for places that the reference draws, and for images that several threads share.
+        The same result as `paint` with a sampled plan; None if a plan of the whole batch is needed: for fills that draw their own
+        numbers or make their own pixels, for places that the reference draws, and if several threads share an image.
     """
     kept = prepared(program, request)
     alone = threads_for(batch.images.numel() * _NUMBER) <= len(batch.images)
@@ -92,7 +92,7 @@ def corrupt(program: Program, batch: Batch, request: Request) -> Painted | None:
 
 
 class _Call:
-    """One call: its tensors, as the core reads and writes them."""
+    """One call, with its tensors in the form in which the core reads and writes them."""
 
     def __init__(self, program: Program, batch: Batch, resolved: Resolved) -> None:
         images, donors, maps, out, dtype, wanted = batch
@@ -129,7 +129,7 @@ class _Call:
                     library().gmml_new_memory(one.data_ptr(), one.nbytes)
 
     def follow(self, plan: Plan) -> None:
-        """Work by a plan.
+        """Paint by a plan.
 
         Raises:
             ValueError: a plan that does not fit the images.
@@ -143,7 +143,7 @@ class _Call:
             raise _damaged(f"{_WRONG[wrong]} that images of shape {shape} and {len(self.pool)} donors do not have")
 
     def draw(self, request: Request, kept: Prepared) -> None:
-        """Work by what each image draws."""
+        """Plan each image and paint it at once."""
         keys = request.keys.contiguous()
         self.kept.append(keys)
         self.call[_PROGRAM], self.call[_PROGRAM + 1], self.call[_PROGRAM + 2] = kept.address, keys.data_ptr(), request.from_batch
@@ -159,9 +159,9 @@ class _Call:
         return Painted(done, self.mask, clean)
 
     def _address(self, one: Tensor, count: int, form: Form) -> int:
-        """That of a tensor of the plan, as the core reads it."""
+        """The address of a tensor of the plan, converted to what the core reads."""
         if one.shape != (count, *form.tail):
-            raise _damaged(f"a tensor of shape {tuple(one.shape)} where {(count, *form.tail)} is wanted")
+            raise _damaged(f"a tensor of shape {tuple(one.shape)} where {(count, *form.tail)} is expected")
         if one.dtype != form.dtype or not one.is_contiguous():
             one = one.to(form.dtype).contiguous()
             self.kept.append(one)
@@ -179,7 +179,7 @@ class _Call:
         return found
 
     def _drawn(self, plan: Plan, count: int) -> list[int]:
-        """The addresses of what every step drew, two a step."""
+        """The addresses of the tensors that every step drew, two per step."""
         found = []
         for drawn, wanted in zip(plan.drawn, self.picture.drawn, strict=True):
             if len(drawn) < len(wanted):
@@ -246,4 +246,4 @@ def _format_of(images: Tensor) -> torch.memory_format | None:
 
 
 def _damaged(what: str) -> ValueError:
-    return ValueError(f"gmml_aug: the plan has {what}. It is damaged, or belongs to other images; sample a new one.")
+    return ValueError(f"gmml_aug: the plan has {what}. It is damaged, or was sampled for other images; sample a new one.")

@@ -1,4 +1,4 @@
-"""The structs that the compiled core paints from: a program's operations for images of one kind."""
+"""The structs that the compiled core paints from: the operations of a program, for images of one kind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Look:
 
     Attributes:
         struct: the struct that the core reads, without a size.
-        drawn: for each step, the forms of the tensors that it drew.
+        drawn: for each step, the `Form` of every tensor that it drew.
         asked: the steps whose fill computes its own pixels.
         blurs: the steps that read neighbouring pixels.
     """
@@ -92,11 +92,11 @@ class Picture:
     """A program for images of one kind and size.
 
     Attributes:
-        address: of the struct.
-        active: the form of the tensor of active steps.
-        mask: that of the mask.
-        drawn: as in a look, and likewise ``asked`` and ``blurs``.
-        memory: bytes that a thread needs, by the number of bands.
+        address: the address of the struct.
+        active: the `Form` of the tensor of active steps.
+        mask: the `Form` of the mask.
+        drawn: as in `Look`; ``asked`` and ``blurs`` too.
+        memory: the number of bytes that a thread needs, for each number of bands.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def _typed_table(dtype: torch.dtype) -> Tensor:
 
 
 class Form:
-    """Dtype, shape after the batch and strides of contiguous tensors."""
+    """The dtype, the shape after the batch axis and the strides of contiguous tensors."""
 
     __slots__ = ("dtype", "strides", "tail")
 
@@ -142,7 +142,7 @@ def empty(batch: int, form: Form) -> Tensor:
 
 
 def drawn(operation: Operation, channels: int, dims: int) -> tuple[Form, ...]:
-    """What an operation draws, tensor by tensor."""
+    """The tensors that an operation draws, as one `Form` each."""
     number = Form(torch.int64, ())
     if isinstance(operation, Colour):
         return (Form(torch.float32, (channels,)),) if operation.source == "drawn" else ()
@@ -154,7 +154,7 @@ def drawn(operation: Operation, channels: int, dims: int) -> tuple[Form, ...]:
 
 
 def _fields(operation: Operation, like: Tensor, values: Values, constants: list[float]) -> dict[str, Any]:
-    """The fields of a step; its constants are added to the others."""
+    """The fields of a step; its constants are appended to the list of all constants."""
     first = len(constants)
     if isinstance(operation, Colour):
         return {"operation": _SOURCES[operation.source]}

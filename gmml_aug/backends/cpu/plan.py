@@ -30,7 +30,7 @@ _IMAGE = 1e4  # nanoseconds of work for an image, more or less
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """Make all random decisions; places that the core does not know are drawn by the reference."""
+    """Make all random decisions; places that the core does not support are drawn by the reference."""
     keys, shape, kept = request.keys.contiguous(), request.shape, prepared(program, request)
     if kept is None:
         return reference.plan(program, request)
@@ -62,21 +62,21 @@ def plan(program: Program, request: Request) -> Plan:
 
 
 def prepared(program: Program, request: Request) -> Prepared | None:
-    """What the core plans from; None where it cannot."""
+    """The structs that the core plans from; None if it cannot plan this program."""
     if request.ratios is None and request.lengths is None:
         return _prepare(program, request.shape[1:], request.working)
     return None
 
 
 class _Laws:
-    """What the core plans a program from, whatever the size of the images.
+    """The structs that the core plans a program from, for images of any size.
 
     Attributes:
-        struct: as the core reads it, without a size.
-        places: a struct each, without a size.
-        drawn: per step the form of each tensor that it draws.
-        asked: the steps whose fill is asked for its numbers.
-        budgets: each with the place of a step that it bounds.
+        struct: the struct that the core reads, without a size.
+        places: one struct per place, without a size.
+        drawn: for each step, the `Form` of every tensor that it draws.
+        asked: the steps whose fill draws its own numbers.
+        budgets: each budget with the places of the steps that it limits.
         resolved: as in a plan.
     """
 
@@ -118,7 +118,7 @@ class _Laws:
 
 
 def _known_laws(program: Program, channels: int, dims: int, working: Sequence[bool]) -> _Laws | None:
-    """None where a place is not one of ours."""
+    """None if a place is of a class that the core does not support."""
     known = all(where is None or type(where) in (Boxes, Cells, Blocks) for where in program.places)
     known = known and not any(getattr(where, "whole", False) for where in program.places)
     return _Laws(program, channels, dims, working) if known else None
@@ -128,15 +128,15 @@ _laws = Kept(_known_laws)
 
 
 class Prepared:
-    """What the core plans a program from, for images of one shape.
+    """The structs that the core plans a program from, for images of one shape.
 
     Attributes:
-        address: of the struct.
-        memory: bytes that a thread needs.
-        own_memory: likewise where it plans each image just before it paints it, beside those for painting.
-        active: the form of the tensor of active steps.
-        boxes: likewise for each place.
-        drawn: as in laws, and likewise ``asked`` and ``resolved``.
+        address: the address of the struct.
+        memory: the number of bytes that a thread needs.
+        own_memory: the same if it plans each image just before painting it, in addition to the memory for painting.
+        active: the `Form` of the tensor of active steps.
+        boxes: the `Form` of the boxes of each place.
+        drawn: as in `Laws`; ``asked`` and ``resolved`` too.
     """
 
     def __init__(self, program: Program, size: Sequence[int], laws: _Laws) -> None:
@@ -163,7 +163,7 @@ class Prepared:
 
 
 def _prepared_for(program: Program, shape: Sequence[int], working: Sequence[bool]) -> Prepared | None:
-    """None where a place is not one of ours, or too large."""
+    """None if a place is of a class that the core does not support, or too large."""
     channels, *size = shape
     laws = _laws(program, channels, len(size), working)
     return None if laws is None or math.prod(size) >= _LARGEST else Prepared(program, size, laws)
@@ -173,7 +173,7 @@ _prepare = Kept(_prepared_for)
 
 
 def _fields(step: Step, law: DrawLaw | None, constants: list[float]) -> dict[str, Any]:
-    """By which law a step draws, and the numbers in it, as the core reads them."""
+    """The rule by which a step draws, and its parameters, as the core reads them."""
     if law is None:
         return {"law": layout.NOTHING}
     if law.name == "COLOUR_FIXED" and isinstance(step.operation, Colour):
@@ -183,7 +183,7 @@ def _fields(step: Step, law: DrawLaw | None, constants: list[float]) -> dict[str
 
 
 def _place(where: Place | None, dims: int) -> layout.Place:
-    """The law of a place, whatever the size; its words and steps are still to be told."""
+    """The drawing rule of a place, for images of any size; `_fit` adds its words and sizes."""
     free = list(range(dims)) if where is None else free_axes(where)
     place = layout.Place(kind=layout.WHOLE, free=len(free), step=layout.three([1] * len(free), 1), boxes=1)
     place.axis = layout.three(free, 0)
@@ -203,10 +203,10 @@ def _place(where: Place | None, dims: int) -> layout.Place:
 
 
 def _fit(place: layout.Place, where: Place | None, size: Sequence[int], whole: Any, word: int) -> int:
-    """Fit the law of a place to a size, which is also given as the core reads it, and to its first word of chance.
+    """Complete the drawing rule of a place for a size (also given as the core reads it), and set its first random word.
 
     Returns:
-        The number of its words.
+        The number of random words that the place uses.
     """
     inner = size if place.free == len(size) else free_size(where, size)
     place.size, place.word, words = whole if inner is size else layout.three(inner, 1), word, 0
@@ -225,5 +225,5 @@ def _fit(place: layout.Place, where: Place | None, size: Sequence[int], whole: A
 
 
 def _float32(number: float) -> float:
-    """The nearest float32, by which torch compares."""
+    """The nearest float32, which is what torch compares with."""
     return ctypes.c_float(number).value

@@ -38,7 +38,7 @@ class Limit(NamedTuple):
     binds: Tensor  # (B,) bool: this budget binds this image's step
 
     def of(self, images: Tensor) -> Limit:
-        """That of some of the images."""
+        """The same budget for some of the images."""
         return Limit(self.taken[images], None if self.mask is None else self.mask[images], self.limit, self.binds[images])
 
 
@@ -94,7 +94,7 @@ def cover_until(
         limits: budgets over this and earlier steps.
         whole: end with the whole box that passes the target instead of with the pixel; the last box of the list, which covers what
             the others left, is still cut to the pixel.
-        more: these are only the first boxes of a longer list.
+        more: True if these are only the first boxes of a longer list.
 
     Returns:
         (B, N + D - 1, 2 D) int64 boxes that need no further cutting: the whole ones in their order, then the part of the last one
@@ -145,14 +145,14 @@ def meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = tor
 
 
 def _pad_to_words(boxes: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """All boxes in one list in which each set begins at a new word."""
+    """Concatenate all boxes so that each set begins at a new word."""
     sets = [boxes, *(other for other in others if other.shape[1])]
     padded = [torch.nn.functional.pad(s, (0, 0, 0, -s.shape[1] % WORD)) for s in sets[:-1]]
     return torch.cat([*padded, sets[-1]], dim=1)
 
 
 def _first_box(axes: Sequence[Axis], words: int, count: int) -> Tensor:
-    """(B, X_1, ..., X_D) number of the first box over each cell, ``count`` where there is none."""
+    """(B, X_1, ..., X_D): the number of the first box over each cell, ``count`` where no box lies."""
     first: Tensor | None = None
     for w in reversed(range(words)):
         found = meet([axis.bits[:, w] for axis in axes])
@@ -166,7 +166,7 @@ def _first_box(axes: Sequence[Axis], words: int, count: int) -> Tensor:
 def _position(
     boxes: Tensor, size: Sequence[int], axes: Sequence[Axis], first: Tensor, area: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where, in the order of painting, the newly covered area reaches ``wanted``: the box, and the position."""
+    """Find where, in painting order, the newly covered area reaches ``wanted``: return the box and the position."""
     dims, count, pixels = len(size), boxes.shape[1], math.prod(size)
     new = area.new_zeros(boxes.shape[0], count + 1).scatter_add_(1, first.flatten(1), area.flatten(1))
     covered = new[:, :count].cumsum(1)
@@ -202,7 +202,7 @@ def _position(
 
 
 def _cut(boxes: Tensor, size: Sequence[int], end: Tensor) -> Tensor:
-    """Keep what is painted before the position ``end``, as plain boxes."""
+    """Keep the part that is painted before the position ``end``, as plain boxes."""
     dims, count, pixels = len(size), boxes.shape[1], math.prod(size)
     stop, kept = end // pixels, end % pixels
     box = boxes.gather(1, stop.clamp(max=count - 1)[:, None, None].expand(-1, 1, 2 * dims))[:, 0]

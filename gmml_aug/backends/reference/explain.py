@@ -1,4 +1,4 @@
-"""Explains why a pixel of a plan looks as it does: the gates and boxes of every step, and what a ratio or budget cut."""
+"""Explains why a pixel of a plan looks as it does: the gates and boxes of every step, and the boxes that a ratio or budget cut."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Touch(NamedTuple):
         step: its number, from 1, as in `Corruption.kinds`.
         fill: the name of its fill.
         touched: True if it changed the pixel, or was allowed to.
-        box: (starts, sizes) of the box that covers the pixel, or that covered it before it was cut; None if there is none.
+        box: (starts, sizes) of the box that covers the pixel, or that covered it before it was cut; None if no box does.
         gates: (drawn number, low, high) of each gate; the step works on the image if all numbers lie in low <= u < high.
-        why: in words.
+        why: the reason, in words.
     """
 
     step: int
@@ -83,7 +83,7 @@ def _why(program: Program, plan: Plan, number: int, pixel: Sequence[int], touche
 
 
 def _drawn(program: Program, plan: Plan, place: int) -> Tensor:
-    """(N, 2 D) boxes as chance drew them, before any stop."""
+    """(N, 2 D) boxes as they were drawn, before any stop or trim."""
     sizes, word = place_words(program, plan.keys, plan.shape[1:])
     where = program.places[place]
     assert where is not None

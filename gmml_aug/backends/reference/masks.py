@@ -12,7 +12,10 @@ from gmml_aug.tensors import followed
 
 
 def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, 1, *size) bool, True where at least one box (B, N, 2 D) lies; beyond a border a box continues at the opposite one."""
+    """(B, 1, *size) bool, True inside at least one of the boxes (B, N, 2 D).
+
+    A box that crosses a border continues at the opposite one.
+    """
     if boxes.device.type == "cpu" and not followed():
         return _by_words(boxes.long(), size)[:, None]
     lines = [_crosses(boxes, axis, size) for axis in range(len(size))]
@@ -27,7 +30,10 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
-    """(B, 1, *S) bool of a place of a plan: boxes, whose borders all keep to ``grid``, or the mask itself; or what is outside."""
+    """(B, 1, *S) bool mask of a place of a plan, given as boxes whose borders all keep to ``grid`` or as the mask itself.
+
+    The outside if inverted.
+    """
     if place.dtype == torch.bool:
         return ~place if invert else place
     cells = [-(-length // edge) for length, edge in zip(size, grid, strict=True)]
@@ -46,10 +52,10 @@ def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], inver
 
 
 def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Sequence[Limit] = ()) -> Tensor:
-    """`cover_until` for a shape: (B, *S) bool, the pixels of ``order`` up to the one that reaches a target or uses up a budget.
+    """`cover_until` for any shape: (B, *S) bool, True for the pixels painted before a target is reached or a budget used up.
 
-    ``order`` (B, *S) int64 says when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; below 0 never.
-    Without a ``target``, (B,) int64 pixels to cover, all are painted.
+    ``order`` (B, *S) int64 says when each pixel is painted, 0 to ``levels`` - 1, in reading order within a level; negative values
+    are never painted. ``target`` is the (B,) int64 number of pixels to cover; without it, all are painted.
     """
     size, level = order.shape[1:], order.flatten(1)
     painted = level >= 0
@@ -89,7 +95,7 @@ def _by_words(boxes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _crosses(boxes: Tensor, axis: int, size: Sequence[int]) -> Tensor:
-    """(B, N, S) bool: the boxes that cross each coordinate of an axis."""
+    """(B, N, S) bool: True where a box crosses a coordinate of an axis."""
     start, extent = boxes[..., axis, None], boxes[..., len(size) + axis, None]
     offset = torch.arange(size[axis], dtype=boxes.dtype, device=boxes.device) - start
     return torch.where(offset < 0, offset + size[axis], offset) < extent

@@ -1,7 +1,8 @@
-"""From a plan to pixels: the steps in their order, each seeing what the earlier ones left.
+"""Paint a plan: the steps in order, each working on the result of the earlier ones.
 
-The other backends must match it. Any device, one graph, differentiable, no synchronisation. On a CPU, outside compiled code, a few
-images are painted at a time so that they stay in the caches, and pixels that a step does not touch cost nothing.
+The other backends must match it. It runs on any device as one graph, is differentiable, and does not synchronise. On a CPU,
+outside compiled code, a few images are painted at a time so that they stay in the caches, and pixels that a step does not touch
+cost nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
 
 
 def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tensor], maps: Maps) -> Tensor:
-    """(B, 1, *S) bool where a step works; ``places`` keeps the masks of places for the steps that share them."""
+    """(B, 1, *S) bool, True where a step works; ``places`` keeps the masks of places for the steps that share them."""
     place = program.steps[number].place
     grid, invert = (plan.resolved or program.resolved)[place]
     boxes, active = plan.boxes[place], plan.active[:, number]
@@ -67,7 +68,7 @@ def step_mask(program: Program, plan: Plan, number: int, places: dict[int, Tenso
 def _steps(
     program: Program, batch: Batch, plan: Plan, now: Tensor, mask: Tensor, works: list[list[bool]] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All images at once: out of place, or, if ``works`` says which step does on which image, written into ``now`` and ``mask``."""
+    """Paint all images at once, out of place; or into ``now`` and ``mask``, if ``works`` says which step works on which image."""
     places: dict[int, Tensor] = {}
     for number, step in enumerate(program.steps):
         if works is not None and not any(works[number]):
@@ -84,7 +85,7 @@ def _steps(
 
 
 def _in_groups(program: Program, batch: Batch, plan: Plan, out: Tensor, mask: Tensor) -> None:
-    """A few images at a time, written into ``out``; steps that work on none of them cost nothing."""
+    """Paint a few images at a time into ``out``; steps that work on none of them cost nothing."""
     clean = batch.images
     # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
     large = clean.numel() * clean.element_size() > _GROUP_BYTES
@@ -100,7 +101,7 @@ def _in_groups(program: Program, batch: Batch, plan: Plan, out: Tensor, mask: Te
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
-    """None, or the reason why not: an operation without a function."""
+    """None, or the reason why not: an operation for which no function is registered."""
     for step in program.steps:
         if type(step.operation) not in FUNCTIONS and function_of(step.operation, "reference") is None:
             return (

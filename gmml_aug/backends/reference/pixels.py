@@ -49,12 +49,12 @@ def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) ->
 
 
 def _version(images: Tensor) -> int:
-    """How often torch has written to this memory; inference tensors do not count it."""
+    """How often torch has written to this memory; inference tensors do not keep count."""
     return -1 if images.is_inference() else images._version
 
 
 def _colour(operation: Colour, scene: Scene, drawn: Tensors) -> Tensor:
-    """(B, C, 1, ...) or one number, broadcast where it lands."""
+    """(B, C, 1, ...) or one number, which is broadcast when it is written."""
     if operation.source == "zeros":
         return scene.now.new_zeros(())
     values = average(scene.clean) if operation.source == "mean" else drawn[0]
@@ -62,7 +62,7 @@ def _colour(operation: Colour, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
-    """Donors, or the clean images themselves, shifted or not."""
+    """Pixels of the donors, or of the clean images themselves, shifted or not."""
     source = scene.donors if operation.donor else scene.clean
     if not operation.moved:
         return source.index_select(0, drawn[0]) if operation.donor else source
@@ -71,7 +71,7 @@ def _take(operation: Take, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
-    """Images of these numbers (B,), moved by a shift (B, dims): what stands at p comes from p + shift, modulo the image.
+    """The images with these numbers (B,), moved by a shift (B, dims): the content at p comes from p + shift, modulo the image.
 
     A mask is given on the CPU, where single images are copied faster: images without a True pixel are left undefined.
     """
@@ -91,7 +91,7 @@ def _shifted(images: Tensor, number: Tensor, shift: Tensor, mask: Tensor | None)
 
 
 def _draw(operation: Draw, scene: Scene, drawn: Tensors) -> Tensor:
-    """Noise for every pixel, four channels of 16 random bits to a hash of key + position."""
+    """Noise for every pixel; one hash of key + position gives 16 random bits for each of four channels."""
     now, channels, size = scene.now, scene.now.shape[1], scene.mask[0].numel()
     table = readable(now)
     compact = table and scene.mask.numel() > _SMALL
@@ -153,7 +153,7 @@ def _in_range(noise: Tensor, scene: Scene) -> Tensor:
 
 
 def _mix(operation: Mix, scene: Scene, drawn: Tensors) -> Tensor:
-    """The current images, grey."""
+    """The current images in grey."""
     return to_grey(scene.now, scene.values)
 
 

@@ -1,4 +1,4 @@
-"""From keys to a plan: which steps work on which image, where (after stops, trims and budgets), and what their fills draw."""
+"""Make a plan from keys: which steps work on which image, where (after stops, trims and budgets), and what fills draw."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def finish(
     resolved: Resolved,
     streams: Sequence[tuple[Tensor, Tensor]],
 ) -> Plan:
-    """The plan, including what the fills draw from their streams."""
+    """The plan, including the numbers that the fills draw from their streams."""
     keys, shape, donors, from_batch = request.keys, request.shape, request.donors, request.from_batch
     each = [Chance(keys, FIRST_STEP + n, shape, donors, from_batch, hashed=hashed) for n, hashed in enumerate(streams)]
     return Plan(
@@ -70,7 +70,7 @@ def finish(
 
 
 def open_steps(program: Program, keys: Tensor, working: Sequence[bool]) -> Tensor:
-    """(B, steps) bool: which step works on which image."""
+    """(B, steps) bool, True where a step works on an image."""
     uniform = to_uniform(words(stream(keys, GATES), program.gates)) if program.gates else None
     columns = []
     for step, works in zip(program.steps, working, strict=True):
@@ -92,7 +92,10 @@ def place_words(program: Program, keys: Tensor, size: Sequence[int]) -> tuple[li
 def place_boxes(
     program: Program, keys: Tensor, active: Tensor, size: Sequence[int], ratios: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """(B, N, 2 dims) int32 boxes of every place, or its mask (B, 1, *S) bool; nothing where no step of the place works."""
+    """For every place, (B, N, 2 dims) int32 boxes or a (B, 1, *S) bool mask.
+
+    Empty for images on which no step of the place works.
+    """
     sizes, word = place_words(program, keys, size)
     here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in map(list, program.steps_at)]
     counting = [counted(program, active, number) for number in range(len(program.places))]
@@ -132,7 +135,7 @@ def place_boxes(
 
 
 def _whole(placed: Tensor, where: Place | None, size: Sequence[int]) -> Tensor:
-    """A place on its free axes as one of the image."""
+    """Extend a place from its free axes to all axes of the image."""
     if placed.dtype != torch.bool:
         return (placed if where is None else along_shared(placed, where, size)).to(torch.int32)
     assert where is not None
@@ -144,7 +147,7 @@ def _whole(placed: Tensor, where: Place | None, size: Sequence[int]) -> Tensor:
 def _draw(
     where: Place | None, word: Tensor, keys: Tensor, size: Sequence[int], ratios: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Boxes before any stop, and the pixels to cover."""
+    """The boxes before any stop, and the number of pixels to cover."""
     if where is not None:
         shape = (keys.shape[0], -1, 2 * len(size))
         return _checked(where, where.draw(word, size, ratios), shape, boxes=True), where.target(word, size, ratios)
@@ -153,7 +156,7 @@ def _draw(
 
 
 def _checked(where: Place, drawn: object, shape: tuple[int, ...], *, boxes: bool) -> Tensor:
-    """What a place drew, or an error that says what it should be; -1 in the shape: any number but none."""
+    """Return what a place drew, or raise an error that says what it should be; -1 in the shape stands for any number above 0."""
     fits = isinstance(drawn, Tensor) and drawn.dtype == torch.int64 and drawn.ndim == len(shape)
     if not fits or any(
         got != wanted if wanted >= 0 else got == 0 for got, wanted in zip(cast(Tensor, drawn).shape, shape, strict=True)
@@ -165,7 +168,7 @@ def _checked(where: Place, drawn: object, shape: tuple[int, ...], *, boxes: bool
 
 
 def drawn_by(fill: Fill, chance: Chance) -> Tensors:
-    """What a fill draws, or an error if it is not a tuple of tensors whose first axis is the batch."""
+    """Return what a fill draws, or raise an error if it is not a tuple of tensors whose first axis is the batch."""
     drawn = cast(object, fill.draw(chance))
     batch = chance.keys.shape[0]
     if isinstance(drawn, tuple) and all(isinstance(one, Tensor) and one.ndim and one.shape[0] == batch for one in drawn):
@@ -185,7 +188,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 def _settle_at(
     where: Place | None, boxes: Tensor, size: Sequence[int], target: Tensor | None, limits: Sequence[Limit], here: Tensor
 ) -> Tensor:
-    """`_settle` by the rules of a place: on the cells of its grid if these are to stay whole."""
+    """`_settle` under the rules of a place: on the cells of its grid, if cells are to stay whole."""
     whole = where is not None and where.overshoot
     if not isinstance(where, Boxes) or not where.whole:
         return _settle(boxes, size, target, limits, here, whole=whole)
@@ -198,7 +201,7 @@ def _settle_at(
 def _settle(
     boxes: Tensor, size: Sequence[int], target: Tensor | None, limits: Sequence[Limit], here: Tensor, *, whole: bool
 ) -> Tensor:
-    """`cover_until` for the images that are ``here``; the others get boxes without size."""
+    """`cover_until` for the images where ``here`` is True; the others get boxes of size 0."""
     if boxes.device.type != "cpu" or followed() or (target is None and not limits):
         return cover_until(boxes, size, target, limits, whole=whole)[0].masked_fill(~column(here, 3), 0)
     if target is not None and not limits and boxes.shape[0] * (math.prod(size) + _AN_IMAGE) < _SEQUENTIAL:
@@ -225,7 +228,7 @@ def _settle(
 
 
 def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple[Tensors, Resolved]:
-    """Places of padded images: each image's are those of the image without its padding, whatever is beside it in the batch."""
+    """The places of padded images: each image gets those of the image without its padding, whatever else is in the batch."""
     size, lengths = request.shape[2:], request.lengths
     assert lengths is not None
     alike: dict[tuple[int, ...], list[int]] = {}
@@ -253,7 +256,10 @@ def _in_valid_parts(program: Program, request: Request, active: Tensor) -> tuple
 
 
 def _cut_at(boxes: Tensor, valid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Boxes that continue at the opposite border of a part of an image, as boxes of the image: two along an axis that is cut."""
+    """Convert boxes that wrap around within a part of an image to boxes of the whole image.
+
+    A box that wraps becomes two along that axis.
+    """
     dims = len(size)
     for axis, (end, length) in enumerate(zip(valid, size, strict=True)):
         if end == length:

@@ -14,7 +14,10 @@ from torch import Tensor
 
 
 def cover_sequentially(boxes: Tensor, size: Sequence[int], target: Tensor, here: Tensor, *, whole: bool) -> Tensor:
-    """`cover_until` on the CPU, of boxes whose last one reaches the target, for images that are ``here``; others get no boxes."""
+    """`cover_until` on the CPU, for boxes whose last one reaches the target and images where ``here`` is True.
+
+    The others get no boxes.
+    """
     wanted = target.masked_fill(~here, 0).tolist()
     rows = [_paint(row, size, goal, whole=whole) for row, goal in zip(boxes.tolist(), wanted, strict=True)]
     settled = boxes.new_zeros(boxes.shape[0], boxes.shape[1] + len(size) - 1, boxes.shape[2])
@@ -39,7 +42,7 @@ def _paint(boxes: list[list[int]], size: Sequence[int], target: int, *, whole: b
 
 
 def _bits(box: Sequence[int], size: Sequence[int]) -> int:
-    """The pixels of a box; over the border it continues at the opposite one."""
+    """The pixels of a box, which wraps around at the borders."""
     bits, stride = 1, 1
     for start, extent, length in reversed(list(zip(box, box[len(size) :], size, strict=False))):
         lines, end = _lines(extent, stride) << start * stride, length * stride
@@ -50,12 +53,12 @@ def _bits(box: Sequence[int], size: Sequence[int]) -> int:
 
 @lru_cache(1024)
 def _lines(count: int, stride: int) -> int:
-    """One bit for each of so many lines along an axis, whose pixels are ``stride`` apart."""
+    """One bit for each of the given lines along an axis, whose pixels are ``stride`` apart."""
     return ((1 << count * stride) - 1) // ((1 << stride) - 1)
 
 
 def _cut(box: Sequence[int], size: Sequence[int], new: int, wanted: int) -> list[list[int]]:
-    """What is left of a box that ends with the ``wanted``-th of its ``new`` pixels: whole slices, whole lines, single pixels."""
+    """The part of a box that ends with the ``wanted``-th of its ``new`` pixels, as whole slices, whole lines and single pixels."""
     start, extent, stride = list(box[: len(size)]), list(box[len(size) :]), math.prod(size)
     kept = 0  # pixels of the box before that one
     for first, along, length in zip(start, extent, size, strict=True):

@@ -25,7 +25,7 @@ _WORDS = 64  # in a program that makes words of boxes
 
 
 def boxed(call: Painting, first: int) -> list[int]:
-    """The blurs from step ``first`` on that have one box per image, whole in it, and reach over one border at most."""
+    """The blurs from step ``first`` on with one box per image, inside it, and a kernel that crosses at most one border."""
     found: list[int] = []
     plain = call.maps.allowed is None and call.maps.forced is None and len(call.size) == 2
     for step in call.program.steps[first:] if plain else ():
@@ -40,7 +40,7 @@ def boxed(call: Painting, first: int) -> list[int]:
 
 
 def in_place(call: Painting, number: int) -> None:
-    """A blur that `boxed` names, by one launch; its pixels count as touched already."""
+    """Run a blur that `boxed` listed, in one launch; its pixels are already marked as touched."""
     step, (sigma, kernel) = call.program.steps[number], call.plan.drawn[number]
     assert isinstance(step.operation, Convolve)
     boxes, (rows, columns) = call.plan.boxes[step.place].contiguous(), _BOX_TILE
@@ -55,7 +55,7 @@ def in_place(call: Painting, number: int) -> None:
 
 
 def _radius(operation: Convolve) -> int:
-    """The largest that its taps have; those far from the middle weigh nothing."""
+    """The largest radius of its taps; taps far from the middle have no weight."""
     return min(operation.taps[1] // 2, int(box_kernels().FAR.value * operation.sigma[1]))
 
 
@@ -65,7 +65,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def by_axes(call: Painting, number: int, operation: Convolve) -> None:
-    """One pass per axis, each into a buffer of its own, for a line is read by its neighbours: some images at a time."""
+    """Blur in one pass per axis, each into a separate buffer, because a line is read by its neighbours; some images at a time."""
     call.begin()
     tile = tile_of(_TILE, call.size)
     longest, span = _spans(call, tile)
@@ -97,7 +97,10 @@ def by_axes(call: Painting, number: int, operation: Convolve) -> None:
 
 
 def _words(call: Painting, tile: tuple[int, int]) -> tuple[dict[int, tuple[int, int]], Tensor]:
-    """The first slot of each blur and their number, and the words: of its boxes, and of what an earlier axis reads around them."""
+    """The first slot and the number of slots of each blur, and the words of its boxes.
+
+    These include the area around the boxes that an earlier axis reads.
+    """
     dims, (longest, span) = len(call.size), _spans(call, tile)
     slots: dict[int, tuple[int, int]] = {}
     jobs: list[tuple[int, ...]] = []
@@ -122,13 +125,13 @@ def _words(call: Painting, tile: tuple[int, int]) -> tuple[dict[int, tuple[int, 
 
 
 def _spans(call: Painting, tile: tuple[int, int]) -> tuple[int, int]:
-    """The longest side, and the words along an axis: of coordinates, then of tiles."""
+    """The longest side, and the number of words along an axis (first those of coordinates, then those of tiles)."""
     longest = max(call.size)
     return longest, longest + max(across(call.size, tile))
 
 
 def _grid(call: Painting, tile: tuple[int, int], images: int) -> tuple[int, int, int]:
-    """Programs of a blur: tiles of an image, and images, along the axis that may have few and the one for the rest."""
+    """The launch grid of a blur: tiles of an image, then the images, split over an axis that may be short and one for the rest."""
     beside, below = across(call.size, tile)
     few = min(images, tile_kernels().IMAGES.value)
     return math.prod(call.size[:-2]) * below * beside, few, -(-images // few)

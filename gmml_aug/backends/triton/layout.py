@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """Where in memory the numbers of images lie: from one image, channel and pixel in reading order to the next."""
+    """The strides of images in memory: from one image, channel and pixel (in reading order) to the next."""
 
     image: int
     channel: int
@@ -18,9 +18,9 @@ class Layout(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """An image as lines along its last axis, and these as words of 32 columns; a tile is a word of each of some lines.
+    """An image as lines along its last axis, each divided into words of 32 columns; a tile is one word from each of several lines.
 
-    Where there is one axis, a tile is some words of the only line: ``flat``.
+    If there is one axis, a tile is several words of the only line (``flat``).
     """
 
     lines: int
@@ -44,18 +44,18 @@ def three(size: Sequence[int]) -> list[int]:
 
 
 def tile_of(tile: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns: those of one row, where images have one axis."""
+    """The numbers of rows and columns; images with one axis have a single row."""
     return tile if len(size) > 1 else (1, tile[0] * tile[1])
 
 
 def across(size: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
-    """Tiles in a row of them, and in a column."""
+    """The number of tiles in a row and in a column of the grid of tiles."""
     _, height, width = three(size)
     return -(-width // tile[1]), -(-height // tile[0])
 
 
 def layout(images: Tensor) -> Layout | None:
-    """None unless contiguous or channels last."""
+    """The layout, or None if the images are neither contiguous nor channels last."""
     _, channels, *size = images.shape
     pixels = math.prod(size)
     if images.is_contiguous():
@@ -71,5 +71,5 @@ def strides(images: Tensor) -> Layout:
 
 
 def plain(images: Tensor) -> Tensor:
-    """The images, or a copy of them that has a layout."""
+    """The images, or a contiguous copy if they have no layout."""
     return images if layout(images) is not None else images.contiguous()

@@ -1,4 +1,4 @@
-"""What the painting kernels are compiled for, step by step, and the tables of what differs between images."""
+"""The compile-time options of the painting kernels for each step, and the tables of values that differ between images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IN_A_RUN = (Draw, Colour, Take, Mix)  # operations that see no pixel but their o
 
 
 class Lowered:
-    """Some steps in a row, for images of one kind: what `paint_steps` is compiled for, and what is looked up in each call.
+    """Several consecutive steps for images of one kind: compile-time options of `paint_steps`, and values looked up in each call.
 
     Attributes:
         options: kinds, places, switches, rows of the tables and constants of the steps; the constants in a separate list, because
@@ -44,11 +44,11 @@ class Lowered:
         }  # fmt: skip
 
     def tables(self, plan: Plan, clean: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """(rows, B) int64 and (rows, B, C) float32; the keys for one that nobody reads.
+        """The tables: (rows, B) int64 and (rows, B, C) float32; the keys stand in for a table that nobody reads.
 
         Args:
-            plan: what was drawn.
-            clean: returns the clean images, normalised; only called if their statistics are needed.
+            plan: the plan, with the numbers that were drawn.
+            clean: a function that returns the clean images, normalised; it is only called if their statistics are needed.
         """
         numbers: list[Tensor] = []
         colours: list[Tensor] = []
@@ -91,7 +91,7 @@ class Lowered:
         return (kinds.COLOUR.value, place, 0, len(self._colours) - 1)
 
     def _keep(self, more: Sequence[float]) -> int:
-        """Append constants; the number of the first."""
+        """Append constants, and return the number of the first one."""
         self._constants.extend(more)
         return len(self._constants) - len(more)
 
@@ -118,7 +118,7 @@ def runs_on(device: torch.device) -> bool:
 
 
 def kernels() -> Any:
-    """The kernels: Triton looks at TRITON_INTERPRET when they are imported, so not before the first use."""
+    """The kernels, imported on first use, because Triton reads TRITON_INTERPRET when they are imported."""
     from gmml_aug.backends.triton.kernels import paint as kernels
 
     return kernels

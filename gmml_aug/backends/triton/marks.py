@@ -1,4 +1,4 @@
-"""Where the steps of a plan work, as bits on its device: made by the plan's kernel if it made the plan, else from its boxes."""
+"""Bits that say where the steps of a plan work: from the kernel that made the plan, or else computed from its boxes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def joined(program: Program, plan: Plan) -> tuple[Tensor, list[int]]:
 
 
 def _step(rows: int) -> int:
-    """A power of two, or so many words of boxes."""
+    """Round up to a power of two, or to a multiple of the boxes in a word."""
     return 1 << (rows - 1).bit_length() if rows <= WORD // 2 else WORD << (-(-rows // WORD) - 1).bit_length()
 
 

@@ -1,6 +1,6 @@
-"""Pixels by Triton kernels: a run of steps costs one read and one write of the images, and draws noise only where it lands.
+"""Paint with Triton kernels: a run of steps reads and writes the images once, and noise is drawn only for pixels that get it.
 
-The same plan gives the same mask, bit for bit, and the same images within float tolerance: the bits of `marks` say where steps
+The same plan gives the same mask, bit for bit, and images that agree within float tolerance: the bits of `marks` say where steps
 work, and the noise uses the same 16 bits of the same hash. A blur has its own kernels; for a fill without a kernel, `pixels` is
 called between two runs. Nothing waits for the device.
 
@@ -32,7 +32,7 @@ _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
-    """None, or the reason why not; programs whose places the planner does not know are planned by the reference."""
+    """None, or the reason why not; programs with places that the planning kernel does not support are planned by the reference."""
     if not runs_on(device):
         return f"the kernels run on CUDA with Triton 3.4 or newer, outside compiled code, not on {device} here"
     if gradient:
@@ -56,10 +56,10 @@ def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, devic
 
 
 def paint(program: Program, batch: Batch, plan: Plan) -> Painted:
-    """The reference's `paint`, fused; call it only if `can` allows it.
+    """The fused form of the reference's `paint`; call it only if `can` returns None.
 
     Returns:
-        The corrupted images in the memory format of ``images``, or ``out``, the mask, and from bytes the clean batch.
+        The corrupted images, in the memory format of ``images`` or in ``out``, the mask, and for bytes the clean batch.
     """
     if any(boxes.dtype == torch.bool for boxes in plan.boxes):  # what lies outside of boxes in padded images
         return reference.paint(program, batch, plan)

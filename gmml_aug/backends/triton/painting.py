@@ -52,22 +52,22 @@ class Painting:
         self.places: dict[int, Tensor] = {}
 
     def marks(self) -> Marks:
-        """Where every place works, as bits."""
+        """Bits that say where every place works."""
         if self._marks is None:
             self._marks = marks_of(self.program, self.plan, self.resolved, self.size, self.tiling)
         return self._marks
 
     def given(self) -> tuple[list[Tensor], list[int], dict[str, bool]]:
-        """Maps, strides between their images, and which of them there are."""
+        """The maps, the strides between their images, and which maps were given."""
         maps = [self.maps.allowed, self.maps.forced]
         tensors = [self.active if one is None else one.contiguous().view(torch.uint8) for one in maps]
         apart = [0 if one is None or len(one) == 1 else self.pixels for one in maps]
         return tensors, apart, {"A": maps[0] is not None, "F": maps[1] is not None}
 
     def run(self, first: int, end: int, boxed: Sequence[int] = ()) -> None:
-        """Steps ``first`` to ``end - 1``, which read only their own pixels; without any, the images are normalised.
+        """Run steps ``first`` to ``end - 1``, which read only their own pixels; without any steps, only normalise the images.
 
-        What ``boxed`` will blur in place is marked as touched.
+        Pixels that a blur in ``boxed`` will change later are already marked as touched.
         """
         run = lower(self.program, first, end, self.channels, self.out.dtype, self.from_bytes)
         numbers, colours = run.tables(self.plan, self._cleaned)
@@ -127,7 +127,7 @@ class Painting:
             self.now = self.out.copy_(self.clean)
 
     def result(self) -> Painted:
-        """Images and mask, and the clean batch if it was made."""
+        """The images, the mask, and the clean batch if it was made."""
         self.begin()
         kept = self.kept if self.clean_wanted else None
         if self.wanted is self.out:

@@ -35,7 +35,7 @@ _MOST_STEPS = 32
 
 
 def plan(program: Program, request: Request) -> Plan:
-    """Make all random decisions: by one kernel if it knows all places of the program, else by the reference."""
+    """Make all random decisions, with one kernel if it supports all places of the program, else with the reference."""
     size, keys = request.shape[2:], request.keys.contiguous()
     if request.ratios is not None or request.lengths is not None or not knows(program, size):
         return reference.plan(program, request)
@@ -44,27 +44,27 @@ def plan(program: Program, request: Request) -> Plan:
 
 
 def knows(program: Program, size: Sequence[int]) -> bool:
-    """True if the kernel knows all places of the program."""
+    """True if the kernel supports all places of the program."""
     known = all(place is None or (isinstance(place, Boxes) and not place.shared and not place.whole) for place in program.places)
     return known and len(size) == 2 and size[1] <= _WIDEST and len(program.steps) <= _MOST_STEPS
 
 
 class Section(NamedTuple):
-    """Where a tensor that a step draws stands among the numbers, or the floats if it is ``real``."""
+    """The position of a tensor that a step draws in the table of numbers, or in that of floats if it is ``real``."""
 
     first: int
     tail: tuple[int, ...]  # its shape after the batch
     real: bool
 
     def of(self, rows: Tensor) -> Tensor:
-        """(B, *tail) of a table of (rows, B)."""
+        """The (B, *tail) tensor in a table of (rows, B)."""
         if not self.tail:
             return rows[self.first]
         return rows[self.first : self.first + math.prod(self.tail)].view(rows.shape[1], *self.tail)
 
 
 class _Prepared:
-    """What the kernel plans a program from, for images of one shape on one device."""
+    """The tables that the kernel plans a program from, for images of one shape on one device."""
 
     def __init__(
         self, program: Program, shape: Sequence[int], working: Sequence[bool], from_batch: bool, device: torch.device
@@ -114,7 +114,7 @@ class _Prepared:
         }  # fmt: skip
 
     def _law(self, step: Step, channels: int) -> tuple[Any, ...]:
-        """By which law a step draws (None: its fill is asked), its first rows among numbers and floats, and the numbers in it."""
+        """The rule by which a step draws (None if its fill draws), its first rows among numbers and floats, and its parameters."""
         operation, law = step.operation, draw_law(step)
         number, real = self.numbers, self.floats
         sections: tuple[Section, ...] = ()
@@ -183,7 +183,7 @@ _prepare: Final = Kept[_Prepared](_prepared)
 
 
 def _about(where: Place | None, size: Sequence[int]) -> dict[str, int]:
-    """How a place draws, by the columns of the table; where it stands among the others is still to be told."""
+    """How a place draws, as columns of the table; its position among the other places is filled in later."""
     if not isinstance(where, Boxes):  # one box, the image
         about = {"low": 1, "span": 1, "most": 1, "covers": 0, "rows": 2, "placement": 1, "overshoot": 0, "invert": 0}
         sides = [(length, 1, length, 1) for length in size]
@@ -201,7 +201,7 @@ def _about(where: Place | None, size: Sequence[int]) -> dict[str, int]:
 
 
 def _groups(program: Program) -> list[list[int]]:
-    """Places that budgets tie together, each group in its order."""
+    """Groups of places that share budgets, each in painting order."""
     groups: list[tuple[set[int], list[int]]] = []
     for place in range(len(program.places)):
         budgets, places = set(program.budgets_at(place)), [place]

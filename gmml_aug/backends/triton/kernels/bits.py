@@ -1,12 +1,13 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, RET505
 # Triton is optional and its language is no Python that mypy can follow.
-"""Where steps work, as bits: made from the boxes of a plan, read by the kernel that paints.
+"""Kernels that turn the boxes of a plan into bits, which say where steps work and are read by the painting kernel.
 
 Legend: an image is a stack of *lines* along its last axis, and a line is a row of 32-bit *words*, bit i of word j for column 32 j +
 i.
-A *tile* is `R` words: one of each of R lines, or R of the only line where images have one axis. ``bits`` are (B, places, lines,
-words) int32, ``flags`` (B, places, tiles, flag words) int32: a bit for each tile of a row of them, set where a place has pixels.
+A *tile* is `R` words: one from each of R lines, or, for images with one axis, R from the only line. ``bits`` are (B, places,
+lines, words) int32, ``flags`` (B, places, tiles, flag words) int32: one bit for each tile of a row of tiles, set where a place
+has pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 @triton.jit
 def popcount(x):
-    """Bits of each int32."""
+    """The number of bits set in each int32."""
     if INTERPRETED:
         x = (x & 0x55555555) + ((x >> 1) & 0x55555555)
         x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
@@ -41,7 +42,7 @@ def either(one, other):
 
 @triton.jit
 def interval(first, end, word):
-    """The bits ``first`` to ``end - 1`` of a line, in its words ``word``."""
+    """The words ``word`` of a line in which bits ``first`` to ``end - 1`` are set."""
     low = tl.minimum(tl.maximum(first - word * 32, 0), 32).to(tl.int64)
     high = tl.minimum(tl.maximum(end - word * 32, 0), 32).to(tl.int64)
     one = tl.zeros_like(low) + 1
@@ -50,7 +51,7 @@ def interval(first, end, word):
 
 @triton.jit
 def span_bits(start, extent, length, word):
-    """The words of a line of a box, which continues at the opposite border."""
+    """The words of a line of a box, which wraps around at the border."""
     return interval(start, tl.minimum(start + extent, length), word) | interval(0, start + extent - length, word)
 
 
@@ -72,7 +73,7 @@ def touched_cells(start, extent, cell, length):
 
 @triton.jit
 def flag_words(bits, R: tl.constexpr, FLAT: tl.constexpr):
-    """The flags of (L, W) words: (L / R, 1), or if they are one line (1, W / R)."""
+    """The flags of (L, W) words: (L / R, 1), or (1, W / R) if they form a single line."""
     word = tl.arange(0, bits.shape[1])
     if FLAT:
         some = tl.reshape(bits, (bits.shape[1] // R, R))
@@ -87,10 +88,10 @@ def mark_boxes(
     boxes, bits, flags, rows, size0, size1, size2, lines, words, tiles, flag_row,
     JOBS: tl.constexpr, COUNT: tl.constexpr, D: tl.constexpr, FLAT: tl.constexpr, L: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Boxes (B, rows, 2 D) int32 as bits: a program has L lines and W words of a place in an image.
+    """Write boxes (B, rows, 2 D) int32 as bits: each program handles L lines and W words of a place in an image.
 
-    A job is a place: its first row and the one after its last, 1 if its steps work outside, and the edge of its grid along
-    each axis, the last one first.
+    A job is a place: its first row, the row after its last, 1 if its steps work outside, and the edge of its grid along each
+    axis, from the last axis to the first.
     """
     image, place = (tl.program_id(0) // COUNT).to(tl.int64), tl.program_id(0) % COUNT
     line, word = tl.program_id(1) * L + tl.arange(0, L), tl.program_id(2) * W + tl.arange(0, W)

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: N803, RET505, RUF005
 # Triton is optional and its language is no Python that mypy can follow.
-"""The Triton kernel of `gmml_aug.Blur`; the legend is that of `tiles`."""
+"""The Triton kernel of `gmml_aug.Blur`; see the legend in `tiles`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAR = tl.constexpr(6.07)  # of sigma: taps beyond it weigh less than 1e-8, `func
 
 @triton.jit
 def fold(x, length, NEAR: tl.constexpr):
-    """`functional.reflect`; NEAR: no tap reaches over more than one border, so nothing has to be divided."""
+    """`functional.reflect`; with NEAR, no tap reaches past more than one border, so no division is needed."""
     if NEAR:
         x = tl.abs(x)
         return tl.minimum(x, 2 * (length - 1) - x)
@@ -28,7 +28,7 @@ def fold(x, length, NEAR: tl.constexpr):
 
 @triton.jit
 def _moved(tap, plane, rows, columns, depth, height, width, axis: tl.constexpr, D: tl.constexpr, NEAR: tl.constexpr):
-    """(R, W) int32: the pixels that a tap sees."""
+    """(R, W) int32: the positions of the pixels that a tap reads."""
     if axis == D - 1:
         columns = fold(columns + tap, width, NEAR)
     if axis == D - 2:
@@ -47,7 +47,10 @@ def blur_axis(
     invert: tl.constexpr, NEAR: tl.constexpr, A: tl.constexpr, F: tl.constexpr, C: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
     W: tl.constexpr,
 ):  # fmt: skip
-    """One axis of a blur: whole tiles that a later one reads around the boxes, and in the last pass the pixels of the step."""
+    """One axis of a blur: whole tiles, including those around the boxes that a later axis reads.
+
+    In the last pass only the pixels of the step.
+    """
     image = first + tl.program_id(1) + tl.program_id(2) * IMAGES
     if image >= end:
         return

@@ -3,10 +3,10 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """The Triton kernel that blurs one box of an image in place, in one pass over the images.
 
-Legend: a program blurs one channel of one image after the other. It goes down the box R rows at a time: the rows that come into
-reach are filtered along the row and kept in a ring of rows, small enough for the first-level cache; then R rows are filtered
-across, from the ring alone, and written in place. Rows that lie beyond a border are rows of the ring too, for what is folded back
-reaches no further than the taps do.
+Legend: a program blurs the channels of the images assigned to it one after the other. It moves down the box R rows at a time: the
+rows that come into reach are filtered along the row and kept in a ring buffer of rows, small enough for the first-level cache;
+then R rows are filtered across rows, reading only the ring, and written in place. Rows beyond a border are also rows of the ring,
+because reflected rows lie no further away than the taps reach.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gmml_aug.backends.triton.kernels.paint import in_dtype
 def _along(
     base, ring, first, end_row, left, end, width, step, scale, share, radius, RING: tl.constexpr, R: tl.constexpr, W: tl.constexpr
 ):
-    """Rows of the box from ``first`` on, up to R of them, filtered along themselves and put into the ring."""
+    """Filter up to R rows of the box, from ``first`` on, along the row, and put them into the ring."""
     row, lane = first + tl.arange(0, R), tl.arange(0, W)
     here = row < end_row
     line, kept = base + (row * width * step)[:, None], ring + (row % RING * ((width + W) // W * W))[:, None]
@@ -45,7 +45,7 @@ def _across(
     base, ring, first, end_row, x0, left, end, height, width, step, scale, share, radius,
     RING: tl.constexpr, VECTORS: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Up to R rows of the box from ``first`` on, filtered across from the ring, and written to the image."""
+    """Filter up to R rows of the box, from ``first`` on, across rows from the ring, and write them to the image."""
     row, lane = first + tl.arange(0, R), tl.arange(0, W)
     apart = (width + W) // W * W
     middle = ring + (tl.minimum(row, height - 1) % RING * apart)[:, None]
@@ -75,7 +75,7 @@ def blur_box(
     image_step, channel_step, step,
     RING: tl.constexpr, VECTORS: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """The first row of an image's boxes is its box; radii up to (RING - R) / 2, less than the sides of the image."""
+    """The first row of an image's boxes is its box; radii are at most (RING - R) / 2 and less than the sides of the image."""
     ring = rings + tl.program_id(0).to(tl.int64) * (RING * ((width + W) // W * W))
     for work in range(tl.program_id(0), count, tl.num_programs(0)):
         image, channel = work // channels, work % channels

@@ -3,8 +3,8 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """One place of an image in the kernel of `plan`: boxes one after the other, until enough is covered or a budget is used up.
 
-Legend: what is covered are the bits of `bits`, in memory, L lines of W words at a time; only this program reads and writes them.
-A row of a table describes how a place draws, so one compiled kernel serves all places.
+Legend: the covered pixels are kept in memory as the bits described in `bits`, L lines of W words at a time; only this program
+reads and writes them. How a place draws is described by a row of a table, so that one compiled kernel serves all places.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def high(word):
 
 @triton.jit
 def _side(word, axis, length, placement):
-    """`Boxes._axis`: start and extent along one axis, from a word; ``axis``: its columns of the table."""
+    """`Boxes._axis`: start and extent along one axis, from a word; ``axis`` holds the columns of the table for this axis."""
     least, values, corners, step = tl.load(axis), tl.load(axis + 1), tl.load(axis + 2), tl.load(axis + 3)
     extent = least + ((high(word) * values) >> 32)
     start = word & _LOW
@@ -62,7 +62,7 @@ def _side(word, axis, length, placement):
 
 @triton.jit
 def _lines(start0, extent0, height, words, begin, L: tl.constexpr, W: tl.constexpr):
-    """L lines of a box, from its line ``begin`` on: their numbers, their words (L, W) in the image, and which there are."""
+    """L lines of a box, from its line ``begin`` on: their numbers, their words (L, W) in the image, and which of them exist."""
     i, word = begin + tl.arange(0, L), tl.arange(0, W)
     line = start0 + i
     line = tl.where(line >= height, line - height, line)
@@ -74,7 +74,7 @@ def _until(
     own, other, start0, start1, extent0, extent1, height, width, words, wanted,
     OTHER: tl.constexpr, L: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """How many pixels a box newly covers, and how many of its own are painted until that are ``wanted``, in reading order."""
+    """How many pixels a box newly covers, and how many it paints, in reading order, until ``wanted`` new ones are covered."""
     full = span_bits(start1, extent1, width, tl.arange(0, W))
     added, whole, rest = extent0 * 0, extent0, extent0 * 0
     for begin in range(0, extent0, L):
@@ -108,7 +108,7 @@ def _until(
 
 @triton.jit
 def _put(own, tiles, start0, start1, extent0, extent1, height, width, words, L: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
-    """Set the bits of a box, and the flags of the tiles that it meets."""
+    """Set the bits of a box, and the flags of the tiles that it overlaps."""
     full = span_bits(start1, extent1, width, tl.arange(0, W))
     hit = tl.reduce(tl.where(full != 0, (full * 0 + 1) << (tl.arange(0, W) % 32), 0), 0, either)
     for begin in range(0, extent0, L):
@@ -121,7 +121,7 @@ def _put(own, tiles, start0, start1, extent0, extent1, height, width, words, L: 
 
 @triton.jit
 def _row(row, start0, start1, extent0, extent1):
-    """A box of the plan; zeros if it has no size."""
+    """Write a box to the plan, as zeros if it has no size."""
     real = ((extent0 > 0) & (extent1 > 0)).to(tl.int32)
     tl.store(row, start0 * real)
     tl.store(row + 1, start1 * real)
@@ -134,7 +134,7 @@ def _piece(
     own, tiles, row, about, start0, start1, extent0, extent1, height, width, words,
     L: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """A part of a cut box: written to the plan, and painted as all cells of the grid that it touches."""
+    """Write a part of a cut box to the plan, and paint all cells of the grid that it touches."""
     _row(row, start0, start1, extent0, extent1)
     if (extent0 > 0) & (extent1 > 0):
         start0, extent0 = touched_cells(start0, extent0, tl.load(about + _CELL0).to(tl.int32), height)
@@ -144,7 +144,7 @@ def _piece(
 
 @triton.jit
 def _budget(about, b):
-    """A budget that counts steps of a place: its number, the bits of those steps, and how many pixels it allows."""
+    """A budget that counts steps of a place: its number, the bits of these steps, and the number of pixels that it allows."""
     number, steps, limit = tl.load(about + 3 * b), tl.load(about + 3 * b + 1), tl.load(about + 3 * b + 2)
     return number.to(tl.int32), steps, limit.to(tl.int32)
 
@@ -154,7 +154,7 @@ def settle(
     first, here, opened, about, out, own, tiles, taken, used, budgets, height, width, words,
     BUDGETS: tl.constexpr, L: tl.constexpr, W: tl.constexpr, R: tl.constexpr, Z: tl.constexpr,
 ):  # fmt: skip
-    """The boxes of one place in one image, and their bits; ``first``: the hashed key and the place's own offset."""
+    """Draw the boxes of one place in one image, and their bits; ``first`` is the hashed key plus the offset of the place."""
     most, covers, placement = tl.load(about + _MOST), tl.load(about + _COVERS), tl.load(about + _PLACEMENT)
     amount = tl.load(about + _AMOUNT)
     word = mix(first)

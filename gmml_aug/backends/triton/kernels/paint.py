@@ -3,9 +3,9 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """The Triton kernel that paints; imported only when it is first used.
 
-The legend is that of `bits`. A program has a tile of R words as (R, 32 / E, E) pixels, E of them side by side in a thread: 16 bytes
-of a channel, which are read or left alone together. The steps are known when the kernel is compiled, so a program pays only for its
-own fills.
+See the legend in `bits`. A program handles a tile of R words as (R, 32 / E, E) pixels; a thread has E adjacent ones, 16 bytes of
+a channel, which are either all read or all skipped. The steps are known when the kernel is compiled, so a program pays only for
+its own fills.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mix(z):
 
 @triton.jit
 def _log2(x):
-    """One instruction within 2^-22, where `tl.log2` is a function of 22."""
+    """A logarithm in one instruction, accurate to 2^-22; `tl.log2` takes 22 instructions."""
     if INTERPRETED:
         return tl.log2(x)
     else:
@@ -75,7 +75,7 @@ def _normal(bits, dtype: tl.constexpr):
 
 @triton.jit
 def in_dtype(x, dtype: tl.constexpr):
-    """`functional.like`: adding and taking away 1.5 * 2**23 rounds halves to even."""
+    """`functional.like`: adding and then subtracting 1.5 * 2**23 rounds halves to even."""
     if dtype == tl.uint8:
         x = tl.minimum(tl.maximum(x, 0.0), 255.0)
         return ((x + 12582912.0) - 12582912.0).to(tl.int32).to(tl.uint8)
@@ -85,7 +85,7 @@ def in_dtype(x, dtype: tl.constexpr):
 
 @triton.jit
 def _read(at, inside, c: tl.constexpr, dtype: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr):
-    """Numbers of a channel; bytes where floats are made are normalised: `values.normalise`."""
+    """Load values of a channel; if the input is bytes and the output is floats, they are normalised as by `values.normalise`."""
     x = tl.load(at, mask=inside, other=0)
     if x.dtype == tl.uint8:
         if dtype != tl.uint8:
@@ -106,7 +106,7 @@ def _noise(
     now, here, start, colours, batch, pixels, image,
     STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Noise where ``here`` says so; ``start``: int64, where the noise of each pixel begins."""
+    """Noise where ``here`` is True; ``start`` (int64) is where the noise of each pixel begins."""
     how: tl.constexpr = STEPS[n][2]
     distribution: tl.constexpr = STEPS[n][4]
     matched: tl.constexpr = STEPS[n][5]
@@ -140,7 +140,7 @@ def _noise(
 
 @triton.jit
 def _moved(pixel, numbers, moves: tl.constexpr, batch, image, depth, height, width, D: tl.constexpr):
-    """Where the content of each pixel comes from: a shift along every axis, modulo the image."""
+    """The position that the content of each pixel comes from: a shift along every axis, modulo the image."""
     column = pixel % width + tl.load(numbers + (moves + D - 1) * batch + image).to(tl.int32)
     found = tl.where(column >= width, column - width, column)
     if D > 1:
@@ -161,7 +161,7 @@ def _fill(
     STEPS: tl.constexpr, n: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr,
 ):  # fmt: skip
-    """The channels of the tile after a step that works ``here``; ``some``: the groups in which it does."""
+    """The channels of the tile after a step that works where ``here`` is True; ``some`` marks the groups in which it does."""
     kind: tl.constexpr = STEPS[n][0]
     how: tl.constexpr = STEPS[n][2]
     row: tl.constexpr = STEPS[n][3]
@@ -207,9 +207,11 @@ def paint_steps(
     A: tl.constexpr, F: tl.constexpr, KEEP: tl.constexpr, CONSTANTS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, R: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """Some steps in a row, one read and one write of the images: as the reference paints; KEEP writes what was read, too.
+    """Run several consecutive steps with one read and one write of the images, painting as the reference does.
 
-    MARKED are MORE steps that follow in a kernel of their own, (step, place) each: their pixels already count as touched here.
+    With KEEP, also write the images as they were read.
+
+    MARKED lists MORE steps, as (step, place), that follow in a separate kernel: their pixels are already marked as touched here.
     """
     across, tile, image = tl.program_id(0), first_tile + tl.program_id(1), first_image + tl.program_id(2)
     wide = image.to(tl.int64)

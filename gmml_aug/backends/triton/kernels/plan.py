@@ -3,7 +3,7 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """The Triton kernel of `gmml_aug.backends.triton.plan`; imported only when it is first used.
 
-Legend: a program is one warp, and handles one place of an image, or all places of an image that share a budget. It follows the
+Legend: a program is one warp and handles one place of an image, or all places of an image that share a budget. It follows the
 rule of `cover`: boxes one after the other, until enough is covered.
 """
 
@@ -53,7 +53,7 @@ def _open(key, STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def _shift(word, out, image, height, width):
-    """What moves the content of an image, from one number: (2,) at ``out``."""
+    """Write the shift that moves the content of an image, drawn as one number, as two values at ``out``."""
     pixels = (word * 0 + height) * width  # a side of 1 is a constant when this is compiled, and no tensor
     rest = 1 + ((high(word) * tl.maximum(pixels - 1, 1)) >> 32)
     tl.store(out + image * 2, rest // width % height)
@@ -65,7 +65,7 @@ def _draw(
     key, numbers, floats, image, batch, donors, height, width, STEPS: tl.constexpr, n: tl.constexpr, C: tl.constexpr,
     FROM_BATCH: tl.constexpr,
 ):  # fmt: skip
-    """What a step draws, where its section of the numbers or floats begins."""
+    """Write what a step draws to the start of its section of the numbers or floats."""
     law: tl.constexpr = STEPS[n][4]
     own = mix(key + STEPS[n][3])
     here = numbers + STEPS[n][5] * batch
@@ -98,7 +98,7 @@ def make_plan(
     STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr, C: tl.constexpr, FROM_BATCH: tl.constexpr,
     BUDGETS: tl.constexpr, GROUPS: tl.constexpr, L: tl.constexpr, W: tl.constexpr, R: tl.constexpr, Z: tl.constexpr,
 ):  # fmt: skip
-    """All random decisions (gates, draws, boxes, and the bits of the boxes) for an image and a group of places."""
+    """Make all random decisions (gates, draws, boxes, and the bits of the boxes) for an image and a group of places."""
     image, group = tl.program_id(0), tl.program_id(1)
     key = tl.load(keys + image)
     opened = _open(key, STEPS, GATES, COUNT)

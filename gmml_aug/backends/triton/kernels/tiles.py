@@ -3,10 +3,11 @@
 # Triton is optional and its language is no Python that mypy can follow.
 """Which tile a program of the painting kernels handles, and where the boxes are in it.
 
-Legend: a program has a tile of one image, (R, W): R rows of one plane and W columns, one tensor for each channel; images of one
-axis are a row. Tiles are small, so that few of them meet a box; the others are only copied.
+Legend: a program handles a tile of one image, (R, W): R rows of one plane and W columns, one tensor per channel; images with one
+axis are a single row. Tiles are small, so that few of them overlap a box; the others are only copied.
 
-Words are (B, slots, D, span): along each axis first the word of each coordinate, then that of each tile, an OR over it.
+Words are (B, slots, D, span): along each axis first the word of each coordinate, then the word of each tile, which is the OR over
+its coordinates.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BOXES = tl.constexpr(8)  # that `axis_words` looks at together
 
 @triton.jit
 def tile_place(across, down, D: tl.constexpr):
-    """The tile of this program: its plane, and its number among those of a column and of a row."""
+    """The tile of this program: its plane, and its row and column in the grid of tiles."""
     line = tl.program_id(0) // across
     plane, below = line * 0, line
     if D == 3:
@@ -30,7 +31,7 @@ def tile_place(across, down, D: tl.constexpr):
 
 @triton.jit
 def pixels_at(plane, rows, columns, height, width):
-    """(R, W) int32: where pixels stand in reading order."""
+    """(R, W) int32: the position of each pixel in reading order."""
     return ((plane * height + rows) * width)[:, None] + columns[None, :]
 
 
@@ -39,7 +40,7 @@ def boxes_meet(
     words, image, slots, span, longest, plane, below, beside,
     slot: tl.constexpr, wider: tl.constexpr, axis: tl.constexpr, count: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """True if a box meets the tile; the boxes are ``wider`` along the axes after ``axis``."""
+    """True if a box overlaps the tile; along the axes after ``axis`` the boxes are enlarged by ``wider``."""
     last: tl.constexpr = (wider if axis < D - 1 else slot) * D + D - 1
     middle: tl.constexpr = (wider if axis < D - 2 else slot) * D + D - 2
     found = image < 0
@@ -76,7 +77,7 @@ def in_boxes(
 
 @triton.jit
 def bounded(here, fresh, allowed, forced, allowed_step, forced_step, image, pixel, inside, A: tl.constexpr, F: tl.constexpr):
-    """What the caller says about where; ``fresh``: 1 where no earlier step works on this image."""
+    """Apply the caller's ``allowed`` and ``forced`` maps; ``fresh`` is 1 if no earlier step works on this image."""
     if F:
         here |= tl.load(forced + image.to(tl.int64) * forced_step + pixel, mask=inside, other=0) * fresh != 0
     if A:
@@ -89,10 +90,13 @@ def axis_words(
     boxes, words, kernels, batch, size0, size1, size2, longest, span, slots, rows, chunks,
     JOBS: tl.constexpr, COUNT: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Bit i of a word: box i crosses this coordinate of an axis, or this tile; one program: N words of an image, slot and axis.
+    """Set bit i of a word if box i crosses this coordinate of an axis, or this tile.
 
-    A job is a slot: its first box and the one after its last, its cell along each axis, the rows and columns of its tiles, and the
-    row of ``kernels`` that says how far a blur reads around the boxes, or -1; what it reads beyond a border is folded back.
+    A program makes N words of an image, slot and axis.
+
+    A job is a slot: its first box and the one after its last, the edge of its cells along each axis, the rows and columns of its
+    tiles, and the row of ``kernels`` that says how far a blur reads around the boxes, or -1; positions beyond a border are
+    reflected.
     """
     which = tl.program_id(0)
     x = which % chunks * N + tl.arange(0, N)
