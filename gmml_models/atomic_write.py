@@ -1,4 +1,7 @@
-"""Atomic writes: a file is complete or absent, even after a power cut. It is written under another name, flushed and renamed."""
+"""Atomic writes: a file is complete or absent, even after a power cut.
+
+The content is written under another name, flushed to the disk, and renamed.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from pathlib import Path
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Write a file under another name, flush it and rename it; a link stays a link.
+    """Write a file under another name, flush it and rename it; a symbolic link is kept.
 
     Args:
-        path: in a folder that exists.
+        path: the file, in a folder that exists.
         content: bytes, or text, which is written as UTF-8 with a newline at its end.
 
     Raises:
@@ -30,7 +33,7 @@ def write_aside(path: Path, content: str | bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the file names in a folder to the disk, if the system supports it."""
+    """Flush a folder's entries to the disk, if the system supports it."""
     if os.name != "posix":  # Windows opens no folders
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -14,7 +14,7 @@ class WeightsError(RuntimeError):
 
 
 class NotThereError(WeightsError):
-    """No such repository, revision, folder or file: trying again will not help."""
+    """The repository, revision, folder or file does not exist: trying again will not help."""
 
 
 class AccessDeniedError(WeightsError):
@@ -22,11 +22,11 @@ class AccessDeniedError(WeightsError):
 
 
 class HubUnreachableError(WeightsError):
-    """No network, the Hub is down, busy or switched off, and the cache does not hold the file: trying again may help."""
+    """The file is not in the cache, and there is no network, or the Hub is down, busy or switched off: trying again may help."""
 
 
 class WrongBytesError(WeightsError):
-    """A file exists, but its sha256 or size is not the recorded or announced one."""
+    """A file exists, but its sha256 or size differs from the recorded or announced one."""
 
 
 class UnreadableFileError(WeightsError):
@@ -38,7 +38,7 @@ class WrongKeysError(WeightsError):
 
 
 def shown(text: str) -> str:
-    """Text for a terminal: control characters, which file names may contain, are escaped; newlines are kept."""
+    """Escape control characters, which file names may contain, for a terminal; newlines are kept."""
     return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
 
 
@@ -50,7 +50,7 @@ def check_installed(who: str, **packages: str) -> None:
         packages: module name -> name of the package to install.
 
     Raises:
-        UsageError: naming what is missing.
+        UsageError: a package is missing; the message names it.
     """
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
@@ -58,7 +58,7 @@ def check_installed(who: str, **packages: str) -> None:
 
 
 def from_hub(error: Exception, what: str) -> Exception:
-    """The error to raise for an exception of the Hub client; the exception itself if it does not concern the Hub.
+    """Return the error to raise for an exception of the Hub client, or the exception itself if it does not concern the Hub.
 
     Args:
         error: the client's.
@@ -92,17 +92,17 @@ def from_hub(error: Exception, what: str) -> Exception:
     if status in (408, 429) or (status is not None and status >= 500):
         busy = "too many requests: wait, or log in for a higher limit" if status == 429 else "the Hub has an internal error: try "
         "again later"
-        return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. What is in the cache needs no network.")
+        return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. Files in the cache need no network.")
     if status is not None:
-        return WeightsError(f"{what}: the Hub refuses (status {status}: {said}). Correct what it names, and try again.")
+        return WeightsError(f"{what}: the Hub refuses (status {status}: {said}). Correct this, and try again.")
     if isinstance(cause, hub.LocalTokenNotFoundError):
         return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
     if "Consistency check failed" in said:
         return WrongBytesError(f"{what}: the download has a different size than announced; nothing was kept. Try again. ({said})")
     if type(cause).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
         return HubUnreachableError(
-            f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; what is in the cache "
-            "needs no network."
+            f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; files in the "
+            "cache need no network."
         )
     if local or isinstance(cause, hub.OfflineModeIsEnabled | ConnectionError | TimeoutError):
         return HubUnreachableError(

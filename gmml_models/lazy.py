@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazily(package: str, modules: Mapping[str, str], public: list[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's ``__getattr__`` and ``__dir__``.
+    """Make a package's ``__getattr__`` and ``__dir__``.
 
     Args:
         package: its ``__name__``.
-        modules: name -> the module that defines it; with a leading dot, below the package.
+        modules: maps each name to the module that defines it; a leading dot means a module of the package.
         public: its ``__all__``.
     """
 

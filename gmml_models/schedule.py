@@ -8,7 +8,7 @@ from typing import final
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; ``progress`` is clamped to [0, 1]."""
+    """Interpolate from ``start`` to ``end`` along half a cosine; ``progress`` is clamped to [0, 1]."""
     done = min(max(progress, 0.0), 1.0)
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
@@ -16,22 +16,22 @@ def cosine(start: float, end: float, progress: float) -> float:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Learning rate and weight decay of every step of a run.
+    """The learning rate and weight decay of every step of a run.
 
     The learning rate rises linearly from 0 to ``lr`` over ``warmup`` steps, then falls to ``min_lr`` along a cosine; the weight
     decay follows one cosine over the whole run.
 
     Args:
-        steps: of the run, above 0.
-        warmup: steps of the rise; limited to half of the run, so that short trials learn too.
+        steps: the number of steps of the run, above 0.
+        warmup: the number of steps over which the rate rises; limited to half of the run, so that short trials learn too.
         lr: the peak.
         min_lr: the learning rate at the end, at most ``lr``.
-        weight_decay: at the start.
-        weight_decay_end: at the end.
+        weight_decay: the weight decay at the start.
+        weight_decay_end: the weight decay at the end.
 
     Source:
-        GMML 3.1 for the cosine of the weight decay, 0.04 to 0.4; warm-up and cosine of the learning rate are the authors'
-        release's. Limiting the warm-up is ours.
+        GMML 3.1 for the cosine of the weight decay, 0.04 to 0.4; warm-up and cosine of the learning rate come from the authors'
+        release. Limiting the warm-up is our addition.
     """
 
     steps: int
@@ -46,7 +46,7 @@ class Schedule:
         return step / max(self.steps - 1, 1)
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counting from 0; the first is above 0 too."""
+        """The learning rate of a step, counting from 0; it is above 0 even in the first step."""
         warmup = min(self.warmup, self.steps // 2)
         if step < warmup:
             return self.lr * (step + 1) / warmup

@@ -1,1 +1,1 @@
-"""How fast corruption is, compared with a copy of the batch and with other libraries."""
+"""Measures how fast corruption is, compared with a copy of the batch and with other libraries."""

@@ -1,4 +1,4 @@
-"""How long a device takes for a call, and whether the measurement is valid.
+"""Measures how long a device takes for a call, and whether the measurement is valid.
 
 Two events on a stream measure the device's work between them and also its waiting: if the host submits work more slowly than the
 device does it, they measure the host. So a call is queued behind a sleep that outlasts the host's part. If the device has already
@@ -24,26 +24,26 @@ class Mark(Protocol):
     """An event on a stream."""
 
     def passed(self) -> bool:
-        """True once the device has reached it."""
+        """Return True once the device has reached this event."""
 
     def until(self, later: Mark) -> float:
-        """Milliseconds on the device to a later event; both must have passed."""
+        """Return the milliseconds on the device from this event to a later one; both must have passed."""
 
 
 class Stream(Protocol):
-    """What the clock needs of a device."""
+    """The methods of a device that the clock needs."""
 
     def now(self) -> float:
-        """Milliseconds on the host."""
+        """Return the time of the host in milliseconds."""
 
     def sleep(self, milliseconds: float) -> None:
-        """Let the device sleep for this long, once it comes to it."""
+        """Queue a sleep of this many milliseconds on the device."""
 
     def mark(self) -> Mark:
-        """An event behind all that was queued."""
+        """Record an event after everything that has been queued."""
 
     def finish(self) -> None:
-        """Wait until the device has done all that was queued."""
+        """Wait until the device has finished everything that was queued."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CallTime:
     Attributes:
         device: milliseconds between the events.
         host: milliseconds in which the host submitted the work.
-        late: True if the device ran out of work meanwhile: ``device`` is then the host's time.
+        late: True if the device ran out of work meanwhile, so that ``device`` is the host's time.
     """
 
     device: float
@@ -62,7 +62,7 @@ class CallTime:
 
 
 class DeviceClock:
-    """The clock of one call, which is run three times at the start.
+    """Times one call, which is run three times at the start.
 
     Args:
         run: the call; it should have been called before, so that everything is compiled.
@@ -82,7 +82,7 @@ class DeviceClock:
 
     @property
     def given_up(self) -> bool:
-        """True if no sleep outlasts the host: the call waits for the device itself."""
+        """True if no sleep outlasts the host, because the call itself waits for the device."""
         return self._late >= _PATIENCE
 
     def read(self) -> CallTime:
@@ -109,10 +109,10 @@ class CallTimes:
     """Some calls.
 
     Attributes:
-        device: milliseconds of every reading that was not late, or of all readings if all were late.
-        host: milliseconds of the fastest submission.
-        late: how many did not count.
-        of_the_host: True if none counted: ``device`` is then the host's time.
+        device: the milliseconds of every reading that was not late, or of all readings if all were late.
+        host: the milliseconds of the fastest submission.
+        late: the number of readings that did not count.
+        of_the_host: True if no reading counted, so that ``device`` is the host's time.
     """
 
     device: list[float]
@@ -122,7 +122,7 @@ class CallTimes:
 
     @classmethod
     def of(cls, found: Sequence[CallTime]) -> CallTimes:
-        """Of at least one reading."""
+        """Summarise one reading or more."""
         counted = [one.device for one in found if not one.late]
         late = len(found) - len(counted)
         return cls(counted or [one.device for one in found], min(one.host for one in found), late, not counted)
@@ -161,17 +161,17 @@ class CudaStream:
         self._cycles: Final = _CYCLES / start.until(end)  # a millisecond
 
     def now(self) -> float:
-        """Milliseconds on the host."""
+        """Return the time of the host in milliseconds."""
         return time.perf_counter() * 1e3
 
     def sleep(self, milliseconds: float) -> None:
-        """Let the device sleep for this long."""
+        """Queue a sleep of this many milliseconds."""
         torch.cuda._sleep(int(milliseconds * self._cycles))
 
     def mark(self) -> Mark:
-        """An event behind all that was queued."""
+        """Record an event after everything that has been queued."""
         return _CudaMark()
 
     def finish(self) -> None:
-        """Wait until the device has done all that was queued."""
+        """Wait until the device has finished everything that was queued."""
         torch.cuda.synchronize()

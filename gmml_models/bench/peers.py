@@ -1,7 +1,7 @@
-"""The contenders of ``gmml bench``: limits, ours, a small adapter for each peer, and the user's ``module:function``.
+"""The contenders of ``gmml bench``: lower limits, our presets, a small adapter for each peer, and the user's ``module:function``.
 
-Packages are loaded when a contender is created, so that only torch is required. Every table says what a peer ``does``: most do less
-than `gmml_aug.presets.gmml`, and no two do the same.
+Packages are loaded when a contender is created, so that only torch is required. Every table says what a contender does (its
+``does``): most do less than `gmml_aug.presets.gmml`, and no two do the same.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ PEERS: Sequence[Peer] = (
 
 
 def present(peers: Sequence[Peer] = PEERS) -> tuple[list[Peer], dict[str, str]]:
-    """The peers that can be run here, and why the others cannot."""
+    """The peers that can be run here, and for each of the others the reason why not."""
     absent = {
         peer.name: f"{peer.package} is not installed"
         for peer in peers
@@ -215,7 +215,7 @@ def own_peer(written: str) -> Peer:
     """The user's ``module:function``, searched for in the current folder too; the function takes the batch and returns anything.
 
     Raises:
-        UsageError: no such module or function, or nothing that can be called.
+        UsageError: the module or function does not exist, or cannot be called.
     """
     module, colon, name = written.partition(":")
     if not (module and colon and name):

@@ -49,7 +49,7 @@ _NEED = 8  # batches that the hungriest peers hold at once
 
 
 def read_case(written: str, dtype: str) -> Case:
-    """A batch from ``BxCxH...``, 64x3x224x224 for example.
+    """Parse a batch shape ``BxCxH...``, for example 64x3x224x224.
 
     Raises:
         UsageError: something else.
@@ -63,7 +63,9 @@ def read_case(written: str, dtype: str) -> Case:
 
 
 def choose(peers: Sequence[Peer], patterns: Sequence[str]) -> list[Peer]:
-    """The peers whose names match a pattern, or all without a pattern; the limits and the user's own are always kept.
+    """Select the peers whose names match a pattern, or all of them if there is none.
+
+    Limits and the user's functions are always kept.
 
     Raises:
         UsageError: no peer matches the pattern.
@@ -93,11 +95,11 @@ def run(
     Args:
         cases: the batches, the first of which gets the large table.
         peers: the contenders.
-        absent: the peers that could not be run, and why; recorded.
+        absent: the peers that could not be run, with the reasons, which are recorded.
         device: ``"cpu"`` or ``"cuda"``.
         effort: how long to measure; the first batch gets four times the seconds.
-        memory: GB that a case may need; larger ones are cut, which is recorded.
-        tell: called with one line of text per case.
+        memory: the GB that a case may need; larger cases are skipped, which is recorded.
+        tell: a function that is called with one line of text per case.
     """
     room = memory * 1e9
     fitting = [case for case in cases if case.nbytes * _NEED <= room]
@@ -128,7 +130,7 @@ def run(
 
 
 def apart(function: Callable[..., Any], *words: Any) -> Any:
-    """What a function of a module returns, called in a new process with as many threads as this one."""
+    """Call a function of a module in a new process with as many threads as this one, and return its result."""
     start = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, start, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
         return pool.submit(function, *words).result()
@@ -141,7 +143,8 @@ def _measure_apart(case: Case, peers: Sequence[Peer], effort: Effort) -> list[di
         rows: list[dict[str, Any]] = apart(_by_name, case, sent, effort)
     except BrokenProcessPool:
         return [
-            {**row_of(case, peer), "error": "the process ended: too little memory, or a crash of one of them"} for peer in peers
+            {**row_of(case, peer), "error": "the process ended: there was too little memory, or a contender crashed"}
+            for peer in peers
         ]
     return rows
 
@@ -152,7 +155,7 @@ def _by_name(case: Case, sent: Sequence[str | Peer], effort: Effort) -> list[dic
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """A line for every row, floats of six digits."""
+    """Write the report as JSON with one line per row and floats of six digits."""
     head = json.dumps(_rounded({name: value for name, value in report.items() if name != "rows"}), indent=2).removesuffix("\n}")
     rows = ",\n".join(f"    {json.dumps(_rounded(row))}" for row in report["rows"])
     return f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n'
@@ -167,7 +170,7 @@ def _rounded(value: Any) -> Any:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The tables: all numbers of the first batch, the multiples of the copy for all, and which peers failed or are absent."""
+    """Make the tables: all numbers for the first batch, multiples of the copy for all, and the peers that failed or are absent."""
     rows: Sequence[Mapping[str, Any]] = report["rows"]
     machine = report["machine"]
     cases = list(dict.fromkeys(row["case"] for row in rows))
@@ -239,7 +242,7 @@ def _lines(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits that mean something."""
+    """Format a number with three significant digits."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0 or value >= 100:

@@ -1,7 +1,7 @@
-"""How corruptions and their peers are timed; nothing here knows what a peer is.
+"""Times corruptions and their peers; nothing in this module depends on a particular peer.
 
-Contenders are called in turn in one process, one round after the other, because machines are shared; ratios are ratios of minima. A
-contender that raises an error gets a row that says so. `benchmarks/README.md` holds the contract.
+Contenders are called in turn in one process, one round after the other, because machines are shared; ratios are ratios of minima.
+For a contender that raises an error, the row says so. `benchmarks/README.md` states the rules.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Such as ``64x3x224x224 float32``."""
+        """The name of the case, such as ``64x3x224x224 float32``."""
         return f"{'x'.join(map(str, self.shape))} {self.dtype}"
 
     @property
     def nbytes(self) -> int:
-        """Of the batch."""
+        """The size of the batch in bytes."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def batch(self, device: str) -> Tensor:
-        """Normal numbers, or any bytes; the same at every call."""
+        """Make normally distributed numbers, or random bytes; they are the same at every call."""
         generator = torch.Generator(device).manual_seed(0)
         if self.dtype == "uint8":
             return torch.randint(0, 256, self.shape, dtype=torch.uint8, device=device, generator=generator)
@@ -84,21 +84,21 @@ class Times:
 
     @classmethod
     def of(cls, taken: Sequence[float]) -> Times:
-        """Of at least one run."""
+        """Summarise one run or more."""
         low, _, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (taken[0],) * 3
         return cls(min(taken), statistics.median(taken), high - low, len(taken))
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a case may take."""
+    """How long the measurement of a case may take."""
 
     rounds: int = 15
     least: int = 3  # rounds for the slowest, too
     seconds: float = 2.0  # after this much time a contender rests
 
     def call(self, runs: int, spent: float) -> bool:
-        """Whether a contender has another turn."""
+        """Return True if a contender gets another turn."""
         return runs < self.least or (runs < self.rounds and spent < self.seconds)
 
 
@@ -109,11 +109,11 @@ def measure(case: Case, peers: Iterable[Peer], *, device: str = "cpu", effort: E
         case: the batch.
         peers: the contenders; those that cannot work on this kind of batch get no row.
         device: ``"cpu"`` or ``"cuda"``.
-        effort: how often.
+        effort: how often to call each contender.
 
     Returns:
-        A row for each peer, in their order, ready for JSON. On CUDA ``late`` says how many readings of its device time did not
-        count, and ``host_was_the_clock`` that none did: then ``device_ms`` is the host's time.
+        One row per peer, in the same order, ready for JSON. On CUDA, ``late`` is the number of readings of the device time that
+        did not count; ``host_was_the_clock`` is True if none counted, and ``device_ms`` is then the host's time.
     """
     effort = effort or Effort()
     batch, dims = case.batch(device), len(case.shape) - 2
@@ -173,7 +173,7 @@ def _relate(rows: Mapping[str, dict[str, Any]], case: Case) -> None:
 
 
 def _once(call: Call, device: str) -> float:
-    """Wall time of one call; what it returns is freed before the clock stops, as in a training loop."""
+    """The wall time of one call; its result is freed before the clock stops, as in a training loop."""
     if device == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -184,7 +184,7 @@ def _once(call: Call, device: str) -> float:
 
 
 def peak_memory(call: Call, device: str) -> int | None:
-    """Bytes that torch held at most during a call beyond those before it, the output among them; NumPy's are not seen."""
+    """The peak of the bytes that torch allocated during a call, including its output; memory allocated by NumPy is not counted."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -207,7 +207,7 @@ def peak_memory(call: Call, device: str) -> int | None:
 
 
 def synchronisations(call: Call, device: str) -> int | None:
-    """How often the host waits for the device in a call; None on the CPU."""
+    """The number of times that the host waits for the device in a call; None on the CPU."""
     if device == "cpu":
         return None
     torch.cuda.synchronize()
@@ -226,7 +226,7 @@ def _said(error: Exception) -> str:
 
 
 def memory_bandwidth(device: str, *, nbytes: int = 1 << 28) -> float:
-    """Bytes per second of a copy too large for the caches, reads and writes together: what shares refer to."""
+    """The bytes per second, reads plus writes, of a copy too large for the caches; shares of the bandwidth refer to it."""
     source = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
 
@@ -244,7 +244,7 @@ def allocator() -> str:
 
 
 def cpu_name() -> str:
-    """As the system tells it."""
+    """The name of the processor, as the system reports it."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -254,7 +254,7 @@ def cpu_name() -> str:
 
 
 def about(device: str) -> dict[str, Any]:
-    """What a reader must know about the machine to compare results."""
+    """The facts about the machine that a reader needs to compare results."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Checks of the commands that draw, before any work: the output file, the images, the device, numbers."""
+"""Checks that drawing commands make before any work: the output file, the images, the device, numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_range(who: str, name: str, value: int, low: int, high: int) -> None:
     """Refuse a number outside ``low`` to ``high``.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: the number is out of range; the message names the option.
     """
     if not low <= value <= high:
         raise UsageError(f"{who}: --{name} {value} is out of range. Allowed is {low} to {high}.")
@@ -50,11 +50,11 @@ def check_output(who: str, output: Path, images: Sequence[Path]) -> None:
 
 
 def bundled_photographs(who: str, why: str) -> Sequence[Path]:
-    """The photographs that come with scikit-image.
+    """The paths of the photographs that come with scikit-image.
 
     Args:
         who: the name of the caller, for errors.
-        why: what needs them, for the error.
+        why: what they are needed for, for the error.
 
     Raises:
         UsageError: scikit-image is not installed.
@@ -71,10 +71,10 @@ def bundled_photographs(who: str, why: str) -> Sequence[Path]:
 
 
 def device_of(who: str, name: str) -> torch.device:
-    """The device of ``auto``, ``cpu`` or ``cuda``.
+    """The device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: the device does not exist.
     """
     import torch
 
@@ -85,18 +85,18 @@ def device_of(who: str, name: str) -> torch.device:
 
 
 def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: Path, advice: str = "") -> Reading:
-    """Read photographs from files and folders; those that cannot be read are named on stderr.
+    """Read photographs from files and folders; those that cannot be read are listed on stderr.
 
     Args:
         who: speaks.
         paths: files and folders.
-        size: side of the squares in pixels.
-        most: largest number of them.
-        output: the file of the figure, which must not be one of them.
-        advice: what else could be given, for the error.
+        size: the side of the squares in pixels.
+        most: the largest number of photographs to read.
+        output: the file of the figure, which must not be one of the images.
+        advice: alternatives that the error suggests.
 
     Raises:
-        UsageError: none of them could be read.
+        UsageError: none of the images could be read.
     """
     from gmml_models.data.image_files import read_photographs
 
@@ -111,10 +111,10 @@ def read_images(who: str, paths: Sequence[Path], size: int, most: int, output: P
 
 
 def write_sheet(who: str, sheet: Sheet, output: Path) -> str:
-    """Write a figure; returns the file and its size in words.
+    """Write a figure, and return its file and size as text.
 
     Raises:
-        UsageError: it could not be written; nothing is left behind.
+        UsageError: the figure could not be written; no partial file is left.
     """
     try:
         width, height = sheet.write(output)
@@ -124,9 +124,9 @@ def write_sheet(who: str, sheet: Sheet, output: Path) -> str:
 
 
 def several(count: int, thing: str) -> str:
-    """A number of things in words."""
+    """Format a count with its noun in the singular or plural."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _unwritable(who: str, output: Path, error: OSError) -> UsageError:
-    return UsageError(f"{who}: {output} could not be written: {error.strerror or error}. Give another place with -o.")
+    return UsageError(f"{who}: {output} could not be written: {error.strerror or error}. Choose another file with -o.")

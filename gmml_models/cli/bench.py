@@ -1,4 +1,4 @@
-"""``gmml bench``: how fast corruption is here, compared with a copy of the batch and the installed peers."""
+"""``gmml bench``: measures how fast corruption is on this machine, compared with a copy of the batch and the installed peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Bench:
     """Time our corruptions, a copy of the batch, and the other libraries that are installed."""
 
     full: bool = False
-    """Measure all sizes, batches and dtypes, which takes an hour or more; by default a few, in less than five minutes."""
+    """Measure all sizes, batches and dtypes, which takes an hour or more. By default only a few are measured, in less than five
+    minutes."""
     peer: tuple[str, ...] = ()
     """Your own functions to time as well, as MODULE:FUNCTION; each is called with the batch."""
     only: tuple[str, ...] = ()
@@ -33,12 +34,12 @@ class Bench:
     rounds: Annotated[int, tyro.conf.arg(metavar="N")] = 15
     """Largest number of calls timed for one batch; at least three for slow ones."""
     memory: Annotated[float, tyro.conf.arg(metavar="GB")] = 2.0
-    """Memory that a batch may need with its results; larger batches are skipped and listed."""
+    """Memory that a batch may need together with its results; larger batches are skipped and listed."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """File for the report, as JSON."""
 
     def run(self) -> int:
-        """Measure, print the tables, write; the exit code is 1 if your own contender failed."""
+        """Measure, print the tables, and write the report; the exit code is 1 if your own contender failed."""
         if self.threads < 1 or self.rounds < 1 or self.memory <= 0:
             raise UsageError("gmml bench: --threads, --rounds and --memory must be positive.")
         if self.output is not None and not self.output.absolute().parent.is_dir():
@@ -50,7 +51,7 @@ class Bench:
         from gmml_models.bench.timing import Effort
 
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("gmml bench: --device cuda, but torch sees no GPU here. Leave it out for the CPU.")
+            raise UsageError("gmml bench: --device cuda, but torch finds no GPU here. Leave the option out to use the CPU.")
         device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
         cases = [read_case(written, self.dtype) for written in self.shape]
         peers, absent = present()

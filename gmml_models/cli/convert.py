@@ -1,6 +1,6 @@
 """``gmml convert``: turn somebody else's checkpoint into a folder that gmml_models, timm and transformers read.
 
-What needs torch is imported in the method, so that the command line can show its help without it.
+Modules that need torch are imported in the method, so that the command line can show its help without importing torch.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ class Convert:
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """The checkpoint: a file of torch.save or safetensors, or a folder of transformers."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """Where the weights, the config and the card are written."""
+    """Folder in which the weights, the config and the card are written."""
     kind: Literal["gmml", "sit", "mc_ssl"] | None = None
-    """Which release wrote it; detected from the content by default."""
+    """The release that wrote the checkpoint; by default detected from its content."""
     network: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Which of several networks to take, for example teacher or student; by default the teacher, as in the methods."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Number of attention heads, which the tensors do not show; by default that of the file's arguments, or width / 64."""
+    """Number of attention heads, which the tensors do not show; by default read from the file, or else width / 64."""
     license: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Licence of the weights, for the card; unknown by default."""
     force: bool = False
-    """Write into a folder that is not empty."""
+    """Write even if the folder is not empty."""
     most_bytes: Annotated[int, tyro.conf.arg(metavar="N")] = 8 << 30
-    """Refuse files larger than this."""
+    """Refuse checkpoints larger than this."""
 
     def run(self) -> int:
-        """Read, translate, write, report."""
+        """Read and translate the checkpoint, write the folder, and report what was written."""
         from gmml_models.convert.releases import convert_checkpoint
 
         try:

@@ -1,6 +1,6 @@
-"""``gmml corrupt``: what a preset does to photographs, as a contact sheet and in numbers.
+"""``gmml corrupt``: shows what a preset does to photographs, as a contact sheet and in numbers.
 
-What needs torch is imported in the methods, so that the command line can show its help without it.
+Modules that need torch are imported in the methods, so that the command line can show its help without importing torch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Corrupt:
     preset: Literal[
         "ablation", "beit", "dinov2", "gmml", "gmml_reference", "ibot", "mae", "mc_ssl", "simmim", "sit", "specaugment"
     ] = "gmml"
-    """Corruption: that of a paper, of an authors' release, or the masks of a related method."""
+    """Preset to apply: the corruption of a paper or of an authors' release, or the masks of a related method."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Random seed; by default a new one, which is printed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -70,7 +70,7 @@ class Corrupt:
     """Largest number of images in the batch; further ones are not read."""
 
     def run(self) -> int:
-        """Read, corrupt, draw, report; the exit code is 1 if files had to be skipped."""
+        """Read, corrupt and draw the images, and report; the exit code is 1 if files had to be skipped."""
         self._check_numbers()
         output = self._output()
         paths = self._paths()
@@ -105,7 +105,7 @@ class Corrupt:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{self.preset} on one batch of {several(count, 'image')}, 3 x {self.size} x {self.size}, {where}, seed {seed}")
         if reading.left:
-            print(f"  left     {several(reading.left, 'file')} that were not looked at: --batch takes more")
+            print(f"  skipped {several(reading.left, 'file')} that were not read; raise --batch to include them")
         print(f"  touched  {parts}; together {together} of the pixels")
         print(f"  speed    {speed(corrupt, batch)}")
         if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
@@ -125,7 +125,7 @@ class Corrupt:
             check_range(_WHO, name, value, *limit)
 
     def _output(self) -> Path:
-        """Where the sheet goes, checked before any work is done."""
+        """The path of the sheet, checked before any work is done."""
         if self.output is None and not self.demo:
             raise UsageError("gmml corrupt: no file for the sheet was named. Give one with -o, for example -o sheet.png.")
         output = self.output or _DEMO
@@ -164,9 +164,9 @@ class Corrupt:
 
 
 def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
-    """How long a batch takes, in words, compared with ``batch.clone()``: the minimum of several alternating runs, after a warm-up.
+    """Say how long a batch takes, compared with ``batch.clone()``: the minimum of several alternating runs, after a warm-up.
 
-    On the CPU one thread is used: a second one stalls while its core serves another process.
+    On the CPU one thread is used, because a second one stalls whenever its core serves another process.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""``gmml embed``: the features of a folder in a file."""
+"""``gmml embed``: writes the features of a folder of images to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Embed(EmbedConfig):
     """
 
     def run(self) -> int:
-        """Embed, with a bar on a terminal; the exit code is 1 if images had to be skipped."""
+        """Compute the features, with a progress bar on a terminal; the exit code is 1 if images had to be skipped."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""``gmml evaluate``: a table of how good weights are."""
+"""``gmml evaluate``: makes a table of how good weights are."""
 
 from __future__ import annotations
 

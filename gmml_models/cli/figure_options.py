@@ -1,4 +1,4 @@
-"""What the commands that draw a paper's figure share: weights, images, a file; torch is imported only in the methods."""
+"""The options shared by the commands that draw a paper's figure: weights, images, a file; torch is imported only in the methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shown(NamedTuple):
 
     Attributes:
         pictures: squares of one size.
-        names: of their files, without the ending.
+        names: the names of their files, without extensions.
         skipped: files that could not be read.
         left: files that were not read.
     """
@@ -51,16 +51,16 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class FigureCommand:
-    """A figure of what a model makes of images."""
+    """A figure of how a model processes images."""
 
     name: ClassVar[str] = "figure"
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
-    """Image files, or folders of them; the centre square of each is used. By default photographs of scikit-image."""
+    """Image files, or folders of them; the centre square of each is used. By default the photographs of scikit-image are used."""
     weights: str = ""
     """The folder of a gmml pretrain run, a folder of weights, a Hub name, or a name that gmml models lists."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """File for the figure, .png or .pdf; by default the command's name with .png."""
+    """File for the figure, .png or .pdf; by default the command's name with the extension .png."""
     count: Annotated[int, tyro.conf.arg(metavar="N")] = 16
     """Largest number of images; further ones are not read."""
     size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
@@ -75,11 +75,11 @@ class FigureCommand:
 
     @property
     def file(self) -> Path:
-        """Where the figure goes."""
+        """The path of the figure."""
         return self.output or Path(f"{self.name}.png")
 
     def check(self) -> None:
-        """Check what can be checked without torch.
+        """Check the options that can be checked without torch.
 
         Raises:
             UsageError: no weights, numbers out of range, a file that cannot be written.
@@ -95,7 +95,7 @@ class FigureCommand:
         check_output(self.who, self.file, self.images)
 
     def folder(self) -> str:
-        """The weights to load: those inside, if the folder of a run was given.
+        """The weights to load: if the folder of a run was given, the weights inside it.
 
         Raises:
             UsageError: the run is not finished.
@@ -110,15 +110,15 @@ class FigureCommand:
         return self.weights
 
     def read(self, vit: VisionTransformer) -> Shown:
-        """The images, of a size that the encoder takes.
+        """Read the images, at a size that the encoder accepts.
 
         Raises:
-            UsageError: there is no such size, no image can be read, or there are none.
+            UsageError: the encoder does not accept the size, no image can be read, or there are none.
         """
         from gmml_models.models.geometry import img_size, in_chans, patch_size
 
         if in_chans(vit) not in (1, 3):
-            raise UsageError(f"{self.who}: {self.weights} takes images of {in_chans(vit)} channels, and photographs have 1 or 3.")
+            raise UsageError(f"{self.who}: {self.weights} takes images of {in_chans(vit)} channels, but photographs have 1 or 3.")
         (down, across), size = patch_size(vit), self.size or max(img_size(vit))
         if size % down or size % across:
             step = math.lcm(down, across)
@@ -126,7 +126,7 @@ class FigureCommand:
             raise UsageError(
                 f"{self.who}: squares of {size} are not a whole number of patches of {down} x {across}. Give --size {near}."
             )
-        paths = self.images or bundled_photographs(self.who, "no IMAGES were given; without any it")
+        paths = self.images or bundled_photographs(self.who, "no IMAGES were given; by default the command")
         reading = read_images(self.who, paths, size, self.count, self.file)
         names = [photograph.path.stem for photograph in reading.photographs]
         return Shown([photograph.picture for photograph in reading.photographs], names, len(reading.skipped), reading.left)
@@ -142,11 +142,11 @@ class FigureCommand:
         return device_of(self.who, self.device)
 
     def finish(self, sheet: Sheet, shown: Shown, what: str) -> int:
-        """Write the figure, and say so; the exit code is 1 if files had to be skipped."""
+        """Write the figure and report it; the exit code is 1 if files had to be skipped."""
         written = write_sheet(self.who, sheet, self.file)
         print(f"{what} of {several(len(shown.pictures), 'image')}, by {self.weights}")
         if shown.left:
-            print(f"  left    {several(shown.left, 'file')} that were not looked at: --count takes more")
+            print(f"  skipped {several(shown.left, 'file')} that were not read; raise --count to include them")
         print(f"  figure  {written}")
         return 1 if shown.skipped else 0
 
@@ -158,7 +158,7 @@ def spread(depth: int, most: int = 6) -> tuple[int, ...]:
 
 
 def statistics_of(start: Start, vit: VisionTransformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the images of `open_weights` were normalised by, or ImageNet's if its folder does not say."""
+    """The mean and std by which images for the weights of `open_weights` are normalised; ImageNet's if its folder does not say."""
     from gmml_models.models.geometry import statistics
 
     return statistics("figures", vit, start.mean, start.std)

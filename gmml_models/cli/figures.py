@@ -33,7 +33,7 @@ class AttentionMaps(FigureCommand):
     """Attention of this patch instead, counted from 0 at the top left."""
 
     def run(self) -> int:
-        """Read, compute attention, draw; the exit code is 1 if files had to be skipped."""
+        """Read the images, compute the attention and draw it; the exit code is 1 if files had to be skipped."""
         self.check()
         device = self.on()
         from gmml_models.figures.attention_maps import attention
@@ -60,7 +60,10 @@ class AttentionMaps(FigureCommand):
         return self.finish(attention_sheet(found, seen, shown.pictures, shown.names, by=by, code=code), shown, "Attention")
 
     def _query(self, start: Start, folder: str) -> Query:
-        """Who looks. Nothing asks a class token for anything in GMML, nor in MC-SSL without its own loss."""
+        """The token whose attention is drawn.
+
+        In GMML, and in MC-SSL without the class-token loss, no loss trains the class token.
+        """
         if self.patch is not None:
             return self.patch
         if self.query != "auto":
@@ -89,7 +92,7 @@ class Reconstruct(FigureCommand):
     """Random seed of the corruption."""
 
     def run(self) -> int:
-        """Read, corrupt, decode, draw; the exit code is 1 if files had to be skipped."""
+        """Read, corrupt and decode the images, and draw them; the exit code is 1 if files had to be skipped."""
         self.check()
         if not 0.0 < self.ratio <= 1.0:
             raise UsageError(f"{self.who}: --ratio {self.ratio} is not a share. Allowed are numbers above 0, up to 1.")
@@ -151,7 +154,7 @@ class Reconstruct(FigureCommand):
 
 @dataclass(frozen=True)
 class Concepts(FigureCommand):
-    """Draw the clusters of the patches, the same clusters in all images, and the concepts that were learnt."""
+    """Draw clusters of patches, computed over all images together, and the concepts that were learnt."""
 
     name: ClassVar[str] = "concepts"
 
@@ -163,11 +166,11 @@ class Concepts(FigureCommand):
     """Random seed of k-means."""
 
     def run(self) -> int:
-        """Read, cluster, draw; the exit code is 1 if files had to be skipped."""
+        """Read the images, cluster their patches and draw them; the exit code is 1 if files had to be skipped."""
         self.check()
         check_installed(self.who, sklearn="scikit-learn")
         if max(self.clusters, default=0) > 8:
-            raise UsageError(f"{self.who}: --clusters {self.clusters} are more than the 8 colours that can be distinguished.")
+            raise UsageError(f"{self.who}: --clusters {self.clusters} needs more than the 8 colours that can be told apart.")
         device = self.on()
         from gmml_models.figures.patch_clusters import concept_probabilities, concepts
         from gmml_models.figures.sheets import concepts_sheet

@@ -1,6 +1,6 @@
-"""What ``gmml --help`` and ``gmml COMMAND --help`` print: 80 columns, an example, options in groups, exit codes.
+"""The texts that ``gmml --help`` and ``gmml COMMAND --help`` print: 80 columns, an example, options in groups, exit codes.
 
-The texts are the docstrings of the commands and of their fields.
+They come from the docstrings of the commands and of their fields.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
-    1: "done, but files were skipped or something failed; stderr lists it",
+    1: "done, but files were skipped or something failed; stderr has the list",
     2: "nothing was done; stderr says why, and what to do",
     3: "training stopped at a checkpoint; run the same command again to resume",
     130: "interrupted by Ctrl-C",
-    141: "the reader of the output closed the pipe",
+    141: "the program reading the output closed the pipe",
 }
 _TRAININGS = ("pretrain", "finetune")  # only they stop at checkpoints
 
@@ -73,8 +73,8 @@ class Option(NamedTuple):
     """An option or a positional argument of a command.
 
     Attributes:
-        name: of the field.
-        words: how it is typed, for example ``--size PIXELS``.
+        name: the name of the field.
+        words: the option as it is typed, for example ``--size PIXELS``.
         meaning: a sentence or two, with the default.
         positional: True if it has no name on the command line.
     """
@@ -86,7 +86,7 @@ class Option(NamedTuple):
 
 
 def overview(description: str, commands: Mapping[str, Callable[..., object]]) -> str:
-    """What ``gmml --help`` prints."""
+    """The text that ``gmml --help`` prints."""
     lines = ["usage: gmml COMMAND [OPTIONS]", "", *_wrapped(description), "", "commands:"]
     for name, command in commands.items():
         lines += _row(name, inspect.getdoc(command) or "", summary=True)
@@ -94,7 +94,7 @@ def overview(description: str, commands: Mapping[str, Callable[..., object]]) ->
 
 
 def help_of(name: str, command: Callable[..., object]) -> str:
-    """What ``gmml NAME --help`` prints."""
+    """The text that ``gmml NAME --help`` prints."""
     options = list(options_of(command))
     usage = " ".join(["usage: gmml", name, "[OPTIONS]", *(one.words for one in options if one.positional)])
     lines = [usage, ""]
@@ -147,7 +147,7 @@ def _grouped(options: list[Option]) -> dict[str, list[Option]]:
 
 
 def _told(command: type) -> dict[str, str]:
-    """The docstrings under the fields of a dataclass and of those that it extends."""
+    """The docstrings under the fields of a dataclass and of its base classes."""
     found: dict[str, str] = {}
     for one in reversed(command.__mro__):
         if not dataclasses.is_dataclass(one):
@@ -164,7 +164,7 @@ def _told(command: type) -> dict[str, str]:
 
 
 def _metavar(kind: Any) -> str:
-    """What stands for the value of an option of a type; nothing for a flag."""
+    """The placeholder for an option's value, by its type; empty for a flag."""
     if get_origin(kind) in (Union, UnionType):
         inner = [one for one in get_args(kind) if one is not NoneType]
         return "True|False" if inner == [bool] else "|".join(map(_metavar, inner))
@@ -193,7 +193,7 @@ def _wrapped(text: str, indent: int = 0) -> list[str]:
 
 
 def _row(words: str, meaning: str, *, summary: bool = False) -> list[str]:
-    """An entry of a list: words on the left, the first paragraph of what they mean on the right."""
+    """Format an entry of a list: the option on the left, the first paragraph of its meaning on the right."""
     column = 15 if summary else _COLUMN
     right = _wrapped(meaning.split("\n\n")[0], column)
     if len(words) + 4 <= column and right:
@@ -207,7 +207,7 @@ def _codes(codes: Mapping[int, str]) -> list[str]:
 
 
 def _command(words: str) -> list[str]:
-    """A command in lines that the shell joins, each option with its value."""
+    """Wrap a command into lines that the shell joins, keeping each option with its value."""
     lines = [""]
     for part in re.split(r" (?=-)", words):
         if len(lines[-1]) + len(part) + 5 > WIDTH:

@@ -1,7 +1,7 @@
 """The console script ``gmml``: typed sub-commands, each a frozen dataclass whose fields are its options.
 
-Each command has its own module, which imports nothing heavy at the top, so that ``gmml --help`` is quick. It does its work in
-`Command.run` and reports wrong usage with `UsageError`, which ends the program with exit code 2.
+Each command has its own module, which imports nothing heavy at the top, so that ``gmml --help`` is fast. A command does its work
+in `Command.run` and reports wrong usage with `UsageError`, which ends the program with exit code 2.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gmml_models.recipes.named import FINETUNE, PRETRAIN, beginning_with, recipe
 
 
 class Command(Protocol):
-    """What every command provides."""
+    """The interface of every command."""
 
     def run(self) -> int:
         """Do the work, and return the exit code."""
@@ -101,14 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(words: Sequence[str]) -> Command:
-    """The command that the arguments describe; invalid arguments end the program with exit code 2."""
+    """Parse the arguments into a command; invalid arguments end the program with exit code 2."""
     import tyro
 
     words = [_HOME.sub(_expanded, word, count=1) if _OPTION.match(word) else word for word in words]
     commands = _commands(words)
     if len(words) > 1 and words[0] in commands and _is_bare_data(commands[words[0]], words[1]):
         given = shlex.quote(words[1])
-        print(f"gmml {words[0]}: {given} stands alone. Images are given as --data {given}.", file=sys.stderr)
+        print(
+            f"gmml {words[0]}: {given} was given without an option. To use it as the images, write --data {given}.", file=sys.stderr
+        )
         sys.exit(2)
     command: Command = tyro.extras.subcommand_cli_from_dict(
         commands, prog="gmml", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
@@ -117,7 +119,7 @@ def read(words: Sequence[str]) -> Command:
 
 
 def _commands(words: Sequence[str]) -> dict[str, Callable[..., Command]]:
-    """The commands, those that train with the defaults of the recipe that the words name."""
+    """The commands; those that train have the defaults of the recipe named in the arguments."""
     commands = dict(COMMANDS)
     if recipe := recipe_in(words):
         commands["pretrain"] = beginning_with(Pretrain, PRETRAIN[recipe])
@@ -126,13 +128,13 @@ def _commands(words: Sequence[str]) -> dict[str, Callable[..., Command]]:
 
 
 def _is_bare_data(command: Callable[..., Command], word: str) -> bool:
-    """A word behind a command that takes its images by ``--data``, as others take them without."""
+    """True for a bare argument of a command that takes its images by ``--data``; other commands take them without an option."""
     names = {one.name for one in dataclasses.fields(command)} if dataclasses.is_dataclass(command) else set[str]()
     return "data" in names and "images" not in names and not word.startswith("-")
 
 
 def _reader_is_gone() -> bool:
-    """True where a pipe's reader has seen enough (``| head``): end quietly, as other tools do."""
+    """True if the program reading our output has closed the pipe (``| head``); then we end quietly, as other tools do."""
     try:
         print(flush=True)
     except BrokenPipeError:

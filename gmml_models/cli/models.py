@@ -1,4 +1,4 @@
-"""``gmml models``: the weights in the registry."""
+"""``gmml models``: lists the weights in the registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Models:
-    """List the published weights: what they hold, what they were trained on, and who measured them."""
+    """List the published weights, with their contents, their training data, and who measured them."""
 
     pattern: str = "*"
     """Shell pattern that the names must match."""
@@ -34,8 +34,8 @@ class Models:
             print("\n".join(described(entry)))
         if tables := rankings(entries):
             print(
-                f"\nPercent of the test images; rows with * are weights; the others need no pretraining, or are trained from "
-                f"scratch.\n\n{as_text(tables)}"
+                "\nAccuracy in percent of the test images; rows with * are weights; the others need no pretraining, or are "
+                f"trained from scratch.\n\n{as_text(tables)}"
             )
         name = (next((entry for entry in entries if entry.folder), None) or entries[0]).name
         print(
@@ -48,7 +48,7 @@ class Models:
 
 
 def described(entry: Entry) -> list[str]:
-    """A set of weights in lines that are readable at any width: its name, and what is known about it."""
+    """Describe a set of weights in lines that are readable at any width."""
     ours = entry.about.get("gmml", {})
     data, recipe = ours.get("data", {}), ours.get("recipe", {})
     licence = entry.about.get("pretrained_cfg", {}).get("license", "unknown")
@@ -60,13 +60,13 @@ def described(entry: Entry) -> list[str]:
         ("trained", ", ".join(str(word) for word in trained if word)),
         ("data", str(data.get("name", ""))),
         *(("score", score(metric)) for metric in ours.get("metrics", [])),
-        ("licence", f"{licence}; of the data: {data.get('licence', 'not recorded')}"),
+        ("licence", f"{licence}; data: {data.get('licence', 'not recorded')}"),
     ]
     return [entry.name, *(f"  {what:<8} {said}" for what, said in facts if said)]
 
 
 def score(metric: Mapping[str, Any]) -> str:
-    """One line for a metric, with who measured it, or on what."""
+    """One line for a metric, with who measured it or the data that it was measured on."""
     value, spread = metric.get("value", "?"), f" ± {metric['spread']}" if metric.get("spread") is not None else ""
     dataset = metric.get("dataset")
     if isinstance(dataset, Mapping):

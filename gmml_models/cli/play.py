@@ -1,4 +1,4 @@
-"""``gmml play``: the playground, a page in the browser on this machine; or as a folder for a Hugging Face Space."""
+"""``gmml play``: the playground, a page in the browser on this machine, or a folder for a Hugging Face Space."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LARGEST_UPLOAD = "25mb"
 
 @dataclass(frozen=True)
 class Play:
-    """Open a page in the browser to build a corruption by hand: pictures, masks and its code."""
+    """Open a page in the browser to build a corruption interactively: it shows pictures, masks and the code."""
 
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to serve the page at; 0.0.0.0 makes it accessible from other machines, without a password."""
     port: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Port to serve the page at; by default the first free one from 7860."""
+    """Port to serve the page at; by default the first free port from 7860 on."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Weights that restore the picture: a folder, a Hub name (owner/name), or a name that gmml models lists; by default the first
+    """Weights that restore the picture: a folder, a Hub name (owner/name), or a name that gmml models lists. By default the first
     in the package."""
     no_browser: bool = False
     """Print the address, but do not open a browser."""
@@ -33,7 +33,7 @@ class Play:
     """Write a folder for a Hugging Face Space instead of serving the page."""
 
     def run(self) -> int:
-        """Serve until Ctrl-C, or write the folder."""
+        """Serve the page until Ctrl-C, or write the folder."""
         if self.space is not None:
             from gmml_models.play.space import write_space
 
@@ -60,7 +60,7 @@ class Play:
         return 0
 
     def _check_address(self) -> None:
-        """Refuse, before anything heavy is loaded, an address that is not this machine's or a port that is taken."""
+        """Refuse an address that is not this machine's, or a port that is taken, before anything slow is imported."""
         try:
             socket.create_server(
                 (self.host, self.port or 0), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET

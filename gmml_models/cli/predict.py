@@ -1,4 +1,4 @@
-"""``gmml predict``: pictures in, their classes or labels out."""
+"""``gmml predict``: predicts the classes or labels of pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Predict(PredictConfig):
     """File for the table, .csv or .json; by default it is printed as CSV."""
 
     def run(self) -> int:
-        """Predict, write or print; the exit code is 1 if files that may be images were skipped."""
+        """Predict, and write or print the table; the exit code is 1 if files that may be images were skipped."""
         from gmml_models.recipes.prediction import predict, written
 
         config = PredictConfig(**{one.name: getattr(self, one.name) for one in fields(PredictConfig)})

@@ -1,4 +1,4 @@
-"""``gmml stats``: the mean and standard deviation of a data set, as options for the other commands."""
+"""``gmml stats``: prints the mean and standard deviation of a data set as options for the other commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats(StatsConfig):
-    """Compute the mean and standard deviation of each channel of a data set. All images have the same weight."""
+    """Compute the mean and standard deviation of each channel of a data set. Every image has the same weight, whatever its size."""
 
     def run(self) -> int:
         """Read all images, and print two lines to paste; the exit code is 1 if images had to be skipped."""
@@ -54,5 +54,5 @@ class Stats(StatsConfig):
 
 
 def words(found: ChannelStats) -> list[str]:
-    """The options of the other commands."""
+    """The statistics, as options of the other commands."""
     return [f"--{name} {' '.join(f'{one:.4f}' for one in values)}" for name, values in (("mean", found.mean), ("std", found.std))]

@@ -1,4 +1,4 @@
-"""``gmml pretrain``: trains a vision transformer on images without labels.
+"""``gmml pretrain`` trains a vision transformer on images without labels.
 
 ``gmml finetune`` trains a classifier on labelled ones.
 """
@@ -24,7 +24,7 @@ STOPPED = 3  # exit code of a run that stopped at a checkpoint: the same command
 class Pretrain(PretrainConfig):
     """Pretrain a vision transformer without labels, by GMML, SiT or MC-SSL.
 
-    Defaults are those of GMML 3.1, or of the authors' release if the paper gives none. To use several processes, start it with
+    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none. To use several processes, start it with
     torchrun: torchrun --nproc-per-node 8 -m gmml_models.cli pretrain ...
     """
 
@@ -34,7 +34,7 @@ class Pretrain(PretrainConfig):
     def run(self) -> int:
         """Train; returns 0 at the end of the run, 1 if images were skipped, 3 if it was stopped and can be resumed."""
         if not self.data:
-            raise UsageError("gmml pretrain: no data. Give --data FOLDER, or a data set as timm names it.")
+            raise UsageError("gmml pretrain: no data was given. Give --data FOLDER, or a data set as timm names it.")
         from gmml_models.recipes.pretraining import pretrain
 
         config = PretrainConfig(**{one.name: getattr(self, one.name) for one in fields(PretrainConfig)})
@@ -47,7 +47,7 @@ class Finetune(FinetuneConfig):
     """Train a classifier on labelled images, from pretrained weights or from scratch.
 
     With one class per image (class folders) it trains as DeiT does, which GMML 3.1 and MC-SSL 4.3 follow. With several labels per
-    image (a labels.csv) it trains as MC-SSL 4.2, whose settings are --img-size 448 --epochs 80 --batch-size 48.
+    image (a labels.csv) it trains as in MC-SSL 4.2, whose settings are --img-size 448 --epochs 80 --batch-size 48.
     """
 
     recipe: Recipe = "paper"
@@ -65,7 +65,8 @@ class Finetune(FinetuneConfig):
 def exit_code(outcome: Outcome, config: TrainConfig) -> int:
     """The exit code of a training run: 3 if it was stopped, 1 if files that may be images were skipped, else 0.
 
-    That of a dry run is 0. With several processes, 1 is never used: torchrun would take it for a failure and end the others.
+    The exit code of a dry run is 0. With several processes, 1 is never used: torchrun would treat it as a failure and end the
+    others.
     """
     if config.dry_run:
         return 0

@@ -1,4 +1,4 @@
-"""Which networks a checkpoint holds and what made them, recognised from its content."""
+"""Recognises which networks a checkpoint holds, and which method made them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Network(NamedTuple):
     """One vision transformer of a checkpoint, without the prefixes of wrappers.
 
     Attributes:
-        name: where it is, as ``network=`` takes it.
-        kind: what made it, of `KINDS`.
-        backbone: its tensors, under their names in the file without the common prefix.
-        decoder: of GMML, SiT and MC-SSL: ``head_recons`` without that name.
-        heads: all other tensors of it.
+        name: its name in the checkpoint, as accepted by ``network=``.
+        kind: the method that made it, one of `KINDS`.
+        backbone: its tensors, under their names in the file without their common prefix.
+        decoder: the tensors of ``head_recons`` (GMML, SiT, MC-SSL), without that prefix.
+        heads: all other tensors of the network.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Network(NamedTuple):
 
 
 def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: str | None) -> Network:
-    """The requested network of a checkpoint, or the one that the methods use.
+    """Return the requested network of a checkpoint, or by default the one that its method uses.
 
     Raises:
         ValueError: an unknown ``kind``.
         WrongKeysError: there is no vision transformer, there are several candidates, or the requested one is missing.
-        UnreadableFileError: values that are not tensors of finite numbers, invalid names, or a name twice.
+        UnreadableFileError: values that are not tensors of finite numbers, invalid names, or the same name twice.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"translate: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, KINDS))}.")
@@ -58,7 +58,7 @@ def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: st
         if len(missing) == len(RELEASES[kind]):
             raise WrongKeysError(
                 f"translate: kind={kind!r} needs {listing(RELEASES[kind])}, but the checkpoint holds {listing(checkpoint)}. "
-                "Leave kind out to have it recognised."
+                "Leave kind out to detect it."
             )
     name = _chosen(checkpoint, places, network)
     held, stem = places[name]
@@ -68,7 +68,7 @@ def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: st
 
 
 def _places(checkpoint: Mapping[str, Any]) -> dict[str, tuple[Mapping[Any, Any], str]]:
-    """Every network by name: the dict that holds it, and what stands before its names in there."""
+    """Every network by name: the dict that holds it, and the prefix of its tensors in that dict."""
     held: dict[str, Mapping[Any, Any]] = {"": checkpoint}
     for key, value in checkpoint.items():
         if isinstance(value, Mapping):
@@ -106,31 +106,32 @@ def _chosen(checkpoint: Mapping[str, Any], places: Mapping[str, Any], network: s
 
 
 def no_transformer(checkpoint: Mapping[str, Any]) -> str:
-    """What a checkpoint without a plain vision transformer is instead, and what to do with it."""
+    """Say what a checkpoint without a plain vision transformer holds instead, and what to do with it."""
     holders = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, Mapping))]
     keys = {str(key) for holder in holders for key in holder}
     told = (
-        (r"lora_", "holds adapters (LoRA), no network. Merge them into their model first, by peft's merge_and_unload()"),
+        (r"lora_", "holds adapters (LoRA), not a network. Merge them into their model first, with peft's merge_and_unload()"),
         (r"layers\.\d+\.blocks\.\d+\.", "is a Swin transformer, not a plain one. timm has these for features: "
          "timm.create_model('swin_tiny_patch4_window7_224', pretrained=True)"),
         (r"visual\.(conv1|class_embedding|transformer)", "is OpenAI's CLIP. timm has it as a plain vision transformer: "
          "GMMLAutoencoder(timm.create_model('vit_base_patch16_clip_224', pretrained=True, num_classes=0))"),
         (r"(^|\.)layer1\.0\.conv1", "is a convolutional network, which has no tokens. Give a vision transformer"),
-        (r"(^|\.)stages\.\d", "is a network of stages, not a plain vision transformer. Give one of those"),
+        (r"(^|\.)stages\.\d", "is a network of several stages, not a plain vision transformer. Give a plain one"),
     )  # fmt: skip
     for pattern, words in told:
         if any(re.search(pattern, key) for key in keys):
             return f"the checkpoint {words}."
     shown = [f"{key}{_unread(value)}" for key, value in checkpoint.items()]
     return (
-        f"the checkpoint holds {listing(shown)}, and no vision transformer: none has patch_embed.proj.weight. Known are files of "
+        f"the checkpoint holds {listing(shown)}, and no vision transformer: none has patch_embed.proj.weight. Supported "
+        "are files of "
         "GMML ('SiT_model'), SiT, MC-SSL, DINO and iBOT ('student', 'teacher'), MAE and SimMIM ('model'), timm and Lightning "
         "('state_dict'), and plain tensors in the names of timm or transformers."
     )
 
 
 def _unread(value: Any) -> str:
-    """What of a value was passed over by the reader, for a message."""
+    """Describe the part of a value that the reader skipped, for a message."""
     inner = (
         [*value.keys(), *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
     )
@@ -138,7 +139,7 @@ def _unread(value: Any) -> str:
 
 
 def _parts(name: str, network: Mapping[Any, Any], stem: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of a network in three parts; float32, finite, with plain names."""
+    """Split the tensors of a network into three parts, as finite float32 tensors with plain names."""
     backbone: dict[str, Tensor] = {}
     decoder: dict[str, Tensor] = {}
     heads: dict[str, Tensor] = {}
@@ -162,7 +163,7 @@ def _parts(name: str, network: Mapping[Any, Any], stem: str) -> tuple[dict[str, 
         raise UnreadableFileError(
             f"translate: {name} holds values that are not tensors of finite numbers, invalid names, or a name twice: "
             f"{listing(wrong)}. "
-            "The run that saved it diverged, or the file is damaged: take another one."
+            "The run that saved it diverged, or the file is damaged: use another file."
         )
     return backbone, decoder, heads
 
@@ -175,7 +176,7 @@ def _kind(
     decoder: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
 ) -> str:
-    """What made a network, by what lies in it and beside it."""
+    """Recognise the method that made a network from its tensors and from what else the checkpoint holds."""
     beside = [value for value in checkpoint.values() if isinstance(value, Mapping)]
     every = {without_prefixes(key) for value in beside for key in value if isinstance(key, str)} | set(heads)
     if {"rot_token", "contrastive_token"} <= backbone.keys():
@@ -204,7 +205,7 @@ def _kind(
 
 
 def listing(names: Any) -> str:
-    """Names in a message: the first of them, printable."""
+    """List names for a message: the first few of them, with unprintable characters escaped."""
     found = ["".join(letter if letter.isprintable() else "?" for letter in str(name)[:100]) for name in names]
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return (", ".join(found[:_LISTED]) + more) or "nothing"

@@ -20,8 +20,8 @@ class Opened(NamedTuple):
     """A file's content.
 
     Attributes:
-        path: of the file.
-        checkpoint: its dict: of networks, or of tensors.
+        path: the path of the file.
+        checkpoint: its dict of networks, or of tensors.
         beside: the content of transformers' JSON files next to it, by ``config`` and ``preprocessor``.
     """
 
@@ -38,7 +38,7 @@ def opened(path: Path, *, most_bytes: int = MOST_BYTES) -> Opened:
         most_bytes: a larger file is refused.
 
     Raises:
-        NotThereError: no such file, or no weights in the folder.
+        NotThereError: the file does not exist, or the folder holds no weights.
         UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
     """
     path = path.expanduser()
@@ -47,8 +47,7 @@ def opened(path: Path, *, most_bytes: int = MOST_BYTES) -> Opened:
     beside = {what: said for what, name in _JSON.items() if (said := _json(path.parent / name)) is not None}
     if "gmml" in beside.get("config", {}) and path.suffix == ".safetensors":
         raise UnreadableFileError(
-            f"read_checkpoint: {path} lies in a folder that gmml wrote. Load that: "
-            f"gmml_models.from_pretrained({str(path.parent)!r})."
+            f"read_checkpoint: {path} is in a folder that gmml wrote. Load that: gmml_models.from_pretrained({str(path.parent)!r})."
         )
     with_pickle = not path.is_file() or not _is_safetensors(path)
     checkpoint: Mapping[str, Any] = (
@@ -81,7 +80,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """A small JSON object, or None: files beside a checkpoint may be anybody's."""
+    """Read a small JSON object; None if it cannot be read, because files beside a checkpoint may come from anybody."""
     try:
         if not path.is_file() or path.stat().st_size > _MOST_JSON:
             return None

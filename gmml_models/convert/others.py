@@ -27,28 +27,28 @@ def encoder_from(
     std: Sequence[float] | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> VisionTransformer:
-    """The plain vision transformer in somebody else's file, as a timm encoder in evaluation mode and float32.
+    """Load the plain vision transformer in somebody else's file as a timm encoder, in evaluation mode and float32.
 
     No code in the file is run.
 
     It reads checkpoints of torch.save (GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm's ``.pth.tar``, Lightning's ``.ckpt``, ``.bin`` of
     transformers), safetensors, and folders of transformers; prefixes of wrappers are removed. The origin is recorded:
-    ``GMMLAutoencoder(encoder).save_pretrained(folder)`` writes file, hash and kind into config and card.
+    ``GMMLAutoencoder(encoder).save_pretrained(folder)`` writes the file's name, its hash and its kind into config and card.
 
     Args:
         path: the file, or a folder of transformers.
         network: which of several networks, by its name in the file; by default an average or teacher, if there is one.
-        heads: number of attention heads, which the tensors do not show; by default what the file says, or width / 64.
+        heads: number of attention heads, which the tensors do not show; by default the number in the file, or width / 64.
         img_size: side of the images, or (height, width), if the patches do not form a square.
-        mean: the mean per channel that the images were normalised by; by default what the file says, or the usual values of its
-            method: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
-        std: likewise.
+        mean: the mean per channel that the images were normalised by; by default the values in the file, or the usual values of
+            its method: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
+        std: the standard deviation per channel, in the same form.
         most_bytes: a larger file is refused.
 
     Raises:
-        NotThereError: no such file.
+        NotThereError: the file does not exist.
         UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
-        WrongKeysError: no plain vision transformer in it; the message says what it is and what to do.
+        WrongKeysError: the file holds no plain vision transformer; the message says what it holds and what to do.
         ValueError: an option that does not fit.
     """
     file = opened(Path(path), most_bytes=most_bytes)

@@ -1,8 +1,8 @@
-"""The meaning of the names in a pickle: a table of the allowed calls, evaluated on plain data, and what is skipped.
+"""The meaning of the names in a pickle: a table of allowed calls, evaluated on plain data, and rules for what is skipped.
 
 The calls that a file may make are listed in `call`, with exactly the arguments that ``torch.save`` writes. Anything else next to a
 network, such as an Enum or an object of any package's class, becomes an `Unread`: it is not created, and nothing is imported for
-it. A call of a function of Python, torch or NumPy that is in no table is refused by name: no network needs it.
+it. A call of a function of Python, torch or NumPy that is not in a table is refused by name, because no network needs it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Unread:
     """Stands for something skipped that is neither plain data nor a tensor.
 
     Attributes:
-        text: what it would have been, in a few words.
+        text: a few words about the skipped object.
     """
 
     text: str
@@ -81,33 +81,33 @@ class Unread:
 
 
 class RefusedError(Exception):
-    """Why, as the end of a sentence that begins with the file's name."""
+    """The reason, as the end of a sentence that begins with the file's name."""
 
 
 @dataclass(eq=False, slots=True)
 class Name:
-    """An allowed name: what may be called, or a dtype."""
+    """An allowed name: a function or class that may be called, or a dtype."""
 
     text: str
 
 
 @dataclass(eq=False, slots=True)
 class Namespace:
-    """An argparse.Namespace before its content is taken out."""
+    """An argparse.Namespace before its content is extracted."""
 
     state: dict[Any, Any] | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Number:
-    """A numpy dtype: how a scalar's bytes are read."""
+    """A numpy dtype, which says how the bytes of a scalar are read."""
 
     code: str
 
 
 @dataclass(eq=False, slots=True)
 class Storage:
-    """The numbers under tensors, not read yet."""
+    """The storage of tensors, not read yet."""
 
     dtype: torch.dtype
     key: str
@@ -126,26 +126,26 @@ class Strided:
 
 
 class Ordered(dict[Any, Any]):
-    """An OrderedDict, whose attributes are left behind."""
+    """An OrderedDict, whose attributes are dropped."""
 
 
 def only(value: Any, *kinds: type) -> Any:
-    """The value, if it is of exactly one of these types."""
+    """Return the value if its type is exactly one of these; otherwise raise TypeError."""
     if type(value) not in kinds:
-        raise TypeError(f"{type(value).__name__} where {kinds[0].__name__} belongs")
+        raise TypeError(f"{type(value).__name__} instead of {kinds[0].__name__}")
     return value
 
 
 def named(asked: str) -> Name | Unread:
-    """A name in a file: one from the table, or one that is skipped as long as it is not called."""
+    """Look up a name in a file: one from the table, or an `Unread` that is skipped as long as it is not called."""
     name = _SAME.get(asked, asked)
     return Name(name) if name in _ALLOWED else Unread(asked[:200])
 
 
 def is_passed(name: str) -> bool:
-    """Whether the call of a name that is in no table is passed over: it makes data, or only its author's code knows what it makes.
+    """True if the call of a name that is in no table is skipped: it makes data, or an object that only its author's code knows.
 
-    Of Python itself only exceptions are; of torch and NumPy only classes, which begin with a capital.
+    Of Python itself only exceptions are skipped; of torch and NumPy only classes, recognised by the capital letter.
     """
     if name in _PASSED or name.startswith(_PASSED_FROM):
         return True
@@ -160,14 +160,14 @@ def is_passed(name: str) -> bool:
 
 
 def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
-    """What stands for the result of a call that is in no table.
+    """Return a stand-in for the result of a call that is in no table.
 
     Args:
-        what: what is called.
+        what: the name of the function or class that is called.
         given: its arguments.
 
     Raises:
-        RefusedError: the call is of a function that is not passed over.
+        RefusedError: the call is of a function that must not be skipped.
     """
     if what.text in _OF_A_NAME:  # a class within a class, a method, a call that is prepared: as good as the name that it is given
         match given:
@@ -182,25 +182,25 @@ def refuse(what: Any) -> NoReturn:
     """Refuse a call of a function."""
     called = what.text if isinstance(what, Name | Unread) else type(what).__name__
     raise RefusedError(
-        f"asks to call {called!r}, which makes neither plain data nor a tensor. Nothing of it was run. Do not load this file in "
+        f"asks to call {called!r}, which makes neither plain data nor a tensor. None of its code was run. Do not load this file in "
         "another way unless you trust whoever made it; if you do, save its networks alone: torch.save(model.state_dict(), path)."
     )
 
 
 def plain_key(key: Any) -> Any:
-    """A key that is cheap and safe to hash, or what stands for another one."""
+    """Return a key that is cheap and safe to hash; any other key is replaced by an `Unread`."""
     if isinstance(key, str | float | Unread) or key is None or (isinstance(key, int) and abs(key) < 1 << 31):
         return key
     return Unread(f"a key of type {type(key).__name__}")
 
 
 def is_long(text: Any) -> bool:
-    """Whether a text is long data, such as the bytes of an array, and not a short value."""
+    """True if a text is long data, such as the bytes of an array, and not a short value."""
     return isinstance(text, Unread) or (isinstance(text, str) and len(text) > _BYTES)
 
 
 def call(name: str, given: tuple[Any, ...]) -> Any:
-    """The result of an allowed name for exactly the arguments that torch.save writes; it is never larger than these."""
+    """Call an allowed name with exactly the arguments that torch.save writes; the result is never larger than these."""
     match name, given:
         case "torch._utils._rebuild_tensor_v2", (
             Storage() as storage,
@@ -241,11 +241,11 @@ def call(name: str, given: tuple[Any, ...]) -> Any:
             return struct.unpack("<" + _NUMBERS[number.code], raw)[0]
         case "numpy._core.multiarray.scalar", (Number() as number, str() | bytes() | Unread()):
             return Unread(f"a number of numpy.dtype {number.code[:20]!r}")
-    raise ValueError(f"{name} with other arguments than torch.save writes")
+    raise ValueError(f"{name} with arguments other than those that torch.save writes")
 
 
 def build(target: Any, state: Any) -> None:
-    """Carry out the step that gives an object its state."""
+    """Carry out the pickle step that sets an object's state."""
     match target, state:
         case Namespace(state=None), dict():
             target.state = state

@@ -33,7 +33,7 @@ _LONG = 1000  # texts that are bytes of arrays
 
 
 class Steps:
-    """Follows the pickles of one file; ``storages`` are those that it refers to."""
+    """Follows the pickles of one file; ``storages`` collects the storages that it refers to."""
 
     def __init__(self) -> None:
         self.storages: dict[str, Storage] = {}
@@ -44,8 +44,8 @@ class Steps:
         """The value of the next pickle in the stream, which is then positioned after it.
 
         Raises:
-            RefusedError: it uses a name that is not allowed, or is too large.
-            ValueError, TypeError, LookupError, Warning: it is not a pickle that torch.save writes.
+            RefusedError: the pickle uses a name that is not allowed, or is too large.
+            ValueError, TypeError, LookupError, Warning: it is not a pickle written by torch.save.
         """
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
@@ -136,7 +136,7 @@ class Steps:
         if name == "_codecs.encode" and len(given) == 2 and given[1] == "latin1" and is_long(given[0]):
             self.long += 1
             if self.long > _LONG:
-                raise RefusedError(f"turns more than {_LONG:,} long texts into bytes (_codecs.encode). Nothing of it was run.")
+                raise RefusedError(f"turns more than {_LONG:,} long texts into bytes (_codecs.encode). None of its code was run.")
             return Unread("bytes")
         return call(name, given)
 
@@ -155,4 +155,4 @@ class Steps:
                 storage = self.storages.setdefault(key, Storage(STORAGES[kind], key, count))
                 if storage.dtype is STORAGES[kind] and storage.count == count >= 0:
                     return storage
-        raise ValueError("a tensor's data is described in another way, or in two")
+        raise ValueError("a tensor's data is described in an unknown way, or in two ways")

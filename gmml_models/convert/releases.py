@@ -38,15 +38,15 @@ distribute these weights. Before you do, ask whoever made them.
 
 
 class Translated(NamedTuple):
-    """A checkpoint in our names.
+    """A checkpoint under our names.
 
     Attributes:
-        encoder: timm's names, no prefix.
-        decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*``: everything else that was trained, under its own
-            names.
-        config: as in ``config.json``, without the source.
-        kind: what made it.
-        network: which of the file's networks it was.
+        encoder: its tensors under timm's names, without a prefix.
+        decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*`` for everything else that was trained, under
+            its own names.
+        config: the content of ``config.json``, without the source.
+        kind: the method that made it.
+        network: the name of the network in the file.
     """
 
     encoder: dict[str, Tensor]
@@ -56,7 +56,7 @@ class Translated(NamedTuple):
     network: str
 
     def source(self, path: Path) -> dict[str, str]:
-        """Where it comes from, for config and card."""
+        """The origin of the weights, for config and card."""
         return {"file": path.name, "sha256": sha256_of(path), "kind": self.kind, "network": self.network}
 
 
@@ -72,17 +72,17 @@ def convert_checkpoint(
     license: str | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> Path:
-    """Write somebody's checkpoint as a folder that gmml_models, timm and transformers read. No code in the file is run.
+    """Convert somebody's checkpoint to a folder that gmml_models, timm and transformers read. No code in the file is run.
 
     Args:
         path: the file: a checkpoint of torch.save or safetensors; or a folder of transformers.
         folder: created if it does not exist.
-        kind: what wrote it, one of `gmml_models.convert.networks.KINDS`; by default recognised from the content.
+        kind: the method whose code wrote it, one of `gmml_models.convert.networks.KINDS`; by default recognised from the content.
         teacher: take the teacher or the student; by default the teacher if there is one, as in the methods.
         network: which of several networks, by its name in the file.
-        heads: number of attention heads, which the tensors do not show; by default what the file says, or width / 64.
+        heads: number of attention heads, which the tensors do not show; by default the number in the file, or width / 64.
         force: write into a folder that is not empty.
-        license: of the weights; "unknown" by default.
+        license: the licence of the weights; "unknown" by default.
         most_bytes: a larger file is refused.
 
     Returns:
@@ -90,7 +90,7 @@ def convert_checkpoint(
 
     Raises:
         FileExistsError: the folder is not empty, and ``force`` is off.
-        NotThereError: no such checkpoint.
+        NotThereError: the checkpoint does not exist.
         UnreadableFileError: the file is not a checkpoint, is damaged or hostile.
         WrongKeysError: keys are missing or unexpected, or belong to another geometry; the message lists them.
         ValueError: an option that does not fit.
@@ -110,7 +110,7 @@ def convert_checkpoint(
             file.checkpoint, kind=kind, teacher=teacher, network=network, heads=heads, license=license, beside=file.beside
         )
     config = {**done.config, "gmml": {**done.config["gmml"], "source": done.source(file.path)}}
-    said = f"Its licence is, by whoever converted it: {license}." if license else "Its licence is unknown."
+    said = f"Its licence, according to whoever converted it: {license}." if license else "Its licence is unknown."
     name = re.sub(r"[^\w.-]", "_", file.path.name)
 
     def card(whole: Mapping[str, Any]) -> str:
@@ -127,7 +127,7 @@ def convert_checkpoint(
 
 @contextlib.contextmanager
 def said_by(who: str, path: Path) -> Iterator[None]:
-    """Put another name and a file into errors of `translate`."""
+    """Replace the caller's name in errors of `translate`, and add the file."""
     try:
         yield
     except (WeightsError, ValueError) as error:
@@ -149,12 +149,12 @@ def translate(
 
     Args:
         checkpoint: the content of the file.
-        kind: what wrote it.
-        teacher: the teacher or the student.
-        network: which of several.
+        kind: the method whose code wrote the file.
+        teacher: True for the teacher, False for the student.
+        network: which of several networks.
         heads: number of attention heads.
         img_size: (height, width) of the images, if the patches do not form a square.
-        license: of the weights.
+        license: the licence of the weights.
         beside: the content of the JSON files next to it: ``config`` and ``preprocessor``, of transformers.
     """
     from gmml_models.models.geometry import tell
@@ -197,7 +197,7 @@ def translate(
 
 
 def _arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says of the run that wrote it, as plain data."""
+    """The arguments of the run that wrote a file, as plain data."""
     for name in ("args", "hyper_parameters"):
         if isinstance(checkpoint.get(name), Mapping):
             found: dict[str, Any] = _plain(checkpoint[name])
@@ -206,7 +206,7 @@ def _arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decoder(kind: str, tensors: Mapping[str, Tensor], encoder: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The decoder in our names, and what fits none of ours: MC-SSL's release has two layers with GELU, our two have ReLU."""
+    """The decoder under our names, and tensors that fit none of ours: MC-SSL's release has two layers with GELU, ours with ReLU."""
     from gmml_models.models.decoders import build_decoder
 
     renamed = {_DECODER.get(key, f"head_recons.{key}"): tensor for key, tensor in tensors.items()}
@@ -223,7 +223,7 @@ def _decoder(kind: str, tensors: Mapping[str, Tensor], encoder: Any) -> tuple[di
 
 
 def _blocks(args: Mapping[str, Any], depth: int) -> list[int]:
-    """The blocks that the decoder reads: as the file's arguments say, or the usual ones."""
+    """The blocks that the decoder reads: those in the file's arguments, or the usual ones."""
     from gmml_models.models.geometry import default_blocks
 
     said = args.get("recons_blocks")
@@ -235,7 +235,7 @@ def _blocks(args: Mapping[str, Any], depth: int) -> list[int]:
 
 
 def _plain(value: Any, deep: int = 3) -> Any:
-    """What a config may hold of a run's arguments: no tensors, nothing long, no paths of the machine that it ran on."""
+    """The part of a run's arguments that a config may hold: no tensors, nothing long, no paths of the machine that it ran on."""
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 53):
         return value
     if isinstance(value, float):

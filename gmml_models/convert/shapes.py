@@ -1,4 +1,4 @@
-"""What a checkpoint says about its network, by the shapes of its tensors or otherwise: heads, sizes, preprocessing."""
+"""Properties of a network, from the shapes of its tensors or other data in a checkpoint: heads, sizes, preprocessing."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def encoder_of(
     """A timm model on the meta device with the geometry given by the shapes, and the tensors that belong to it.
 
     Args:
-        name: the network, for errors.
-        tensors: under timm's names.
+        name: the name of the network, for errors.
+        tensors: the tensors, under timm's names.
         said: arguments of the run: ``num_heads``, ``arch``.
         options: arguments of `VisionTransformer` that are known.
         beside: JSON files beside the checkpoint.
@@ -65,7 +65,9 @@ def encoder_of(
     grid = _grid(positions - extra - distilled, img_size, (down, across))
     if grid is None or depth > _DEPTH:
         what = (
-            "Known are a class token and a square of patches" if strict else "Known is a square of patches, or what img_size= says"
+            "Supported are a class token and a square of patches"
+            if strict
+            else "Supported is a square of patches, or the shape given by img_size="
         )
         raise WrongKeysError(
             f"translate: {name} has {positions} positions and {depth} blocks. {what}, and at most {_DEPTH} blocks."
@@ -106,18 +108,18 @@ def _heads(width: int, said: Mapping[str, Any], beside: Mapping[str, Mapping[str
         heads = known.blocks[0].attn.num_heads
     if heads is None and width % 64 == 0:
         heads = width // 64
-        _log.info("the number of heads is not in the file: %d, by the width of %d", heads, width)
+        _log.info("the number of heads is not in the file; assuming %d, from the width of %d", heads, width)
     if type(heads) is not int or heads < 1 or width % heads:
         came = "the number of heads is not in the file" if heads is None else f"heads={heads!r}"
         raise ValueError(
-            f"translate: {came}, and the width is {width}. Give heads=, a divisor of the width: the tensors do not show it, and "
+            f"translate: {came}, but the width is {width}. Give heads=, a divisor of the width: the tensors do not show it, and "
             f"the features depend on it."
         )
     return heads
 
 
 def _of_timm(said: Mapping[str, Any]) -> Any:
-    """The model of timm's that a run names, on the meta device; None where it names none, or no plain vision transformer."""
+    """The timm model that a run names, on the meta device; None if it names none, or one that is not a plain vision transformer."""
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
@@ -131,10 +133,10 @@ def _of_timm(said: Mapping[str, Any]) -> Any:
 
 
 def preprocessing_of(kind: str, said: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
-    """How the images of a network were prepared, under timm's names: from the file, or else the usual values of its method.
+    """How images were prepared for a network, under timm's names: from the file, or else the usual values of its method.
 
     Args:
-        kind: what made the network.
+        kind: the method that made the network.
         said: arguments of the run.
         beside: JSON files beside the checkpoint.
     """
@@ -157,7 +159,7 @@ def preprocessing_of(kind: str, said: Mapping[str, Any], beside: Mapping[str, Ma
 
 
 def check(what: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not exactly those of a model, with lists of what differs.
+    """Refuse tensors that are not exactly those of a model, listing the differences.
 
     Raises:
         WrongKeysError: missing or unexpected tensors, or other shapes.

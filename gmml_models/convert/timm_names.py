@@ -39,7 +39,7 @@ def in_timms_names(name: str, given: Mapping[str, Tensor]) -> tuple[dict[str, Te
     """The tensors under timm's names, and the resulting arguments of timm's `VisionTransformer`.
 
     Args:
-        name: the network, for errors.
+        name: the name of the network, for errors.
         given: the tensors of a backbone.
 
     Raises:
@@ -53,7 +53,7 @@ def in_timms_names(name: str, given: Mapping[str, Tensor]) -> tuple[dict[str, Te
         )
     if any(re.search(r"\.mlp\.(w12|w3|w1|w2|fc1_g)\.", key) for key in tensors):
         raise WrongKeysError(
-            f"translate: {name} has gated (SwiGLU) layers, which no words of a config can rebuild. timm has such models for "
+            f"translate: {name} has gated (SwiGLU) layers, which our config cannot describe. timm has such models for "
             "features: timm.create_model('vit_giant_patch14_dinov2', pretrained=True)."
         )
     if any(key.startswith("embeddings.") for key in tensors):

@@ -1,7 +1,8 @@
 """Other people's torch checkpoints (.pth), read without running any code in them.
 
-A pickle is a program. No unpickler runs here, not even torch's, so there is none to bypass: `pickle_steps` evaluates the program on
-plain data. Containers are checked by one parser, sizes before anything is allocated, and tensors are views of the mapped file.
+A pickle is a program. No unpickler runs here, not even torch's, so there is nothing to bypass: `pickle_steps` evaluates the
+program on plain data. One parser checks the container, including all sizes, before anything is allocated, and tensors are views
+of the mapped file.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """The content of a file of ``torch.save``, as plain data and tensors; no code in the file is run.
+    """Read a file written by ``torch.save`` as plain data and tensors; no code in the file is run.
 
-    An ``argparse.Namespace`` becomes a dict of its content, a path or device its text, a set a list, a numpy scalar a number, a
-    parameter its tensor, a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum or
-    an object of a class, is replaced by an `Unread`. Both formats of torch.save are read. Tensors are views of the file, copied on
-    write: keep it unchanged while they are in use.
+    An ``argparse.Namespace`` becomes a dict of its content, a path or device a string, a set a list, a numpy scalar a number, a
+    parameter a tensor, and a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum
+    or an object of a class, is replaced by an `Unread`. Both formats of torch.save are supported. Tensors are views of the file,
+    copied on write: keep it unchanged while they are in use.
 
     Args:
         path: the checkpoint.
         most_bytes: a larger file is refused.
 
     Raises:
-        NotThereError: no such file.
+        NotThereError: the file does not exist.
         UnreadableFileError: the file is something else, is damaged, or contains a call of a function, which the message names.
-            Nothing was run and nothing of the file was used.
+            None of its code was run, and nothing in it was used.
     """
     try:
         return _read(Path(path), most_bytes)
@@ -54,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTE
         raise UnreadableFileError(f"read_checkpoint: {os.fspath(path)} {error}") from error
 
 
-_DAMAGED = "Nothing of it was run. It may be damaged: download it again."
+_DAMAGED = "None of its code was run. It may be damaged: download it again."
 
 
 def _read(path: Path, most_bytes: int) -> dict[str, Any]:
@@ -70,7 +71,9 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
                 raise RefusedError(f"{what}. Give a checkpoint of 1 to {most_bytes:,} bytes (most_bytes=).")
             mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except FileNotFoundError as error:
-        raise NotThereError(f"read_checkpoint: no file {path}. Give the path of a checkpoint that was downloaded.") from error
+        raise NotThereError(
+            f"read_checkpoint: {path} does not exist. Give the path of a checkpoint that was downloaded."
+        ) from error
     except OSError as error:
         raise RefusedError(f"could not be opened: {error.strerror or error}.") from error
     head = bytes(mapped[:512])
@@ -83,7 +86,7 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
         raise RefusedError(f"is a zip archive that is cut short or damaged ({str(error)[:200]}). Download it again.") from error
     if isinstance(result, Unread):
         raise RefusedError(
-            f"holds an object, {result.text}, not a dict of networks. If it is a model of yours, save its tensors: "
+            f"holds an object, {result.text}, not a dict of networks. If it is your own model, save its tensors: "
             "torch.save(model.state_dict(), path)."
         )
     if not isinstance(result, dict):
@@ -92,15 +95,18 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
 
 
 def _tell_what_it_is(head: bytes, size: int) -> None:
-    """Refuse what is commonly found under the name of a checkpoint."""
+    """Refuse files that are commonly mistaken for a checkpoint."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
         raise RefusedError("is a git-lfs pointer, not the file itself. Fetch it with git lfs pull.")
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        raise RefusedError("is a web page, not a checkpoint: a page was downloaded instead of the file. Download it by hand.")
+        raise RefusedError(
+            "is a web page, not a checkpoint: a page was downloaded instead of the file. Download the file in a browser."
+        )
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         raise RefusedError(
-            "is a safetensors file. Give it to gmml_models.encoder_from, or the folder of gmml that it lies in to from_pretrained."
+            "is a safetensors file. Give it to gmml_models.encoder_from, or give the gmml folder that contains it to "
+            "from_pretrained."
         )
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")) or head[257:262] == b"ustar":
         raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is yours.")
@@ -109,7 +115,7 @@ def _tell_what_it_is(head: bytes, size: int) -> None:
 
 
 class _Mapped(mmap.mmap):
-    """The file, that hands out no large pieces: neither a zip's index nor a pickle may be one."""
+    """A mapped file that refuses to read large pieces: neither a zip's index nor a pickle may be large."""
 
     def read(self, count: int | None = -1) -> bytes:
         if min(len(self) - self.tell(), count if count is not None and count >= 0 else len(self)) > _PICKLE:
@@ -123,21 +129,21 @@ def _from_zip(mapped: _Mapped) -> Any:
     names = {entry.filename: entry for entry in entries}
     for entry in entries:
         if ".." in Path(entry.filename).parts or entry.filename.startswith("/") or "\\" in entry.filename:
-            raise RefusedError(f"is a zip archive with the unsafe name {entry.filename[:200]!r}. Nothing of it was used.")
+            raise RefusedError(f"is a zip archive with the unsafe name {entry.filename[:200]!r}. Nothing in it was used.")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
             raise RefusedError(
                 f"is a zip archive whose {entry.filename[:200]!r} is packed; torch.save packs nothing. Nothing was unpacked."
             )
     if len(names) != len(entries) or len(entries) > _ENTRIES or sum(entry.file_size for entry in entries) > len(mapped):
-        raise RefusedError(f"is a zip archive of {len(entries):,} entries that overlap or are too many. Nothing of it was used.")
+        raise RefusedError(f"is a zip archive of {len(entries):,} entries, which overlap or are too many. Nothing in it was used.")
     found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) != 1:
         raise RefusedError(
-            "is a zip archive, but not one of torch.save: it holds no data.pkl. If it was packed by hand, unpack it."
+            "is a zip archive, but not one of torch.save: it holds no data.pkl. If somebody packed it, unpack it first."
         )
     folder = found[0]
     if folder + "constants.pkl" in names:
-        raise RefusedError("is a TorchScript program, not a checkpoint. Give the file of torch.save.")
+        raise RefusedError("is a TorchScript program, not a checkpoint. Give a file written by torch.save.")
 
     def piece(name: str) -> tuple[int, int]:
         entry = names[folder + name]
@@ -174,12 +180,12 @@ def _from_pickles(mapped: _Mapped) -> Any:
     stream = io.BytesIO(mapped[:_PICKLE])
     steps = Steps()
     if steps.value(stream) != _MAGIC or steps.value(stream) != _PROTOCOL:
-        raise RefusedError("is a pickle, but not one of torch.save. Nothing of it was run.")
+        raise RefusedError("is a pickle, but not one of torch.save. None of its code was run.")
     if steps.value(stream).get("little_endian") is not True:
         raise RefusedError("was written on a big-endian machine. Save it again on a little-endian one.")
     value, keys = steps.value(stream), steps.value(stream)
     if sorted(only(keys, list)) != sorted(steps.storages):
-        raise ValueError("the list of tensors is not that of the networks")
+        raise ValueError("the list of tensors does not match the networks")
     places, at = {}, stream.tell()
     for key in keys:
         storage = steps.storages[key]
@@ -193,7 +199,7 @@ def _from_pickles(mapped: _Mapped) -> Any:
 
 
 class _Plain:
-    """Turns values into plain data and tensors: no cycles, nothing deep, nothing that grows when it is written out."""
+    """Converts values to plain data and tensors, refusing cycles, deep nesting, and values that grow when they are expanded."""
 
     def __init__(self, mapped: _Mapped, places: Mapping[str, int]) -> None:
         self.mapped, self.places = mapped, places
@@ -205,12 +211,12 @@ class _Plain:
         return self._plain(value, 1)[0]
 
     def _plain(self, value: Any, depth: int) -> tuple[Any, int, int]:
-        """The value, its height, and how many values it is written out."""
+        """The value, its depth, and the number of values that it expands to."""
         if id(value) in self.done:
             return self.done[id(value)]
         if depth > _DEPTH:
             raise RefusedError(
-                f"holds values that are nested more than {_DEPTH} deep, or contain themselves. Nothing of it was run."
+                f"holds values that are nested more than {_DEPTH} levels deep, or contain themselves. None of its code was run."
             )
         inner: list[tuple[Any, int, int]] = []
         made: Any = value
@@ -229,11 +235,13 @@ class _Plain:
             case Number():
                 made = Unread("numpy.dtype")
             case Storage():
-                raise ValueError("a part of a tensor stands alone")
+                raise ValueError("a storage is used outside a tensor")
         height, count = 1 + max((each[1] for each in inner), default=0), 1 + sum(each[2] for each in inner)
         if height > _DEPTH or count > _VALUES:
             raise RefusedError(
-                f"holds values that are nested more than {_DEPTH} deep or unfold to more than {_VALUES:,}. Nothing of it was run."
+                f"holds values that are nested more than {_DEPTH} levels deep or unfold to more than {_VALUES:,}. None of "
+                "its code "
+                "was run."
             )
         self.done[id(value)] = made, height, count
         return self.done[id(value)]
@@ -248,7 +256,9 @@ class _Plain:
             raise ValueError(f"a tensor of shape {size} on {storage.count:,} numbers")
         self.bytes += numbers * storage.dtype.itemsize
         if self.bytes > 4 * len(self.mapped):
-            raise RefusedError("holds tensors that share their numbers so that they unfold to more than four times the file.")
+            raise RefusedError(
+                "holds tensors that share memory in such a way that they expand to more than four times the size of the file."
+            )
         if not numbers:
             return torch.empty(size, dtype=storage.dtype)
         if storage.key not in self.flat:

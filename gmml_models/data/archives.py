@@ -84,7 +84,7 @@ class FilesInZip:
         """The content of a file.
 
         Raises:
-            OSError: it is damaged.
+            OSError: the file is damaged.
         """
         at = self.places[index]
         with self.path.open("rb") as file:
@@ -99,7 +99,7 @@ class FilesInZip:
         except zlib.error as error:
             raise OSError(f"it cannot be unpacked ({error})") from error
         if len(found) != at.size or zlib.crc32(found) != at.crc:
-            raise OSError("it is not what the zip says it is")
+            raise OSError("its content does not match the checksum in the zip")
         return found
 
     def size(self, index: int) -> int:
@@ -116,9 +116,9 @@ class Member(NamedTuple):
 
 
 def open_archive(path: Path, wanted: Wanted, *, whole: bool = False) -> FileSource:
-    """Open a tar, a zip or a compressed tar; errors as `gmml_models.data.folders.open_files`.
+    """Open a tar, a zip or a compressed tar; raises the same errors as `gmml_models.data.folders.open_files`.
 
-    ``whole``: do not treat any subfolder as a split.
+    With ``whole``, no subfolder is treated as a split.
     """
     extensions = wanted.extensions
     name = path.name.lower()
@@ -132,7 +132,7 @@ def open_archive(path: Path, wanted: Wanted, *, whole: bool = False) -> FileSour
     visible = [one for one in found if not any(map(is_hidden, PurePosixPath(one.name).parts))]
     left += [LeftOut(one.name, "hidden", lost=False) for one in found if any(map(is_hidden, PurePosixPath(one.name).parts))]
     if not visible:
-        aside = f", the first left out is {left[0].name} ({left[0].reason})" if left else ""
+        aside = f", the first file skipped is {left[0].name} ({left[0].reason})" if left else ""
         raise UsageError(f"gmml: {path} holds no images{aside}. Known endings: {known_endings()}.")
     shared = 0  # folders that all of them lie in
     while len({one.folders[: shared + 1] for one in visible}) == 1 and len(visible[0].folders) > shared:
@@ -150,7 +150,10 @@ def open_archive(path: Path, wanted: Wanted, *, whole: bool = False) -> FileSour
 
 
 def _in_tar(path: Path, there: Path, extensions: Sequence[str] | None) -> tuple[list[Member], list[LeftOut]]:
-    """The images of a tar, by timm's reader, in its order; a tar inside the tar is a folder, for the class."""
+    """The images of a tar, listed by timm's reader and in its order.
+
+    A tar inside the tar counts as a folder when classes are read.
+    """
     with _endings(extensions):
         from timm.data.dataset_factory import create_dataset
 
@@ -169,7 +172,7 @@ def _in_tar(path: Path, there: Path, extensions: Sequence[str] | None) -> tuple[
 
 
 def _in_zip(path: Path, extensions: Sequence[str] | None) -> tuple[list[Member], list[LeftOut]]:
-    """The images of a zip by name, and what is left out of it."""
+    """The images of a zip by name, and the files in it that are skipped."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = sorted((one for one in archive.infolist() if not one.is_dir()), key=lambda one: one.filename)
@@ -183,7 +186,7 @@ def _in_zip(path: Path, extensions: Sequence[str] | None) -> tuple[list[Member],
         elif one.flag_bits & 1:
             left.append(LeftOut(name, "encrypted"))
         elif one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            left.append(LeftOut(name, "packed neither by deflate nor not at all"))
+            left.append(LeftOut(name, "compressed by a method other than deflate"))
         elif one.file_size > _LARGEST:
             left.append(LeftOut(name, f"more than {_LARGEST:,} bytes"))
         else:
@@ -194,7 +197,7 @@ def _in_zip(path: Path, extensions: Sequence[str] | None) -> tuple[list[Member],
 
 
 def _unpacked(path: Path) -> Path:
-    """The tar in a compressed one, which cannot be read from its middle, in a temporary folder that goes with the process."""
+    """Unpack a compressed tar, which does not allow random access, to a temporary folder that is deleted when the process ends."""
     about = path.stat()
     key = (str(path.resolve()), about.st_mtime_ns, about.st_size)
     if key not in _UNPACKED:
@@ -215,7 +218,7 @@ def _unpacked(path: Path) -> Path:
 
 @contextmanager
 def _endings(extensions: Sequence[str] | None) -> Iterator[None]:
-    """Let timm's reader of tars see all that Pillow decodes for us, or what the user says; it has no argument for it."""
+    """Let timm's tar reader see all files that we can decode, or those with the user's extensions; it has no argument for this."""
     from timm.data.readers import img_extensions
 
     known: Any = img_extensions  # timm leaves it untyped

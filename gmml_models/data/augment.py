@@ -1,9 +1,9 @@
 """Crops, colours and blur of images: computes the pixels of a view from what `gmml_models.data.transforms` drew.
 
-Both are antialiased when they shrink an image, with Pillow's kernels, so that the two data paths give the same picture. As a
-product with
-two small matrices the crop on the device takes as long as ``grid_sample``, which has no antialiasing and another cubic kernel.
-Colours and blur are kornia's functions, on the device; only the images that were drawn for a change are touched.
+Both ways of cropping antialias with Pillow's kernels when they shrink an image, so that the two data paths give the same picture.
+As a product with two small matrices the crop on the device takes as long as ``grid_sample``, which has no antialiasing and
+another cubic kernel. Colours and blur use kornia's functions, on the device; only the images that were drawn for a change are
+touched.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def cut_one(image: Tensor, crops: Sequence[Crops], sizes: Sequence[tuple[int, in
 
     Args:
         image: (C, H, W) uint8, any number of channels.
-        crops: those of this image (a batch of one), one per view.
+        crops: the crops of this image (a batch of one), one per view.
         sizes: height and width of each view.
-        interpolation: of the resize.
+        interpolation: the interpolation of the resize.
 
     Returns:
-        for each view (C, height, width) uint8.
+        For each view, (C, height, width) uint8.
     """
     array = image.permute(1, 2, 0).contiguous().numpy()
     whole = array.shape[2] == 3
@@ -54,7 +54,7 @@ def cut_one(image: Tensor, crops: Sequence[Crops], sizes: Sequence[tuple[int, in
 
 
 def squash(image: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """The whole image at a size, whatever its aspect: (C, H, W) uint8 -> (C, *size) uint8."""
+    """Resize the whole image, ignoring its aspect: (C, H, W) uint8 -> (C, *size) uint8."""
     whole = Crops(np.array([[0.0, 0.0, 1.0, 1.0]]), np.zeros(1, dtype=np.bool_))
     return cut_one(image, [whole], [size], interpolation)[0]
 
@@ -67,7 +67,7 @@ def cut_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]
         boxes: (B, 4) left, top, width, height, as shares of the image's width and height; on the device of the images.
         flip: (B,) bool, on the device of the images.
         size: height and width of the crops.
-        interpolation: of the resize.
+        interpolation: the interpolation of the resize.
 
     Returns:
         (B, C, *size) float32 in [0, 1].
@@ -92,7 +92,7 @@ def cut_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]
 
 
 def _weights(start: Tensor, span: Tensor, pixels: int, wanted: int, flip: Tensor, interpolation: Interpolation) -> Tensor:
-    """(B, wanted, pixels): how much each pixel of an axis gives to each pixel of the crop."""
+    """(B, wanted, pixels): the weight of each pixel of an axis in each pixel of the crop."""
     device, reach = start.device, _REACH[interpolation]
     number = torch.arange(wanted, device=device)
     number = torch.where(flip[:, None], wanted - 1 - number, number)  # (B, wanted)
@@ -117,7 +117,7 @@ class Finish:
     """The last stage of every view: colours, blur, normalisation.
 
     Args:
-        plan: of the views.
+        plan: the plan of the views.
         device: the device of the views.
     """
 
@@ -132,7 +132,7 @@ class Finish:
 
         Args:
             images: (B, C, H, W), uint8, or float32 in [0, 1], which is overwritten.
-            view: its number; None: colours and sharpness stay.
+            view: its number; None leaves colours and sharpness unchanged.
             keys: (B,) int64, on the CPU.
 
         Returns:
@@ -149,11 +149,11 @@ class Finish:
 
 
 def change_colours(images: Tensor, looks: Looks) -> None:
-    """Brightness, contrast, saturation and hue, in each image's own order; the last two in images of three channels only.
+    """Brightness, contrast, saturation and hue, in a separate order for each image; the last two only in images of three channels.
 
     Args:
         images: (B, C, H, W) float32 in [0, 1], changed in place, and clamped after each change.
-        looks: of the batch.
+        looks: the colours and blur drawn for the batch.
     """
     rows = looks.jitter.nonzero().flatten()
     if not len(rows):
@@ -200,8 +200,8 @@ def blur(images: Tensor, looks: Looks, largest: float) -> None:
 
     Args:
         images: (B, C, H, W) float32, changed in place.
-        looks: of the batch.
-        largest: upper end of sigma; the kernel reaches three times as far, or as far as the image.
+        looks: the colours and blur drawn for the batch.
+        largest: the upper end of sigma; the kernel reaches three times as far, but no further than the image.
     """
     rows = looks.blur.nonzero().flatten()
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a data set's channels, by which images are normalised."""
+"""The mean and standard deviation of a data set's channels, which images are normalised by."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ChannelStats:
     """What was found.
 
     Attributes:
-        mean: per channel, for pixels in [0, 1].
+        mean: the mean of each channel, for pixels in [0, 1].
         std: per channel.
         images: number of images that were read.
-        broken: name -> reason, for the images that could not be read.
+        broken: maps the names of images that could not be read to the reasons.
     """
 
     mean: tuple[float, ...]
@@ -37,13 +37,13 @@ class ChannelStats:
 def channel_stats(source: Source | StreamSource, *, threads: int = 2, progress: Progress | None = None) -> ChannelStats:
     """Compute the mean and standard deviation of the pixels of a data set, reading each image once.
 
-    Every image has the same weight, whatever its size: the mean of the images' means; and the root of the mean of the images'
-    mean squared distances from that. Sums are exact: pixels are counted by level.
+    Every image has the same weight, whatever its size. The mean is the mean of the images' means; the standard deviation is the
+    root of the mean, over images, of the mean squared distance from it. Sums are exact, because pixels are counted by value.
 
     Args:
-        source: the images; of a stream, one epoch is read.
-        threads: that decode.
-        progress: told while they do.
+        source: the images; for a stream, one epoch is read.
+        threads: the number of threads that decode images.
+        progress: called while they do, with the number done and the total.
 
     Raises:
         UsageError: none of the images can be read.

@@ -1,7 +1,7 @@
-"""Which images a run uses, as a frozen dataclass; and how a config is recorded in JSON types.
+"""The images that a run uses, as a frozen dataclass, and the conversion of a config to JSON types.
 
-A field whose metadata says ``free`` changes how fast or how visibly a run goes, not its result: such fields may differ when a run
-is resumed.
+A field whose metadata says ``free`` affects the speed of a run or its output on the screen, but not its result: such fields may
+differ when a run is resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FREE: dict[str, Any] = {"free": True}
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The images, and how they are read."""
+    """The images of a run, and how they are read."""
 
     data: str = ""
     """Folder, tar or zip of images (class folders or a labels.csv give labels), or a data set by name: torch/..., hfds/..."""
@@ -46,7 +46,7 @@ class DataConfig:
     """Number of processes that decode images, or threads with --resident; by default one per core, at most 2, or 8 with a GPU."""
 
     def __post_init__(self) -> None:
-        """A ``~`` that no shell has read is the home folder."""
+        """Replace a ``~`` that the shell has not expanded by the home folder."""
         for name in _PLACES:
             value = getattr(self, name, None)
             if isinstance(value, str) and value.startswith("~"):
@@ -54,10 +54,10 @@ class DataConfig:
 
 
 def check_normalisation(config: DataConfig) -> None:
-    """Refuse a mean or standard deviation that is not one of pixels in [0, 1].
+    """Refuse a mean or standard deviation that cannot belong to pixels in [0, 1].
 
     Raises:
-        UsageError: names the field; for statistics of bytes, it gives their values in [0, 1].
+        UsageError: the value is out of range; the message names the field, and converts statistics of bytes to [0, 1].
     """
     for name, values in (("mean", config.mean), ("std", config.std)):
         if values is None or all(0 <= one <= 1 and (one > 0 or name == "mean") for one in values):
@@ -71,12 +71,12 @@ def check_normalisation(config: DataConfig) -> None:
 
 
 def record(config: DataConfig) -> dict[str, Any]:
-    """A config in JSON types."""
+    """Convert a config to JSON types."""
     return json.loads(json.dumps(asdict(config), default=str))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
 def place(value: Any) -> Any:
-    """The canonical spelling of an existing path; anything else unchanged."""
+    """Return the canonical spelling of an existing path, and anything else unchanged."""
     try:  # as text, which may name no path at all
         return os.path.realpath(value) if isinstance(value, str) and value and os.path.exists(value) else value  # noqa: PTH110
     except (OSError, ValueError):
@@ -84,12 +84,12 @@ def place(value: Any) -> Any:
 
 
 def differences(config: DataConfig, recorded: dict[str, Any], *, free: Collection[str] = ()) -> list[str]:
-    """What differs between a config and the record of a run, as ``name: then -> now``.
+    """List the differences between a config and the record of a run, as ``name: then -> now``.
 
     Args:
-        config: of now.
-        recorded: of then.
-        free: names that may differ, beside ``out`` and what the config's fields call free. Paths may be spelt otherwise.
+        config: the current config.
+        recorded: the config in the record of the run.
+        free: names that may differ, in addition to ``out`` and the fields marked as free. Paths may be spelt differently.
     """
     now = record(config)
     fixed = [one.name for one in fields(config) if not one.metadata.get("free") and one.name not in ("out", *free)]

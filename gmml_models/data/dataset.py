@@ -26,12 +26,12 @@ _AT_ONCE = 64  # images a thread has in hand
 
 
 class Identity(NamedTuple):
-    """What identifies a data set, wherever it is stored.
+    """Identifies a data set, wherever it is stored.
 
     Attributes:
-        images: how many.
-        bytes: of all their files.
-        sha256: of their names, sizes and labels, in order.
+        images: the number of images.
+        bytes: the size of all their files.
+        sha256: the hash of their names, sizes and labels, in order.
     """
 
     images: int
@@ -43,15 +43,15 @@ class Source(ABC):
     """Images by index, as uint8.
 
     Args:
-        channels: of every image.
-        classes: their names, or those of the labels where an image has several; () if there are no labels.
-        multi_label: labels are (c,) float32 of 0 and 1 instead of an int.
+        channels: the number of channels of every image.
+        classes: the names of the classes, or of the labels if an image can have several; () if there are no labels.
+        multi_label: True if labels are (c,) float32 of 0 and 1 instead of an int.
 
     Attributes:
-        broken: name -> reason of the images that could not be read, as they are met in this process.
+        broken: name -> reason for the images that could not be read so far in this process.
         where: the location of the images, for messages.
-        left: files and folders next to them that are not part of the data.
-        notes: what had to be guessed about them.
+        left: files and folders next to the images that are not part of the data.
+        notes: the guesses that were made about the images.
     """
 
     where: str = ""
@@ -67,11 +67,11 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Images, the broken ones too."""
+        """The number of images, including broken ones."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """The name by which a user can find the image."""
+        """The name under which a user can find the image."""
 
     @abstractmethod
     def labels(self) -> Sequence[Label]:
@@ -79,16 +79,16 @@ class Source(ABC):
 
     @abstractmethod
     def item(self, index: int) -> tuple[Tensor, Label]:
-        """(C, H, W) uint8 and the label of one image; whatever is raised counts as the reason why it is broken."""
+        """(C, H, W) uint8 and the label of one image; any exception is recorded as the reason why the image is broken."""
 
     @property
     def parallel(self) -> bool:
-        """True if several threads may read at once."""
+        """True if several threads may read at the same time."""
         return True
 
     @property
     def labelled(self) -> bool:
-        """There are labels."""
+        """True if there are labels."""
         return bool(self.classes)
 
     def read(self, index: int) -> tuple[Tensor, Label] | None:
@@ -103,11 +103,11 @@ class Source(ABC):
             return None
 
     def identity(self) -> Identity | None:
-        """What identifies the data set; None if only its length is known."""
+        """Return what identifies the data set; None if only its length is known."""
         return None
 
     def found(self, who: str, what: str = "images") -> list[str]:
-        """What was found, in lines for the user: see `gmml_models.data.scan.told`."""
+        """A summary of what was found, in lines for the user; see `gmml_models.data.scan.told`."""
         return told(
             who,
             what,
@@ -125,13 +125,13 @@ class Source(ABC):
         return sum(one.lost for one in self.left) + len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Label]:
-        """One image and its label; for a broken one those of the next that can be read.
+        """One image and its label; if the image is broken, those of the next one that can be read.
 
         Returns:
             (C, H, W) uint8, and an int, (c,) float32 of 0 and 1, or None.
 
         Raises:
-            IndexError: there is no such number.
+            IndexError: the index is out of range.
             UsageError: no image can be read at all.
         """
         if not 0 <= index < len(self):
@@ -150,7 +150,7 @@ class Subset(Source):
     Args:
         source: the whole.
         chosen: numbers in it.
-        classes: number the labels by these names; they hold all that occur.
+        classes: the names by which labels are numbered; they include all that occur.
     """
 
     def __init__(self, source: Source, chosen: Sequence[int], classes: Sequence[str] | None = None) -> None:
@@ -168,16 +168,16 @@ class Subset(Source):
         return self.source.name(self.chosen[index])
 
     def identity(self) -> Identity | None:
-        """That of the whole source: the config determines which images are chosen."""
+        """The identity of the whole source, because the config determines which images are chosen."""
         return self.source.identity()
 
     def labels(self) -> Sequence[Label]:
-        """As in the whole source, renumbered."""
+        """The labels of the whole source, renumbered."""
         labels = self.source.labels()
         return [self._renumbered(labels[number]) for number in self.chosen]
 
     def item(self, index: int) -> tuple[Tensor, Label]:
-        """As in the whole source, with the label renumbered."""
+        """Load an image of the whole source, with its label renumbered."""
         image, label = self.source.item(self.chosen[index])
         return image, self._renumbered(label)
 
@@ -195,16 +195,17 @@ class Subset(Source):
 def few_shot(source: Source, share: float, seed: int) -> Source:
     """A share of the images of each class, at least one of each.
 
-    Every seed gives the images an order, and the first ones of every class are taken, so a smaller share is part of a larger one.
-    With several labels per image, an image is taken if any of its labels takes it; images without labels form a class.
+    Each seed determines an order of the images, and the first ones of every class are taken, so a smaller share is part of a
+    larger one. With several labels per image, an image is taken if any of its labels takes it; images without labels form a
+    class.
 
     Args:
         source: with labels.
-        share: above 0, up to 1 (all of them).
+        share: the share of the images, above 0 and at most 1 (all of them).
         seed: decides which.
 
     Raises:
-        UsageError: no labels, or a share out of range.
+        UsageError: there are no labels, or the share is out of range.
     """
     if not 0 < share <= 1:
         raise UsageError(f"gmml: few_shot={share} is not a share of the images. Give a number above 0, up to 1.")
@@ -228,13 +229,14 @@ def few_shot(source: Source, share: float, seed: int) -> Source:
 def each(
     source: Source, work: Callable[[Tensor, Label], Made], threads: int, progress: Progress | None = None
 ) -> Iterator[Made | None]:
-    """Do something with every image, in order; None for the broken ones.
+    """Apply a function to every image, in order; yields None for broken images.
 
     Args:
-        source: of the images.
-        work: called with image and label, in several threads at once if the source allows it (decoders release the GIL).
+        source: the data set.
+        work: the function, called with image and label, in several threads at once if the source allows it (decoders release the
+            GIL).
         threads: largest number of threads.
-        progress: called after every few images.
+        progress: a function that is called after every few images.
     """
     count = len(source)
 
@@ -262,7 +264,7 @@ def check_readable(source: Source) -> None:
 
 
 def nothing_readable(source: Source) -> UsageError:
-    """The error to raise if no image can be read."""
+    """Make the error to raise if no image can be read."""
     tried = f"the {len(source)}" if len(source) <= _TRIED else f"the first {_TRIED}"
     name, reason = next(iter(source.broken.items()), ("?", "?"))
     return UsageError(f"gmml: none of {tried} images could be read. The first was {name}: {reason}.")

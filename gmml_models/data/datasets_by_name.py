@@ -1,4 +1,4 @@
-"""Data sets by the names that timm has for them, and streams in Python."""
+"""Data sets by timm's names for them, and streams in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfi
     """A data set of torchvision, as timm opens it; nothing is downloaded.
 
     Raises:
-        UsageError: there is no such name, or ``config.data_root`` does not hold its files.
+        UsageError: the name is unknown, or ``config.data_root`` does not hold its files.
     """
     from timm.data.dataset_factory import create_dataset
 
@@ -40,16 +40,16 @@ def open_hub(name: str, split: str | None, purpose: Purpose, config: DataConfig)
     """A data set of the Hugging Face Hub, or a folder of one, with undecoded images.
 
     Raises:
-        UsageError: it, its split or the library is missing.
+        UsageError: the data set, its split or the library is missing.
     """
     return _load(name, split, purpose, config, streaming=False)
 
 
 def open_hub_stream(name: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
-    """The same, as a stream.
+    """The same data sets, as a stream.
 
     Raises:
-        UsageError: as in `open_hub`, or its length is not known.
+        UsageError: as in `open_hub`; also if the length is not known.
     """
     return stream_of(_load(name, split, purpose, config, streaming=True), config, where=f"hfids/{name}")
 
@@ -78,14 +78,14 @@ def _pick(where: str, splits: Collection[str], purpose: Purpose) -> str:
             return name
     if purpose != "test" and len(splits) == 1:
         return next(iter(splits))
-    raise UsageError(f"gmml: {where} has the splits {sorted(splits)}, none of them one of {list(wanted)}. Give a split.")
+    raise UsageError(f"gmml: {where} has the splits {sorted(splits)}, but none of {list(wanted)}. Give a split.")
 
 
 def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
     """Shards of webdataset: named by an _info.json as in timm, by a pattern given as split, or all tars of the folder.
 
     Raises:
-        UsageError: no shards, the library is missing, or the number of images is not known.
+        UsageError: there are no shards, the library is missing, or the number of images is not known.
     """
     where = f"wds/{folder}"
     _library("webdataset", where)
@@ -95,7 +95,7 @@ def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataCo
         try:
             found = reader(root=folder, split=split or "train").split_info
         except Exception as error:
-            raise UsageError(f"gmml: {where}: its info file does not fit ({error}). Give a --split that it names.") from error
+            raise UsageError(f"gmml: {where}: its info file does not match ({error}). Give a --split that it lists.") from error
         names, count = list(found.filenames), int(found.num_samples)
     elif split is not None:
         pattern, _, number = split.partition("|")
@@ -108,7 +108,7 @@ def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataCo
     missing = [url for url in urls if "://" not in url and not url.startswith("pipe:") and not Path(url).is_file()]
     if missing or not urls:
         what = (
-            f"{len(missing)} shards are not there, the first {missing[0]}" if missing else f"there are no tars in {folder or 'it'}"
+            f"{len(missing)} shards are missing, the first is {missing[0]}" if missing else f"there are no tars in {folder or 'it'}"
         )
         raise UsageError(
             f"gmml: {where}: {what}. Give wds/FOLDER, and a --split such as 'train-{{0000..0009}}.tar' for some of its tars."
@@ -126,13 +126,13 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
     Args:
         dataset: an iterable that can be iterated repeatedly.
         config: its ``in_chans`` and ``stream_images``.
-        where: for messages.
+        where: the name of the data for messages.
 
     Raises:
-        UsageError: it cannot be iterated, or only once; or its length is not known.
+        UsageError: the data set cannot be iterated, or only once, or its length is not known.
     """
     if not hasattr(dataset, "__iter__") or isinstance(dataset, Iterator):
-        cannot = "cannot be iterated" if not hasattr(dataset, "__iter__") else "can be read once only"
+        cannot = "cannot be iterated" if not hasattr(dataset, "__iter__") else "can be read only once"
         raise UsageError(
             f"gmml: {where}, a {type(dataset).__name__}, {cannot}. "
             "Give one with __len__ and __getitem__, or with an __iter__ that starts from the beginning each time."
@@ -155,7 +155,7 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
 
 
 def is_stream(dataset: Any) -> bool:
-    """Raised by access by index, which a stream does not support."""
+    """Access by index, which a stream does not support, raises an error."""
     return isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
 
 
@@ -169,4 +169,4 @@ def _library(name: str, where: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"gmml: {where} is read by the library {name}, which is not installed. Run: pip install {name}") from error
+        raise UsageError(f"gmml: {where} needs the library {name}, which is not installed. Run: pip install {name}") from error

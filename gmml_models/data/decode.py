@@ -1,4 +1,4 @@
-"""From whatever holds an image (a file's bytes, a picture, an array) to a uint8 tensor with the requested channels."""
+"""Decodes anything that holds an image (a file's bytes, a picture, an array) to a uint8 tensor with the requested channels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 def decode(found: Any, channels: int) -> Tensor:
-    """One image as a tensor.
+    """Decode one image to a tensor.
 
     Args:
         found: bytes of an image file; a Pillow image; a dict with ``bytes`` or ``path``, as in Hugging Face data sets; a
             tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
-        channels: those of the result. Files and pictures give 1 or 3: rotated upright, transparent parts on white, the upper eight
-            of 16 bits, grey by ITU-R 601; TIFFs of floats, of 32-bit or of signed integers are scaled from their darkest to their
-            brightest pixel. An array must have the requested number, or 1 or 3 if 1 or 3 are requested.
+        channels: the number of channels of the result. Files and pictures give 1 or 3; they are rotated upright, transparent
+            parts become white, of 16 bits the upper eight are kept, and grey follows ITU-R 601; TIFFs of floats, of 32-bit or of
+            signed integers are scaled from their darkest to their brightest pixel. An array must have the requested number, or 1
+            or 3 if 1 or 3 are requested.
 
     Returns:
         (channels, H, W) uint8.
 
     Raises:
-        Exception: whatever the decoder raises on damaged bytes; ValueError or TypeError for what is not an image.
+        Exception: anything that the decoder raises for damaged bytes; ValueError or TypeError for something that is not an image.
     """
     if isinstance(found, dict):
         found = found["path"] if found.get("bytes") is None else found["bytes"]
@@ -48,11 +49,11 @@ def decode(found: Any, channels: int) -> Tensor:
 
 
 def from_picture(picture: Image.Image, channels: int) -> Tensor:
-    """(channels, H, W) uint8 of any of Pillow's modes; its memory format is channels_last.
+    """Convert a picture in any of Pillow's modes to (channels, H, W) uint8, in channels_last memory format.
 
     Raises:
         ValueError: ``channels`` is neither 1 nor 3.
-        Exception: whatever Pillow raises on damaged files.
+        Exception: anything that Pillow raises for damaged files.
     """
     picture.load()  # raises if the file is truncated
     return _from_upright(ImageOps.exif_transpose(picture), channels)
@@ -68,10 +69,10 @@ def _from_upright(upright: Image.Image, channels: int) -> Tensor:
 
 
 def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
-    """(channels, H, W) uint8 of an array in any layout that can be recognised.
+    """Convert an array in any recognisable layout to (channels, H, W) uint8.
 
     Raises:
-        ValueError: the axes or the values do not make an image.
+        ValueError: the axes or the values are not those of an image.
     """
     first = isinstance(values, Tensor)  # by convention tensors have their channels first, arrays last
     # as_tensor takes no negative strides, and warns of memory that may not be written

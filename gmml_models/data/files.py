@@ -20,7 +20,7 @@ class Files(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """The names by which a user can find the files."""
+        """The names under which a user can find the files."""
 
     def read(self, index: int) -> bytes:
         """The content of a file."""
@@ -54,14 +54,14 @@ class FileSource(Source):
     """Image files.
 
     Args:
-        files: their bytes and names.
-        targets: their labels: (N, c) of 0 and 1, (N,) int64 or numbers for classes; or None.
-        classes: names of the labels.
+        files: the bytes and names of the files.
+        targets: their labels, as (N, c) of 0 and 1, or as (N,) int64 or a sequence of class numbers; None without labels.
+        classes: the names of the classes or labels.
         channels: 1 or 3.
-        multi_label: labels are (c,) tensors.
+        multi_label: True if labels are (c,) tensors.
         where: they lie.
-        left: files and folders that are not part of them.
-        notes: guesses about them.
+        left: files and folders that are not part of the data.
+        notes: guesses that were made about the data.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class FileSource(Source):
         return len(self.files.names)
 
     def name(self, index: int) -> str:
-        """Path, relative to the folder or the CSV, or inside the tar."""
+        """The path, relative to the folder or the CSV, or inside the tar."""
         return self.files.names[index]
 
     def identity(self) -> Identity:
-        """From the names and sizes of the files, and the labels of a CSV."""
+        """The identity, from the names and sizes of the files and the labels of a CSV."""
         total, digest = 0, hashlib.sha256()
         for index, name in enumerate(self.files.names):
             size = self.files.size(index)
@@ -100,7 +100,7 @@ class FileSource(Source):
         return Identity(images=len(self), bytes=total, sha256=digest.hexdigest())
 
     def labels(self) -> Sequence[Label]:
-        """From the names of the folders, or the CSV."""
+        """The labels, from the names of the folders or from the CSV."""
         if isinstance(self.targets, Tensor) and self.targets.ndim == 1:
             return list(self.targets.tolist())
         return [None] * len(self) if self.targets is None else list(self.targets)

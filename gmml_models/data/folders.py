@@ -1,4 +1,4 @@
-"""Images in a folder, an archive, or a CSV; reports which files are skipped and which folders are the classes."""
+"""Opens the images of a folder, an archive or a CSV, and reports which files are skipped and which folders are the classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
     """Open a folder or an archive.
 
     Raises:
-        UsageError: it does not exist, has no images, or its labels do not fit.
+        UsageError: the path does not exist, holds no images, or its labels do not fit.
     """
     channels, csv, multi_label = wanted.channels, wanted.csv, wanted.multi_label
     if channels not in (1, 3):
         raise UsageError(
-            f"gmml: image files have 1 or 3 channels, and in_chans is {channels}. Give a data set in Python for others."
+            f"gmml: image files have 1 or 3 channels, but in_chans is {channels}. For other numbers, give a data set in Python."
         )
     if not path.exists():
         raise UsageError(
@@ -35,7 +35,7 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
     wants_csv = bool(multi_label) or csv is not None
     if path.is_file():
         if wants_csv:
-            raise UsageError(f"gmml: labels in a CSV are read for folders, and {path} is a file. Unpack it first.")
+            raise UsageError(f"gmml: labels in a CSV need a folder of images, but {path} is a file. Unpack it first.")
         return open_archive(path, wanted)
     if not path.is_dir():
         raise UsageError(f"gmml: {path} is neither a folder nor a file. Give a folder or an archive of images.")
@@ -53,7 +53,7 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
             paths, left = scan(folder, own=wanted.output, extensions=wanted.extensions)
             named = {str(file) for file in rows.files}
             unnamed = [file for file in paths if os.path.abspath(file) not in named]  # noqa: PTH100  # links stay, as in the CSV
-            left += [LeftOut(file.relative_to(folder).as_posix(), f"in no line of {there.name}", lost=False) for file in unnamed]
+            left += [LeftOut(file.relative_to(folder).as_posix(), f"not listed in {there.name}", lost=False) for file in unnamed]
             return FileSource(
                 LooseFiles(rows.files, rows.names),
                 rows.labels,
@@ -84,7 +84,7 @@ def open_files(path: Path, wanted: Wanted) -> FileSource:
 
 
 def _close_names(path: Path) -> str:
-    """Names beside it that a person may have meant."""
+    """Similar names in the same folder, which the user may have meant."""
     try:
         beside = [one.name for one in path.parent.iterdir()]
     except OSError:
@@ -94,7 +94,7 @@ def _close_names(path: Path) -> str:
 
 
 def _may_hold_images(path: Path, output: Path | None = None) -> bool:
-    """A sub-folder that may be a split or a class: not a run's, nor one that holds runs alone."""
+    """True for a subfolder that may be a split or a class: not the folder of a run, nor one that holds only runs."""
     if is_hidden(path.name) or not path.is_dir() or (output is not None and path.resolve() == output.resolve()):
         return False
     if is_run(path):

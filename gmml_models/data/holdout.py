@@ -1,4 +1,4 @@
-"""Images that are held out from training, to measure on."""
+"""Holds out some of the training images, to measure on."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def without_holdout(config: DataConfig) -> DataConfig:
 
 
 def held_out(source: Source, share: float, *, test: bool) -> Source:
-    """A share of the images of each class to measure on, or the rest to train on; the two have no image in common.
+    """Return a share of the images of each class to measure on, or the rest to train on; the two have no image in common.
 
-    The images are ordered by a hash of their names, and the first ones of each class are held out, at least one if there are two.
-    So the choice is the same for every seed, and adding images moves few of the old ones to the other side. With several labels per
-    image, or none, all images form one class.
+    The images are ordered by a hash of their names, and the first ones of each class are held out, at least one if the class has
+    two. So the choice is the same for every seed, and adding images moves few of the old ones to the other side. With several
+    labels per image, or none, all images form one class.
 
     Args:
-        source: of all images.
-        share: above 0, below 1.
-        test: which part.
+        source: the data set of all images.
+        share: the share to hold out, above 0 and below 1.
+        test: True for the part to measure on, False for the rest.
 
     Raises:
-        UsageError: a share out of range, or one that leaves nothing.
+        UsageError: the share is out of range, or leaves nothing.
     """
     if not 0 < share < 1:
         raise UsageError(f"gmml: holdout={share} is not a share of the images. Give a number above 0 and below 1, for example 0.2.")
@@ -48,6 +48,6 @@ def held_out(source: Source, share: float, *, test: bool) -> Source:
     part = Subset(source, chosen)
     part.left = () if test else source.left
     part.notes = (
-        () if test else (*source.notes, f"{len(held)} of {len(source)} images are held out to measure on (--holdout {share:g})")
+        () if test else (*source.notes, f"{len(held)} of {len(source)} images are held out for testing (--holdout {share:g})")
     )
     return part

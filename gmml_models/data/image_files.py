@@ -26,7 +26,7 @@ _WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Photograph:
-    """One picture that was read."""
+    """A picture that was read."""
 
     path: Path
     picture: Image.Image  # RGB, a square of the size that was asked for
@@ -50,13 +50,14 @@ class Reading:
 
 
 def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Path | None = None) -> Reading:
-    """Read image files until there are enough.
+    """Read image files until there are ``most`` photographs.
 
     Args:
-        paths: files, and folders: the image files directly inside by name, or, if there are none, those further inside.
-        size: side of the squares in pixels: the centre of the picture, with its shorter side resized to this.
-        most: largest number of photographs.
-        without: a file to leave out of folders, such as the one that is about to be written.
+        paths: files and folders; of a folder, the image files directly inside it are read in the order of their names, or, if
+            there are none, those in its subfolders.
+        size: the side of the squares in pixels; each is the centre of a picture whose shorter side is resized to this.
+        most: the largest number of photographs to read.
+        without: a file to ignore in folders, such as the one that is about to be written.
     """
     photographs: list[Photograph] = []
     skipped: list[Skipped] = []
@@ -78,10 +79,11 @@ def read_photographs(paths: Sequence[Path], size: int, most: int, *, without: Pa
 
 
 def read_square(path: Path, size: int) -> Image.Image:
-    """Read one file as an RGB square: rotated upright, cropped to the centre, transparent parts on white.
+    """Read one file as an RGB square: rotated upright, cropped to the centre, with transparent parts turned white.
 
     Raises:
-        Exception: whatever Pillow raises on a file that is missing, damaged, no image, or too large to be decoded safely.
+        Exception: anything that Pillow raises for a file that is missing, damaged, not an image, or too large to be decoded
+            safely.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -95,10 +97,11 @@ def read_square(path: Path, size: int) -> Image.Image:
 
 
 def open_upright(file: Path | IO[bytes]) -> Image.Image:
-    """The first frame of an image file, upright, decoded.
+    """Decode the first frame of an image file, rotated upright.
 
     Raises:
-        Exception: whatever Pillow raises on a file that is missing, damaged, no image, or too large to be decoded safely.
+        Exception: anything that Pillow raises for a file that is missing, damaged, not an image, or too large to be decoded
+            safely.
     """
     with Image.open(file, formats=formats_of_pillow()) as image:
         limit = Image.MAX_IMAGE_PIXELS
@@ -111,7 +114,7 @@ def open_upright(file: Path | IO[bytes]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB: transparent parts on white, 16-bit grey by its upper eight bits."""
+    """Convert any of Pillow's modes to RGB: transparent parts become white, and of 16-bit grey the upper eight bits are kept."""
     if image.mode.startswith("I"):  # I;16 and its kin; older versions of Pillow read 16-bit PNG files as I
         return _grey(np.clip(np.asarray(image).astype(np.float64) / 257.0, 0.0, 255.0))
     if image.mode == "F":  # no agreed range: from the darkest to the brightest
@@ -142,7 +145,7 @@ def _grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Im
 
 @cache
 def formats_of_pillow() -> tuple[str, ...]:
-    """The formats that can be read with this Pillow; pillow-heif adds HEIC, and AVIF for an older Pillow."""
+    """The formats that the installed Pillow can read; pillow-heif adds HEIC, and AVIF for an older Pillow."""
     Image.init()
     if find_spec("pillow_heif") is not None:
         plugin: Any = import_module("pillow_heif")
@@ -160,7 +163,7 @@ def endings_of_pillow() -> frozenset[str]:
 
 
 def known_endings() -> str:
-    """The same as text, the common ones first."""
+    """The extensions as text, the common ones first."""
     usual = (".png", ".jpg", ".jpeg")
     return ", ".join([*usual, *sorted(endings_of_pillow() - set(usual))])
 

@@ -25,7 +25,7 @@ def open_paths(paths: Sequence[Path], *, channels: int, who: str) -> FileSource:
         UsageError: a path does not exist, an archive is not the only path, or there is no image.
     """
     if channels not in (1, 3):
-        raise UsageError(f"{who}: image files have 1 or 3 channels, and the weights take {channels}. Give a data set in Python.")
+        raise UsageError(f"{who}: image files have 1 or 3 channels, but the weights take {channels}. Give a data set in Python.")
     if len(paths) == 1 and is_archive(paths[0]):
         return open_archive(paths[0], Wanted(channels=channels), whole=True)
     files, left = list[Path](), list[LeftOut]()
@@ -37,11 +37,11 @@ def open_paths(paths: Sequence[Path], *, channels: int, who: str) -> FileSource:
             files += found
             left += [LeftOut((path / one.name).as_posix(), one.reason, one.lost) for one in aside]
         elif is_archive(path):
-            raise UsageError(f"{who}: {path} is an archive and was given with other paths. Give it alone.")
+            raise UsageError(f"{who}: {path} is an archive, but was given with other paths. Give it alone.")
         else:
             files.append(path)
     if not files:
         words = f" Left out: {len(left)}, the first {left[0].name} ({left[0].reason})." if left else ""
-        raise UsageError(f"{who}: no image in {', '.join(map(str, paths))}.{words} Known endings: {known_endings()}.")
+        raise UsageError(f"{who}: there is no image in {', '.join(map(str, paths))}.{words} Known endings: {known_endings()}.")
     where = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
     return FileSource(LooseFiles(files, [file.as_posix() for file in files]), None, channels=channels, where=where, left=left)

@@ -25,7 +25,7 @@ _NO = ("-1", "-1.0", "")  # where the column has no other word for it: beside 0 
 
 
 class LabelTable(NamedTuple):
-    """The images that a CSV names."""
+    """The images that a CSV lists."""
 
     files: tuple[Path, ...]
     names: tuple[str, ...]  # as the CSV writes them
@@ -37,21 +37,20 @@ class LabelTable(NamedTuple):
 def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *, multi_label: bool | None = None) -> LabelTable:
     """Read the rows whose files are in a folder.
 
-    One column holds the class of each image if it is the only one after the file names and is called class, label, category or
-    similar, or holds words other than yes and no, some of them twice; or if it is the only chosen column and holds such words.
-    Otherwise an image
-    may have several labels: a column is a label if most of its values are 0 or 1, true or false, yes or no, in any case; or 1 and
-    -1, or 1 and empty. All other columns, such as licence texts, are listed in ``notes``.
+    One column holds the class of each image if it is the only column after the file names and either is called class, label,
+    category or similar, or holds words other than yes and no, some of them more than once; or if it is the only chosen column and
+    holds such words. Otherwise an image may have several labels: a column is a label if most of its values are 0 or 1, true or
+    false, yes or no, in any case; or 1 and -1, or 1 and empty. All other columns, such as licence texts, are listed in ``notes``.
 
     Args:
-        path: of the CSV, UTF-8.
-        folder: only files in it, at any depth, are taken.
-        chosen: names of the columns that are labels, or of the one that is the class; None: as above.
-        multi_label: True: columns are labels whatever they are called; None: as above.
+        path: the CSV file, in UTF-8.
+        folder: only files in it, at any depth, are used.
+        chosen: the names of the columns that are labels, or of the one that is the class; None: the rules above decide.
+        multi_label: True: columns are labels whatever they are called; None: the rules above decide.
 
     Raises:
-        UsageError: the CSV does not exist, has no column of files, no label, a label value that is neither 0 nor 1, missing files,
-            or no row for this folder.
+        UsageError: the CSV does not exist; it has no column of files, no label, or no row for this folder; a label value is
+            neither 0 nor 1; or files are missing.
     """
     header, rows = _table(path)
     # as text: a table may have a hundred thousand lines, and Path takes ten times as long for each
@@ -61,21 +60,21 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *
     missing = [number for number in there or range(len(rows)) if not Path(files[number]).is_file()]
     if len(missing) == len(rows):
         raise UsageError(
-            f"gmml: {path}: the first column, {header[0]!r}, holds no files: there is no {files[0]}. "
+            f"gmml: {path}: the first column, {header[0]!r}, does not hold files: {files[0]} does not exist. "
             "The first column is the path of the image, relative to the CSV."
         )
     if not there:
-        raise UsageError(f"gmml: {path} names {len(rows)} files, none of them in {folder}. Give the folder that holds them.")
+        raise UsageError(f"gmml: {path} lists {len(rows)} files, none of them in {folder}. Give the folder that holds them.")
     if missing:
         raise UsageError(
-            f"gmml: {path} names {len(missing)} files that do not exist, the first in line {missing[0] + 2}: "
+            f"gmml: {path} lists {len(missing)} files that do not exist, the first in line {missing[0] + 2}: "
             f"{rows[missing[0]][0]}. "
             "Paths are relative to the CSV. Fix or remove these lines."
         )
     if len(set(files)) < len(files):
         seen: set[str] = set()
         twice = next(file for file in files if file in seen or seen.add(file))  # type: ignore[func-returns-value]  # None: false
-        raise UsageError(f"gmml: {path} names {twice} twice. Give every file one line.")
+        raise UsageError(f"gmml: {path} lists {twice} twice. Give every file a single line.")
     one = None if multi_label else _class_column(header, rows, chosen)
     if one is not None:
         return _classes(path, header, rows, one, there, files)
@@ -108,13 +107,13 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise UsageError(
-                f"gmml: {path}, line {number}, has {len(row)} columns, and the first line has {len(header)}. Fix that line."
+                f"gmml: {path}, line {number}, has {len(row)} columns, but the first line has {len(header)}. Fix that line."
             )
     return header, rows[1:]
 
 
 def _class_column(header: list[str], rows: list[list[str]], chosen: Sequence[str] | None) -> int | None:
-    """The column that holds the class of each image; None where the columns are labels."""
+    """The column that holds the class of each image; None if the columns are labels."""
     names = [name.strip() for name in header]
     if chosen is not None:
         candidates = [column for column in range(1, len(names)) if names[column] in chosen] if len(chosen) == 1 else []
@@ -134,7 +133,7 @@ def _class_column(header: list[str], rows: list[list[str]], chosen: Sequence[str
 
 
 def _says_yes_and_no(rows: list[list[str]], column: int) -> bool:
-    """Most values of a column are those of a label."""
+    """True if most values of a column are those of a label."""
     words = [row[column].strip().lower() for row in rows]
     no = _word_for_no(words)
     return 2 * sum(word not in (*_TRUE, *_FALSE, no) for word in words) < len(rows)
@@ -147,7 +146,9 @@ def _classes(path: Path, header: list[str], rows: list[list[str]], column: int, 
         raise UsageError(f"gmml: {path}, line {empty + 2}: the class {header[column]!r} is empty. Fix or remove that line.")
     classes = tuple(sorted(set(words), key=lambda word: (natural(word), word)))
     number = {name: place for place, name in enumerate(classes)}
-    notes = [f"the class is the column {header[column].strip()} of {path.name}; --labels-columns or --multi-label says otherwise"]
+    notes = [
+        f"the class is the column {header[column].strip()} of {path.name}; use --labels-columns or --multi-label to change this"
+    ]
     return LabelTable(
         files=tuple(Path(files[place]) for place in there),
         names=tuple(rows[place][0] for place in there),
@@ -178,22 +179,24 @@ def _label_columns(
         if odd:
             raise UsageError(
                 f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed are 0 and 1 "
-                "(or true and false, yes and no; 1 and -1; 1 and nothing). Fix that line, or name the labels by --labels-columns."
+                "(or true and false, yes and no; 1 and -1; 1 and empty). Fix that line, or name the label columns with "
+                "--labels-columns."
             )
         if no is not None:
             notes.append(f"label {names[column]}: {repr(no) if no else 'nothing'} is read as 0")
         columns.append(column)
     if not columns:
         raise UsageError(
-            f"gmml: {path} has no label: none of its columns {header[1:]} holds 0 and 1. Give one column of 0 and 1 for each label."
+            f"gmml: {path} has no labels: none of its columns {header[1:]} holds 0 and 1. Give one column of 0 and 1 for "
+            "each label."
         )
     if ignored:
-        notes.append(f"columns that are no labels: {', '.join(ignored)}; --labels-columns says otherwise")
+        notes.append(f"columns that are not labels: {', '.join(ignored)}; use --labels-columns to change this")
     return columns, notes
 
 
 def _word_for_no(words: Sequence[str]) -> str | None:
-    """What a column of 1 and -1, or of 1 and nothing, has for 0; None where it has a word for it, or holds something else."""
+    """The value that stands for 0 in a column of 1 and -1 or of 1 and empty cells; None for all other columns."""
     kinds = set(words)
     others = kinds - set(_TRUE)
     return next(iter(others)) if len(others) == 1 and len(kinds) > 1 and others <= set(_NO) else None

@@ -1,4 +1,4 @@
-"""Feeds that decode images every time, in worker processes: for data sets of any size, and for transforms of single images."""
+"""Feeds that decode images in worker processes in every epoch, for data sets of any size and transforms of single images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class Fetched(NamedTuple):
-    """What a worker sends to its feed. Pixels are uint8 if possible, and are transferred to the device as such."""
+    """What a worker sends to its feed. Pixels are uint8 if possible, and are transferred to the device as uint8."""
 
     views: tuple[Tensor, ...]  # each (B, C, H, W): uint8, or what a transform made
     labels: Tensor | None  # (B,) int64, or (B, c) float32
@@ -37,12 +37,13 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutter:
-    """From a whole image to the views of a plan, or to the result of a transform.
+    """Turns a whole image into the views of a plan, or into the result of a transform.
 
     Args:
-        plan: of the views.
-        transform: from a picture to a tensor, instead of the plan's views; the image's key determines what it draws.
-        centre: one centre crop, and nothing random.
+        plan: the plan of the views.
+        transform: a function from a picture to a tensor, used instead of the plan's views; the image's key determines what it
+            draws.
+        centre: True for one centre crop and nothing random.
     """
 
     plan: ViewPlan
@@ -57,7 +58,7 @@ class Cutter:
             key: (1,) int64.
 
         Returns:
-            (C, height, width) each: uint8, or what the transform made.
+            (C, height, width) for each view: uint8, or the transform's result.
         """
         if self.transform is not None:
             with seeded(int(key)):
@@ -71,7 +72,7 @@ class Cutter:
 
 
 def collect(views: Sequence[Sequence[Tensor]], labels: Sequence[Label]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Views and labels of a batch from those of its images."""
+    """Collate the views and labels of images into those of a batch."""
     stacked = tuple(torch.stack(view) for view in zip(*views, strict=True))
     if not labels or labels[0] is None:
         return stacked, None
@@ -82,10 +83,10 @@ class Receiver:
     """The device side: turns what workers fetched into a batch, and records what they could not read.
 
     Args:
-        plan: of the views.
-        seed: of the run.
+        plan: the plan of the views.
+        seed: the seed of the run.
         device: the device of the batches.
-        plain: do not change colours and sharpness.
+        plain: True to leave colours and sharpness unchanged.
     """
 
     def __init__(self, plan: ViewPlan, seed: int, device: torch.device, *, plain: bool) -> None:
@@ -114,15 +115,15 @@ class Receiver:
 
 @final
 class WorkerFeed:
-    """A `Feed` whose images are decoded and cut by worker processes.
+    """A `Feed` whose images are decoded and cropped by worker processes.
 
     Args:
-        source: of the images.
-        plan: of the views.
-        share: which images are this process's.
+        source: the data set.
+        plan: the plan of the views.
+        share: which images belong to this process.
         device: the device of the batches.
-        workers: processes; 0: this one.
-        transform: used instead of the plan's views.
+        workers: the number of worker processes; 0 to use this process.
+        transform: a transform to use instead of the plan's views.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class WorkerFeed:
 
 
 def sample(source: Source, plan: ViewPlan, seed: int, device: torch.device, count: int, broken: dict[str, str]) -> Batch:
-    """A few fixed images as centre crops, decoded immediately; broken ones are recorded."""
+    """Return a few fixed images as centre crops, decoded immediately; broken images are recorded."""
     receive = Receiver(plan, seed, device, plain=True)
     batch = receive(Decoding(source, Cutter(plan, centre=True), seed)[0, spread(len(source), count).tolist()])
     broken.update(receive.broken)
@@ -181,7 +182,7 @@ def every_image(
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -191,9 +192,9 @@ def processes_here() -> int:
 
 
 def workers_for(device: torch.device, asked: int | None) -> int:
-    """How many processes decode: as many as are asked for, or one a core, shared with the other processes of a run.
+    """The number of processes that decode: the number asked for, or one per core, divided among the processes of a run.
 
-    At most 8 beside a GPU; at most 2 on a CPU, where they take the cores from the training itself.
+    There are at most 8 with a GPU, and at most 2 on a CPU, where they take cores away from the training itself.
     """
     if asked is not None:
         return asked
@@ -207,8 +208,8 @@ def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torc
         decoding: makes batches.
         turns: what to request from it, in order; None if it continues on its own.
         workers: number of processes; at most one per core is started.
-        device: batches for a GPU are in pinned memory.
-        persistent: workers live from epoch to epoch.
+        device: the device of the batches; for a GPU they are in pinned memory.
+        persistent: True to keep the workers from epoch to epoch.
     """
     return DataLoader(
         decoding,
@@ -228,13 +229,13 @@ def _as_it_is(fetched: Any) -> Any:
 
 @final
 class _Turns(Sampler[tuple[int, list[int]]]):
-    """Which images are asked for next: (epoch, numbers) for every part of this process, from a step on."""
+    """Says which images to fetch next: (epoch, numbers) for every part of this process, from a given step on."""
 
     def __init__(self, share: Share) -> None:
         self._share, self._epoch, self._first_step = share, 0, 0
 
     def begin(self, epoch: int, first_step: int) -> None:
-        """Where the next pass starts."""
+        """Set where the next pass starts."""
         self._epoch, self._first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
@@ -249,10 +250,10 @@ class Decoding(Dataset[Fetched]):
     """A batch for each requested (epoch, numbers).
 
     Args:
-        source: of the images.
-        cutter: makes the views.
-        seed: of the run.
-        strict: skip broken images instead of replacing them.
+        source: the data set.
+        cutter: the object that makes the views.
+        seed: the seed of the run.
+        strict: True to skip broken images instead of replacing them.
     """
 
     def __init__(self, source: Source, cutter: Cutter, seed: int, *, strict: bool = False) -> None:
@@ -260,7 +261,7 @@ class Decoding(Dataset[Fetched]):
         self._told = 0
 
     def __getitem__(self, asked: tuple[int, Sequence[int]]) -> Fetched:
-        """Decode and cut, one image after the other: only one is held whole."""
+        """Decode and crop one image after the other, so that only one whole image is in memory."""
         epoch, numbers = asked
         views, labels, kept = [], [], []
         for number, key in zip(numbers, make_keys(self.seed, epoch, numbers).split(1), strict=True):

@@ -1,4 +1,4 @@
-"""Feeds: the way from images on a disk to normalised views on the device, by the path that suits the data set."""
+"""Makes feeds, which turn images on a disk into normalised views on the device, by the method that suits the data set."""
 
 from __future__ import annotations
 
@@ -46,19 +46,20 @@ def make_feed(
 
     Args:
         source: see `open_source`.
-        plan: of the views; with a ``transform`` only its size, mean and std are used, by `Feed.sample`.
+        plan: the plan of the views; with a ``transform`` only its size, mean and std are used, by `Feed.sample`.
         batch_size: images per step, over all processes and parts.
         accumulate: number of parts into which a process splits its images of a step.
-        seed: of the run.
+        seed: the seed of the run.
         rank: number of this process.
         world: number of processes.
         device: the device of the batches.
         workers: number of processes that decode, or of threads if images are decoded once; 0: this process; None: `workers_for`.
         resident: keep all images on the device; None: do so on a GPU, if they take less than a quarter of its free memory.
-        resident_size: side at which they are kept there; None: 1.15 times the large views.
-        transform: from a Pillow image to a tensor, instead of the plan's views. It runs in the workers, and what it draws from
-            torch, `random` or NumPy is determined by the image's key. uint8 is normalised by the plan; floats are not changed.
-        progress: called while images are decoded to be kept.
+        resident_size: the side in pixels at which they are kept there; None: 1.15 times the large views.
+        transform: a function from a Pillow image to a tensor, used instead of the plan's views. It runs in the workers, and what
+            it draws from torch, `random` or NumPy is determined by the image's key. uint8 is normalised by the plan; floats are
+            not changed.
+        progress: a function that is called while images are decoded to be kept.
 
     Raises:
         UsageError: the batch cannot be split evenly or is larger than the data set, the channels do not fit the plan's mean and
@@ -68,14 +69,15 @@ def make_feed(
     workers = workers_for(where, workers)
     if source.channels != len(plan.mean):
         raise UsageError(
-            f"gmml: images of {source.channels} channels, but mean and std of {len(plan.mean)}. Give one number per channel."
+            f"gmml: the images have {source.channels} channels, but mean and std have {len(plan.mean)}. Give one number per "
+            "channel."
         )
     if transform is not None and source.channels not in (1, 3):
-        raise UsageError(f"gmml: a transform takes pictures of 1 or 3 channels, and in_chans is {source.channels}.")
+        raise UsageError(f"gmml: a transform takes pictures of 1 or 3 channels, but in_chans is {source.channels}.")
     count = source.images if isinstance(source, StreamSource) else len(source)
     share = Share(images=count, batch_size=batch_size, accumulate=accumulate, rank=rank, world=world, seed=seed)
     if resident and (isinstance(source, StreamSource) or transform is not None):
-        what = "a stream" if isinstance(source, StreamSource) else "a data set with a transform of its own"
+        what = "a stream" if isinstance(source, StreamSource) else "a data set with its own transform"
         raise UsageError(f"gmml: {what} cannot be resident on the device. Leave --resident out.")
     if isinstance(source, StreamSource):
         return StreamFeed(source, plan, share, device=where, workers=workers, transform=transform)
@@ -97,17 +99,17 @@ def in_order(
     workers: int | None = None,
     transform: Callable[[Image.Image], Tensor] | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, in order: for measuring. Broken ones are skipped and listed in ``source.broken``.
+    """Return a feed of every image once, in order, for measuring. Broken ones are skipped and listed in ``source.broken``.
 
     Args:
         source: see `open_source`.
-        plan: its size, centre, mean and std make the centre crop.
+        plan: a plan whose size, centre, mean and std define the centre crop.
         batch_size: images per batch; the last batch may be smaller.
         rank: number of this process; each has a contiguous part of the data set.
         world: number of processes.
         device: the device of the batches.
         workers: number of processes that decode; 0: this process; None: see `workers_for`.
-        transform: from a Pillow image to a tensor, instead of the centre crop; see `make_feed`.
+        transform: a function from a Pillow image to a tensor, used instead of the centre crop; see `make_feed`.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world
     numbers = [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]

@@ -24,11 +24,12 @@ class MapSource(Source):
     Args:
         dataset: ``dataset[i]`` is an image (see `decode`), a tuple of image and label, or a dict with both. A label is a number or
             a name; several labels are a vector of 0 and 1, or the list of those that apply if Hugging Face's features name them.
-        channels: of the images.
-        labelled: labels are needed. Where the data set does not list them (``targets``, ``labels``, a column), it is read once.
+        channels: the number of channels of the images.
+        labelled: True if labels are needed. If the data set does not list them (``targets``, ``labels``, a column), it is read
+            once.
 
     Raises:
-        UsageError: no length; labels are needed, and there are none or they do not fit.
+        UsageError: the data set has no length; or labels are needed, and there are none or they do not fit.
     """
 
     def __init__(self, dataset: Any, *, channels: int, labelled: bool) -> None:
@@ -48,7 +49,7 @@ class MapSource(Source):
 
     @property
     def parallel(self) -> bool:
-        """False: a data set may not support reading by several threads."""
+        """Always False, because a data set may not support reading by several threads."""
         return False
 
     def name(self, index: int) -> str:
@@ -56,7 +57,7 @@ class MapSource(Source):
         return f"image {index}"
 
     def labels(self) -> Sequence[Label]:
-        """As found when the data set was opened."""
+        """The labels found when the data set was opened."""
         return self._labels or [None] * len(self)
 
     def item(self, index: int) -> tuple[Tensor, Label]:
@@ -77,20 +78,20 @@ class MapSource(Source):
 
 
 def split_item(found: Any, image_key: str | None = None, label_key: str | None = None) -> tuple[Any, Any]:
-    """Image and label (or None) of what a data set gives.
+    """Split an item of a data set into image and label (or None).
 
     Args:
         found: an image, a tuple that begins with one, or a dict.
-        image_key: of the dict; one of `IMAGE_KEYS` by default.
-        label_key: the same, one of `LABEL_KEYS`.
+        image_key: the key of the image in the dict; by default one of `IMAGE_KEYS`.
+        label_key: the key of the label; by default one of `LABEL_KEYS`.
 
     Raises:
-        ValueError: a dict in which nothing looks like an image.
+        ValueError: the item is a dict in which nothing looks like an image.
     """
     if isinstance(found, Mapping) and not {"bytes", "path"} <= set(found):
         key = image_key or next((key for key in IMAGE_KEYS if key in found), None)
         if key is None:
-            raise ValueError(f"its keys are {sorted(map(str, found))}, none of which is one of {', '.join(IMAGE_KEYS)}")
+            raise ValueError(f"its keys are {sorted(map(str, found))}, and none of them is one of {', '.join(IMAGE_KEYS)}")
         label = label_key or next((key for key in LABEL_KEYS if key in found), None)
         return found[key], found.get(label) if label is not None else None
     if isinstance(found, tuple | list):
@@ -99,19 +100,19 @@ def split_item(found: Any, image_key: str | None = None, label_key: str | None =
 
 
 def number_labels(raw: Sequence[Any], names: Sequence[str], *, numbers: bool = False) -> tuple[list[Label], tuple[str, ...], bool]:
-    """Labels as numbers, or as vectors of 0 and 1; the names of the classes; whether an image has several.
+    """Return labels as numbers, or as vectors of 0 and 1; the names of the classes; and whether an image can have several labels.
 
     Args:
         raw: numbers, names, or for each image a vector of 0 and 1.
-        names: those of the classes, () if they have none.
-        numbers: each image has instead a list of the labels that apply, as numbers below ``len(names)``.
+        names: the names of the classes, () if they have none.
+        numbers: True if each image has a list of the labels that apply, as numbers below ``len(names)``.
 
     Raises:
         UsageError: a label is missing or does not fit the others.
     """
     plain: list[Any] = [one.tolist() if isinstance(one, Tensor | np.ndarray | np.generic) else one for one in raw]
     if plain[0] is None:
-        raise UsageError("gmml: labels are needed, and the data set has none. Give items of (image, label), or dicts with a label.")
+        raise UsageError("gmml: labels are needed, but the data set has none. Give items of (image, label), or dicts with a label.")
     if isinstance(plain[0], list | tuple):
         return _several(plain, names, numbers)
     if isinstance(plain[0], str) and all(isinstance(one, str) for one in plain):
@@ -145,10 +146,11 @@ def _several(plain: Sequence[Any], names: Sequence[str], numbers: bool) -> tuple
 
 
 def image_and_label_keys(dataset: Any) -> tuple[str | None, str | None, tuple[str, ...], bool]:
-    """What the features of a Hugging Face data set declare.
+    """Read the features that a Hugging Face data set declares.
 
     Returns:
-        keys of image and label; names of the classes; whether the label is a list of their numbers. Nothing for other data sets.
+        The keys of image and label, the names of the classes, and whether the label is a list of class numbers. For other data
+        sets these are empty.
     """
     features = getattr(dataset, "features", None)
     if not isinstance(features, Mapping):

@@ -25,17 +25,17 @@ _GENTLE, _MOST = 0.25, 0.9  # of the free memory: what is taken unasked, and at 
 class ResidentFeed:
     """A `Feed` of images that are decoded once.
 
-    Every image is squashed to one size, whatever its aspect; crops are shares of width and height and undo that exactly. A crop
-    smaller than its view is enlarged from the stored size: see ``size``.
+    Every image is resized to one size, ignoring its aspect; crops are shares of width and height, and undo the distortion
+    exactly. A crop that is smaller than its view at the stored size is enlarged: see ``size``.
 
     Args:
-        source: of the images.
-        plan: of the views.
-        share: which images are this process's. All images are kept, since any may belong to this process in the next epoch.
-        device: where they are kept.
-        size: height and width at which they are kept.
-        threads: that decode.
-        progress: told while they do.
+        source: the data set.
+        plan: the plan of the views.
+        share: which images belong to this process. All images are kept, since any may belong to this process in the next epoch.
+        device: the device on which the images are kept.
+        size: the height and width at which images are kept.
+        threads: the number of threads that decode images.
+        progress: called while they do, with the number done and the total.
 
     Raises:
         UsageError: none of the images can be read.
@@ -130,7 +130,7 @@ def keep(
 
 
 def size_kept(plan: ViewPlan, resident_size: int | None) -> tuple[int, int]:
-    """Height and width at which images are kept: those that the user sets, or 1.15 times the large views."""
+    """The height and width at which images are kept: the user's, or 1.15 times those of the large views."""
     if resident_size is not None:
         if resident_size < 1:
             raise UsageError(
@@ -145,13 +145,13 @@ def bytes_kept(source: Source, size: tuple[int, int], device: torch.device, aske
     """The number of bytes of a data set that is kept on the device; 0 if it is not.
 
     Args:
-        source: of the images.
-        size: at which they would be kept.
-        device: where.
-        asked: True: if possible; False: never; None: on a GPU, if it takes less than a quarter of its free memory.
+        source: the data set.
+        size: the height and width at which they would be kept.
+        device: the device on which they would be kept.
+        asked: True to require it, False for never, None to do so on a GPU if it takes less than a quarter of the free memory.
 
     Raises:
-        UsageError: it was requested, but there is no room.
+        UsageError: it was required, but there is not enough memory.
     """
     if asked is False or (asked is None and device.type != "cuda"):
         return 0
@@ -161,7 +161,7 @@ def bytes_kept(source: Source, size: tuple[int, int], device: torch.device, aske
         return needed if free is not None and needed < _GENTLE * free else 0
     if free is not None and needed > _MOST * free:
         raise UsageError(
-            f"gmml: to keep {len(source)} images of {source.channels} x {size[0]} x {size[1]} on the {device.type} takes "
-            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give a smaller --resident-size, or leave --resident out."
+            f"gmml: keeping {len(source)} images of {source.channels} x {size[0]} x {size[1]} on the {device.type} takes "
+            f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free. Give a smaller --resident-size, or leave --resident out."
         )
     return needed

@@ -1,4 +1,4 @@
-"""What a feed returns, which images of a step belong to which process, and how they get to the device."""
+"""The batches of a feed: which images of a step belong to which process, and how they get to the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gmml_aug.chance import stream
 from gmml_models.errors import UsageError
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
+"""A function that is called with the number done and the total."""
 _ORDER = 0x6F72646572  # the stream of an image's key that says when its turn is
 
 
@@ -33,21 +33,21 @@ class Feed(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Complete steps in an epoch; images that do not fill a last step are left for another epoch."""
+        """The number of complete steps in an epoch; images that do not fill the last step are left for another epoch."""
 
     @property
     def images(self) -> int:
-        """Length of the data set."""
+        """The length of the data set."""
 
     @property
     def broken(self) -> Mapping[str, str]:
-        """Name -> reason, for the unreadable images met so far; every process has its own."""
+        """Maps the names of images that this process could not read so far to the reasons."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
-        """The steps of an epoch from ``first_step`` on: for each, the batches of this process, one per part."""
+        """Iterate over the steps of an epoch from ``first_step`` on; each yields the batches of this process, one per part."""
 
     def sample(self, count: int) -> Batch:
-        """A few fixed images, spread over the data set, each as one centre crop: for pictures."""
+        """Return a few fixed images, spread over the data set, as centre crops, for pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,12 @@ class Share:
     splits it into ``accumulate`` parts, so neither number changes which images a step sees.
 
     Args:
-        images: length of the data set.
+        images: the length of the data set.
         batch_size: images per step, over all processes and parts.
         accumulate: number of parts into which a process splits its slice.
         rank: number of this process.
         world: number of processes.
-        seed: of the run.
+        seed: the seed of the run.
 
     Raises:
         UsageError: the batch cannot be split evenly, or the data set is smaller than one step.
@@ -96,16 +96,16 @@ class Share:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Complete steps in an epoch."""
+        """The number of complete steps in an epoch."""
         return self.images // self.batch_size
 
     @property
     def part_size(self) -> int:
-        """Images in one batch of this process."""
+        """The number of images in one batch of this process."""
         return self.batch_size // (self.accumulate * self.world)
 
     def parts(self, order: Tensor, step: int) -> tuple[Tensor, ...]:
-        """The numbers of the images of a step that belong to this process.
+        """Return the numbers of the images of a step that belong to this process.
 
         Args:
             order: (images,) int64, the order of the epoch.
@@ -122,7 +122,7 @@ class Share:
         """The parts of this process from a step to the end of the epoch, one after the other.
 
         Raises:
-            ValueError: there is no such step.
+            ValueError: the step is not in the epoch.
         """
         if not 0 <= first_step <= self.steps_per_epoch:
             raise ValueError(f"Feed: first_step={first_step} is not in this epoch. Give 0 to {self.steps_per_epoch}.")
@@ -139,13 +139,13 @@ def order_of_epoch(images: int, seed: int, epoch: int) -> Tensor:
 
 
 def spread(images: int, count: int) -> Tensor:
-    """(at most count,) int64: numbers spread evenly over a data set."""
+    """(at most count,) int64: indices spread evenly over a data set."""
     count = min(count, images)
     return torch.arange(count) * images // max(count, 1)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move to the device, without making the host wait."""
+    """Move a tensor to the device without making the host wait."""
     if device.type != "cuda":
         return tensor.to(device)
     return (tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
@@ -153,7 +153,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @final
 class Shared:
-    """A few numbers; on a GPU their copy starts at once, and later launches run while they are read.
+    """A few numbers on their way to the host: on a GPU their copy starts at once, and later kernels run while they are read.
 
     Args:
         numbers: (n,) float32.
@@ -168,18 +168,18 @@ class Shared:
 
     @property
     def there(self) -> bool:
-        """True if they are ready, so that nothing has to wait."""
+        """True if the numbers have arrived, so that reading them does not wait."""
         return self._done is None or self._done.query()
 
     def wait(self) -> list[float]:
-        """The numbers, as soon as they have arrived."""
+        """Return the numbers, as soon as they have arrived."""
         if self._done is not None:
             self._done.synchronize()
         return [float(number) for number in self._numbers.tolist()]
 
 
 def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch, ...]]:
-    """Groups of this many batches."""
+    """Group the batches of a feed into tuples of this size."""
     parts: list[Batch] = []
     for batch in batches:
         parts.append(batch)
@@ -194,13 +194,13 @@ class Ahead:
 
     Args:
         feed: makes them.
-        step: the first one.
+        step: the first step.
         last: the step to stop at, not included.
-        epochs: of the run.
+        epochs: the number of epochs of the run.
 
     Attributes:
-        parts: the batches of the next step, one per part; None after the last one.
-        waited: seconds in which everything had to wait for them.
+        parts: the batches of the next step, one per part; None after the last step.
+        waited: the seconds in which the training waited for batches.
     """
 
     def __init__(self, feed: Feed, step: int, last: int, epochs: int) -> None:

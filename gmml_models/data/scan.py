@@ -32,8 +32,8 @@ class LeftOut:
     """A file or folder that is not part of a data set.
 
     Attributes:
-        name: relative to the folder.
-        reason: in a few words.
+        name: the path relative to the folder.
+        reason: the reason, in a few words.
         lost: True if it may be an image that the user wanted, which affects the exit code.
     """
 
@@ -50,11 +50,11 @@ def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | Non
 
     Args:
         root: the folder.
-        own: the run's own output.
+        own: the output folder of the run, which is ignored.
         extensions: the extensions of image files; see `endings_of`.
 
     Returns:
-        the images in natural order (2 before 10), and what was skipped.
+        The images in natural order (2 before 10), and the files that were skipped.
 
     Raises:
         OSError: ``root`` cannot be read.
@@ -101,7 +101,7 @@ def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | Non
                 elif entry.is_file():
                     images.append(path)
                 elif entry.is_symlink() and not path.exists():
-                    leave(path, "a link to nothing")
+                    leave(path, "a broken link")
                 else:
                     leave(path, "not a regular file", lost=False)
             except OSError as error:
@@ -126,7 +126,7 @@ def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
 
 
 def no_image(name: str, *, chosen: bool = False) -> LeftOut:
-    """Why a file with another extension is skipped; ``chosen``: the user has set the extensions of images."""
+    """Say why a file with another extension is skipped; with ``chosen``, the user has set the extensions of images."""
     ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  # .jpg alone has no suffix
     if chosen:
         return LeftOut(name, f"not one of --extensions ({ending or 'no extension'})", lost=False)
@@ -136,7 +136,7 @@ def no_image(name: str, *, chosen: bool = False) -> LeftOut:
 
 
 def is_hidden(name: str) -> bool:
-    """True for files and folders that systems hide or create themselves."""
+    """True for files and folders that operating systems hide or create themselves."""
     return name.startswith(".") or name in _HIDDEN
 
 
@@ -163,18 +163,18 @@ def told(
     notes: Iterable[str] = (),
     broken: int = 0,
 ) -> list[str]:
-    """What was found, for the user: one line, then one for each guess and for each reason why something was skipped.
+    """Summarise what was found: one line, then one for each guess and for each reason why something was skipped.
 
     Args:
         who: the name of the command, for messages.
-        what: what the images are, for example "training images".
+        what: the kind of images, for example "training images".
         where: they lie.
-        images: how many.
+        images: the number of images.
         classes: their names, or those of labels.
         several: True if an image may have several labels.
-        left: files and folders that are not part of them.
+        left: files and folders that are not part of the data.
         notes: guesses.
-        broken: number of images that could not be read so far.
+        broken: the number of images that could not be read so far.
     """
     by_reason: dict[str, list[str]] = {}
     for one in left:

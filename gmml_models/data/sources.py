@@ -1,4 +1,4 @@
-"""Where images come from: folders, tars, labels.csv, the names that timm knows, and data sets in Python."""
+"""Opens images from folders, tars, a labels.csv, the data sets that timm knows by name, and data sets in Python."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def open_source(
 
     What ``config.data`` may be:
 
-    - a folder: class folders give labels; so does a labels.csv (several per image), if labels are needed. Of a folder that contains
-      train/ and test/ or val/, one part is read: pretraining and training take train/, testing takes test/, else val/;
+    - a folder: class folders give labels; so does a labels.csv (several per image), if labels are needed. If a folder contains
+      train/ and test/ or val/, one of them is read: pretraining and training use train/, testing uses test/, or else val/;
     - a .tar or .zip, or a compressed tar, with the same folders inside;
     - ``torch/cifar10`` and so on, with ``config.data_root``; ``hfds/NAME``, a data set of the Hugging Face Hub or a folder of one;
     - streams, for pretraining only: ``wds/FOLDER`` (shards; ``config.split`` may name them, as in ``train-{0000..0099}.tar``) and
@@ -64,17 +64,17 @@ def open_source(
 
     Args:
         config: its ``data``, ``split``, ``in_chans`` and, if it has them, ``test_data``, ``test_split``, ``labels`` and
-            ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never data.
+            ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never read as data.
         purpose: "pretrain", "train" or "test".
         dataset: a Python data set instead of ``config.data``: with a length and images by index, or a stream.
-        classes: those of the training images; labels are numbered, and the labels in a CSV ordered, in the same way.
+        classes: the classes of the training images, so that labels are numbered, and those in a CSV ordered, in the same way.
         labelled: True if labels are needed; by default for training and testing, not for pretraining.
 
     Returns:
-        a `Source`; a `StreamSource` for streams.
+        A `Source`, or a `StreamSource` for streams.
 
     Raises:
-        UsageError: it does not exist, is empty or unreadable, or its labels are missing or do not fit.
+        UsageError: the data does not exist, is empty or unreadable, or its labels are missing or do not fit.
     """
     need = purpose != "pretrain" if labelled is None else labelled
     check_normalisation(config)
@@ -100,7 +100,7 @@ def open_source(
     if len(source) == 0:
         raise UsageError(f"gmml: {where} holds no images.")
     if len(source) == 1 and purpose != "test":
-        raise UsageError(f"gmml: {where} holds one image only. Give at least two: a good data set has a few thousand.")
+        raise UsageError(f"gmml: {where} holds only one image. Give at least two; a good data set has a few thousand.")
     if need:
         _check_labels(source, where, purpose, classes)
         if classes is not None and tuple(classes) != source.classes:
@@ -124,7 +124,7 @@ def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequenc
     if classes is None:
         if len(source.classes) == 1 and not source.multi_label:
             raise UsageError(
-                f"gmml: {where} has one class only, {source.classes[0]!r}. Give a folder for each of two classes or more."
+                f"gmml: {where} has only one class, {source.classes[0]!r}. Give a folder for each of two classes or more."
             )
         return
     strange = [name for name in source.classes if name not in classes]
@@ -165,7 +165,7 @@ def _from_name(config: DataConfig, purpose: Purpose, need: bool, classes: Sequen
         "wds": datasets_by_name.open_shards,
     }.get(kind.lower())
     if opener is None:
-        raise UsageError(f"gmml: {data}: tfds is not read here. Give hfds/..., wds/..., torch/..., a folder or a tar.")
+        raise UsageError(f"gmml: {data}: tfds is not supported. Give hfds/..., wds/..., torch/..., a folder or a tar.")
     found = opener(rest, split, purpose, config)
     return _from_python(found, config, need) if opener in (datasets_by_name.open_torch, datasets_by_name.open_hub) else found
 

@@ -1,4 +1,4 @@
-"""Which subfolder is the training or the test split, and which folders are the classes: guesses that the user can override."""
+"""Guesses which subfolder is the training or test split, and which folders are the classes; the user can override both."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ _SAME = (TRAIN_SPLITS, ("val", "valid", "validation"), ("eval", "evaluation"))
 @final
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which images of a folder or an archive to read, and where their labels come from.
+    """Says which images of a folder or an archive to read, and where their labels come from.
 
     Attributes:
         channels: 1 or 3.
         purpose: what the images are for.
         own: True if the test images have their own path, so that they may be directly in it.
-        split: sub-folder, inside an archive too; None: see `choose_split`.
-        labelled: labels are needed.
-        csv: file with labels; by default labels.csv next to the images or their split.
+        split: the subfolder to read, also inside an archive; None: see `choose_split`.
+        labelled: True if labels are needed. csv: the file with labels; by default labels.csv next to the images or their split.
         multi_label: True: a CSV is required; False: none is read; None: one is read if it exists and labels are needed.
-        columns: of the CSV that are labels, or the one that is the class; None: see `gmml_models.data.labels_csv.read_labels`.
-        level: of the folders that are the classes; see `class_folders`.
+        columns: the label columns of the CSV, or the class column; None: see `gmml_models.data.labels_csv.read_labels`.
+        level: the level of the folders that are the classes; see `class_folders`.
         known: the classes of the training images.
         output: the run's own folder, which is not data.
         extensions: the extensions of image files; None: all that Pillow reads.
@@ -53,18 +52,18 @@ class Wanted:
 def choose_split(
     where: str, tops: Collection[str], split: str | None, purpose: Purpose, own: bool, nested: Callable[[str], bool]
 ) -> str | None:
-    """Which subfolder the images are read from; None: the whole folder.
+    """Choose the subfolder that images are read from; None means the whole folder.
 
-    If the user does not choose, training takes train/ if there is also test/ or val/, if it is the only sub-folder, or if it has
-    sub-folders itself (so that a class may be called train); testing takes test/, else val/.
+    If the user does not choose, training uses train/ if there is also a test/ or val/, if it is the only subfolder, or if it has
+    subfolders itself (so that a class may be called train); testing uses test/, or else val/.
 
     Args:
-        where: for messages.
-        tops: names of the sub-folders.
+        where: the name of the data for messages.
+        tops: the names of the subfolders.
         split: the user's choice.
         purpose: what the images are for.
         own: True if the test images have their own path, so that they may be directly in it.
-        nested: says whether a sub-folder has sub-folders.
+        nested: a function that says whether a subfolder has subfolders.
 
     Raises:
         UsageError: the requested split, or a test split, does not exist.
@@ -80,12 +79,12 @@ def choose_split(
         found = first_of((split.lower(), *next((names for names in _SAME if split.lower() in names), ())))
         if found is not None:
             return found
-        raise UsageError(f"gmml: {where} has no sub-folder {split!r} (it has: {listed}). Give one of them, or none.")
+        raise UsageError(f"gmml: {where} has no subfolder {split!r} (it has: {listed}). Give one of these, or leave the split out.")
     train, test = first_of(TRAIN_SPLITS), first_of(TEST_SPLITS)
     if purpose == "test":
         if test is None and not own:
             raise UsageError(
-                f"gmml: {where} has no test or val sub-folder (it has: {listed}). Give --test-data, --test-split, or --holdout 0.2."
+                f"gmml: {where} has no test or val subfolder (it has: {listed}). Give --test-data, --test-split, or --holdout 0.2."
             )
         return test
     return train if train is not None and (test is not None or len(tops) == 1 or nested(train)) else None
@@ -94,23 +93,23 @@ def choose_split(
 def class_folders(
     where: str, parts: Sequence[tuple[str, ...]], *, level: int | None, known: Sequence[str] | None, labelled: bool
 ) -> tuple[list[int] | None, tuple[str, ...], list[str]]:
-    """Which folder of each image is its class.
+    """Determine which of the folders around each image is its class.
 
     By default that is the first level at which the images are in different folders, as in torchvision's ImageFolder; for test
-    images the first level whose folders are the classes of the training images.
+    images it is the first level whose folders are the classes of the training images.
 
     Args:
-        where: for messages.
+        where: the name of the data for messages.
         parts: the folders that each image lies in, from the outermost.
-        level: 1: the outermost folders, 2: those inside them, ...; -1: the innermost. None: the default.
+        level: 1 for the outermost folders, 2 for those inside them, and so on; -1 for the innermost. None: the default.
         known: the classes of the training images.
         labelled: labels are needed.
 
     Returns:
-        the number of each image's class, or None if the folders are not classes; the names in natural order; notes for the user.
+        The number of each image's class, or None if the folders are not classes; the names in natural order; notes for the user.
 
     Raises:
-        UsageError: there are images next to the class folders, and labels are needed.
+        UsageError: labels are needed, but there are images next to the class folders.
     """
     deepest = max(map(len, parts))
     if level is not None and (level < -1 or level == 0):
@@ -129,7 +128,7 @@ def class_folders(
     loose = sum(len(p) < least for p in parts)
     if loose and loose < len(parts) and labelled:
         raise UsageError(
-            f"gmml: in {where} {loose} images are next to the class folders. Move them into a folder of their class"
+            f"gmml: in {where} {loose} images are next to the class folders. Move them into the folder of their class"
             + (", or give --class-level." if deepest > 1 else ".")
         )
     if loose:

@@ -1,7 +1,7 @@
-"""Feeds of streams: every process and every worker reads the shards that contain its own images.
+"""Feeds of streams, in which every process and every worker reads the shards that contain its own images.
 
-These depend on the number of shards, the batch size and the steps of an epoch, as described in `Shares`: so neither the number
-of processes and workers nor a restart changes which images a step sees.
+The images of a step depend only on the number of shards, the batch size and the steps of an epoch, as described in `Shares`, so
+neither the number of processes and workers nor a restart changes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST = 8  # blocks of a batch, and turns of the steps: where one process reads 
 @final
 @dataclass(frozen=True)
 class Shares:
-    """Which share of a stream each image of an epoch is taken from, and its position there.
+    """Determines the share of a stream that each image of an epoch is taken from, and its position in that share.
 
     Every batch is cut into ``blocks``, and the steps take ``turns``: block b of step s takes the next images of share
     (s mod turns) * blocks + b. So up to one process per block, with one worker per turn, reads only its own shards; beyond that,
@@ -37,7 +37,7 @@ class Shares:
 
     Args:
         batch_size: images per step, over all processes.
-        blocks: of a batch; divides it.
+        blocks: the number of blocks of a batch; it divides the batch size.
         turns: the number of turns that the steps take.
     """
 
@@ -47,12 +47,12 @@ class Shares:
 
     @classmethod
     def of(cls, shards: int, batch_size: int, steps: int) -> Shares:
-        """The largest numbers, up to 8 blocks and 8 turns, that give all shares equally many shards and images per epoch.
+        """The largest numbers, up to 8 blocks and 8 turns, that give all shares the same numbers of shards and of images per epoch.
 
         Args:
             shards: number of shards of the stream.
             batch_size: images per step.
-            steps: of an epoch.
+            steps: the number of steps in an epoch.
         """
         blocks = _divisor(math.gcd(batch_size, shards))
         return cls(batch_size, blocks, _divisor(math.gcd(shards // blocks, steps)))
@@ -78,12 +78,12 @@ class StreamFeed:
     """A `Feed` of a stream; an image's number is its position in the stream of the epoch.
 
     Args:
-        source: of the images.
-        plan: of the views.
-        share: which images are this process's.
+        source: the data set.
+        plan: the plan of the views.
+        share: which images belong to this process.
         device: the device of the batches.
-        workers: processes; 0: this one.
-        transform: used instead of the plan's views.
+        workers: the number of worker processes; 0 to use this process.
+        transform: a transform to use instead of the plan's views.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class StreamFeed:
         yield from in_steps(map(self._receive, fetched), self._share.accumulate)
 
     def sample(self, count: int) -> Batch:
-        """See `Feed`. The first images of the stream: spreading them would read all of it."""
+        """See `Feed`. Return the first images of the stream, because spreading them out would require reading all of it."""
         numbers = list(range(min(count, self.images)))
         reading = _Reading(self._source, self._shares, Cutter(self._plan, centre=True), self._share.seed, 0, [numbers])
         receive = Receiver(self._plan, self._share.seed, self._device, plain=True)
@@ -117,7 +117,7 @@ class StreamFeed:
 @final
 @dataclass
 class _Reading(IterableDataset[Fetched]):
-    """The batches of some parts of a stream; of several workers each makes every so manieth."""
+    """The batches of some parts of a stream; with several workers, each worker makes every n-th batch."""
 
     source: StreamSource
     shares: Shares
@@ -142,7 +142,7 @@ class _Reading(IterableDataset[Fetched]):
             yield Fetched((), None, [], self.epoch, dict(self.source.broken), str(error))
 
     def _healthy(self, ahead: dict[int, _Ahead], number: int) -> Tensor:
-        """The image with this number, or for a broken one the next of its share that can be read."""
+        """The image with this number; if it is broken, the next one of its share that can be read."""
         share, first = self.shares.find(number)
         if share not in ahead:
             ahead[share] = _Ahead(self.source.records(self.seed, self.epoch, share, self.shares.count))
@@ -154,13 +154,13 @@ class _Reading(IterableDataset[Fetched]):
 
 
 class _Ahead:
-    """Records by number, as long as nobody asks for one before those that were given up."""
+    """Gives records by number; records that were already discarded cannot be requested again."""
 
     def __init__(self, records: Iterator[StreamItem]) -> None:
         self._records, self._held, self._first = records, deque[StreamItem](), 0
 
     def get(self, number: int, oldest: int) -> StreamItem:
-        """A record; those before ``oldest`` are discarded."""
+        """Return a record; those before ``oldest`` are discarded."""
         while self._held and self._first < oldest:
             self._held.popleft()
             self._first += 1

@@ -34,22 +34,22 @@ class StreamItem(NamedTuple):
 
 @final
 class StreamSource:
-    """Images one after the other, without labels.
+    """Images that are read sequentially, without labels.
 
     Args:
-        begin: (seed, share, shares) -> the records of one of several shares, in an order determined by the seed if possible; share
-            0 of 1 is everything.
-        images: in an epoch. If the stream ends earlier, it starts again; if it is longer, the rest is left for another order.
-        channels: of every image.
+        begin: a function of (seed, share, shares) that returns the records of one of several shares, in an order determined by
+            the seed if possible; share 0 of 1 is everything.
+        images: the number of images in an epoch. If the stream is shorter, it starts again; if it is longer, the rest is left for
+            an epoch with another order.
+        channels: the number of channels of every image.
         shuffles: True if ``begin`` shuffles; otherwise records are drawn from a buffer of 512.
-        divides: True if it may give each of several workers another part, as torch's data sets do; it is then read by one worker at
-            most.
-        shards: number of files of the stream; any number that divides it can be the number of shares, which then hold about equally
-            much.
-        where: for messages.
+        divides: True if it may give each of several workers a different part, as torch's data sets do; it is then read by at most
+            one worker.
+        shards: number of files of the stream; any divisor of it can be the number of shares, which then have about the same size.
+        where: the name of the data for messages.
 
     Attributes:
-        broken: name -> reason, for what this process could not read so far.
+        broken: name -> reason, for records that this process could not read so far.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StreamSource:
         self.broken: dict[str, str] = {}
 
     def records(self, seed: int, epoch: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
-        """Endless records, in an order determined by seed and epoch: those of a share, then those of the following shares.
+        """Yield records without end, in an order determined by seed and epoch: those of a share, then those of the next shares.
 
         Raises:
             UsageError: the stream is empty.
@@ -87,7 +87,7 @@ class StreamSource:
                 raise UsageError(f"gmml: {self.where} holds no images. {self._first_broken()}".rstrip())
 
     def identity(self) -> None:
-        """Nothing: a stream would have to be read."""
+        """Always empty, because the whole stream would have to be read."""
 
     def decoded(self, record: StreamItem) -> Tensor | None:
         """(C, H, W) uint8; None, and an entry in `broken`, if it cannot be read."""
@@ -108,7 +108,7 @@ class StreamSource:
 
 
 def shuffled(records: Iterable[StreamItem], seed: int, buffer: int = _BUFFER) -> Iterator[StreamItem]:
-    """Records in another order: each one is drawn from a buffer of the next ``buffer`` records."""
+    """Shuffle records: each one is drawn from a buffer of the next ``buffer`` records."""
     chance = random.Random(seed)
     waiting: list[StreamItem] = []
     for record in records:
@@ -128,10 +128,10 @@ def _swap(waiting: list[StreamItem], place: int) -> int:
 class Shards:
     """Records of webdataset shards: tars in which files that belong together share a name.
 
-    The order of the shards is drawn again each time.
+    The order of the shards is drawn anew in each pass.
 
     Args:
-        urls: those of the tars, each of which is one shard.
+        urls: the URLs of the tars, each of which is one shard.
         broken: the dict in which damaged tars are recorded.
     """
 
@@ -171,8 +171,8 @@ class Iterated:
     """Records of any Python iterable that can be iterated repeatedly.
 
     Args:
-        items: images, or tuples or dicts that hold one.
-        image_key: of the dicts.
+        items: images, or tuples or dicts that hold an image.
+        image_key: the key of the image in the dicts.
         streamed: a Hugging Face stream, which shuffles by itself.
     """
 
@@ -181,7 +181,7 @@ class Iterated:
     streamed: bool = False
 
     def __call__(self, seed: int, share: int = 0, shares: int = 1) -> Iterator[StreamItem]:
-        """The records of one pass; of a stream of Hugging Face's, those of one share."""
+        """The records of one pass; for a Hugging Face stream, those of one share."""
         whose = f" of share {share}" if shares > 1 else ""
         for number, item in enumerate(self._shuffled(seed, share, shares) if self.streamed else self.items):
             try:

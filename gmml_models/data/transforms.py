@@ -1,6 +1,6 @@
-"""How an image becomes a view: crop, flip, colours and blur, all drawn from its key.
+"""Draws how an image becomes a view (crop, flip, colours and blur), all from the image's key.
 
-Both data paths draw here, so an image is treated in the same way whether a worker decodes it or it is kept on the device.
+Both data paths use this module, so an image is treated in the same way whether a worker decodes it or it is kept on the device.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ class ViewPlan:
         local_scale: share that a small crop takes.
         flip: probability of a horizontal flip.
         jitter: largest change of brightness, contrast and saturation (factors 1 - j to 1 + j), and of hue (share of its circle).
-        jitter_p: probability of the change of colours. Saturation and hue are changed in images of three channels only.
+        jitter_p: the probability that colours are changed. Saturation and hue are changed in images of three channels only.
         blur_p: probability of a Gaussian blur of the whole view.
-        blur_sigma: its standard deviation, uniform, in pixels of the view.
-        interpolation: of the crops; both kinds are antialiased when they shrink an image.
+        blur_sigma: the range of the blur's standard deviation, drawn uniformly, in pixels of the view.
+        interpolation: the interpolation of the crops; both kinds are antialiased when they shrink an image.
         centre: side of the crop of `Feed.sample` and `in_order`, as a share of the image's shorter side.
-        mean: per channel, for pixels in [0, 1].
+        mean: the mean of each channel, for pixels in [0, 1].
         std: per channel.
 
     Raises:
-        UsageError: a number is out of its range, or mean and std differ in length.
+        UsageError: a number is out of range, or mean and std differ in length.
 
     Source:
-        GMML 3.1 uses crop, flip and colour jitter; the numbers are the release's, and sigma's are those common in related methods.
+        GMML 3.1 uses crop, flip and colour jitter; the numbers are those of the release, and the range of sigma is the one common
+        in related methods.
     """
 
     size: tuple[int, int]
@@ -98,7 +99,8 @@ class ViewPlan:
             )
         if len(self.jitter) != 4 or not all(0 <= one <= 1 for one in self.jitter[:3]) or not 0 <= self.jitter[3] <= 0.5:
             raise UsageError(
-                f"ViewPlan: jitter={self.jitter} is not four changes. Give brightness, contrast and saturation from 0 to 1 and hue "
+                f"ViewPlan: jitter={self.jitter} is not a valid set of four changes. Give brightness, contrast and saturation "
+                "from 0 to 1 and hue "
                 "from 0 to 0.5, as in (0.1, 0.1, 0.1, 0.01)."
             )
         if len(self.mean) != len(self.std) or not self.mean or not all(0 < one < float("inf") for one in self.std):
@@ -121,9 +123,9 @@ class Crops(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """What happens to the colours of each view, and how much it is blurred.
+    """How the colours of each view are changed, and how much it is blurred.
 
-    On the CPU, because the host must know which images are changed.
+    The numbers are on the CPU, because the host must know which images are changed.
     """
 
     jitter: Tensor  # (B,) bool
@@ -134,13 +136,12 @@ class Looks(NamedTuple):
 
 
 def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crops:
-    """The crop of one view of each image.
+    """Draw the crop of one view of each image.
 
-    The rule of RandomResizedCrop in closed form, without its ten attempts: the share of the area is uniform over ``scale`` (over
-    the
-    part of it that fits, in an image longer than 4:3), the aspect log-uniform over what fits of 3/4 to 4/3 (times the view's own),
-    the position uniform. The attempts favour small crops, because large ones are rejected more often; here the share has the
-    requested distribution.
+    The rule of RandomResizedCrop in closed form, without its ten attempts: the share of the area is uniform over ``scale`` (in an
+    image longer than 4:3, over the part of it that fits), the aspect is log-uniform over the part of 3/4 to 4/3 (times the view's
+    own aspect) that fits, and the position is uniform. The attempts favour small crops, because large ones are rejected more
+    often; here the share has the requested distribution.
 
     Args:
         keys: (B,) int64, on the CPU.
@@ -149,7 +150,7 @@ def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crop
         plan: scales, sizes and the probability of a flip.
 
     Source:
-        The rule is GoogLeNet's as torchvision has it; the closed form is ours.
+        The rule is GoogLeNet's, as in torchvision; the closed form is ours.
     """
     u = _uniform(keys, view, 0, 5)
     (height, width), (low, high) = plan.crops[view]
@@ -202,7 +203,7 @@ def draw_looks(keys: Tensor, view: int, plan: ViewPlan) -> Looks:
 
 
 def _uniform(keys: Tensor, view: int, start: int, count: int) -> Numbers:
-    """(B, count) float64 in [0, 1): the numbers from ``start`` on of this view of each image."""
+    """(B, count) float64 in [0, 1): the random numbers of this view of each image, from number ``start`` on."""
     found: Numbers = to_uniform(words(stream(keys, _VIEWS + view), count, start)).double().numpy()
     return found
 
@@ -219,7 +220,7 @@ def seeded(key: int) -> Iterator[None]:
     So any transform that draws from them, such as those of torchvision and timm, is repeatable.
 
     Args:
-        key: any integer, as of `gmml_aug.keys`.
+        key: any integer, for example one made by `gmml_aug.keys`.
     """
     seed = mix_int(key + _SEEDED) % (1 << 64)
     # not torch.manual_seed, which also touches the GPU's generators

@@ -1,4 +1,4 @@
-"""Features that need no training, as baselines for those of a network.
+"""Features that need no training, as baselines for the features of a network.
 
 B images, C channels, S the side of the image that is described.
 """
@@ -27,19 +27,19 @@ WORDS: dict[str, str] = {
     "colours": "colour histogram",
     "hog": "HOG",
 }
-"""What each baseline is called in a table."""
+"""The name of each baseline in a table."""
 _THUMBNAIL, _SIDE = 8, 64
 _LEVELS, _GREYS = 8, 32  # of each of three channels together, or of each channel by itself
 _CELL, _BLOCK, _ORIENTATIONS, _CLIP, _EPS = 8, 2, 9, 0.2, 1e-5
 
 
 class Handmades(NamedTuple):
-    """What all of these features need from every image, on the CPU.
+    """The data of every image from which all these features are computed, on the CPU.
 
     Attributes:
         thumbnails: (B, C * 64) float32.
         pixels: (B, C * S * S) uint8, S up to 64: for the PCA.
-        colours: (B, 512) float32 of three channels, (B, 32 C) of others.
+        colours: (B, 512) float32 for three channels, (B, 32 C) otherwise.
         hog: (B, 1764) float32.
         labels: as in `Features`.
         numbers: as in `Features`.
@@ -84,8 +84,8 @@ def colour_histogram(images: Tensor) -> Tensor:
 def hog(images: Tensor) -> Tensor:
     """Histograms of oriented gradients of each image at 64 x 64: cells of 8 x 8 pixels, 9 orientations, blocks of 2 x 2 cells.
 
-    The gradient of a pixel is that of the channel in which it is steepest; it votes by its magnitude for one of the nine
-    orientations of its cell. A block is divided by its norm, clipped at 0.2, and divided by its norm again.
+    The gradient of a pixel is that of the channel in which it is steepest; it votes, weighted by its magnitude, for one of the
+    nine orientations of its cell. A block is divided by its norm, clipped at 0.2, and divided by its norm again.
 
     Shapes:
         (B, C, H, W) float -> (B, 7 * 7 * 4 * 9).
@@ -113,7 +113,7 @@ def hog(images: Tensor) -> Tensor:
 
 
 def handmade(batches: Iterable[Batch]) -> Handmades:
-    """What all of these features need from a data set.
+    """Compute from a data set the data that all these features need.
 
     Args:
         batches: with ``views``, of which the first is used: pixels in [0, 1], not normalised.
@@ -133,13 +133,13 @@ def handmade(batches: Iterable[Batch]) -> Handmades:
         if batch.labels is not None:
             labels.append(batch.labels.cpu())
     if not found:
-        raise ValueError("handmade: no images were given. Give one batch or more.")
+        raise ValueError("handmade: no images were given. Give at least one batch.")
     small, pixels, colours, edges, numbers = (torch.cat(part) for part in zip(*found, strict=True))
     return Handmades(small, pixels, colours, edges, torch.cat(labels) if labels else None, numbers)
 
 
 def pca(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Pixels projected on the directions in which the training images differ most.
+    """Project pixels on the directions in which the training images differ most.
 
     Args:
         train: pixels of the training images, which alone determine the directions.
@@ -158,13 +158,13 @@ def pca(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 def features_of(known: Handmades, given: Handmades, kind: Handmade, *, components: int) -> tuple[Features, Features]:
-    """Training and test images, described by one of these features.
+    """Describe training and test images by one of these features.
 
     Args:
-        known: of the training images.
-        given: of the test images.
-        kind: which.
-        components: of the PCA.
+        known: the features of the training images.
+        given: the features of the test images.
+        kind: which of these features.
+        components: the number of components of the PCA.
     """
     if kind == "pca":
         train, test = pca(known.pixels, given.pixels, components)

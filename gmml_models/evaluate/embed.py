@@ -1,4 +1,4 @@
-"""The features of a few images, as used for the numbers on the card, and how images are prepared for them."""
+"""Computes the features of a few images, as used for the numbers on the model card, and prepares images for this."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ def features(
     Args:
         model: a name of the zoo, a folder, a Hub name, or a model of ours or timm's. A name is loaded in every call: to call this
             often, load it once with `gmml_models.from_pretrained`.
-        images: normalised, (B, C, H, W) or (C, H, W); or Pillow images or paths of files, one or several, which `transform`
+        images: normalised images, (B, C, H, W) or (C, H, W); or one or several Pillow images or file paths, which `transform`
             prepares.
-        pool: "token", "mean" or "both", as `gmml_models.models.pooling.pooled`; by default that of the weights: the mean of
-            the patch tokens for GMML and MC-SSL, both for SiT, a classifier's own; for an encoder, the one that it was built with.
+        pool: "token", "mean" or "both", as in `gmml_models.models.pooling.pooled`; by default the pooling of the weights: the
+            mean of the patch tokens for GMML and MC-SSL, "both" for SiT, and a classifier's own; for an encoder, the pooling that
+            it was built with.
         batch_size: images per forward pass.
 
     Shapes:
@@ -81,14 +82,14 @@ def features(
 def transform(
     model: str | os.PathLike[str] | GMMLAutoencoder | Classifier | VisionTransformer, *, train: bool = False
 ) -> Callable[[Any], Tensor]:
-    """How a picture is prepared for a model: a function from it to a normalised tensor.
+    """Return the function that prepares a picture for a model, as a normalised tensor.
 
     Args:
         model: as `features`.
         train: random crops and flips, as in timm; by default the centre crop that the numbers on the card are measured with.
 
     Returns:
-        A `CentreCrop`, or with ``train`` a transform of torchvision. Both give (C, H, W) float32.
+        A `CentreCrop`, or with ``train`` a transform of torchvision. Both return (C, H, W) float32.
 
     Raises:
         WeightsError: the model cannot be loaded.
@@ -109,17 +110,17 @@ def transform(
 @final
 @dataclass(frozen=True)
 class CentreCrop:
-    """The centre of an image at the size of a model, normalised: the same as in ``gmml evaluate``, bit for bit.
+    """Takes the centre of an image at a model's input size, normalised: bit for bit the same as in ``gmml evaluate``.
 
     Args:
         size: (height, width).
         crop: side of the crop as a share of the image's shorter side.
-        mean: per channel, for pixels in [0, 1].
-        std: likewise.
+        mean: the mean of each channel, for pixels in [0, 1].
+        std: the standard deviation of each channel.
         interpolation: "bilinear" or "bicubic".
 
     Shapes:
-        a call takes a Pillow image, the path or the bytes of a file, an array (H, W, C) or a tensor (C, H, W)
+        A call takes a Pillow image, the path or the bytes of a file, an array (H, W, C) or a tensor (C, H, W)
         -> (C, height, width) float32.
     """
 
@@ -131,7 +132,7 @@ class CentreCrop:
     _plan: ViewPlan = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Settle how it is cut."""
+        """Make the plan of the centre crop."""
         plan = ViewPlan(size=self.size, views=1, centre=self.crop, mean=self.mean, std=self.std, interpolation=self.interpolation)
         object.__setattr__(self, "_plan", plan)
 
@@ -144,7 +145,7 @@ class CentreCrop:
 
 
 def _opened(model: Any) -> _Opened:
-    """An encoder with its pooling and its statistics, of whatever names or is a model."""
+    """Return an encoder with its pooling and its statistics, from a model or the name of one."""
     from timm.models.vision_transformer import VisionTransformer
 
     if isinstance(model, GMMLAutoencoder | Classifier):
@@ -198,5 +199,5 @@ def _prepared(images: Any, prepare: CentreCrop) -> Tensor:
     several = [_file(one) if isinstance(one, str | os.PathLike) else one for one in several]
     found = [prepare(one) for one in several]
     if not found:
-        raise ValueError("features: no images. Give one or more.")
+        raise ValueError("features: no images. Give at least one.")
     return torch.stack(found)

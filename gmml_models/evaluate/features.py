@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Features(NamedTuple):
-    """The vectors of a data set, in its order.
+    """The feature vectors of a data set, in its order.
 
     Attributes:
         vectors: (images, d) or (images, 2 d) float32, on the CPU.
@@ -33,16 +33,18 @@ class Features(NamedTuple):
 def features(
     encoder: VisionTransformer, batches: Iterable[Batch], pool: Pool = "token", *, device: torch.device | str | None = None
 ) -> Features:
-    """The vectors of all images, in evaluation mode and without gradients; the encoder's mode is restored afterwards.
+    """Compute the feature vectors of all images, in evaluation mode and without gradients.
+
+    The encoder's mode is restored afterwards.
 
     Args:
         encoder: as in `pooled`.
         batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.data.sampling.Batch`.
         pool: as in `pooled`.
-        device: where the encoder is; that of its parameters by default.
+        device: the device of the encoder; by default that of its parameters.
 
     Raises:
-        ValueError: no batch, or as `pooled`.
+        ValueError: there is no batch; also as in `pooled`.
     """
     where = torch.device(device) if device is not None else next(encoder.parameters()).device
     was_training, vectors, labels, numbers = encoder.training, [], [], []
@@ -57,6 +59,6 @@ def features(
     finally:
         encoder.train(was_training)
     if not vectors:
-        raise ValueError("features: no images were given. Give one batch or more.")
+        raise ValueError("features: no images were given. Give at least one batch.")
     # clones outside the inference mode: its tensors could not be used where gradients are
     return Features(torch.cat(vectors).clone(), torch.cat(labels).clone() if labels else None, torch.cat(numbers))

@@ -1,4 +1,4 @@
-"""Whether features collapse during training: k-NN accuracy on a few hundred images, effective rank, and spread.
+"""Detects features that collapse during training, by k-NN accuracy on a few hundred images, effective rank, and spread.
 
 N images, d the width of the features.
 """
@@ -21,8 +21,8 @@ class Health(NamedTuple):
     """The health of features.
 
     Attributes:
-        knn: percentage of the images whose class is predicted by 10 neighbours among the others, weighted by cosine; None without
-            classes.
+        knn: the percentage of images whose class is predicted correctly by their 10 nearest neighbours among the others, weighted
+            by cosine; None without classes.
         rank: effective rank of the features around their mean, from 1 to d: the number of directions in which images differ.
         spread: share of the features' squared length that differs between images, 0 to 1; near 0 if all features are the same.
     """
@@ -47,10 +47,11 @@ def health(features: Tensor, labels: Tensor | None = None) -> Health:
 
     Source:
         Roy and Vetterli, "The effective rank" (2007): the exponential of the entropy of the singular values' shares. RankMe
-        (Garrido et al., 2023) uses it on features without subtracting the mean; subtracting it, and the spread, are ours.
+        (Garrido et al., 2023) uses it on features without subtracting the mean; subtracting it, and the spread, are our
+        additions.
     """
     if features.ndim != 2 or len(features) < 2 or not torch.isfinite(features).all():
-        raise ValueError(f"health: features {tuple(features.shape)} must be (N, d), finite, of two images or more.")
+        raise ValueError(f"health: features {tuple(features.shape)} must be (N, d), finite, with at least two images.")
     vectors = features.double()
     around = vectors - vectors.mean(0)
     whole, differ = float(vectors.square().sum()), float(around.square().sum())
@@ -65,18 +66,18 @@ def collapsed(now: Health, before: Health) -> str:
     """Why features have collapsed, in words; empty if they have not.
 
     Features have collapsed if the spread is below a twentieth of the untrained encoder's, so that all images have nearly the same
-    features, or if they differ along little more than one direction. Both limits are ours. A falling rank alone is no sign of
-    collapse: in healthy runs of ours it fell to a fifth.
+    features, or if they differ along little more than one direction. Both limits are our choice. A falling rank alone is no sign
+    of collapse: in our healthy runs it fell to a fifth.
     """
     if now.spread < _FLAT * before.spread:
         return f"all images have nearly the same features (spread {now.spread:.2g}, untrained {before.spread:.2g})"
     if now.rank < _NARROW and now.rank < before.rank:
-        return f"features differ in hardly more than one direction (effective rank {now.rank:.1f}, untrained {before.rank:.1f})"
+        return f"features differ in little more than one direction (effective rank {now.rank:.1f}, untrained {before.rank:.1f})"
     return ""
 
 
 def _one_out(features: Tensor, labels: Tensor) -> float:
-    """Accuracy in percent, each image told by all the others."""
+    """The accuracy in percent, where the class of each image is predicted from all the others."""
     known = F.normalize(features.float(), dim=1)
     near = known @ known.T
     near.fill_diagonal_(-2.0)  # below every cosine

@@ -20,23 +20,23 @@ _AT_ONCE = 1 << 24  # similarities, 64 MB
 def knn(
     train: Tensor, labels: Tensor, test: Tensor, *, k: int = 20, classes: int | None = None, temperature: float | None = 0.07
 ) -> Tensor:
-    """Scores of test images by the labels of their nearest training images, by cosine.
+    """Score test images by the labels of their nearest training images, measured by cosine.
 
     Weighted: neighbour i votes with exp(cosine / temperature) for its class, or for each of its labels. Plain, with
-        ``temperature=None``: each votes with 1, and a tie goes to the class with the nearest image.
+        ``temperature=None``: each neighbour votes with 1, and a tie goes to the class with the nearest image.
 
     Args:
         train: features of the training images.
-        labels: their classes, or for several labels per image 0 or 1 for each label.
+        labels: their classes, or for several labels per image, 0 or 1 for each label.
         test: features of the test images.
         k: number of neighbours; all images if there are fewer training images.
         classes: c, by default the largest class that occurs, plus one.
-        temperature: of the weights.
+        temperature: the temperature of the weights.
 
     Shapes:
         (N, d) float, (N,) int64 or (N, c) of 0 and 1, (M, d) float -> (M, c) float32: shares of the votes, which sum to 1 for
-        classes and lie in [0, 1] for each label. In the plain vote of classes, less than 1 / k of a score comes from the rank that
-        breaks ties.
+        classes and lie in [0, 1] for each label. In the plain vote for classes, the rank that breaks ties contributes less than 1
+        / k to a score.
 
     Raises:
         ValueError: no training image, ``k`` below 1, a ``temperature`` not above 0, shapes that do not fit.
@@ -44,12 +44,12 @@ def knn(
     Source:
         The weighted vote and 0.07: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018)
         3.4, with k = 200; k = 20 is DINO's (Caron et al., 2021). Neither GMML nor MC-SSL reports it. For several labels the
-        weighted share of the neighbours that have the label is ours; ML-kNN (Zhang and Zhou, 2007) adds a prior.
+        weighted share of the neighbours that have the label is our addition; ML-kNN (Zhang and Zhou, 2007) adds a prior.
     """
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(train) or not len(train):
         raise ValueError(
             f"knn: features {tuple(train.shape)} with labels {tuple(labels.shape)} and {tuple(test.shape)} do not fit. Give "
-            "(N, d), (N,) or (N, c), and (M, d), with one training image or more."
+            "(N, d), (N,) or (N, c), and (M, d), with at least one training image."
         )
     if k < 1 or (temperature is not None and not 0 < temperature < math.inf):
         raise ValueError(
@@ -74,7 +74,7 @@ def knn(
 
 
 def _first(votes: Tensor) -> Tensor:
-    """(m, k, c) of 0 and 1 -> (m, c) the rank of the first neighbour of each class, k without one."""
+    """(m, k, c) of 0 and 1 -> (m, c), the rank of the first neighbour of each class, or k if there is none."""
     k = votes.shape[1]
     ranks = torch.arange(k, device=votes.device, dtype=votes.dtype)[None, :, None]
     return torch.where(votes > 0, ranks, float(k)).amin(dim=1)

@@ -45,19 +45,19 @@ def linear_probe(
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Probed:
-    """Logistic regression on standardised features; for several labels, a separate one per label.
+    """Logistic regression on standardised features; for several labels, a separate regression per label.
 
-    C is the best of ``strengths`` (by top-1 or mAP; the smallest if several are equal) on a fifth of the training images, which is
-    drawn by ``seed`` and used neither for the fit nor for the standardisation; then the probe is fitted to all training images.
-    Classes with one image stay in the fitted part.
+    C is the best of ``strengths`` (by top-1 or mAP; the smallest if several are equal) on a fifth of the training images, which
+    is chosen by ``seed`` and used neither for the fit nor for the standardisation. The final probe is then fitted to all training
+    images. Classes with one image stay in the fitted part.
 
     Args:
         train: features of the training images.
         labels: their classes, or for several labels per image 0 or 1 for each label.
         test: features of the test images.
         classes: c; by default the largest class that occurs, plus one.
-        seed: of the held-out part.
-        strengths: values of C.
+        seed: the seed that selects the held-out part.
+        strengths: the values of C to try.
 
     Shapes:
         (N, d) float, (N,) int64 or (N, c) of 0 and 1, (M, d) float.
@@ -67,7 +67,7 @@ def linear_probe(
 
     Source:
         Logistic regression by L-BFGS with a C chosen on held-out images: Kornblith et al., "Do better ImageNet models transfer
-        better?" (2019); standardising the features, the grid and the share are ours. Neither GMML nor MC-SSL reports it.
+        better?" (2019); standardising the features, the grid and the share are our choice. Neither GMML nor MC-SSL reports it.
     """
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(train) or not len(train):
         raise ValueError(
@@ -75,10 +75,10 @@ def linear_probe(
             "Give (N, d), (N,) or (N, c), and (M, d)."
         )
     if not strengths:
-        raise ValueError("linear_probe: strengths is empty. Give one C or more, for example (0.1, 1.0).")
+        raise ValueError("linear_probe: strengths is empty. Give at least one C, for example (0.1, 1.0).")
     several = labels.ndim == 2
     if not several and len(labels.unique()) < 2:
-        raise ValueError("linear_probe: all training images are of one class. Give two classes or more.")
+        raise ValueError("linear_probe: all training images belong to one class. Give at least two classes.")
     count = labels.shape[1] if several else classes or int(labels.max()) + 1
     known, given, wanted = train.double().cpu().numpy(), test.double().cpu().numpy(), labels.cpu().numpy()
     scores = np.full((len(given), count), -1e4, dtype=np.float32)  # of classes that the training images do not have, and of labels
@@ -110,7 +110,7 @@ def linear_probe(
 
 
 def _probe(several: bool) -> Any:
-    """Standardised features, and a regression on them; statistics are those of the images that it is fitted to."""
+    """Standardise features and fit a regression on them, with the statistics of the images that it is fitted to."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import Pipeline
@@ -125,7 +125,7 @@ def _c(several: bool) -> str:
 
 
 def _search(strengths: Sequence[float], fit: Any, held: Any, *, several: bool) -> Any:
-    """The C whose probe, fitted to one part, is best on the other; the smallest of equals; then fitted to both."""
+    """Find the C whose probe, fitted to one part, is best on the other (the smallest of equals); then fit it to both parts."""
     from sklearn.model_selection import GridSearchCV
 
     def in_percent(probe: Any, vectors: Any, labels: Any) -> float:
@@ -139,7 +139,7 @@ def _search(strengths: Sequence[float], fit: Any, held: Any, *, several: bool) -
 
 
 def _parts(labels: Any, seed: int) -> tuple[Any, Any]:
-    """Numbers of the images to fit and to hold out; a fifth of each class, rounded down but at least one of two and more."""
+    """The indices of the images to fit and to hold out: a fifth of each class, rounded down, but at least one if it has two."""
     order = np.random.default_rng(seed).permutation(len(labels))
     if labels.ndim == 2:
         cut = int(len(labels) * _HELD_OUT)

@@ -1,4 +1,7 @@
-"""Metrics of scores: accuracy for one class per image, seven metrics for several labels. All in percent; c classes."""
+"""Metrics of scores: accuracy for one class per image, seven metrics for several labels. All metrics are in percent.
+
+C is the number of classes.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ class Metrics:
 
     One class per image: "top1", and "top5" if there are more than five classes.
 
-    Several labels, over the labels that occur in the test images:
+    Several labels per image, over the labels that occur in the test images:
 
     - "mAP": mean of the average precisions.
     - "CP", "CR": mean of the precisions and of the recalls at probability above 0.5; a label that is never predicted has
       precision 0.
     - "CF1": 2 CP CR / (CP + CR). This is not the mean of the labels' own F1.
 
-    and over all labels:
+    and, over all labels:
 
     - "OP", "OR": precision and recall of all decisions together; "OF1": 2 OP OR / (OP + OR).
 
@@ -40,18 +43,18 @@ class Metrics:
     Args:
         classes: c.
         multi_label: True for several labels per image.
-        device: where the scores are.
+        device: the device of the scores.
 
     Shapes:
         update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
 
     Raises:
-        ValueError: at ``update``, wrong shapes; at ``compute``, there were no images.
+        ValueError: at ``update``, the shapes do not fit; at ``compute``, there were no images.
 
     Source:
         MC-SSL 4.2 names the seven and the threshold, but not the formula of CF1: computing it from CP and CR gives table 1's
-        numbers (21.9 and 55.2 -> 31.4). Leaving out labels that do not occur is ours; if all occur, as in the paper's data sets, it
-        changes nothing.
+        numbers (21.9 and 55.2 -> 31.4). Leaving out labels that do not occur is our choice; if all occur, as in the paper's data
+        sets, it changes nothing.
     """
 
     def __init__(self, classes: int, *, multi_label: bool = False, device: torch.device | str = "cpu") -> None:
@@ -89,9 +92,9 @@ class Metrics:
             part.update(of, labels.long())
 
     def compute(self) -> dict[str, float]:
-        """The metrics, in percent; with several processes each must call it, and gets those of all images."""
+        """Return the metrics, in percent; with several processes, each must call it, and gets the metrics of all images."""
         if not self._images:
-            raise ValueError("Metrics: no image was given. Give one batch or more.")
+            raise ValueError("Metrics: no image was given. Give at least one batch.")
         if not self.multi_label:
             return {name: 100 * float(part.compute()) for name, part in self._parts.items()}
         counts = self._parts["counts"].compute().double().cpu().reshape(-1, 5)  # (c, 5)
@@ -107,7 +110,7 @@ class Metrics:
 
 
 def measure(scores: Tensor, labels: Tensor, *, multi_label: bool = False) -> dict[str, float]:
-    """`Metrics` of one complete set of scores; arguments as in `Metrics.update`."""
+    """`Metrics` of one complete set of scores; the arguments are those of `Metrics.update`."""
     metrics = Metrics(scores.shape[-1], multi_label=multi_label, device=scores.device)
     metrics.update(scores, labels)
     return metrics.compute()
@@ -125,12 +128,12 @@ def score(
     """`Metrics` of a classifier, without gradients; the caller sets its mode.
 
     Args:
-        model: images (B, C, H, W) -> scores (B, c).
-        batches: with ``views``, of which the first is used, and ``labels``; with several processes, those of this one.
+        model: a function from images (B, C, H, W) to scores (B, c).
+        batches: with ``views``, of which the first is used, and ``labels``; with several processes, the batches of this one.
         classes: c.
         multi_label: see `Metrics`.
-        device: where the model is.
-        also: called with every batch too.
+        device: the device of the model.
+        also: a function that is called with every batch too.
     """
     metrics = Metrics(classes, multi_label=multi_label, device=device)
     with torch.no_grad():
@@ -148,7 +151,7 @@ def main_measure(found: dict[str, float]) -> str:
 
 
 def ordered(scores: Tensor) -> Tensor:
-    """Map float32 scores to float64 in [0, 1] in the same order, ties included; a sigmoid would merge all scores beyond 16.6.
+    """Map float32 scores to float64 in [0, 1], keeping their order and ties; a sigmoid would merge all scores beyond 16.6.
 
     The bits of positive floats, read as integers, increase with them; those of negative floats decrease, so they are reversed.
     """

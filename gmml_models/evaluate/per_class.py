@@ -1,4 +1,4 @@
-"""A score class by class: one row per class or label, and which classes are confused. c classes."""
+"""Results class by class: one row per class or label, and a confusion matrix. There are c classes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WORST = 3
 
 
 class ClassRow(NamedTuple):
-    """The results of one class or label; shares in percent, 0 if it never occurs or is never predicted.
+    """The results of one class or label. Shares are in percent, and 0 if it never occurs or is never predicted.
 
     Attributes:
-        name: of it.
-        images: number of images that have it, over all runs.
-        said: number of images for which it was predicted.
-        precision: share of the predicted images that have it.
-        recall: share of the images that have it for which it was predicted: the accuracy of the class.
+        name: the name of the class or label.
+        images: the number of images that have it, over all runs.
+        said: the number of images for which it was predicted.
+        precision: the share of the images with this prediction that have it.
+        recall: the share of the images that have it for which it was predicted, which is the accuracy of the class.
         f1: 2 precision recall / (precision + recall).
         ap: for labels, the average precision; None for classes, or if no image has the label.
         mistaken: for classes, the most frequent wrong prediction for its images, and how often; None without a mistake.
@@ -61,9 +61,9 @@ class PerClass:
     A label is predicted at a probability above 0.5, as in `gmml_models.evaluate.metrics.Metrics`.
 
     Args:
-        classes: their names, c of them.
-        multi_label: True if an image may have several.
-        device: where the scores are.
+        classes: the names of the c classes or labels.
+        multi_label: True if an image may have several labels.
+        device: the device of the scores.
 
     Shapes:
         update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
@@ -89,7 +89,7 @@ class PerClass:
         self._counts.update(values, labels.long())
 
     def compute(self) -> ByClass:
-        """The rows and the confusion matrix; with several processes each must call it."""
+        """Return the rows and the confusion matrix; with several processes, each must call it."""
         counts = self._counts.compute().cpu()
         if not self.multi_label:
             return ByClass(tuple(self._class_row(place, counts) for place in range(len(self.classes))), counts)
@@ -112,10 +112,10 @@ class PerClass:
 
 
 def to_csv(measured: Sequence[tuple[str, Sequence[ClassRow]]]) -> str:
-    """The rows of several measures as one CSV.
+    """Format the rows of several measures as one CSV.
 
     Args:
-        measured: the name of each measure, and its rows.
+        measured: the name of each measure, with its rows.
     """
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")
@@ -131,7 +131,7 @@ def to_csv(measured: Sequence[tuple[str, Sequence[ClassRow]]]) -> str:
 
 
 def confusion_csv(classes: Sequence[str], confusion: Tensor) -> str:
-    """A confusion matrix: one row per true class, one column per predicted class."""
+    """Format a confusion matrix as CSV: one row per true class, one column per predicted class."""
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")
     table.writerow(["class", *classes])
@@ -140,7 +140,7 @@ def confusion_csv(classes: Sequence[str], confusion: Tensor) -> str:
 
 
 def hardest(rows: Sequence[ClassRow]) -> list[str]:
-    """The classes with the lowest F1 of those that occur, in words; empty if all are predicted perfectly."""
+    """Name the classes with the lowest F1 among those that occur; empty if all are predicted perfectly."""
     worst = sorted((row for row in rows if row.images and row.f1 < 100), key=lambda row: row.f1)[:_WORST]
     return [
         f"{row.name}: {row.recall:.0f} % of {row.images} found, {row.precision:.0f} % of {row.said} right"

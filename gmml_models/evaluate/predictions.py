@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Probabilities of the images that could be read, in their order.
+    """The probabilities for all images that could be read, in their order.
 
     Attributes:
-        names: of the images.
-        classes: of the classes or labels.
+        names: the names of the images.
+        classes: the names of the classes or labels.
         multi_label: True if an image may have several labels, with independent probabilities; otherwise they sum to 1.
         probabilities: (N, c) float32, on the CPU.
-        left_out: name -> reason, for the images that could not be read.
+        left_out: maps the names of images that could not be read to the reasons.
     """
 
     names: Sequence[str]
@@ -41,13 +41,13 @@ class Predictions:
         ]
 
     def labels(self, threshold: Sequence[float] = (0.5,)) -> list[list[str]]:
-        """The labels of each image whose probability is at least the threshold: one for all, or one per label."""
+        """The labels of each image whose probability is at least the threshold, one number for all labels or one per label."""
         limits = self.probabilities.new_tensor(list(threshold))
         return [[self.classes[place] for place in row.nonzero().flatten().tolist()] for row in self.probabilities >= limits]
 
 
 def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
-    """A header line, then one line per image.
+    """Format as CSV: a header line, then one line per image.
 
     One class per image: ``file``, ``class``, ``probability``, and if more are requested ``class_2``, ``probability_2``, ...
     Several labels: ``file``, ``labels`` (those predicted, joined by "; "), then the probability of each label under its name.
@@ -68,7 +68,7 @@ def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.
 
 
 def to_json(found: Predictions, facts: Mapping[str, Any], *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
-    """``predictions``, one per image; ``left_out``; and what made them.
+    """Format as JSON: ``predictions``, one per image, ``left_out``, and the facts about their origin.
 
     One class per image: ``{"file": ..., "classes": [{"class": ..., "probability": ...}, ...]}``. Several labels: ``{"file": ...,
     "labels": [...], "probabilities": {label: ...}}``.

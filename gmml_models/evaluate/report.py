@@ -1,4 +1,4 @@
-"""The table of an evaluation: every number with its seeds, its spread, and the command and versions that produced it."""
+"""The table of an evaluation, in which every number has its seeds, its spread, and the command and versions that produced it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Measured:
 
     Attributes:
         measure: its name, for example "20-NN, weighted".
-        values: mean over the runs by name, in percent; see `gmml_models.evaluate.metrics.Metrics`.
-        spread: sample standard deviation over the runs by name; empty with one run.
-        runs: how many.
-        seeds: of the runs; empty if no seed changes anything.
+        values: the mean over the runs of each metric, by its name, in percent; see `gmml_models.evaluate.metrics.Metrics`.
+        spread: the sample standard deviation over the runs, by name; empty with one run.
+        runs: the number of runs.
+        seeds: the seeds of the runs; empty if no seed changes anything.
         command: a command that repeats the measurement.
         left_out: other files that may be images, and images that could not be read.
         classes: one row per class or label, counted over all runs.
         confusion: for one class per image, (c, c) int64: the number of images of class i predicted as class j, over all runs.
-        features: which features: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.
+        features: the features that were measured: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.
     """
 
     measure: str
@@ -64,7 +64,7 @@ def row(
     *,
     features: str = "weights",
 ) -> Measured:
-    """A row from the results of one or more runs."""
+    """Make a row from the results of one or more runs."""
     names = list(found[0])
     return Measured(
         measure=measure,
@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
-    """The table as Markdown: one row per measure, one column per metric; with baselines, also one for the features."""
+    """Format the table as Markdown: one row per measure, one column per metric, and with baselines a column for the features."""
     names = list(dict.fromkeys(name for each in rows for name in each.values))
     several = len({each.features for each in rows}) > 1
     head = [*["features"] * several, "measure (%)", *names, "runs", "seeds"]
@@ -113,7 +113,7 @@ def write_table(folder: Path, rows: Sequence[Measured], facts: Mapping[str, Any]
     Each is written under another name and renamed. What an earlier table of the folder had beside it is removed.
 
     Raises:
-        UsageError: no space or no permission.
+        UsageError: there is no space or no permission.
     """
     whole = {"rows": [_plain(each) for each in rows], "facts": dict(facts), "versions": versions()}
     try:
@@ -145,12 +145,12 @@ def _beside(table: Path) -> list[Path]:
 
 
 def _slug(measure: str) -> str:
-    """A name for a file: "20-NN, weighted" is "20-nn-weighted"."""
+    """Turn a name into a file name: "20-NN, weighted" becomes "20-nn-weighted"."""
     return re.sub(r"[^a-z0-9]+", "-", measure.lower()).strip("-")
 
 
 def _plain(each: Measured) -> dict[str, Any]:
-    """In types that JSON has: it has no NaN. Confusions have files of their own."""
+    """Convert to JSON types (JSON has no NaN); confusion matrices are written to separate files."""
     numbers = {
         part: {name: value if math.isfinite(value) else None for name, value in getattr(each, part).items()}
         for part in ("values", "spread")
@@ -170,7 +170,7 @@ def _whose(each: Measured) -> str:
 
 
 def terminal(rows: Sequence[Measured]) -> str:
-    """The numbers as lines of text."""
+    """Format the numbers as lines of text."""
     several = len({each.features for each in rows}) > 1
     wide, whose = max(len(each.measure) for each in rows), max(len(_whose(each)) for each in rows)
     lines = []

@@ -1,4 +1,4 @@
-"""GMML's figure 3: where the tokens of an image attend, block by block; works with fused attention too.
+"""GMML's figure 3: which tokens of an image attend to which others, block by block; this works with fused attention too.
 
 B images, L blocks, P prefix tokens (class token and registers), (h, w) the grid of patches, N = h*w, T = P + N tokens. Blocks count
 from 1.
@@ -27,7 +27,7 @@ class Attention(NamedTuple):
     Attributes:
         weights: (B, L, T, T) float32, the mean over heads, or (B, L, heads, T, T): row t is the attention of token t to every
             token. Rows sum to one.
-        grid: (h, w), rows and columns of patches.
+        grid: (h, w), the numbers of rows and columns of patches.
         has_class_token: True if the first token is the class token.
         blocks: (L,) the blocks.
     """
@@ -43,18 +43,18 @@ class Attention(NamedTuple):
         return self.weights.shape[-1] - self.grid[0] * self.grid[1]
 
     def between_patches(self) -> Tensor:
-        """(L, N, N), or (L, heads, N, N): the mean over the images, patches only.
+        """Return the mean over the images, for patches only: (L, N, N), or (L, heads, N, N).
 
         Rows sum to one minus the attention to the prefix tokens.
         """
         return self.weights[..., self.prefix :, self.prefix :].mean(0)
 
     def seen_from(self, query: Query) -> Tensor:
-        """(B, L, h, w), or (B, L, heads, h, w): the attention to every patch.
+        """Return the attention to every patch: (B, L, h, w), or (B, L, heads, h, w).
 
         Args:
-            query: the attention of which token: ``"cls"``, the class token; ``"mean"``, the mean over all patches; (row, column),
-                one patch.
+            query: the token whose attention is returned: ``"cls"`` for the class token, ``"mean"`` for the mean over all patches,
+                or (row, column) for one patch.
 
         Raises:
             ValueError: an unknown query, the class token of an encoder without one, or a patch outside the grid.
@@ -78,7 +78,7 @@ class Attention(NamedTuple):
 
 
 def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | None = None, *, heads: bool = False) -> Attention:
-    """The attention weights of an encoder on images.
+    """Compute the attention weights of an encoder on images.
 
     They are computed from the queries and keys of each layer, separately from the encoder's own attention, which may stay fused.
     The encoder runs in evaluation mode and without gradients; its mode is restored afterwards. The result takes 4 B L T T bytes,
@@ -87,11 +87,11 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
     Args:
         vit: the encoder.
         images: (B, C, H, W), normalised, float, on the device of the encoder.
-        blocks: which blocks, in ascending order; all by default.
-        heads: return each head separately.
+        blocks: the blocks to use, in ascending order; all by default.
+        heads: True to return each head separately.
 
     Raises:
-        TypeError: images that are not float.
+        TypeError: the images are not float.
         ValueError: images that do not fit the encoder, blocks that it does not have, or blocks whose attention is not timm's
             `Attention`.
 
@@ -99,7 +99,7 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
         GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is our
         interpretation of it ("block diagonal dominant lines", 3.2). The paper does not say whether the average is over heads,
         images or
-        both; here it is both.
+        both; here it is over both.
     """
     grid = check_images("attention", vit, images)
     depth = len(vit.blocks)
@@ -109,8 +109,8 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
     for block, layer in zip(chosen, layers, strict=True):
         if not isinstance(layer, _LAYER):
             raise ValueError(  # noqa: TRY004  # of the encoder's value, whose type is right
-                f"attention: block {block} of this encoder has {type(layer).__name__} where timm's Attention is expected, so "
-                "queries and keys are not known. Give an encoder of plain blocks."
+                f"attention: block {block} of this encoder has {type(layer).__name__} where timm's Attention is expected, so its "
+                "queries and keys cannot be computed. Give an encoder with plain blocks."
             )
     found: dict[int, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""A drawing that is stored, so that it can be rendered at any integer scale; needs only Pillow and its font."""
+"""A drawing that is recorded, so that it can be rendered at any integer scale; it needs only Pillow and its font."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Canvas:
     """Text, pictures and rectangles, at positions in pixels of scale 1.
 
     Args:
-        width: of the whole drawing.
-        height: likewise.
+        width: the width of the whole drawing.
+        height: the height of the whole drawing.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -28,14 +28,14 @@ class Canvas:
         self._steps: list[Callable[[Image.Image, int], None]] = []
 
     def draw(self, scale: int = 1) -> Image.Image:
-        """The drawing as an RGB image, ``scale`` times as large; pictures keep their pixels, as squares."""
+        """Render the drawing as an RGB image, ``scale`` times as large; the pixels of pictures become squares."""
         image = Image.new("RGB", (self._size[0] * scale, self._size[1] * scale), PAPER)
         for step in self._steps:
             step(image, scale)
         return image
 
     def write(self, x: int, baseline: int, text: str, size: int, colour: str = INK) -> None:
-        """A line of text from ``x`` on its baseline."""
+        """Add a line of text that starts at ``x`` on the baseline."""
 
         def step(image: Image.Image, scale: int) -> None:
             width, height = math.ceil(length(text, size)) + 4, 2 * size
@@ -48,7 +48,7 @@ class Canvas:
         self._steps.append(step)
 
     def paste(self, x: int, y: int, picture: Image.Image) -> None:
-        """A picture with its upper left corner at a position."""
+        """Add a picture with its upper left corner at a position."""
 
         def step(image: Image.Image, scale: int) -> None:
             large = (picture.width * scale, picture.height * scale)
@@ -65,7 +65,7 @@ class Canvas:
         self._steps.append(step)
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: int = 1) -> None:
-        """A line through points (x, y); a single point is a dot."""
+        """Add a line through points (x, y); a single point becomes a dot."""
 
         def step(image: Image.Image, scale: int) -> None:
             there = [(x * scale, y * scale) for x, y in points]

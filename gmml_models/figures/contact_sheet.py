@@ -57,7 +57,10 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Everything that is drawn. All pictures have one height, those of a column one width, and the last rows may have fewer."""
+    """Everything that is drawn.
+
+    All pictures have the same height, those of a column have the same width, and the last rows may have fewer pictures.
+    """
 
     title: str
     about: str
@@ -67,7 +70,7 @@ class Sheet:
     code: str
 
     def draw(self, scale: int = 1) -> Image.Image:
-        """The sheet as an RGB image, ``scale`` times as large."""
+        """Render the sheet as an RGB image, ``scale`` times as large."""
         widths = [tile.picture.width for tile in max((row.tiles for row in self.rows), key=len)]
         edge = self.rows[0].tiles[0].picture.height
         content = max(_LABELS + sum(widths) + (len(widths) - 1) * _GAP, _LEAST)
@@ -112,7 +115,7 @@ class Sheet:
         return canvas.draw(scale)
 
     def write(self, path: Path) -> tuple[int, int]:
-        """Draw into a file, PNG or PDF by its extension; equal sheets give equal bytes.
+        """Draw the sheet into a file, as PNG or PDF depending on its extension; equal sheets give equal bytes.
 
         Returns width and height in pixels of scale 1.
 
@@ -135,7 +138,7 @@ def save(image: Image.Image, path: Path) -> None:
     """Write a PNG under another name and rename it, so that a partial file is never visible.
 
     Raises:
-        OSError: the folder does not exist, is full, or cannot be written to; nothing is left behind.
+        OSError: the folder does not exist, or the disk is full or cannot be written to; no partial file is left.
     """
     file = io.BytesIO()
     image.save(file, format="PNG")
@@ -143,25 +146,25 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def edge_of(size: int) -> int:
-    """The side at which squares of this size are shown: small ones are enlarged by an integer, large ones are shrunk."""
+    """The side at which squares of this size are shown: small ones are enlarged by an integer factor, large ones are shrunk."""
     return min(size * -(-_SMALL_EDGE // size), _LARGE_EDGE)
 
 
 def flat(picture: Image.Image, edge: int) -> Image.Image:
-    """A picture at the size used on the sheet; small ones keep sharp pixels."""
+    """Resize a picture to the size used on the sheet; small ones keep sharp pixels."""
     if picture.width == edge:
         return picture
     return picture.resize((edge, edge), Image.Resampling.NEAREST if picture.width < edge else Image.Resampling.LANCZOS)
 
 
 def faint(picture: Image.Image) -> Image.Image:
-    """A picture as a pale grey background for colours."""
+    """Turn a picture into a pale grey background for colours."""
     grey = ImageOps.autocontrast(picture.convert("L"), cutoff=1).point([205 + round(value * 45 / 255) for value in range(256)])
     return grey.convert("RGB")
 
 
 def outlined(picture: Image.Image, mask: Image.Image, colour: str, width: int = 2) -> Image.Image:
-    """A picture with a line along the inside of a mask's border."""
+    """Draw a line along the inside of a mask's border on a picture."""
     around = ImageOps.expand(mask, width, 0)  # so that the picture's own border counts as one
     inner = around.filter(ImageFilter.MinFilter(2 * width + 1)).crop((width, width, width + mask.width, width + mask.height))
     ring = Image.composite(Image.new("L", mask.size, 0), mask, inner)
@@ -186,7 +189,7 @@ def _line(canvas: Canvas, y: int, content: int) -> None:
 
 
 def _lines(text: str, size: int, width: int) -> list[str]:
-    """Break a text between words."""
+    """Break a text into lines between words."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -198,7 +201,7 @@ def _lines(text: str, size: int, width: int) -> list[str]:
 
 
 def _cut(text: str, size: int, width: int) -> str:
-    """A name of any characters as what the font has and the width holds."""
+    """Shorten a text to the width, replacing characters that the font does not have."""
     text = text.encode("latin-1", "replace").decode("latin-1")
     if length(text, size) <= width:
         return text
@@ -208,7 +211,7 @@ def _cut(text: str, size: int, width: int) -> str:
 
 
 def _flow(legend: Sequence[Swatch], width: int) -> list[list[tuple[int, Swatch]]]:
-    """The entries of the legend in as many lines as they need, each with its place in the line."""
+    """Arrange the entries of the legend in as many lines as they need, each with its position in the line."""
     lines: list[list[tuple[int, Swatch]]] = [[]]
     x = 0
     for entry in legend:

@@ -1,4 +1,4 @@
-"""What each step of a corruption does to a batch on its own, and what all of them do together: numbers and pictures."""
+"""Shows what each step of a corruption does to a batch on its own, and what all of them do together, in numbers and pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stage:
 
 
 def step_names(corrupt: Corruption) -> list[str]:
-    """The fill of each step in lower case, numbered if one occurs several times."""
+    """The name of each step's fill in lower case, numbered if it occurs several times."""
     names = [type(step.fill).__name__.lower() for step in corrupt.program.steps]
     times, seen = Counter(names), Counter[str]()
     for number, name in enumerate(names):
@@ -50,12 +50,12 @@ def step_names(corrupt: Corruption) -> list[str]:
 
 
 def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors: Tensor | None = None) -> list[Stage]:
-    """Every step of a plan on its own; the plan is unchanged, so the boxes are those of the whole corruption.
+    """Apply every step of a plan on its own; the plan is unchanged, so the boxes are those of the whole corruption.
 
     Args:
         corrupt: the corruption.
-        batch: (B, 3, H, W) normalised.
-        plan: of the corruption, for the batch.
+        batch: (B, 3, H, W), normalised.
+        plan: the plan of the corruption for the batch.
         shown: number of images to keep for display.
         donors: the whole batch that the plan was sampled for, if batch and plan are only a part of it.
     """
@@ -78,22 +78,22 @@ def stages(corrupt: Corruption, batch: Tensor, plan: Plan, shown: int, *, donors
 
 
 def shares(mask: Tensor) -> list[float]:
-    """The share of True in each image."""
+    """The share of True pixels in each image."""
     return [float(share) for share in mask.flatten(1).float().mean(1).tolist()]
 
 
 def to_batch(pictures: Sequence[Image.Image]) -> Tensor:
-    """RGB pictures of one size as (B, 3, H, W) uint8."""
+    """Stack RGB pictures of one size as (B, 3, H, W) uint8."""
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 to float32, normalised by ImageNet's statistics."""
+    """Convert (B, 3, H, W) uint8 to float32, normalised by ImageNet's statistics."""
     return (pictures.float() / 255.0 - _column(MEAN, pictures)) / _column(STD, pictures)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Normalised images back to pictures; values outside 0 to 255, such as noise, are clamped."""
+    """Convert normalised images back to pictures; values outside 0 to 255, such as noise, are clamped."""
     return normalised_to_pictures(images, MEAN, STD)
 
 
@@ -107,14 +107,14 @@ def rows(
     *,
     donors: Tensor | None = None,
 ) -> list[SheetRow]:
-    """The rows of the contact sheet: clean, every step alone, all steps, and the last step at every pixel.
+    """Make the rows of the contact sheet: the clean images, every step alone, all steps, and the last step at every pixel.
 
     Args:
         corrupt: the corruption.
-        batch: (B, 3, H, W) normalised.
-        plan: of the corruption, for the batch.
+        batch: (B, 3, H, W), normalised.
+        plan: the plan of the corruption for the batch.
         alone: from `stages`.
-        shown: number of images with a column.
+        shown: the number of images that get a column.
         edge: side of the pictures on the sheet, in pixels.
         donors: as in `stages`.
     """
@@ -145,19 +145,19 @@ def rows(
 
 
 def legend(corrupt: Corruption, plan: Plan, alone: Sequence[Stage]) -> list[Swatch]:
-    """The colours of the mask, with the share of the pixels of each."""
+    """The colours of the mask, each with its share of the pixels."""
     kinds = corrupt.kinds(plan)
     found = [Swatch(stage.colour, f"{stage.name}  {mean(shares(kinds == number))}") for number, stage in enumerate(alone, start=1)]
     return [*found, Swatch(palette.UNTOUCHED, f"untouched  {mean(shares(kinds == 0))}")]
 
 
 def percent(share: float) -> str:
-    """A share in words: 0.173 is 17.3 %."""
+    """Format a share as text: 0.173 is 17.3 %."""
     return f"{100.0 * share:.1f} %"
 
 
 def mean(values: Sequence[float]) -> str:
-    """The mean share in words."""
+    """Format the mean share as text."""
     return percent(sum(values) / len(values))
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a run by epoch, as a picture; needs only Pillow."""
+"""Draws the numbers of a run by epoch; this needs only Pillow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Panel(NamedTuple):
     """One chart.
 
     Attributes:
-        title: over it.
-        names: the numbers that it shows, by their names in the rows; those that no row has are left out.
-        marks: name -> value of levels that are shown, for example those of the untrained encoder.
-        span: lowest and highest value; by default those that occur.
+        title: the title above the picture.
+        names: the numbers that the panel shows, by their names in the rows; those that no row has are left out.
+        marks: name -> value of reference levels to show, for example those of the untrained encoder.
+        span: the lowest and highest value of the axis; by default those that occur.
     """
 
     title: str
@@ -33,11 +33,11 @@ class Panel(NamedTuple):
 
 
 def curves(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel], *, title: str) -> Image.Image | None:
-    """Charts of a run by epoch, two per row; None if there is nothing to show.
+    """Draw charts of a run by epoch, two per row; None if there is nothing to show.
 
     Args:
-        rows: rows of ``epochs.jsonl``: "epoch", and numbers; whatever is not a finite number is left out.
-        panels: what is shown; panels without numbers are left out.
+        rows: the rows of ``epochs.jsonl``, with "epoch" and numbers; anything that is not a finite number is left out.
+        panels: the panels to draw; panels without numbers are left out.
         title: on top.
     """
     shown = [(panel, _series(rows, panel)) for panel in panels]

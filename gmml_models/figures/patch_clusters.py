@@ -23,12 +23,11 @@ _STARTS = 10  # of k-means, the best of which is taken
 
 
 def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (2, 3, 4), *, seed: int = 0) -> Tensor:
-    """Which cluster every patch is in: k-means on the l2-normalised patch tokens of all images together.
+    """Assign every patch to a cluster, by k-means on the l2-normalised patch tokens of all images together.
 
     A cluster number means the same in every image. In the smallest clustering, the first cluster is the most central one in the
-    images. In larger ones, each cluster keeps the number of the cluster in the previous clustering that it shares most patches
-    with, and new ones follow.
-    Equal seeds give equal labels, whatever the order of the images.
+    images. In larger ones, each cluster keeps the number of the cluster in the previous clustering with which it shares most
+    patches, and new ones follow. Equal seeds give equal labels, whatever the order of the images.
 
     Args:
         vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
@@ -42,13 +41,13 @@ def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (
     Raises:
         ImportError: scikit-learn is not installed.
         TypeError: images that are not float.
-        ValueError: images that do not fit the encoder, ``clusters`` that are not ascending whole numbers from 2, or more of them
-            than patches.
+        ValueError: the images do not fit the encoder, or ``clusters`` are not ascending whole numbers from 2 to the number of
+            patches.
 
     Source:
         MC-SSL 3.3 and figure 1: "the output features corresponding to the data-tokens", "clustered, employing simple k-means, into
-        2, 3, and 4 clusters". The norm, all images together (the paper does not say; separately, a colour would mean something else
-        in every image) and the order are ours.
+        2, 3, and 4 clusters". The normalisation, clustering all images together (the paper does not say; otherwise a colour would
+        mean something else in every image) and the order are our choice.
     """
     grid = check_images("concepts", vit, images)
     wanted = tuple(clusters)
@@ -85,23 +84,23 @@ def concept_probabilities(
     center: Tensor | None = None,
     temperature: float = 0.04,
 ) -> Tensor:
-    """The probability of each of the head's concepts in an image: the mean over chosen patches.
+    """Compute the probability of each of the head's concepts in an image, as the mean over chosen patches.
 
     Args:
         vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
-        head: the head that was trained on it, the teacher's if there is one.
+        head: the concept head that was trained with it; the teacher's, if there is one.
         images: (B, C, H, W), normalised, float, on the device of encoder and head.
         where: (B, h, w) bool, the chosen patches, for example ``concepts(vit, images)[0] == 0``.
-        center: (K,) subtracted from the logits, for example the teacher's centre; nothing by default.
-        temperature: divides the logits after that.
+        center: (K,) numbers to subtract from the logits, for example the teacher's centre; none by default.
+        temperature: the number that divides the logits after that.
 
     Returns:
-        (B, K) float32 on the device of the images. Rows sum to one, or are 0 for an image without a chosen patch.
+        (B, K) float32 on the device of the images. Rows sum to one, or are all 0 for an image without a chosen patch.
 
     Raises:
         TypeError: images that are not float.
-        ValueError: images that do not fit the encoder, ``where`` that does not fit the images, a head of another width, a
-            temperature not above 0.
+        ValueError: the images do not fit the encoder, ``where`` does not fit the images, the head has another width, or the
+            temperature is not above 0.
 
     Source:
         MC-SSL figures 5 to 9, "Average of the probabilities corresponding to the dominant concept". Probabilities are the teacher's
@@ -110,8 +109,8 @@ def concept_probabilities(
     grid = check_images("concept_probabilities", vit, images)
     if where.dtype != torch.bool or tuple(where.shape) != (len(images), *grid):
         raise ValueError(
-            f"concept_probabilities: where is {where.dtype} {tuple(where.shape)}. Allowed is torch.bool {(len(images), *grid)}, "
-            "one value a patch."
+            f"concept_probabilities: where is {where.dtype} {tuple(where.shape)}. Allowed is torch.bool "
+            f"{(len(images), *grid)}, one value per patch."
         )
     if not temperature > 0.0:
         raise ValueError(f"concept_probabilities: temperature={temperature} is not above 0. Give for example 0.04.")
@@ -124,19 +123,19 @@ def concept_probabilities(
 
 
 def _patch_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
-    """(B, N, d) behind the final norm."""
+    """(B, N, d) patch tokens after the final norm."""
     with torch.no_grad(), evaluating(vit):
         return all_tokens(vit, images)[:, vit.num_prefix_tokens :]
 
 
 def _from_the_middle(grid: tuple[int, int]) -> Array:
-    """(N,) the distance of each patch from the middle of the image, of which a side is one."""
+    """(N,) the distance of each patch from the middle of the image, whose sides have length 1."""
     rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in grid)
     return np.hypot(rows[:, None], columns[None, :]).reshape(-1)
 
 
 def _numbered(labels: Array, count: int, away: Array, before: Array | None) -> Array:
-    """The same clusters with numbers that mean something: the most central first, or as ``before`` where they overlap."""
+    """Renumber clusters: the most central comes first, or each gets the number of the cluster in ``before`` that it overlaps."""
     distance = [away[labels == number].mean() if (labels == number).any() else np.inf for number in range(count)]
     kept: dict[int, int] = {}
     if before is not None:

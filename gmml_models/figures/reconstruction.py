@@ -1,4 +1,4 @@
-"""GMML's figure 9: what the decoder reconstructs from the features of every single block.
+"""GMML's figure 9: images that the decoder reconstructs from the features of each single block.
 
 L blocks, B images, C channels, (H, W) their size. Blocks count from 1.
 """
@@ -28,7 +28,7 @@ class Reconstructions(NamedTuple):
         by_block: (L, B, C, H, W) float32, decoded from the features of one block each.
         fused: (B, C, H, W) float32, decoded from the average of the model's own blocks, as in training: ``model(corrupted)``. A
             normalised target is converted back with the mean and standard deviation of the clean patches, in ``by_block`` too.
-        blocks: (L,) which blocks.
+        blocks: (L,) the blocks.
     """
 
     corrupted: Tensor
@@ -44,7 +44,7 @@ class Reconstructions(NamedTuple):
             clean: (B, C, H, W) the images before the corruption.
 
         Returns:
-            In the units of the images; 0 for an image without corrupted pixels.
+            Errors are in the units of the images, and 0 for an image without corrupted pixels.
         """
         every = torch.cat([self.by_block, self.fused[None]])  # (L + 1, B, C, H, W)
         off = (every - clean.float()).abs() * self.mask
@@ -66,14 +66,14 @@ def reconstructions(
         blocks: which blocks, in ascending order; all by default.
 
     Raises:
-        TypeError: ``model`` is not an autoencoder, or images that are not float.
-        ValueError: blocks that the encoder does not have, images that do not fit it, keys that do not fit the images; alien content
-            for a single image.
+        TypeError: ``model`` is not an autoencoder, or the images are not float.
+        ValueError: the encoder does not have the blocks, the images do not fit it, the keys do not fit the images, or alien
+            content was asked for with a single image.
 
     Source:
         GMML 4 and figure 9, "Reconstructed images from different transformer blocks". The paper does not say how a single block is
-        decoded. The decoder was trained on the average of several blocks, and nothing trains the features of other blocks to suit
-        it: the final norm brings them to one scale, and other differences remain visible.
+        decoded. The decoder was trained on the average of several blocks, and the features of other blocks were not trained to
+        suit it: the final norm brings them to one scale, and other differences remain visible.
     """
     if not isinstance(model, GMMLAutoencoder):
         raise TypeError(
@@ -102,7 +102,7 @@ def corruptions(values: Values | None = None, *, ratio: float = 0.3) -> dict[str
 
     Args:
         values: the value range of the images; ``(mean, std)`` for normalised ones, see `gmml_aug.Chain`.
-        ratio: share of every image that is corrupted, to the pixel.
+        ratio: the share of every image that is corrupted, exact to the pixel.
 
     Source:
         GMML figure 9, "For simplicity, we only corrupt the images by 30%". Boxes with sides of 5 to 25 % are those of 3.1.

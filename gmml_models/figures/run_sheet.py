@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def run_sheet(
     clean: Tensor, found: Reconstruction, *, mean: Sequence[float], std: Sequence[float], title: str, about: str, code: str = ""
 ) -> Image.Image:
-    """The sheet of a few images.
+    """Make the sheet of a few images.
 
     Args:
         clean: (B, C, H, W), normalised.
-        found: corrupted and restored images of the same shape, mask (B, 1, H, W).
+        found: corrupted and restored images of the same shape, and the mask (B, 1, H, W).
         mean: the mean per channel that the images were normalised by.
-        std: likewise.
+        std: the standard deviation per channel, in the same form.
         title: on top.
         about: the line of text below.
-        code: of the corruption.
+        code: the code of the corruption.
     """
     edge = edge_of(max(clean.shape[2:]))
     masks = [

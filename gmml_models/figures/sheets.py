@@ -1,4 +1,4 @@
-"""The figures of `gmml_models.figures` as sheets: one row per image, with everything needed to read them."""
+"""The figures of `gmml_models.figures` as sheets, with one row per image and everything needed to read them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def reconstruction_sheet(
     code: str,
     helped: bool = False,
 ) -> Sheet:
-    """Clean, corrupted, and the reconstruction from every block: one section per corruption.
+    """Show clean and corrupted images and the reconstruction from every block, in one section per corruption.
 
     Args:
         clean: (B, C, H, W), normalised.
-        found: the kind of corruption -> its reconstructions.
-        names: of the images.
+        found: maps each kind of corruption to its reconstructions.
+        names: the names of the images.
         fused: the blocks that the decoder was trained on.
         mean: the mean per channel that the images were normalised by.
-        std: likewise.
+        std: the standard deviation per channel, in the same form.
         code: the code that computes the same tensors.
-        helped: True if the decoder predicts normalised patches, and their mean and deviation come from the clean image; the sheet
-            says so.
+        helped: True if the decoder predicts normalised patches, so that their mean and deviation come from the clean image; the
+            sheet says so.
     """
     edge = edge_of_many(max(clean.shape[2:]), len(clean) * len(found))
     originals = [fitted(picture, edge) for picture in to_pictures(clean, mean, std)]
@@ -70,21 +70,21 @@ def reconstruction_sheet(
 
 
 HELPED = "Brightness and contrast of every patch are taken from the clean image: the decoder does not predict them."
-"""What stands under reconstructions of a decoder of normalised patches."""
-_MEANING = {"noise": "noise in the corrupted boxes", "alien": "content of another image there"}
+"""The note under reconstructions by a decoder of normalised patches."""
+_MEANING = {"noise": "noise in the corrupted boxes", "alien": "content of another image in the boxes"}
 
 
 def attention_sheet(
     found: Attention, seen: Tensor, pictures: Sequence[Image.Image], names: Sequence[str], *, by: str, code: str
 ) -> Sheet:
-    """Where the attention to every image goes, block by block, and the mean attention between all patches (GMML figure 3).
+    """Show the attention to the patches of every image, block by block, and the mean attention between all patches (GMML figure 3).
 
     Args:
         found: the attention, averaged over heads.
         seen: (B, L, h, w) the result of `Attention.seen_from`.
         pictures: the images, squares of one size.
-        names: of the images.
-        by: which token attends, in words.
+        names: the names of the images.
+        by: the token that attends, in words.
         code: the code that computes the same tensors.
     """
     edge = edge_of_many(pictures[0].width, len(pictures))
@@ -123,13 +123,13 @@ def concepts_sheet(
     probabilities: Tensor | None,
     code: str,
 ) -> Sheet:
-    """Every image in a few clusters (MC-SSL figure 1), and the learnt concepts of its first cluster (figures 5 to 9).
+    """Show every image in a few clusters (MC-SSL figure 1), and the learnt concepts of its first cluster (figures 5 to 9).
 
     Args:
         labels: (len(clusters), B, h, w) the result of `concepts`.
         clusters: the numbers of clusters.
         pictures: the images, squares of one size.
-        names: of the images.
+        names: the names of the images.
         probabilities: (B, K) the result of `concept_probabilities` for the first cluster of the smallest clustering, or None.
         code: the code that computes the same tensors.
     """
@@ -176,7 +176,7 @@ def concepts_sheet(
 
 
 def _shown(probabilities: Tensor) -> tuple[list[int], float]:
-    """The concepts that are most probable over all images, in that order, and the height of the bars: a round number above all."""
+    """The most probable concepts over all images, in that order, and the top of the bars' scale: a round number above all bars."""
     order = probabilities.mean(0).sort(descending=True, stable=True).indices[:_BARS].tolist()
     highest = float(probabilities[:, order].max())
     return order, next((step for step in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8) if highest <= step), 1.0)

@@ -1,4 +1,4 @@
-"""Tensors as small pictures: images, heat maps, clusters, bars; and photographs as tensors.
+"""Converts tensors to small pictures (images, heat maps, clusters, bars), and photographs to tensors.
 
 B images, C channels, (H, W) their size, (h, w) a grid of patches.
 """
@@ -20,18 +20,20 @@ _DARK, _LIGHT = 100, 210  # of that photograph: white would wash the colours out
 
 
 def to_images(pictures: Sequence[Image.Image], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """RGB pictures of one size as images (B, C, H, W), float32, normalised: in colour for three channels, grey for one.
+    """Convert RGB pictures of one size to normalised images (B, C, H, W), float32: in colour for three channels, grey for one.
 
     Args:
         pictures: squares.
-        mean: per channel, for pixels in [0, 1].
-        std: likewise.
+        mean: the mean of each channel, for pixels in [0, 1].
+        std: the standard deviation of each channel.
 
     Raises:
         ValueError: other channels.
     """
     if len(mean) not in (1, 3):
-        raise ValueError(f"to_images: photographs have 1 channel or 3, but {len(mean)} are wanted. Give a model for one of these.")
+        raise ValueError(
+            f"to_images: photographs have 1 channel or 3, but the model takes {len(mean)}. Give a model for 1 or 3 channels."
+        )
     pixels = np.stack([np.asarray(picture if len(mean) == 3 else picture.convert("L")) for picture in pictures])
     images = torch.from_numpy(pixels).reshape(len(pixels), *pixels.shape[1:3], len(mean)).permute(0, 3, 1, 2).float() / 255.0
     shape = (1, -1, 1, 1)
@@ -39,7 +41,7 @@ def to_images(pictures: Sequence[Image.Image], mean: Sequence[float], std: Seque
 
 
 def to_pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> list[Image.Image]:
-    """Pictures of normalised images (B, C, H, W): colour for three channels, else the mean of the channels as grey."""
+    """Make pictures of normalised images (B, C, H, W), in colour for three channels, or else the mean of the channels as grey."""
     shape = (1, -1, 1, 1)
     undone = images.float().cpu() * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
     shown = undone if undone.shape[1] == 3 else undone.mean(1, keepdim=True)
@@ -48,7 +50,7 @@ def to_pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def heat_tile(values: Tensor, most: float, edge: int) -> Image.Image:
-    """Numbers (rows, columns) from 0, the darkest, to ``most``, the brightest; larger numbers are equally bright."""
+    """Draw numbers (rows, columns) from 0, the darkest, to ``most``, the brightest; larger numbers are equally bright."""
     share = (values.float().cpu() / max(most, 1e-12)).clamp(0, 1).numpy() * (len(HEAT) - 1)
     stops = np.array([_rgb(colour) for colour in HEAT])
     channels = [np.interp(share, np.arange(len(HEAT)), stops[:, channel]) for channel in range(3)]
@@ -56,7 +58,7 @@ def heat_tile(values: Tensor, most: float, edge: int) -> Image.Image:
 
 
 def scale_tile(edge: int) -> Image.Image:
-    """The colours of `heat_tile` from left to right, at the bottom of an empty tile."""
+    """Draw the colours of `heat_tile` from left to right, at the bottom of an empty tile."""
     tile = Image.new("RGB", (edge, edge), PAPER)
     strip = heat_tile(torch.linspace(0, 1, edge)[None], 1.0, edge).resize((edge, 14))
     tile.paste(strip, (0, edge - 14))
@@ -64,7 +66,7 @@ def scale_tile(edge: int) -> Image.Image:
 
 
 def cluster_tile(labels: Tensor, photograph: Image.Image) -> Image.Image:
-    """Clusters (h, w), as colours over a grey photograph; the tile has the size of the photograph."""
+    """Draw clusters (h, w) as colours over a grey photograph; the tile has the size of the photograph."""
     colours = np.array([_rgb(colour) for colour in CLUSTERS], dtype=np.uint8)
     flat = Image.fromarray(colours[labels.cpu().numpy() % len(CLUSTERS)])
     grey = ImageOps.autocontrast(photograph.convert("L"), cutoff=1).point(
@@ -74,7 +76,7 @@ def cluster_tile(labels: Tensor, photograph: Image.Image) -> Image.Image:
 
 
 def bars_tile(heights: Sequence[float], colour: str, width: int, edge: int) -> Image.Image:
-    """Bars of heights in [0, 1] on a baseline, with thin lines at a quarter, a half and three quarters."""
+    """Draw bars of heights in [0, 1] on a baseline, with thin lines at a quarter, a half and three quarters."""
     tile = Image.new("RGB", (width, edge), GROUND)
     pen = ImageDraw.Draw(tile)
     base = edge - 2
@@ -99,7 +101,7 @@ def edge_of_many(size: int, rows: int) -> int:
 
 
 def fitted(picture: Image.Image, edge: int) -> Image.Image:
-    """A square at the size of the tiles: sharp pixels if enlarged by an integer, else smooth."""
+    """Resize a square to the size of the tiles: with sharp pixels if it is enlarged by an integer, otherwise smoothly."""
     if picture.width == edge:
         return picture
     whole = edge % picture.width == 0
@@ -107,7 +109,7 @@ def fitted(picture: Image.Image, edge: int) -> Image.Image:
 
 
 def _squares(picture: Image.Image, edge: int) -> Image.Image:
-    """A small map with its cells as even squares; a map of more cells than pixels is averaged."""
+    """Draw a small map with its cells as even squares; a map with more cells than pixels is averaged."""
     larger = max(1, -(-edge // max(picture.size)))
     grown = picture.resize((picture.width * larger, picture.height * larger), Image.Resampling.NEAREST)
     return grown.resize((edge, edge), Image.Resampling.BOX)

@@ -1,7 +1,7 @@
-"""Where our card goes: README.md, or MODEL_CARD.md if somebody else wrote the existing README.md.
+"""Decides where our card goes: README.md, or MODEL_CARD.md if somebody else wrote the existing README.md.
 
-The config records name and sha256 of the card that was written with it. A README.md with another hash was written or edited by
-somebody: it is kept, in the folder and on the Hub, and ours becomes MODEL_CARD.md.
+The config records the name and sha256 of the card that was written with it. A README.md with another hash was written or edited
+by somebody: it is kept, in the folder and on the Hub, and ours becomes MODEL_CARD.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CARD, BESIDE = "README.md", "MODEL_CARD.md"
 
 
 def card_place(folder: Path) -> str:
-    """The name for our card that does not replace what somebody wrote in a folder."""
+    """A name for our card that does not replace anything that somebody wrote in a folder."""
     names = itertools.chain((CARD, BESIDE), (f"MODEL_CARD-{number}.md" for number in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(folder / name) or is_ours(folder / name, folder / CONFIG))
 
@@ -42,7 +42,7 @@ def card_of(config: Mapping[str, Any]) -> str:
 def keeping_the_hubs_card(
     api: HfApi, repo: str, revision: str | None, folder: Path, config: Mapping[str, Any], subfolder: str | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
-    """The folder to upload and the names of its cards: a README.md on the Hub that somebody wrote is not replaced by ours.
+    """Yield the folder to upload and the names of its cards; a README.md on the Hub that somebody wrote is not replaced by ours.
 
     Args:
         api: the client.
@@ -50,7 +50,7 @@ def keeping_the_hubs_card(
         revision: the branch.
         folder: the folder to upload.
         config: its config.
-        subfolder: of the repository, where it goes.
+        subfolder: the subfolder of the repository that it goes to.
     """
     names = sorted({name for name in (CARD, card_of(config)) if (folder / name).is_file()})
     ours = (folder / CARD).is_file() and is_ours(folder / CARD, folder / CONFIG)
@@ -69,7 +69,7 @@ def keeping_the_hubs_card(
 
 
 def _a_person_wrote(api: HfApi, repo: str, revision: str | None, subfolder: str | None) -> bool:
-    """Whether the README.md of a repository is there, and not the one that the config beside it records."""
+    """True if the repository has a README.md that is not the one recorded by the config beside it."""
     from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
 
     def there(name: str) -> Path | None:
@@ -90,7 +90,7 @@ def _a_person_wrote(api: HfApi, repo: str, revision: str | None, subfolder: str 
 
 
 def is_ours(card: Path, config: Path) -> bool:
-    """Whether the config next to a card records its name and hash. The config may be by anybody."""
+    """True if the config next to a card records its name and hash. The config may come from anybody."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         told = json.loads(config.read_bytes())["gmml"]["card"]
         return bool(told["file"] == card.name and card.is_file() and told["sha256"] == sha256_of(card))

@@ -1,4 +1,4 @@
-"""The results of a card: every number next to baselines that need no training, or as a list if no more is known about it."""
+"""The results on a card: every number next to baselines that need no training, or in a list if no more is known about it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _NONE = ""
 
 
 def results(metrics: object) -> str:
-    """Markdown of all numbers.
+    """Format all numbers as Markdown.
 
     Args:
-        metrics: see `gmml_models.hub.model_card.model_card`. Those with a data set are shown in one table per data set, with one
-            column per metric and one row per baseline; the others are listed.
+        metrics: see `gmml_models.hub.model_card.model_card`. Numbers with a data set are shown in one table per data set, with
+            one column per metric and one row per baseline; the others are listed.
     """
     told = mappings(metrics)
     compared = [one for one in told if mapping(one.get("dataset"))]
@@ -35,7 +35,7 @@ def _row(metric: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _group(some: Sequence[Mapping[str, Any]]) -> str:
-    """One data set and split: what is measured on it stands side by side."""
+    """One data set and split, with everything that was measured on it side by side."""
     first = some[0]
     rows: dict[str, list[object]] = {}
 

@@ -17,18 +17,18 @@ _MOST_BYTES = 1 << 20
 
 
 def check_config(path: Path) -> dict[str, Any]:
-    """The content of an existing config.json.
+    """Read and check an existing config.json.
 
     Raises:
-        NotThereError: no such file.
-        UnreadableFileError: not a config of ours.
+        NotThereError: the file does not exist.
+        UnreadableFileError: the file is not a config of ours.
     """
 
     def refuse(problem: str) -> NoReturn:
         raise errors.UnreadableFileError(f"read_config: {path} {problem}")
 
     if (size := regular_size(path, "read_config")) >= _MOST_BYTES:
-        refuse(f"holds {size} bytes, allowed are fewer than {_MOST_BYTES}.")
+        refuse(f"holds {size} bytes, but fewer than {_MOST_BYTES} are allowed.")
     try:
         config = json.loads(path.read_bytes(), parse_constant=no_constant)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Weights in one folder layout, from a local folder or the Hugging Face Hub, checked before they are opened.
+"""Loads weights from a local folder or the Hugging Face Hub, in one layout, and checks them before they are opened.
 
 A folder holds ``config.json``, ``README.md`` and safetensors files; the config records the sha256 and size of each. The Hub
-client does not notice wrong bytes of the right size, so `read_tensors` compares the hash first. That detects damage; only a
+client does not notice wrong bytes of the right size, so `read_tensors` compares the hash first. This detects damage; only a
 revision or hash that the caller pins detects tampering. This module does not depend on any model.
 """
 
@@ -48,22 +48,22 @@ def fetch(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The path of one file of a folder, which is downloaded first if necessary. Its bytes are not checked here.
+    """Return the path of one file of a folder, downloading it first if necessary. The bytes of the file are not checked here.
 
     Args:
-        source: a local folder, or a Hub name "org/name" or "org/name@revision", as `gmml_models.hub.source_name.resolved` takes it;
-            "hf-hub:org/name/sub" names a folder of a repository.
-        filename: the file's name in it.
-        revision: branch, tag or commit. A full commit (40 hex digits) in the cache makes no request.
+        source: a local folder, or a Hub name "org/name" or "org/name@revision", as accepted by
+            `gmml_models.hub.source_name.resolved`; "hf-hub:org/name/sub" names a folder of a repository.
+        filename: the file's name in the folder.
+        revision: branch, tag or commit. If it is a full commit (40 hex digits) that is in the cache, no request is made.
         subfolder: the subfolder of the folder or repository that holds the file.
-        token: as for the Hub client; by default the one that ``hf auth login`` stored.
-        cache_dir: used instead of the Hub client's own cache.
-        local_files_only: take it from the cache, without any request.
-        force_download: replace what the cache holds, to repair it.
+        token: the token for the Hub client; by default the one that ``hf auth login`` stored.
+        cache_dir: a cache folder to use instead of the Hub client's own.
+        local_files_only: True to use only the cache, without any request.
+        force_download: True to download again and replace a damaged file in the cache.
 
     Raises:
-        ValueError: a name that is neither a folder nor a Hub name, or two different revisions.
-        WeightsError: a subclass says why the file cannot be fetched.
+        ValueError: the name is neither a folder nor a Hub name, or there are two different revisions.
+        WeightsError: the file cannot be fetched; the subclass says why.
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
         raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give one like 'model.safetensors'.")
@@ -76,7 +76,7 @@ def fetch(
         for path in (where / NEXT / filename, where / filename):  # the first: a write that was cut short
             if path.is_file():
                 return path
-        raise errors.NotThereError(f"fetch: no file {filename} in the folder {where}.")
+        raise errors.NotThereError(f"fetch: there is no file {filename} in the folder {where}.")
     if isinstance(where, Path) and where.is_file():
         raise errors.NotThereError(
             f"fetch: {where} is a file, not a folder. Give its folder, if gmml wrote it; the encoder of somebody "
@@ -113,33 +113,33 @@ def fetch(
 
 
 def commit_of(path: Path) -> str | None:
-    """The commit in the path of a file that the client downloaded into its cache: fetch a repository's other files at it."""
+    """The commit in the path of a file in the client's cache, at which a repository's other files are then fetched."""
     places = [path.parent, *(one for one in path.parents if one.parent.name == "snapshots")]
     return next((place.name for place in places if re.fullmatch(r"[0-9a-f]{40}", place.name)), None)
 
 
 def check_subfolder(who: str, subfolder: str | None) -> None:
-    """Refuse anything that is not a plain folder below another.
+    """Refuse anything that is not a plain relative folder.
 
     Raises:
-        ValueError: naming what is allowed.
+        ValueError: the subfolder is not plain; the message says what is allowed.
     """
     if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
         raise ValueError(f"{who}: subfolder={subfolder!r} is not a plain relative folder. Give for example subfolder='vit/small'.")
 
 
 def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """The config of a folder, checked; takes the options of `fetch`.
+    """Read and check the config of a folder; takes the options of `fetch`.
 
     Raises:
         WeightsError: as in `fetch`.
-        UnreadableFileError: not a config of ours.
+        UnreadableFileError: the file is not a config of ours.
     """
     return check_config(fetch(source, CONFIG, **options))
 
 
 def expected_sha256(config: Mapping[str, Any], filename: str) -> str | None:
-    """The hash that a config records for a file; None if it does not list the file."""
+    """The hash that a config records for a file; None if the config does not list the file."""
     found = config.get("gmml", {}).get("files", {}).get(filename, {}).get("sha256")
     return None if found is None else str(found)
 
@@ -155,7 +155,7 @@ def push_folder(
     token: str | bool | None = None,
     message: str | None = None,
 ) -> str:
-    """Upload a folder of `write_folder` to the Hub, as one commit, after checking its hashes; returns the commit's address.
+    """Upload a folder of `write_folder` to the Hub as one commit, after checking its hashes; returns the commit's URL.
 
     Only the config, the cards and the files that the config records (weights and extras) are sent. A README.md on the Hub that
     somebody wrote or edited is kept: ours is then MODEL_CARD.md.
@@ -165,13 +165,13 @@ def push_folder(
         repo: "org/name", created if necessary.
         revision: a branch, created if necessary; the main one by default.
         subfolder: the subfolder of the repository for these weights.
-        create_pr: open a pull request with the commit; its address is returned.
-        private: whether a repository that is created here is private.
-        token: as for the Hub client.
+        create_pr: True to open a pull request with the commit; its URL is returned.
+        private: True if a repository that is created here is to be private.
+        token: the token for the Hub client.
         message: the commit message.
 
     Raises:
-        WeightsError: a subclass says why; nothing was committed.
+        WeightsError: the upload failed; the subclass says why, and nothing was committed.
     """
     check_subfolder("push_folder", subfolder)
     folder = Path(folder)
@@ -201,7 +201,7 @@ def push_folder(
 
 @contextlib.contextmanager
 def _hub_errors(who: str, place: str) -> Iterator[None]:
-    """Turn what the Hub client raises into our errors."""
+    """Convert exceptions of the Hub client to our errors."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Markdown from the texts of a config, escaped so that no text can break the layout."""
+"""Makes Markdown from the texts of a config, escaped so that no text can break the layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], *, keep: bool = False) -> str:
-    """A table; empty rows are left out, or with ``keep`` shown as not recorded."""
+    """Format a table; empty rows are left out, or with ``keep`` shown as not recorded."""
     told = [row for row in rows if keep or any(cell is not None for cell in row[1:])]
     if not told:
         return ""
@@ -19,19 +19,19 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], *, keep: bo
 
 
 def line(value: object) -> str:
-    """Text for one line of Markdown: no line breaks, no table cells, no HTML, no links."""
+    """Escape text for one line of Markdown: no line breaks, no table cells, no HTML, no links."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:400]
     return re.sub(r"([|<>`\[\]])", r"\\\1", text.replace("\\", "\\\\"))
 
 
 def code(value: object) -> str:
-    """A name that stands between backticks."""
+    """Escape a name that is put between backticks."""
     return re.sub(r"[^\w.-]", "", str(value))
 
 
 def fenced(recipe: object) -> str:
-    """A block of text or JSON, with a fence longer than any inside it."""
+    """Format a block of text or JSON, with a fence longer than any inside it."""
     if recipe is None:
         return "Not recorded."
     text = recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, sort_keys=True, default=str)
@@ -42,12 +42,12 @@ def fenced(recipe: object) -> str:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """A mapping unchanged, anything else as an empty one."""
+    """Return a mapping unchanged, and an empty one for anything else."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
-    """The mappings of a list; of anything else none."""
+    """Return the mappings in a list, and none for anything else."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list | tuple) else []
 
 

@@ -10,7 +10,7 @@ from gmml_models.hub.markdown import code, fenced, is_number, line, mapping, map
 from gmml_models.hub.model_index import LICENCE, front_matter, licence_link, licence_of, name_of
 
 LOG, CURVE = "epochs.jsonl", "loss.png"
-"""Files beside the weights that the card names where they are there."""
+"""Files beside the weights that the card mentions if they exist."""
 _CODE_LICENCE = "Apache-2.0"
 _LISTED = 20  # classes
 _METHODS = {
@@ -38,14 +38,15 @@ _CITATION = """```bibtex
 def model_card(config: Mapping[str, Any]) -> str:
     """The text of ``README.md`` for the Hugging Face Hub: what the weights are, how they were made, and how to load them.
 
-    It states only what the config says; whatever is missing is shown as not recorded.
+    It states only what the config says; anything that is missing is shown as not recorded.
 
     Args:
-        config: as in ``config.json``; its ``gmml`` part may have
+        config: the content of ``config.json``; its ``gmml`` part may have
 
-            - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256, kind: what made that file),
-              base_model, parameters;
-            - data: name, hub, licence, images, and for several sets ``sets`` of the same (with ``id``, a plain name);
+            - decoder, blocks, target, objective, recipe, files, extras, source (file, sha256, and kind, the method that made that
+              file), base_model, parameters;
+            - data: name, hub, licence, images; for several data sets a list ``sets`` of the same entries (with ``id``, a plain
+              name);
             - license, license_link;
             - encoder: name, width, depth, heads, patch_size, img_size: see `gmml_models.models.encoders.shape_of`;
             - cost: gmacs, images_per_second, measured_on;
@@ -117,7 +118,7 @@ def model_card(config: Mapping[str, Any]) -> str:
 
 
 def _encoder(config: Mapping[str, Any]) -> str:
-    """What the encoder is: a name of timm says that only where no argument changes its shape."""
+    """Describe the encoder; timm's name for it is enough only if no argument changes its shape."""
     shape = mapping(mapping(config.get("gmml")).get("encoder"))
     named = code(config.get("architecture", "vision_transformer"))
     keys = ("depth", "width", "heads", "patch_size", "img_size")
@@ -133,7 +134,7 @@ def _encoder(config: Mapping[str, Any]) -> str:
 
 
 def _training(ours: Mapping[str, Any]) -> tuple[str, str]:
-    """How the encoder came to be what it is, as far as the config says it; and a sentence for what we had no part in."""
+    """Say how the encoder was trained, as far as the config records it, with a sentence for training that was not ours."""
     objective, begun = ours.get("objective"), _file_of_others(ours)
     word = objective.lower() if isinstance(objective, str) else None
     if begun and word in (None, mapping(ours["source"])["kind"]):
@@ -145,7 +146,7 @@ def _training(ours: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _file_of_others(ours: Mapping[str, Any]) -> str:
-    """Whose file the weights are from, in words; nothing where it is one of our methods' or not recorded."""
+    """Say where the file of the weights came from; empty if it was made by one of our methods or is not recorded."""
     source = mapping(ours.get("source"))
     kind = source.get("kind")
     if not isinstance(kind, str) or kind in _METHODS:
@@ -185,7 +186,7 @@ def _where(config: Mapping[str, Any]) -> str:
 
 
 def _run(run: Mapping[str, Any], extras: Mapping[str, Any]) -> str:
-    """How the weights came about: seeds, time, hardware, versions, commit; log and curve."""
+    """Say how the weights were trained: seeds, time, hardware, versions, commit, log and curve."""
     versions = ", ".join(f"{name} {version}" for name, version in mapping(run.get("versions")).items()) or None
     about = table(
         ("Training", ""),
@@ -237,7 +238,7 @@ def classifier_card(config: Mapping[str, Any]) -> str:
     Like `model_card`, but without the parts about features.
 
     Args:
-        config: as in ``config.json``.
+        config: the content of ``config.json``.
     """
     parts = model_card(config).split("\n\n")
     about = next(place for place, part in enumerate(parts) if part.startswith("A vision transformer"))

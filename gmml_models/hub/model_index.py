@@ -1,4 +1,4 @@
-"""The front matter of a card, which the Hub reads, with its results."""
+"""The front matter of a card, with its results, which the Hub reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 LICENCE = "LICENSE"
-"""The file beside the weights with the text of a licence that has no name of its own."""
+"""The file beside the weights with the text of a licence that has no standard name."""
 _TAGS = ("gmml", "image-feature-extraction", "timm", "transformers", "self-supervised-learning")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _NAMED = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -20,13 +20,13 @@ _LINK = re.compile(r"https://[\w./~%-]+", re.ASCII)
 
 
 def front_matter(config: Mapping[str, Any]) -> str:
-    """The YAML between two rules; what the Hub would refuse is left out or named "other".
+    """The YAML between two rules; entries that the Hub would refuse are left out or called "other".
 
-    Every number that was measured on a named data set becomes a result of ``model-index`` with its data set, split and seeds, and
-    with the same metric of its baselines under ``args``.
+    Every number that was measured on a named data set becomes a result in ``model-index`` with its data set, split and seeds, and
+    with the baselines' values of the same metric under ``args``.
 
     Args:
-        config: as in `gmml_models.hub.model_card.model_card`.
+        config: the config, as in `gmml_models.hub.model_card.model_card`.
     """
     from huggingface_hub import ModelCardData
 
@@ -59,13 +59,13 @@ def name_of(config: Mapping[str, Any]) -> str:
 
 
 def licence_of(config: Mapping[str, Any]) -> str:
-    """The licence of the weights, in words."""
+    """The licence of the weights, as text."""
     ours, model = mapping(config.get("gmml")), mapping(config.get("pretrained_cfg"))
     return str(ours.get("license") or model.get("license") or "unknown")
 
 
 def licence_link(config: Mapping[str, Any]) -> str | None:
-    """Where the text of the licence is: an https address from the config, or the file next to the weights."""
+    """The address of the licence's text: an https URL from the config, or the file next to the weights."""
     ours = mapping(config.get("gmml"))
     link = ours.get("license_link")
     if isinstance(link, str) and _LINK.fullmatch(link):
@@ -74,7 +74,7 @@ def licence_link(config: Mapping[str, Any]) -> str | None:
 
 
 def _sets(data: Mapping[str, Any]) -> list[str]:
-    """Ids of what was learnt from, as far as they have such."""
+    """The ids of the training data sets, for those that have one."""
     named = [one.get("hub") or one.get("id") for one in mappings(data.get("sets"))] or [data.get("hub") or data.get("name")]
     return list(dict.fromkeys(one for one in named if isinstance(one, str) and _HUB_ID.fullmatch(one)))
 
@@ -110,7 +110,7 @@ def _results(ours: Mapping[str, Any], sets: list[str]) -> list[EvalResult]:
 
 
 def _args(one: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to a number: its seeds, the mean over pretrainings, its baselines."""
+    """The details of a number: its seeds, the mean over pretraining runs, its baselines."""
     told: dict[str, Any] = {}
     for name in ("seeds", "mean_seeds"):
         if isinstance(one.get(name), list) and all(type(seed) is int for seed in one[name]):

@@ -1,4 +1,4 @@
-"""Read safetensors files that may be damaged or hostile: hash, then header, then tensors; never a pickle."""
+"""Reads safetensors files that may be damaged or hostile: first the hash, then the header, then the tensors; never a pickle."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LOOKS = {
 
 
 def check_sha256(path: str | os.PathLike[str], expected: str | None, *, who: str) -> None:
-    """Compare the sha256 of a file with the expected one; None checks nothing.
+    """Compare the sha256 of a file with the expected one; with None, nothing is checked.
 
     Raises:
         ValueError: ``expected`` is not 64 lower-case hex digits.
-        WrongBytesError: the hash is a different one.
+        WrongBytesError: the hash differs.
     """
     if expected is None:
         return
@@ -63,19 +63,19 @@ def read_tensors(
     most_bytes: int = MOST_BYTES,
     finite: bool = True,
 ) -> dict[str, Tensor]:
-    """Read a safetensors file that may be hostile: hash, then header, then the tensors; never a pickle.
+    """Read a safetensors file that may be hostile, checking first its hash, then its header, then the tensors; never a pickle.
 
     Args:
         path: the file.
         sha256: the expected hash; None opens the file unchecked.
         device: the device of the tensors.
-        most_bytes: refuse larger files.
-        finite: refuse weights that are not finite.
+        most_bytes: the size in bytes above which files are refused.
+        finite: True to refuse weights that are not finite.
 
     Raises:
-        NotThereError: no such file.
+        NotThereError: the file does not exist.
         WrongBytesError: another hash.
-        UnreadableFileError: not safetensors, malformed, too large, or not finite.
+        UnreadableFileError: the file is not safetensors, malformed, too large, or not finite.
     """
     who = "read_tensors"
     size = regular_size(path, who)
@@ -95,7 +95,7 @@ def read_tensors(
     if wrong:
         raise UnreadableFileError(
             f"{who}: {os.fspath(path)} holds weights that are not finite, in {len(wrong)} of {len(tensors)} tensors: "
-            f"{', '.join(sorted(wrong)[:5])}. The training that made it diverged; give finite=False to look at them."
+            f"{', '.join(sorted(wrong)[:5])}. The training run diverged; give finite=False to inspect the weights."
         )
     return tensors
 
@@ -104,13 +104,13 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
     """Refuse a file whose safetensors header is not complete and plain; reads only the header.
 
     Raises:
-        NotThereError: no such file.
-        UnreadableFileError: the message says what is wrong.
+        NotThereError: the file does not exist.
+        UnreadableFileError: the header is not sound; the message says what is wrong.
     """
     size = regular_size(path, who)
 
     def refuse(problem: str) -> NoReturn:
-        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not sound safetensors: {problem}. Nothing of it was used.")
+        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not sound safetensors: {problem}. Nothing in it was used.")
 
     with Path(path).open("rb") as file:
         start = file.read(8)
@@ -130,32 +130,32 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
     spans = []
     for name, entry in header.items():
         if not 0 < len(name) <= _MOST_NAME or not name.isprintable() or ".." in name or name[0] in "/\\":
-            refuse(f"a tensor is named {name[:80]!r}, allowed are printable names without '..' that do not start with a slash")
+            refuse(f"a tensor is named {name[:80]!r}; allowed are printable names without '..' that do not start with a slash")
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             refuse(f"{name!r} is not described by dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _BYTES:
             refuse(f"{name!r} has dtype {str(dtype)[:80]!r}, allowed are {', '.join(_BYTES)}")
         if not _counts(shape) or len(shape) > _MOST_AXES:
-            refuse(f"{name!r} has shape {str(shape)[:80]}, allowed are up to {_MOST_AXES} whole numbers from 0")
+            refuse(f"{name!r} has shape {str(shape)[:80]}; allowed are up to {_MOST_AXES} whole numbers of at least 0")
         if not _counts(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * _BYTES[dtype]:
             refuse(f"{name!r}, {dtype} {shape}, takes {prod(shape) * _BYTES[dtype]} bytes, not those at {str(offsets)[:80]}")
         spans.append((offsets[0], offsets[1], name))
     at = 0
     for begin, end, name in sorted(spans):
         if begin != at:
-            refuse(f"{name!r} begins at {begin}, the tensor before it ends at {at}")
+            refuse(f"{name!r} begins at {begin}, but the tensor before it ends at {at}")
         at = end
     if at != size - 8 - length:
-        refuse(f"its tensors take {at} bytes and {size - 8 - length} follow the header; the file is cut short or has a tail")
+        refuse(f"its tensors take {at} bytes, but {size - 8 - length} follow the header; the file is cut short or has extra bytes")
 
 
 def regular_size(path: str | os.PathLike[str], who: str) -> int:
-    """The size of a regular file: opening a pipe or a device could block forever.
+    """Return the size of a regular file; other files are refused, because opening a pipe or a device could block forever.
 
     Raises:
-        NotThereError: no such file.
-        UnreadableFileError: it is not a regular file.
+        NotThereError: the file does not exist.
+        UnreadableFileError: the path is not a regular file.
     """
     try:
         found = Path(path).stat()
@@ -173,7 +173,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def looks_like(path: str | os.PathLike[str]) -> str:
-    """What a file seems to be by its first bytes, in words."""
+    """Say what a file seems to be, judging by its first bytes."""
     with Path(path).open("rb") as file:
         start = file.read(64)
     if not start:
@@ -181,11 +181,11 @@ def looks_like(path: str | os.PathLike[str]) -> str:
     for mark, words in _LOOKS.items():
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(mark):
             return words
-    return "safetensors, perhaps cut short" if start[8:9] == b"{" else "no format known here"
+    return "safetensors, perhaps cut short" if start[8:9] == b"{" else "an unknown format"
 
 
 def no_constant(word: str) -> NoReturn:
-    """For ``json.loads(parse_constant=)``: NaN and Infinity are not JSON."""
+    """Refuse NaN and Infinity, which are not JSON; for ``json.loads(parse_constant=)``."""
     raise ValueError(f"{word} is not JSON")
 
 

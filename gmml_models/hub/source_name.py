@@ -1,4 +1,4 @@
-"""The source given to a loader: a folder, or a name on the Hub, in the spellings of users and timm."""
+"""Interprets the source given to a loader: a folder, or a name on the Hub, in the spellings that users and timm use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _HUB, _FOLDER = ("hf-hub:", "hf_hub:"), "local-dir:"
 
 
 def resolved(who: str, source: object) -> Path | str:
-    """A path for a local folder, a str for what can only be a Hub name.
+    """Return a path for a local folder, or a str for a name that can only be on the Hub.
 
     Args:
         who: the name of the caller, for errors.
@@ -21,8 +21,8 @@ def resolved(who: str, source: object) -> Path | str:
     """
     if not isinstance(source, (str, os.PathLike)) or not isinstance(os.fspath(source), str):
         raise TypeError(
-            f"{who}: source is a {type(source).__name__}. Give a folder, 'owner/name' on the Hub, or a name that "
-            "gmml_models.list_models() gives."
+            f"{who}: source is a {type(source).__name__}. Give a folder, 'owner/name' on the Hub, or a name from "
+            "gmml_models.list_models()."
         )
     text = os.fspath(source)
     for prefix in _HUB:

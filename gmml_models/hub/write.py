@@ -38,24 +38,24 @@ def write_folder(
 ) -> None:
     """Write a folder that `read_config` and `read_tensors` can load, completely or not at all.
 
-    Everything is written to a temporary folder, which a rename makes valid, and then moved into place, the config last. Readers
-    that use `fetch` see the old files until the rename and the new ones after it, even if the writer is killed in between. There
-    must be only one writer at a time.
+    Everything is written to a temporary folder, which becomes valid by a rename, and then moved into place, the config last.
+    Readers that use `fetch` see the old files until the rename and the new ones after it, even if the writer is killed in
+    between. There must be only one writer at a time.
 
     Args:
-        folder: created if necessary; other files in it are not touched. Nor is a README.md that we did not write, or that was
-            changed since: the card is then MODEL_CARD.md.
+        folder: the folder, created if necessary; other files in it are not touched. A README.md that we did not write, or that
+            was changed since, is kept: the card is then MODEL_CARD.md.
         tensors: the tensors of each file, by file name.
-        config: what goes into ``config.json``, completed by the hashes and sizes of the files.
+        config: the content of ``config.json``, to which the hashes and sizes of the files are added.
         card: the text of the card, or a function that makes it from the completed config.
-        extras: other files by plain names: a log, a picture, a licence. The config records them under ``gmml.extras``. An existing
-            file that we did not write is not touched.
+        extras: other files under plain names, such as a log, a picture or a licence. The config records them under
+            ``gmml.extras``. An existing file that we did not write is not touched.
 
     Raises:
-        ValueError: nothing to write, a name that is not plain, weights that are not finite, or a config that cannot be written as
+        ValueError: there is nothing to write, a name is not plain, weights are not finite, or the config cannot be written as
             JSON.
-        UnreadableFileError: `read_config` or `read_tensors` would refuse it.
-        OSError: no space or no permission; the old files are unchanged.
+        UnreadableFileError: `read_config` or `read_tensors` would refuse the folder.
+        OSError: there is no space or no permission; the old files are unchanged.
     """
     import torch
     from safetensors import SafetensorError
@@ -72,7 +72,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder)
     for name in [name for name in beside if os.path.lexists(folder / name) and not _is_our_extra(folder / name, _config(folder))]:
-        _log.warning("write_folder: %s is somebody's own, and stays as it is", folder / name)
+        _log.warning("write_folder: %s was not written by gmml and is kept", folder / name)
         del beside[name]
     for left in folder.glob(".gmml-aside-*"):  # of a writer that was killed
         if time.time() - left.stat().st_mtime > 3600:
@@ -119,12 +119,12 @@ def write_folder(
 
 
 def is_extra(name: str) -> bool:
-    """Check that a name is plain and is not that of weights, a card or another file of the layout."""
+    """Check that a name is plain and not that of weights, a card or another file of the layout."""
     return bool(_PLAIN.fullmatch(name)) and not WEIGHTS.fullmatch(name) and not name.endswith(".md") and name != CONFIG
 
 
 def _config(folder: Path) -> Any:
-    """The config of a folder, whosever it is; None where it has none that can be read."""
+    """Read the config of a folder, whoever wrote it; None if it has none that can be read."""
     try:
         return json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -132,7 +132,7 @@ def _config(folder: Path) -> Any:
 
 
 def _is_our_extra(path: Path, config: Any) -> bool:
-    """Whether a config records the name and the hash of a file beside the weights."""
+    """True if a config records the name and the hash of a file beside the weights."""
     try:
         return is_extra(path.name) and path.is_file() and config["gmml"]["extras"][path.name]["sha256"] == sha256_of(path)
     except (TypeError, KeyError):

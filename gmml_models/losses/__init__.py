@@ -1,7 +1,8 @@
 """Losses on reconstructions, concepts, embeddings and labels.
 
-All of them compute in float32 or wider, under autocast too, and return that dtype. Means are taken per image first: the mean of the
-losses of two halves of a batch is the loss of the batch (except for `contrastive_loss`, whose negatives are the rest of the batch).
+All losses are computed in float32 or wider, under autocast too, and returned in that dtype. Means are taken per image first, so
+the mean of the losses of two halves of a batch is the loss of the batch (except for `contrastive_loss`, whose negatives are the
+other images of the batch).
 """
 
 from gmml_models.losses.distillation import ConceptLoss, concept_loss, contrastive_loss

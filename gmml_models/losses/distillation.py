@@ -18,21 +18,21 @@ from gmml_models.models.slow_state import SlowState
 def concept_loss(
     student: Tensor, teacher: Tensor, center: Tensor, *, student_temperature: float = 0.1, teacher_temperature: float = 0.04
 ) -> Tensor:
-    """Cross-entropy of the student's concepts against the teacher's, centred and sharpened; the mean over tokens and images.
+    """Cross-entropy of the student's concepts against the teacher's, centred and sharpened, averaged over tokens and images.
 
     Args:
-        student: logits for the corrupted images; gradients flow through these.
-        teacher: logits for the clean images; no gradient flows through these.
-        center: subtracted from the teacher's logits.
-        student_temperature: divides the student's logits.
-        teacher_temperature: divides the teacher's logits; lower is sharper.
+        student: the student's logits for the corrupted images; gradients flow through them.
+        teacher: the teacher's logits for the clean images; no gradient flows through them.
+        center: the centre, which is subtracted from the teacher's logits.
+        student_temperature: the temperature that divides the student's logits.
+        teacher_temperature: the temperature that divides the teacher's logits; lower is sharper.
 
     Shapes:
         (..., K) float, (..., K) float, (K,) float -> ().
 
     Raises:
-        TypeError: logits that are not float.
-        ValueError: shapes that differ, nothing to average, a temperature not above 0.
+        TypeError: the logits are not float.
+        ValueError: the shapes differ, there is nothing to average, or a temperature is not above 0.
 
     Source:
         MC-SSL 3.2.2. Equation 4 prints neither the minus sign nor a plain sum over K (it divides by K, which would shrink the loss
@@ -48,7 +48,7 @@ def concept_loss(
 
 @final
 class ConceptLoss(SlowState):
-    """`concept_loss` with its centre: a moving average of the teacher's logits, which keeps one concept from dominating.
+    """`concept_loss` with its centre, a moving average of the teacher's logits that keeps one concept from dominating.
 
     A call does not change the centre. Call ``observe`` with the logits of each forward pass of a step, then ``update`` once; or
     ``update(teacher)`` if there is one pass. Observed logits are not part of the state. The centre is float32 whatever the dtype
@@ -56,12 +56,13 @@ class ConceptLoss(SlowState):
 
     Args:
         classes: K, the number of concepts.
-        student_temperature: divides the student's logits.
-        teacher_temperature: divides the teacher's logits; lower is sharper. Both may be changed during training.
+        student_temperature: the temperature that divides the student's logits.
+        teacher_temperature: the temperature that divides the teacher's logits; lower is sharper. Both may be changed during
+            training.
         momentum: the share of the centre that is kept at each ``update``.
 
     Raises:
-        ValueError: ``classes`` below 1, a temperature not above 0, ``momentum`` outside [0, 1).
+        ValueError: ``classes`` is below 1, a temperature is not above 0, or ``momentum`` is outside [0, 1).
 
     Source:
         MC-SSL 3.2.2 and its temperatures. The paper does not give the momentum; 0.9 is the release's.
@@ -75,7 +76,9 @@ class ConceptLoss(SlowState):
     ) -> None:
         super().__init__()
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise ValueError(f"ConceptLoss: classes={classes!r} is not a whole number above 0. Give that of the concept head.")
+            raise ValueError(
+                f"ConceptLoss: classes={classes!r} is not a whole number above 0. Give the number of classes of the concept head."
+            )
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"ConceptLoss: momentum={momentum} is outside [0, 1). Give for example momentum=0.9.")
         check_temperature("ConceptLoss", "student_temperature", student_temperature)
@@ -87,7 +90,7 @@ class ConceptLoss(SlowState):
         self.register_buffer("observed", torch.zeros(classes + 1), persistent=False)  # the sum of logits, and their number
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, () in float32 or wider; see `concept_loss`."""
+        """Compute the loss, () in float32 or wider; see `concept_loss`."""
         return concept_loss(
             student,
             teacher,
@@ -104,7 +107,7 @@ class ConceptLoss(SlowState):
     def update(self, teacher: Tensor | None = None) -> None:
         """Move the centre towards the mean of the logits observed since the last update, over batch, tokens and all ranks.
 
-        Every rank must call it; ranks may have observed different numbers of tokens. If none observed any, the centre does not
+        Every rank must call it; ranks may have observed different numbers of tokens. If no rank observed any, the centre does not
         move.
 
         Args:
@@ -119,7 +122,7 @@ class ConceptLoss(SlowState):
         self.discard()
 
     def discard(self) -> None:
-        """Discard what was observed since the last ``update``, if a step is skipped."""
+        """Discard the logits observed since the last ``update``, if a step is skipped."""
         self.observed.zero_()
 
     @torch.no_grad()
@@ -133,7 +136,7 @@ class ConceptLoss(SlowState):
 def _check_classes(who: str, logits: Tensor, center: Tensor) -> None:
     if center.shape != logits.shape[-1:]:
         raise ValueError(
-            f"{who}: the centre has shape {tuple(center.shape)} beside logits {tuple(logits.shape)}; allowed is (K,) = "
+            f"{who}: the centre has shape {tuple(center.shape)} for logits {tuple(logits.shape)}; allowed is (K,) = "
             f"({logits.shape[-1]},). Build the loss with the number of classes of the concept head."
         )
 
@@ -143,22 +146,23 @@ def contrastive_loss(
 ) -> Tensor:
     """Contrastive loss: the student of one view against the teacher of the other view, in both directions.
 
-    Cross-entropy over cosine similarities / ``temperature``, all images of the batch as negatives, and of the batches of all ranks
-    (which must be equally large), times 2 x ``temperature``; the mean over the images, summed over both directions.
+    It is the cross-entropy over cosine similarities / ``temperature``, times 2 x ``temperature``, averaged over the images and
+    summed over both directions. All images of the batch, and of the batches of all ranks (which must be equally large), are
+    negatives.
 
     Args:
-        student_1: embeddings of the corrupted first views; gradients flow through these.
-        student_2: of the corrupted second views.
-        teacher_1: of the clean first views; no gradient flows through these.
-        teacher_2: of the clean second views.
-        temperature: divides the similarities.
+        student_1: the student's embeddings of the corrupted first views; gradients flow through them.
+        student_2: the same for the corrupted second views.
+        teacher_1: the teacher's embeddings of the clean first views; no gradient flows through them.
+        teacher_2: the same for the clean second views.
+        temperature: the temperature that divides the similarities.
 
     Shapes:
         four times (B, d) float -> ().
 
     Raises:
-        TypeError: embeddings that are not float.
-        ValueError: shapes that differ or are not (B, d), an empty batch, a ``temperature`` not above 0.
+        TypeError: the embeddings are not float.
+        ValueError: the shapes differ or are not (B, d), the batch is empty, or the ``temperature`` is not above 0.
 
     Source:
         The code that the authors of SiT published.
@@ -168,7 +172,7 @@ def contrastive_loss(
     embeddings = same("contrastive_loss", **named)
     if student_1.ndim != 2:
         raise ValueError(
-            f"contrastive_loss: embeddings have shape {tuple(student_1.shape)}, not (B, d). Give one per image and view."
+            f"contrastive_loss: embeddings have shape {tuple(student_1.shape)}, not (B, d). Give one embedding per image and view."
         )
     with torch.autocast(student_1.device.type, enabled=False):  # similarities in bfloat16 would differ by 1 % of the temperature
         one, two, first, second = (F.normalize(embedding, dim=1) for embedding in embeddings)
@@ -189,7 +193,7 @@ def rank() -> int:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The tensors of all ranks, which have one shape, concatenated; without gradients."""
+    """Concatenate the tensors of all ranks, which have the same shape, without gradients."""
     if ranks() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(ranks())]

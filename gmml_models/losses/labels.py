@@ -1,4 +1,4 @@
-"""Losses on the scores of labels.
+"""Losses on label scores.
 
 B images, c labels.
 """
@@ -16,7 +16,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
     """The asymmetric loss of timm, with the values of MC-SSL: gamma- 4, gamma+ 0, no clip.
 
     Args:
-        logits: before the sigmoid.
+        logits: the scores before the sigmoid.
         targets: 1 where the label applies, else 0; soft targets work too.
         reduction: "batchmean" sums over the labels and averages over the images, "mean" averages over both, "sum" sums over both.
 
@@ -24,8 +24,8 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
         (B, c) float, (B, c) of any type -> () float32.
 
     Raises:
-        TypeError: logits that are not float.
-        ValueError: shapes that differ or are not (B, c), an empty batch, an unknown ``reduction``.
+        TypeError: the logits are not float.
+        ValueError: the shapes differ or are not (B, c), the batch is empty, or the ``reduction`` is unknown.
 
     Source:
         MC-SSL 4.2; its equation 5 averages over the labels, which is "mean". "batchmean" is the default of timm today.

@@ -24,16 +24,16 @@ from gmml_models.models.restore import restore, to_pixels
 
 
 class GMMLAutoencoder(Pushable):
-    """Corrupted images in, reconstructed images out. The model masks nothing itself: the caller corrupts the images.
+    """Reconstructs images from corrupted images. The model does no masking itself: the caller corrupts the images.
 
-    The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of another size than
-    the encoder's work if the patches divide them. `gmml_aug` corrupts signals of one to three dimensions; these encoders take
-    images, two dimensions.
+    The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of a size other than
+    the encoder's work too, if it is a multiple of the patch size. `gmml_aug` corrupts data with one to three dimensions; these
+    encoders take two-dimensional images.
 
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
-            `VisionTransformer` without classifier, which is used itself, not copied.
-        blocks: which blocks are averaged, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
+            `VisionTransformer` without classifier, which is used as it is, not copied.
+        blocks: the blocks to average, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
             of the depth. Blocks after the last of these are not run in ``forward``, and get no gradient from it.
         decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.models.decoders`.
         img_size: side of the images, or (height, width); by default that of the named model.
@@ -43,7 +43,7 @@ class GMMLAutoencoder(Pushable):
             here. By default that of the ``pretrained_cfg`` of a built or pretrained encoder, else ImageNet's for three channels and
             0 otherwise.
         std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
-        target: what the decoder's output stands for: ``"pixels"``, the values of the images, or ``"normalised"``, those of
+        target: the meaning of the decoder's output: ``"pixels"``, the values of the images, or ``"normalised"``, those of
             `gmml_models.models.patches.normalise_patches`. A call returns the output unchanged; ``restore`` returns pixels in both
             cases.
         options: other arguments of timm's `VisionTransformer`, and ``pretrained``.
@@ -52,14 +52,14 @@ class GMMLAutoencoder(Pushable):
         images (B, C, H, W), normalised, float -> the same shape.
 
     Raises:
-        TypeError: ``encoder`` or an option of a wrong type.
-        ValueError: an unknown name, blocks that the encoder does not have, ``mean`` or ``std`` that do not fit the channels; at the
-            call, images of other channels or of a size that the patches do not divide.
+        TypeError: ``encoder`` or an option has the wrong type.
+        ValueError: the name is unknown, the encoder does not have the blocks, or ``mean`` or ``std`` do not fit the channels; at
+            the call, images have other channels or a size that is not a multiple of the patch size.
 
     Source:
-        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; other depths are ours. Equation 3 has a sum, the text says "averaging": here
-        it is an average. The norm after it is the authors' release's; the paper does not mention it. The normalised target
-        is MAE's.
+        GMML 2.3 with B = {6, 8, 10, 12} of 12 blocks; the blocks for other depths are our choice. Equation 3 has a sum, but the
+        text says "averaging"; here it is an average. The norm after it comes from the authors' release; the paper does not
+        mention it. The normalised target is MAE's.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class GMMLAutoencoder(Pushable):
         self.mean, self.std = geometry.statistics("GMMLAutoencoder", vit, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstructed images (B, C, H, W) from corrupted ones."""
+        """Reconstruct images (B, C, H, W) from corrupted ones."""
         grid = geometry.check_images("GMMLAutoencoder", self.encoder, images)
         features: Any = self.encoder.forward_intermediates(
             images, indices=[block - 1 for block in self.blocks], output_fmt="NLC", intermediates_only=True, stop_early=True
@@ -101,27 +101,28 @@ class GMMLAutoencoder(Pushable):
         return self._decoded(features, grid)
 
     def encode(self, images: Tensor, blocks: Sequence[int] | None = None) -> Encoded:
-        """Class token, patch tokens and the features of chosen blocks.
+        """Return the class token, the patch tokens and the features of chosen blocks.
 
         Args:
             images: (B, C, H, W).
-            blocks: which blocks' features to return, counting from 1, ascending; those of the model by default, () for none.
+            blocks: the blocks whose features are returned, counting from 1, ascending; by default those of the model, () for
+                none.
         """
         grid = geometry.check_images("GMMLAutoencoder", self.encoder, images)
         chosen = self.blocks if blocks is None else self._check_blocks("encode: blocks", blocks, least=0)
         return encode_tokens(self.encoder, images, chosen, grid)
 
     def decode(self, encoded: Encoded) -> Tensor:
-        """Images (B, C, H, W) from the result of ``encode(images)``: the same as a call with these images."""
+        """Decode the result of ``encode(images)`` to images (B, C, H, W); together they equal a call with these images."""
         return self._decoded(encoded.features, encoded.grid)
 
     @torch.no_grad()
     def restore(self, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Restored images in the value range of the images, whatever the ``target``: `gmml_models.models.restore.restore`."""
+        """Restore images, in their value range whatever the ``target``; see `gmml_models.models.restore.restore`."""
         return restore(self, corrupted, clean=clean, mask=mask)
 
     def pixels(self, decoded: Tensor, images: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The decoder's output in the value range of the images; see `gmml_models.models.restore.to_pixels`."""
+        """Convert the decoder's output to the value range of the images; see `gmml_models.models.restore.to_pixels`."""
         return to_pixels(decoded, images, target=self.target, patch_size=self.patch_size, mask=mask)
 
     def _decoded(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
@@ -133,7 +134,7 @@ class GMMLAutoencoder(Pushable):
         return images
 
     def compile(self, *words: Any, **options: Any) -> None:
-        """`torch.compile` of `forward` and `encode`, in place; arguments are those of `torch.compile`.
+        """Compile `forward` and `encode` in place; the arguments are those of `torch.compile`.
 
         `decode` is not compiled on its own: it is only a few matrix products, and Dynamo would warn about inputs that are not
         leaves.
@@ -150,7 +151,7 @@ class GMMLAutoencoder(Pushable):
         return {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
 
     def _described(self) -> dict[str, Any]:
-        """Decoder, blocks, target, numbers of parameters."""
+        """The decoder, blocks, target and numbers of parameters, for the config."""
         return {
             "decoder": self.decoder_name,
             "blocks": list(self.blocks),
@@ -160,7 +161,7 @@ class GMMLAutoencoder(Pushable):
 
     @classmethod
     def _check_config(cls, ours: Mapping[str, Any], source: str) -> None:
-        """Raise a `WrongKeysError` if there is no decoder of gmml."""
+        """Raise a `WrongKeysError` if the config describes no decoder of gmml."""
         if ours.get("decoder") is None:
             raise WrongKeysError(
                 f"GMMLAutoencoder: {source} holds an encoder, but no decoder of gmml. Load it with gmml_models.from_pretrained."
@@ -180,12 +181,12 @@ class GMMLAutoencoder(Pushable):
         )
 
     def _fill(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Load the decoder; other heads in the file are left out."""
+        """Load the decoder; other heads in the file are ignored."""
         decoder = {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
         pretrained.fill(self.decoder, decoder, f"{pretrained.DECODER} of {source}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""
+        """Recompute activations inside blocks in the backward pass instead of keeping them, which saves memory and costs time."""
         self.encoder.set_grad_checkpointing(enable)
 
     @property
@@ -205,7 +206,9 @@ class GMMLAutoencoder(Pushable):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that rebuild this model, in JSON types: ``GMMLAutoencoder(**model.config)``. Weights are not in it.
+        """The arguments that rebuild this model, in JSON types: ``GMMLAutoencoder(**model.config)``.
+
+        It does not include the weights.
 
         Raises:
             ValueError: the encoder cannot be described; see `gmml_models.models.encoders.describe_encoder`.

@@ -21,16 +21,16 @@ _HIDDEN = 2048
 
 @final
 class Classifier(Pushable):
-    """Images in, one score per class out: logits, before softmax or sigmoid.
+    """Maps images to one score per class: logits, before softmax or sigmoid.
 
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
-            `VisionTransformer` without classifier, which is used itself, not copied.
-        classes: their names, or their number.
-        pool: what the head sees; see `gmml_models.models.pooling.pooled`.
-        multi_label: whether an image may have several of the classes, or none.
-        hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. 2048 with ``multi_label`` and 0 otherwise by
-            default.
+            `VisionTransformer` without classifier, which is used as it is, not copied.
+        classes: the names of the classes, or their number.
+        pool: the pooling of the tokens for the head; see `gmml_models.models.pooling.pooled`.
+        multi_label: True if an image may have several of the classes, or none.
+        hidden: width of a hidden layer in the head, with GELU; 0 for a linear head. By default it is 2048 with ``multi_label``
+            and 0 otherwise.
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
@@ -43,15 +43,14 @@ class Classifier(Pushable):
         images (B, C, H, W), normalised, float -> (B, c).
 
     Raises:
-        TypeError: ``encoder``, ``classes`` or an option of a wrong type; at the call, images that are not float.
-        ValueError: fewer than two classes (one with ``multi_label``), equal names, a pooling that the encoder does not support, or
-            what
-            `gmml_models.models.encoders.build_encoder` refuses; at the call, images of other channels or of a size that the patches
-            do not divide.
+        TypeError: ``encoder``, ``classes`` or an option has the wrong type; at the call, the images are not float.
+        ValueError: there are fewer than two classes (one with ``multi_label``), names are equal, the encoder does not support the
+            pooling, or `gmml_models.models.encoders.build_encoder` refuses an option; at the call, images have other channels or
+            a size that is not a multiple of the patch size.
 
     Source:
-        A linear head: DeiT, which GMML 3.1 and MC-SSL 4.3 follow. The hidden layer of 2048 with GELU: MC-SSL 4.2. The
-        initialisation of the head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
+        The linear head is DeiT's, which GMML 3.1 and MC-SSL 4.3 follow. The hidden layer of 2048 with GELU is that of MC-SSL 4.2.
+        The initialisation of the head (normal, 0.02, cut at 2; biases 0) is that of DeiT's head.
     """
 
     def __init__(
@@ -74,7 +73,9 @@ class Classifier(Pushable):
         self.multi_label = multi_label
         self.hidden = (_HIDDEN if multi_label else 0) if hidden is None else hidden
         if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 0:
-            raise ValueError(f"Classifier: hidden={hidden!r} is not a whole number from 0. Give 2048, or 0 for a linear head.")
+            raise ValueError(
+                f"Classifier: hidden={hidden!r} is not a whole number of at least 0. Give 2048, or 0 for a linear head."
+            )
         vit = build_encoder(encoder, img_size=img_size, patch_size=patch_size, in_chans=in_chans, **options)
         check_pool("Classifier", vit, pool)
         self.encoder = vit
@@ -83,13 +84,13 @@ class Classifier(Pushable):
         self.mean, self.std = geometry.statistics("Classifier", vit, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, c) of images (B, C, H, W)."""
+        """Compute the logits (B, c) of images (B, C, H, W)."""
         geometry.check_images("Classifier", self.encoder, images)
         scores: Tensor = self.head(pooled(self.encoder, images, self.pool))
         return scores
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities (B, c) float32: by softmax, or one sigmoid per label."""
+        """Compute probabilities (B, c) float32: by softmax, or one sigmoid per label."""
         scores: Tensor = self(images).float()
         return scores.sigmoid() if self.multi_label else scores.softmax(-1)
 
@@ -102,7 +103,7 @@ class Classifier(Pushable):
         return {f"{_HEAD}{name}": tensor for name, tensor in part_of(tensors, "head.").items()}
 
     def _described(self) -> dict[str, Any]:
-        """Classes, pooling and head, numbers of parameters."""
+        """The classes, pooling, head and numbers of parameters, for the config."""
         return {
             "classifier": {
                 "classes": list(self.classes),
@@ -142,7 +143,7 @@ class Classifier(Pushable):
             )
         except (TypeError, ValueError) as error:
             raise WrongKeysError(
-                f"Classifier: the config of {source} does not describe a classifier of gmml ({error}). Take the config.json that "
+                f"Classifier: the config of {source} does not describe a classifier of gmml ({error}). Use the config.json that "
                 "belongs to these weights."
             ) from error
 
@@ -152,7 +153,7 @@ class Classifier(Pushable):
         pretrained.fill(self.head, head, f"{_HEAD}* in {pretrained.DECODER} of {source}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations inside blocks in the backward pass instead of keeping them: less memory, more time."""
+        """Recompute activations inside blocks in the backward pass instead of keeping them, which saves memory and costs time."""
         self.encoder.set_grad_checkpointing(enable)
 
     @property
@@ -189,10 +190,10 @@ def _names(classes: int | Sequence[str], least: int) -> tuple[str, ...]:
         raise TypeError(f"Classifier: classes={classes!r} is neither a number nor a list of names. Give for example classes=10.")
     names = tuple(str(number) for number in range(classes)) if isinstance(classes, int) else tuple(classes)
     if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"Classifier: classes={classes!r} are not all strings. Give names, or only their number.")
+        raise TypeError(f"Classifier: classes={classes!r} are not all strings. Give the names as strings, or only their number.")
     if len(names) < least:
         what = "label" if least == 1 else "class"
-        raise ValueError(f"Classifier: {len(names)} {what}(es) are too few. Give {least} or more.")
+        raise ValueError(f"Classifier: {len(names)} {what}(es) are too few. Give at least {least}.")
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise ValueError(f"Classifier: the classes {twice[:5]} occur more than once. Give each class a different name.")

@@ -1,4 +1,4 @@
-"""From an encoder to pixels: its output, and the decoders that turn its patch tokens into pixels.
+"""The output of an encoder, and the decoders that turn its patch tokens into pixels.
 
 B images, C channels, d the width of the tokens, (h, w) the grid of patches, N = h*w, (H, W) = (h, w) x patch the image. Blocks
 count from 1.
@@ -24,7 +24,7 @@ class Encoded(NamedTuple):
         cls: (B, d) the class token of the last block after the final norm; None if the encoder has none.
         patches: (B, N, d) the patch tokens of the last block after the final norm.
         features: one (B, N, d) per chosen block: its patch tokens as they leave the block, without the final norm.
-        grid: (h, w), rows and columns of patches.
+        grid: (h, w), the numbers of rows and columns of patches.
     """
 
     cls: Tensor | None
@@ -34,12 +34,12 @@ class Encoded(NamedTuple):
 
 
 def encode_tokens(encoder: VisionTransformer, images: Tensor, blocks: Sequence[int], grid: tuple[int, int]) -> Encoded:
-    """Class token, patch tokens and the features of chosen blocks, in one pass.
+    """Compute the class token, the patch tokens and the features of chosen blocks in one pass.
 
     Args:
         encoder: timm's.
-        images: (B, C, H, W), normalised, of a size that the patches divide.
-        blocks: which blocks' features to return, counting from 1, ascending; () for none.
+        images: (B, C, H, W), normalised, of a size that is a multiple of the patch size.
+        blocks: the blocks whose features are returned, counting from 1, ascending; () for none.
         grid: (h, w) of these images.
     """
     depth = len(encoder.blocks)
@@ -56,14 +56,14 @@ def encode_tokens(encoder: VisionTransformer, images: Tensor, blocks: Sequence[i
 
 
 class Decoder(nn.Module):
-    """Pointwise ``layers`` on every token, then one transposed convolution ``to_pixels`` with kernel = stride = patch.
+    """Pointwise ``layers`` on every token, followed by one transposed convolution ``to_pixels`` with kernel = stride = patch.
 
     Args:
-        width: d, of the tokens.
+        width: d, the width of the tokens.
         patch_size: (height, width) of a patch.
-        channels: C, of the images.
+        channels: C, the number of channels of the images.
         layers: the pointwise layers, from d to ``bottleneck``.
-        bottleneck: width of their output.
+        bottleneck: the width of their output.
 
     Shapes:
         tokens (B, h*w, d), grid (h, w) -> images (B, C, H, W).
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         self.to_pixels = nn.ConvTranspose2d(bottleneck, channels, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Images (B, C, H, W) from tokens (B, h*w, d).
+        """Decode tokens (B, h*w, d) to images (B, C, H, W).
 
         Raises:
             ValueError: the tokens are not (B, h*w, d).
@@ -98,7 +98,7 @@ class PaperDecoder(Decoder):
 
     Source:
         GMML 2.3: "two point-wise convolution layers (...) with ReLU non-linearity and a transposed convolution". The paper gives no
-        widths; using the encoder's, and a ReLU after each of the two layers, is ours.
+        widths; using the encoder's width, and a ReLU after each of the two layers, is our choice.
     """
 
     def __init__(self, width: int, patch_size: tuple[int, int], channels: int) -> None:
@@ -140,7 +140,7 @@ DECODERS = tuple(_DECODERS)
 
 
 def build_decoder(name: str, width: int, patch_size: tuple[int, int], channels: int) -> Decoder:
-    """A decoder by name: one of `DECODERS`.
+    """Build a decoder by its name in `DECODERS`.
 
     Raises:
         ValueError: another name.

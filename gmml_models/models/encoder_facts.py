@@ -1,4 +1,4 @@
-"""What a card says about an encoder: its shape, and the cost of an image."""
+"""The facts about an encoder on a card: its shape, and the cost of an image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def shape_of(vit: VisionTransformer) -> dict[str, Any]:
 def gmacs(vit: VisionTransformer) -> float:
     """Multiply-adds of one image of the encoder's size, in units of 10^9: products of matrices, convolutions and attention.
 
-    They are counted on the meta device by torch's `FlopCounterMode`, two operations each; norms, activations and softmax are not.
+    They are counted on the meta device by torch's `FlopCounterMode`, which counts two operations each; norms, activations and
+    softmax are not counted.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

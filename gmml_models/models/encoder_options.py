@@ -20,10 +20,10 @@ def check_names(who: str, given: Mapping[str, Any], *, also: Iterable[str] = ())
     Args:
         who: the name of the caller, for errors.
         given: the options.
-        also: names of the caller's own arguments, which are suggested if one was misspelt.
+        also: the names of the caller's own arguments, which are suggested if an option was misspelt.
 
     Raises:
-        TypeError: names the option and the most similar one.
+        TypeError: an option is unknown; the message names it and the most similar known one.
     """
     for name in given:
         if name not in _ARGUMENTS | OF_TIMM | _OF_FEATURES | {"num_classes"}:
@@ -36,8 +36,8 @@ def check_options(given: Mapping[str, Any]) -> None:
     """Refuse options that `build_encoder` cannot use.
 
     Raises:
-        TypeError: an option that does not exist.
-        ValueError: an impossible size or number of channels.
+        TypeError: an option does not exist.
+        ValueError: a size or number of channels is impossible.
     """
     check_names("build_encoder", given)
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""timm's vision transformers by name, and descriptions that rebuild one."""
+"""Builds timm's vision transformers by name, and describes one so that it can be rebuilt."""
 
 from __future__ import annotations
 
@@ -39,27 +39,28 @@ def build_encoder(
     pretrained: bool = False,
     **options: Any,
 ) -> VisionTransformer:
-    """A timm `VisionTransformer` without a classifier, for images of any size that its patches divide.
+    """Build a timm `VisionTransformer` without a classifier, for images of any size that is a multiple of its patch size.
 
-    For another size than its own, the position embedding is resampled in every call (timm's ``dynamic_img_size``); weights and
-    results at its own size do not change. An encoder that is already built is switched to this in place and returned.
+    For a size other than its own, the position embedding is resampled in every call (timm's ``dynamic_img_size``); weights and
+    results at its own size do not change. An encoder that is already built is changed in place to accept any size, and returned.
 
-    The preprocessing (mean, std, interpolation, crop) is in ``pretrained_cfg``, as in timm: timm's for a built encoder and with
-    ``pretrained``; ImageNet's for new weights, because timm's values for a name belong to pretrained weights.
+    The preprocessing (mean, std, interpolation, crop) is in ``pretrained_cfg``, as in timm: it is timm's for an encoder that is
+    already built and with ``pretrained``, and ImageNet's for new weights, because timm's values for a name belong to its
+    pretrained weights.
 
     Args:
         encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or an encoder that is already built.
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
-        pretrained: load timm's weights, for names of timm only.
+        pretrained: True to load timm's weights, which works only for timm's names.
         options: other arguments of timm's `VisionTransformer`. ``global_pool`` is "token" by default, or "" without a class
             token; a final norm that timm calls ``fc_norm`` keeps that name.
 
     Raises:
-        TypeError: ``encoder`` is something else, or timm's `VisionTransformer` does not have an option.
-        ValueError: a name that timm does not know or that is not a plain vision transformer, options for an encoder that is already
-            built, a classifier or attention pooling, or a size that the patches do not divide.
+        TypeError: ``encoder`` is of another type, or timm's `VisionTransformer` does not have an option.
+        ValueError: timm does not know the name, or it is not a plain vision transformer; options were given for an encoder that
+            is already built; the encoder has a classifier or attention pooling; or a size is not a multiple of the patch size.
     """
     given = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
     given = {name: value for name, value in given.items() if value is not None} | options
@@ -80,7 +81,7 @@ def build_encoder(
     short = SHORT_NAMES.get(encoder)
     if short is not None and pretrained:
         raise ValueError(
-            f"build_encoder: timm has no weights for {encoder!r}, a name of ours. Leave pretrained out, or use "
+            f"build_encoder: timm has no weights for {encoder!r}, which is our name. Leave pretrained out, or use "
             "gmml_models.create_model with a name of gmml_models.list_models()."
         )
     if short is None:
@@ -96,7 +97,7 @@ def build_encoder(
 
 
 def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
-    """The description that rebuilds an encoder: ``timm.create_model(architecture, num_classes=0, **model_args)``.
+    """Return a description from which an encoder can be rebuilt: ``timm.create_model(architecture, num_classes=0, **model_args)``.
 
     The description is verified on torch's meta device before it is returned: same keys, same shapes, same layers and heads. Dropout
     and drop path are left out: they belong to a run, not to the weights.
@@ -106,7 +107,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
         types.
 
     Raises:
-        ValueError: the encoder cannot be rebuilt in this way; the message names what differs.
+        ValueError: the encoder cannot be rebuilt in this way; the message names the differences.
     """
     named = str((getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or "")
     candidates = [named] if named and timm.is_model(named) else []
@@ -138,7 +139,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
 
 
 def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
-    """The tokens (B, P + N, d) of images (B, C, H, W) after the last block and the final norm: P that are not patches, then N."""
+    """The tokens (B, P + N, d) of images (B, C, H, W) after the last block and the final norm: P prefix tokens, then N patches."""
     tokens: Tensor = vit.forward_features(images)
     # with average pooling timm keeps the last norm behind its own pooling
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
@@ -203,7 +204,7 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
 
 
 def take_any_size(vit: Any) -> None:
-    """Switch an encoder to images of any size that its patches divide."""
+    """Switch an encoder to images of any size that is a multiple of its patch size."""
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
 
@@ -219,7 +220,7 @@ def _check_name(name: str) -> None:
 
 
 def _read(vit: VisionTransformer) -> dict[str, Any]:
-    """The arguments of `VisionTransformer` that weights and results follow from, read off a model."""
+    """Read the arguments of `VisionTransformer` that determine weights and results from a model."""
     patches, block = vit.patch_embed, vit.blocks[0] if len(vit.blocks) else None
     attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     qkv, fc1 = getattr(attn, "qkv", None), getattr(mlp, "fc1", None)
@@ -249,7 +250,7 @@ def _read(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def _fingerprint(vit: VisionTransformer) -> dict[str, Any]:
-    """What two encoders must share: tensors, layers and their settings, heads; without what only regularises."""
+    """Everything that two equal encoders share (tensors, layers with their settings, heads), without regularisation."""
     tensors: dict[str, Tensor] = vit.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     layers = {
@@ -267,7 +268,7 @@ def _fingerprint(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The name of a module's class; FSDP 2 writes its own before it."""
+    """The name of a module's class, without the prefix that FSDP 2 adds."""
     return type(module).__name__.removeprefix("FSDP")
 
 
@@ -282,7 +283,7 @@ def _plain(size: tuple[int, int]) -> int | list[int]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module and all its parts into evaluation mode; afterwards each part has its own mode again."""
+    """Put a module and all its parts into evaluation mode, and restore each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -29,13 +29,13 @@ def patch_size(vit: VisionTransformer) -> tuple[int, int]:
 
 
 def in_chans(vit: VisionTransformer) -> int:
-    """Channels of the images."""
+    """The number of channels of the images."""
     channels: int = vit.patch_embed.proj.in_channels
     return channels
 
 
 def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int, int]:
-    """The grid (h, w) of patches of images.
+    """Return the grid (h, w) of patches of images.
 
     Args:
         who: the name of the caller, for errors.
@@ -43,8 +43,8 @@ def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int,
         images: (B, C, H, W), float.
 
     Raises:
-        TypeError: images that are not float.
-        ValueError: another rank, other channels, or a size that the patches do not divide.
+        TypeError: the images are not float.
+        ValueError: the images have another rank, other channels, or a size that is not a multiple of the patch size.
     """
     channels = in_chans(vit)
     if images.ndim != 4 or images.shape[1] != channels:
@@ -70,13 +70,13 @@ def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequen
 
     Args:
         who: the name of the caller, for errors.
-        blocks: which.
+        blocks: the blocks to check.
         depth: number of blocks of the encoder.
         example: blocks that the error suggests.
         least: smallest number of blocks to choose.
 
     Raises:
-        ValueError: not distinct, ascending whole numbers from 1 to the depth, or too few.
+        ValueError: the blocks are not distinct, ascending whole numbers from 1 to the depth, or too few.
     """
     chosen = tuple(blocks)
     whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)
@@ -91,16 +91,16 @@ def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequen
 def statistics(
     who: str, vit: VisionTransformer, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel: the given ones, or else those of `preprocessing`.
+    """Return the mean and standard deviation per channel: the given ones, or else those of `preprocessing`.
 
     Args:
         who: the name of the caller, for errors.
         vit: the encoder.
-        mean: per channel, or None.
-        std: per channel, or None.
+        mean: the mean per channel, or None.
+        std: the standard deviation per channel, or None.
 
     Raises:
-        ValueError: not one finite number per channel, or ``std`` not above 0.
+        ValueError: there is not one finite number per channel, or ``std`` is not above 0.
     """
     own = preprocessing(vit)
     means = _per_channel(who, "mean", mean, own["mean"])
@@ -113,8 +113,8 @@ def statistics(
 def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
     """How images are prepared for an encoder: mean, std, interpolation, crop_pct and, if it is not the centre, crop_mode.
 
-    Taken from the encoder's ``pretrained_cfg`` if it is for this number of channels; else ImageNet's statistics for three channels
-    (0 and 1 otherwise), bicubic, and a crop of 0.9 (1.0 for images below 160 pixels).
+    They are taken from the encoder's ``pretrained_cfg`` if it is for this number of channels; otherwise they are ImageNet's
+    statistics for three channels (0 and 1 otherwise), bicubic, and a crop of 0.9 (1.0 for images below 160 pixels).
     """
     channels = in_chans(vit)
     said = getattr(vit, "pretrained_cfg", None)
@@ -139,11 +139,11 @@ def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
-    """Write the preprocessing into an encoder's ``pretrained_cfg``, where timm looks, completed by `preprocessing`'s defaults.
+    """Write the preprocessing into an encoder's ``pretrained_cfg``, which timm reads, completed by `preprocessing`'s defaults.
 
     Args:
         vit: the encoder.
-        facts: under timm's names; the previous content of ``pretrained_cfg`` is replaced.
+        facts: the preprocessing under timm's names; it replaces the previous content of ``pretrained_cfg``.
     """
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
     told: Any = vit
@@ -161,7 +161,7 @@ def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
 
 
 def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
-    """Note where an encoder's weights are from, for the config and card of what is saved with it.
+    """Record the origin of an encoder's weights, for the config and card of models that are saved with it.
 
     Args:
         encoder: the encoder.
@@ -171,7 +171,7 @@ def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
 
 
 def source_of(encoder: VisionTransformer) -> dict[str, Any] | None:
-    """What was noted by `remember`, or nothing."""
+    """The origin recorded by `remember`; empty if there is none."""
     noted = getattr(encoder, _SOURCE, None)
     return dict(noted) if noted else None
 
@@ -194,12 +194,12 @@ def default_blocks(depth: int) -> tuple[int, ...]:
     """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; halves are rounded up.
 
     Source:
-        GMML 2.3: 6, 8, 10 and 12 of 12. Other depths are ours.
+        GMML 2.3: 6, 8, 10 and 12 of 12. The blocks for other depths are our choice.
     """
     return tuple(sorted({max(1, (2 * depth * part + whole) // (2 * whole)) for part, whole in _FRACTIONS}))
 
 
 def final_norm(vit: VisionTransformer) -> nn.Module:
-    """The norm after the last block; with average pooling, timm uses another name for it."""
+    """The norm after the last block; with average pooling, timm has another name for it."""
     norm: nn.Module = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
     return norm

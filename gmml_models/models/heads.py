@@ -11,26 +11,27 @@ from torch.nn import functional as F
 
 @final
 class ConceptHead(nn.Module):
-    """Similarity of every token to ``classes`` learnt concepts: cosines, before any softmax.
+    """Similarity of every token to ``classes`` learnt concepts, as cosines before any softmax.
 
-    Three ``layers``, l2-normalised, then a linear layer without bias whose rows (``concepts``) are l2-normalised too.
+    The output of three ``layers`` is l2-normalised and passed to a linear layer without bias, whose rows (``concepts``) are
+    l2-normalised too.
 
     Args:
-        width: d, of the tokens.
+        width: d, the width of the tokens.
         classes: K, the number of concepts.
         hidden: width of the two hidden layers.
-        bottleneck: width of the third.
-        gain: learn a factor for each concept (a full weight norm); otherwise it is fixed at 1.
+        bottleneck: width of the third layer.
+        gain: True to learn a factor for each concept (a full weight norm); otherwise it is fixed at 1.
 
     Shapes:
         tokens (..., d), float -> logits (..., K).
 
     Raises:
-        ValueError: a size below 1; at the call, tokens of another width.
+        ValueError: a size is below 1; at the call, the tokens have another width.
 
     Source:
         MC-SSL 3.2.2: two layers of 2048 with GELU, 256, l2-normalised, weight-normalised to K. K = 8192 and the gain fixed at 1 are
-        the release's; the initialisation (normal, 0.02, cut at 2, as in DINO) is ours.
+        the release's; the initialisation (normal, 0.02, cut at 2, as in DINO) is our choice.
     """
 
     def __init__(self, width: int, classes: int = 8192, hidden: int = 2048, bottleneck: int = 256, *, gain: bool = False) -> None:
@@ -49,7 +50,7 @@ class ConceptHead(nn.Module):
         nn.init.normal_(self.concepts)  # only the directions count, and these are uniform
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (..., K) of tokens (..., d)."""
+        """Compute the logits (..., K) of tokens (..., d)."""
         if tokens.ndim < 1 or tokens.shape[-1] != self.width:
             raise ValueError(
                 f"ConceptHead: tokens have shape {tuple(tokens.shape)}, not (..., {self.width}). Give tokens of the encoder, or "
@@ -61,7 +62,7 @@ class ConceptHead(nn.Module):
 
 
 def check_sizes(who: str, **sizes: int) -> None:
-    """Refuse impossible widths of layers."""
+    """Refuse impossible layer widths."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{who}: {name}={size!r} is not a whole number above 0. Give for example {name}=256.")

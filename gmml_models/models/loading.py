@@ -1,4 +1,4 @@
-"""Encoders and autoencoders from a folder, the Hub or the registry."""
+"""Loads encoders and autoencoders from a folder, the Hub or the registry."""
 
 from __future__ import annotations
 
@@ -32,27 +32,28 @@ def from_pretrained(
 ) -> VisionTransformer:
     """Load a plain timm encoder from a folder, the Hub or the registry, in evaluation mode and float32.
 
-    It takes images of any size that its patches divide, and its ``pretrained_cfg`` says how they are prepared.
+    It takes images of any size that is a multiple of its patch size, and its ``pretrained_cfg`` says how they are prepared.
 
     Args:
         source: a local folder, ``owner/name`` on the Hub, or a name from `list_models`; timm's prefixes ``local-dir:`` and
             ``hf-hub:`` are accepted.
         revision: branch, tag or commit.
         subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
-        sha256: of ``model.safetensors``, checked instead of the folder's own record.
-        verify: compare the hash that the folder records; False for weights that were saved again by another program.
+        sha256: the hash of ``model.safetensors``, checked instead of the one recorded in the folder.
+        verify: True to compare the hash recorded in the folder; use False for weights that another program has saved again.
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: the cache folder of the Hub client.
-        local_files_only: never use the network.
-        force_download: replace what the cache holds, to repair it.
+        local_files_only: True to never use the network.
+        force_download: True to download again and replace a damaged file in the cache.
         options: arguments of timm that adapt the encoder: ``num_classes``, ``img_size``, ``in_chans``, ``drop_path_rate``, ...;
             timm then resamples position embeddings and adapts the first layer. With ``dynamic_img_size=False`` it accepts only one
             size.
 
     Raises:
-        TypeError: ``source`` is neither a string nor a path, or an option that timm's `VisionTransformer` does not have.
-        ValueError: options that timm refuses for this encoder.
-        WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
+        TypeError: ``source`` is neither a string nor a path, or timm's `VisionTransformer` does not have an option.
+        ValueError: timm refuses the options for this encoder.
+        WeightsError: the weights cannot be loaded; the subclass says why: not found, no access, no network, wrong bytes,
+            unreadable, or wrong keys.
     """
     check_names("from_pretrained", options, also=_OWN_OPTIONS)
     where = located(
@@ -71,16 +72,16 @@ def from_pretrained(
 
 
 def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMMLAutoencoder:
-    """A `GMMLAutoencoder` by name; its ``encoder`` is the plain timm model.
+    """Create a `GMMLAutoencoder` by name; its ``encoder`` is the plain timm model.
 
     Args:
         name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights of the registry.
-        pretrained: load the weights; otherwise they are random.
-        options: those of `GMMLAutoencoder`; not allowed with ``pretrained``.
+        pretrained: True to load the weights; otherwise they are random.
+        options: the options of `GMMLAutoencoder`; not allowed with ``pretrained``.
 
     Raises:
         TypeError: ``name`` is not a string.
-        NotThereError: no such weights; the message lists those that exist.
+        NotThereError: the weights do not exist; the message lists those that do.
         ValueError: the name does not begin with ``gmml_``, or options were given with ``pretrained``.
     """
     if not isinstance(name, str):
@@ -93,14 +94,15 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     encoder, _, tag = name.removeprefix(PREFIX).partition(".")
     if name not in registry() and (pretrained or tag):
         raise NotThereError(
-            f"create_model: no weights named {name!r}. {known(name)} For other people's weights use "
+            f"create_model: there are no weights named {name!r}. {known(name)} For other people's weights use "
             f"GMMLAutoencoder.from_pretrained(folder or Hub name); for random ones create_model({PREFIX + encoder!r})."
         )
     if not pretrained:
         return GMMLAutoencoder(encoder, **options)
     if options:
         raise ValueError(
-            f"create_model: options {sorted(options)} cannot be combined with pretrained=True, whose config determines everything. "
+            f"create_model: options {sorted(options)} cannot be combined with pretrained=True, because the config of the "
+            "weights determines everything. "
             f"Leave them out, or load an adapted encoder: gmml_models.from_pretrained(name, num_classes=10)."
         )
     return GMMLAutoencoder.from_pretrained(name)

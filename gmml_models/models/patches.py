@@ -17,7 +17,7 @@ from torch.nn import functional as F
 Target = Literal["pixels", "normalised"]
 TARGETS: tuple[Target, ...] = ("pixels", "normalised")
 EPS = 1e-6
-"""Added to the variance of a patch: an even patch becomes zeros."""
+"""The number added to the variance of a patch, so that a uniform patch becomes zeros."""
 _NEAR, _WHOLE = 0.1, 1e-3  # weight of the neighbouring patches, and of the whole image, in the contrast of a hidden patch
 _ROUNDS = 4  # of smoothing on every scale, when hidden pixels are filled in: more gains little
 
@@ -27,7 +27,7 @@ class PatchStatistics(NamedTuple):
 
     Attributes:
         mean: (B, 1, *G) float32 or wider, over all channels and pixels of a patch.
-        std: (B, 1, *G) the same, above 0.
+        std: (B, 1, *G), the standard deviation in the same form, above 0.
     """
 
     mean: Tensor
@@ -35,26 +35,26 @@ class PatchStatistics(NamedTuple):
 
 
 def check_target(who: str, target: str) -> None:
-    """Raise if a target is unknown.
+    """Raise an error if a target is unknown.
 
     Raises:
-        ValueError: the message says what is allowed.
+        ValueError: the target is unknown; the message says what is allowed.
     """
     if target not in TARGETS:
         raise ValueError(f"{who}: target={target!r} is unknown. Allowed are {' and '.join(map(repr, TARGETS))}.")
 
 
 def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor | None = None) -> PatchStatistics:
-    """Mean and standard deviation of every patch, over its pixels and channels.
+    """Compute the mean and standard deviation of every patch, over its pixels and channels.
 
-    The variance is the unbiased one (divided by n - 1), plus `EPS` before the root. With ``seen``, only visible pixels count: the
-    mean is that of the patch after its hidden pixels have been filled in smoothly from their surroundings (`fill_hidden`). For the
-    standard deviation of a partly hidden patch, its neighbours and the whole image are added with a small weight, which grows with
-    the hidden share; for a completely hidden patch they alone determine it. An image without a known pixel has mean 0 and standard
-    deviation 1.
+    The variance is unbiased (divided by n - 1), and `EPS` is added to it before the root. With ``seen``, only visible pixels
+    count: the mean is that of the patch after its hidden pixels have been filled in smoothly from their surroundings
+    (`fill_hidden`). For the standard deviation of a partly hidden patch, its neighbours and the whole image are added with a
+    small weight, which grows with the hidden share; for a completely hidden patch they alone determine it. An image without a
+    known pixel has mean 0 and standard deviation 1.
 
     Args:
-        images: float; half types are computed in float32.
+        images: float images; half precision is computed in float32.
         patch: side of a patch, or one side per axis.
         seen: True where the pixel is known; all of them by default.
 
@@ -62,13 +62,13 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
         (B, C, *S) float, (B, 1, *S) bool -> twice (B, 1, *G).
 
     Raises:
-        TypeError: images that are not float, ``seen`` that is not bool.
-        ValueError: a patch that does not divide the images or has one value only, ``seen`` of another shape.
+        TypeError: the images are not float, or ``seen`` is not bool.
+        ValueError: the patch does not divide the images or has only one value, or ``seen`` has another shape.
 
     Source:
         The mean and standard deviation "of all pixels in a patch": He et al., "Masked autoencoders are scalable vision learners"
-        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate for partly
-        hidden patches is ours.
+        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate for
+        partly hidden patches is our own.
     """
     sides = _sides("patch_statistics", images, patch)
     images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -103,20 +103,20 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
 
 
 def fill_hidden(images: Tensor, seen: Tensor) -> Tensor:
-    """Images whose hidden pixels are filled in smoothly from the known ones around them; the known ones stay as they are.
+    """Fill in hidden pixels smoothly from the known ones around them; the known pixels stay as they are.
 
-    Coarse to fine: known pixels are averaged two by two until one is left, and on the way back each scale takes what is hidden
-    from the coarser one and smooths it a few times. This comes near the harmonic function with the known pixels as its border.
+    Known pixels are averaged two by two until one is left; on the way back, each scale takes its hidden pixels from the coarser
+    one and smooths them a few times. This approximates the harmonic function with the known pixels as its boundary.
 
     Args:
-        images: float32 or wider; what stands in hidden pixels is not read.
+        images: float32 or wider; the content of hidden pixels is not read.
         seen: True where the pixel is known.
 
     Shapes:
-        (B, C, *S) float, (B, 1, *S) bool -> (B, C, *S) float; zeros where nothing of an image is known.
+        (B, C, *S) float, (B, 1, *S) bool -> (B, C, *S) float; zeros for an image without known pixels.
 
     Source:
-        Ours; the scheme is known as pull-push: Gortler et al., "The lumigraph" (1996), 4.
+        Our own; the scheme is known as pull-push: Gortler et al., "The lumigraph" (1996), 4.
     """
     axes = images.ndim - 2
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[axes]
@@ -137,7 +137,7 @@ def fill_hidden(images: Tensor, seen: Tensor) -> Tensor:
 
 
 def normalise_patches(images: Tensor, patch: int | Sequence[int]) -> Tensor:
-    """Images whose patches have mean 0 and standard deviation 1 each; uniform patches become zeros.
+    """Normalise every patch to mean 0 and standard deviation 1; uniform patches become zeros.
 
     Args:
         images: float.
@@ -148,7 +148,7 @@ def normalise_patches(images: Tensor, patch: int | Sequence[int]) -> Tensor:
 
     Raises:
         TypeError: as in `patch_statistics`.
-        ValueError: likewise.
+        ValueError: as in `patch_statistics`.
 
     Source:
         As `patch_statistics`.
@@ -164,29 +164,29 @@ def denormalise_patches(images: Tensor, statistics: PatchStatistics, patch: int 
 
     Args:
         images: normalised patches.
-        statistics: of the patches; `patch_statistics`.
+        statistics: the statistics of the patches, from `patch_statistics`.
         patch: as in `patch_statistics`.
 
     Shapes:
         (B, C, *S) float -> the same shape, in float32 or wider.
 
     Raises:
-        TypeError: images that are not float.
-        ValueError: a patch that does not divide the images, statistics of another grid.
+        TypeError: the images are not float.
+        ValueError: the patch does not divide the images, or the statistics belong to another grid.
     """
     sides = _sides("denormalise_patches", images, patch)
     wanted = (len(images), 1, *(size // side for size, side in zip(images.shape[2:], sides, strict=True)))
     if statistics.mean.shape != wanted or statistics.std.shape != wanted:
         raise ValueError(
             f"denormalise_patches: statistics have shapes {tuple(statistics.mean.shape)} and {tuple(statistics.std.shape)}; "
-            f"allowed is {wanted}. Give those of the same images and patches."
+            f"allowed is {wanted}. Give the statistics of the same images and patches."
         )
     folded = _fold(images.to(statistics.mean.dtype), sides)
     return (folded * _spread(statistics.std) + _spread(statistics.mean)).reshape(images.shape)
 
 
 def _sides(who: str, images: Tensor, patch: int | Sequence[int]) -> tuple[int, ...]:
-    """One side per axis, checked."""
+    """Check the patch, and return one side per axis."""
     if not images.is_floating_point():
         raise TypeError(f"{who}: images are {images.dtype}, not a float type. Give the normalised values, or images.float().")
     axes = images.ndim - 2

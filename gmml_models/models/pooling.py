@@ -23,10 +23,10 @@ _TRAINED: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
 
 
 def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> Tensor:
-    """One vector per image, from the tokens of the last block after the final norm.
+    """Pool the tokens of the last block, after the final norm, to one vector per image.
 
     Args:
-        encoder: its own pooling is not used: the ``global_pool`` it was built with has no influence.
+        encoder: the encoder; the ``global_pool`` that it was built with has no influence.
         images: (B, C, H, W), normalised.
         pool: "token", the class token; "mean", the mean of the patch tokens (registers and class token left out); "both", the class
             token and that mean, concatenated.
@@ -35,10 +35,11 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
         (B, C, H, W) -> (B, d), with "both" (B, 2 d).
 
     Raises:
-        ValueError: an unknown ``pool``, or one that needs a class token where the encoder has none.
+        ValueError: ``pool`` is unknown, or needs a class token that the encoder does not have.
 
     Source:
-        "token" is ViT's and GMML 3.1's (as DeiT), "mean" MC-SSL 4.3's, "both" that of the code published by the authors of SiT.
+        "token" is used by ViT and GMML 3.1 (as in DeiT), "mean" by MC-SSL 4.3, "both" by the code that the authors of SiT
+        published.
     """
     check_pool("pooled", encoder, pool)
     tokens = all_tokens(encoder, images)  # (B, prefix + N, d)
@@ -49,18 +50,18 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
 
 
 def measured_pool(about: Mapping[str, Any]) -> Pool:
-    """The pooling of the features that weights are evaluated with, and that loaders return.
+    """The pooling that weights are evaluated with, and whose features loaders return.
 
     Args:
         about: the ``gmml`` part of a folder's config.json. Its ``classifier`` or ``pool`` may state the pooling; otherwise it
-            depends on the objective: the mean of the patch tokens for GMML (which does not train the class token) and MC-SSL, both
-            for SiT, else the class token.
+            depends on the objective: the mean of the patch tokens for GMML (which does not train the class token) and MC-SSL,
+                "both" for SiT, otherwise the class token.
     """
     return _told(about) or _MEASURED.get(str(about.get("objective")), "token")
 
 
 def tuned_pool(about: Mapping[str, Any]) -> Pool:
-    """The pooling for fine-tuning: as `measured_pool`, except for GMML: the class token (3.1, as DeiT), which fine-tuning trains.
+    """The pooling for fine-tuning: as in `measured_pool`, except for GMML, where it is the class token (3.1, as in DeiT).
 
     Args:
         about: as `measured_pool`.
@@ -85,9 +86,9 @@ def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:
     """Refuse a pooling that does not exist or that this encoder does not support.
 
     Raises:
-        ValueError: naming what is allowed.
+        ValueError: the pooling is not supported; the message says what is allowed.
     """
     if pool not in POOLS:
         raise ValueError(f"{who}: pool={pool!r} is unknown. Allowed are 'token', 'mean' and 'both'.")
     if pool != "mean" and not encoder.has_class_token:
-        raise ValueError(f"{who}: pool={pool!r} needs a class token, and this encoder has none. Give pool='mean'.")
+        raise ValueError(f"{who}: pool={pool!r} needs a class token, but this encoder has none. Give pool='mean'.")

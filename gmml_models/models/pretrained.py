@@ -1,8 +1,9 @@
-"""The folder that gmml_models, timm and transformers all read, and how models are saved to and loaded from it.
+"""The folder format that gmml_models, timm and transformers all read, with functions that save models to it and load them.
 
-``model.safetensors`` is the encoder under timm's names, ``decoder.safetensors`` the rest, ``config.json`` timm's description
-of the encoder with our part under ``gmml``, ``README.md`` the card. Every file's sha256 is in the config and is checked before the
-file is opened, which detects damage; only a pin from elsewhere detects tampering: ``sha256=``, or a ``revision`` that is a commit.
+``model.safetensors`` holds the encoder under timm's names, ``decoder.safetensors`` the rest, ``config.json`` timm's description
+of the encoder with our part under ``gmml``, and ``README.md`` the card. Every file's sha256 is in the config and is checked
+before the file is opened, which detects damage; only a pin from elsewhere (``sha256=``, or a ``revision`` that is a commit)
+detects tampering.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ class WeightsSource:
         name: a local folder, or the Hub's ``owner/name``.
         revision: branch, tag or commit; a commit pins the files.
         subfolder: the subfolder of the folder or repository that holds the files.
-        sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the folder's own record.
-        verify: compare the hashes that the folder records; those of ``sha256`` are always compared.
+        sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the hashes recorded in
+            the folder.
+        verify: True to compare the hashes recorded in the folder; those in ``sha256`` are always compared.
         token: for private and gated repositories; the Hub client's own by default.
         cache_dir: the cache folder of the Hub client.
-        local_files_only: never use the network.
-        force_download: replace what the cache holds, to repair it.
+        local_files_only: True to never use the network.
+        force_download: True to download again and replace damaged files in the cache.
     """
 
     name: str | os.PathLike[str]
@@ -62,7 +64,7 @@ class WeightsSource:
     force_download: bool = False
 
     def pinned(self) -> WeightsSource:
-        """The same source at its current commit, so that all its files belong together."""
+        """Return the same source at its current commit, so that all its files belong together."""
         config = fetch(self.name, CONFIG, **self._options())
         commit = None if isinstance(resolved("fetch", self.name), Path) else commit_of(config)
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
@@ -72,7 +74,7 @@ class WeightsSource:
         return read_config(self.name, **self._options())
 
     def tensors(self, filename: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The tensors of one file, after its hash was checked."""
+        """Read the tensors of one file, after checking its hash."""
         path = self.file(filename)
         given = {ENCODER: self.sha256} if isinstance(self.sha256, str) else dict(self.sha256 or {})
         expected = given.get(filename)
@@ -91,11 +93,11 @@ class WeightsSource:
             raise WrongBytesError(self._another(path, filename, expected, config)) from error
 
     def file(self, filename: str) -> Path:
-        """One file of the folder, on this machine."""
+        """Return the local path of one file of the folder."""
         return fetch(self.name, filename, **self._options())
 
     def _another(self, path: Path, filename: str, expected: str | None, config: Mapping[str, Any]) -> str:
-        """What is said of a file that is not the one that the folder's config records."""
+        """The error message for a file that is not the one recorded in the folder's config."""
         found, by = sha256_of(path), config.get("transformers_version")
         who = f"transformers {by}, as config.json says, " if isinstance(by, str) else "another program than gmml "
         repair = (
@@ -103,8 +105,8 @@ class WeightsSource:
         )
         pin = f"sha256='{found}'" if filename == ENCODER else f"sha256={{'{filename}': '{found}'}}"
         return (
-            f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml; then "
-            f"load them with verify=False, or with {pin}, which is compared. Or the file is damaged: {repair}."
+            f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml; in "
+            f"this case, load them with verify=False, or with {pin}, which is compared. Or the file is damaged: {repair}."
         )
 
     def _options(self) -> dict[str, Any]:
@@ -126,15 +128,15 @@ def make_config(
     gmml: Mapping[str, Any],
     license: str | None = None,
 ) -> dict[str, Any]:
-    """The description of an encoder that timm reads, together with our part; interpolation and crop are the encoder's own.
+    """Make the description of an encoder that timm reads, together with our part; interpolation and crop are the encoder's own.
 
     Args:
-        encoder: what ``model.safetensors`` will hold.
+        encoder: the encoder that ``model.safetensors`` will hold.
         mean: the mean per channel that the images were normalised by.
-        std: likewise.
-        gmml: decoder, blocks, objective, data, recipe, metrics: the facts for the card. If its features are evaluated as the mean
+        std: the standard deviation per channel, in the same form.
+        gmml: the facts for the card: decoder, blocks, objective, data, recipe, metrics. If its features are evaluated as the mean
             of the patch tokens, the encoder returns that mean wherever it is loaded.
-        license: of the weights.
+        license: the licence of the weights.
     """
     architecture, arguments = describe_encoder(encoder)
     pool, arguments = _pooling(encoder, gmml, arguments)
@@ -163,7 +165,7 @@ def make_config(
 
 
 def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What timm calls the pooling of a saved encoder, and the arguments that give it: that of the measured features."""
+    """Timm's name for the pooling of a saved encoder, and the arguments that produce it: the pooling of the measured features."""
     pool, measured = encoder.global_pool, measured_pool(gmml)
     plain = {name: value for name, value in arguments.items() if name not in ("global_pool", "fc_norm")}
     if measured == "mean" and pool != "avg":
@@ -176,7 +178,7 @@ def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dic
 
 
 def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTransformer:
-    """The encoder of a folder, in evaluation mode; built without initialising weights that would be replaced immediately."""
+    """Load the encoder of a folder in evaluation mode, without initialising weights that would be replaced immediately."""
     arguments = {"global_pool": config.get("global_pool", "token"), **config.get("model_args", {})}
     with torch.device("meta"):
         encoder = build_encoder(config["architecture"], **arguments)
@@ -187,12 +189,12 @@ def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTran
 
 
 def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
-    """The encoder of a folder, adapted by timm, in evaluation mode; it takes images of any size, like that of `load_encoder`.
+    """Load the encoder of a folder, adapted by timm, in evaluation mode; it takes images of any size, as from `load_encoder`.
 
     Args:
         source: the folder.
         config: its config.
-        options: of timm: ``num_classes``, ``img_size``, ``in_chans``, ...
+        options: timm's options: ``num_classes``, ``img_size``, ``in_chans``, ...
 
     Raises:
         ValueError: timm refuses the options.
@@ -234,7 +236,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], who: str) -> None:
     """Load tensors into a module as float32: exactly its own names and shapes.
 
     Raises:
-        WrongKeysError: lists the tensors that are missing, unexpected or of another shape.
+        WrongKeysError: tensors are missing, unexpected or of another shape; the message lists them.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = sorted(set(wanted) - set(tensors))
@@ -250,7 +252,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], who: str) -> None:
             + _listed("missing", missing)
             + _listed("surplus", surplus)
             + _listed("another shape", other)
-            + " Take the config.json that belongs to these weights, or convert the checkpoint again."
+            + " Use the config.json that belongs to these weights, or convert the checkpoint again."
         )
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     module.load_state_dict(floats, strict=True, assign=True)

@@ -1,4 +1,4 @@
-"""Saving a model into a folder, loading it, and pushing it to the Hugging Face Hub, also with other weights than its own."""
+"""Saves a model to a folder, loads it, and pushes it to the Hugging Face Hub, also with weights other than its own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Pushable(nn.Module, ABC):
     """Base class of models with an encoder, which are saved into a folder, loaded from one, and pushed to the Hub.
 
     Attributes:
-        encoder: saved in ``model.safetensors``; everything else is in ``decoder.safetensors``.
-        mean: per channel, the mean by which images are normalised.
-        std: per channel, the standard deviation.
+        encoder: the encoder, which is saved in ``model.safetensors``; everything else is in ``decoder.safetensors``.
+        mean: the mean per channel that images are normalised by.
+        std: the standard deviation per channel that images are normalised by.
     """
 
     encoder: VisionTransformer
@@ -35,11 +35,11 @@ class Pushable(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def _card(config: Mapping[str, Any]) -> str:
-        """The text of the model card, from the config."""
+        """Make the text of the model card from the config."""
 
     @abstractmethod
     def _beside(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of ``decoder.safetensors``, by their names in the file, from those of the whole model."""
+        """Select the tensors of ``decoder.safetensors``, under their names in the file, from those of the whole model."""
 
     @abstractmethod
     def _described(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Pushable(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
-        """The model that a config describes, with this encoder."""
+        """Build the model that a config describes, with this encoder."""
 
     @abstractmethod
     def _fill(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -72,13 +72,14 @@ class Pushable(nn.Module, ABC):
 
         Args:
             folder: created if it does not exist.
-            about: facts for the card, see `gmml_models.hub.model_card.model_card`.
-            license: of the weights; "unknown" by default.
-            extras: other files of the folder by plain names: a training log, a loss curve, the text of a licence.
+            about: facts for the card; see `gmml_models.hub.model_card.model_card`.
+            license: the licence of the weights; "unknown" by default.
+            extras: other files for the folder under plain names, such as a training log, a loss curve or the text of a licence.
             state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
 
         Raises:
-            ValueError: the encoder cannot be described; weights that are not finite, quantised, sharded or on the meta device.
+            ValueError: the encoder cannot be described, or weights are not finite, are quantised or sharded, or are on the meta
+                device.
             OSError: the disk is full or cannot be written to; existing files are unchanged.
         """
         with saveable("save_pretrained", self, shapes_only=state_dict is not None):
@@ -106,21 +107,22 @@ class Pushable(nn.Module, ABC):
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> Self:
-        """The model of a local folder, a Hub repository or a name of the registry, in evaluation mode, float32.
+        """Load the model of a local folder, a Hub repository or a name in the registry, in evaluation mode and float32.
 
         Args:
-            source: a folder, ``owner/name``, or a name that `gmml_models.list_models` gives.
+            source: a folder, ``owner/name``, or a name from `gmml_models.list_models`.
             revision: branch, tag or commit.
             subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
-            sha256: of ``model.safetensors``, or file name -> hash: checked instead of the folder's own record.
-            verify: compare the hashes that the folder records; False for weights that were saved again by another program.
+            sha256: the hash of ``model.safetensors``, or a mapping from file name to hash, checked instead of the recorded ones.
+            verify: True to compare the hashes recorded in the folder; use False for weights that another program has saved again.
             token: for private and gated repositories; the Hub client's own by default.
             cache_dir: the cache folder of the Hub client.
-            local_files_only: never use the network.
-            force_download: replace what the cache holds, to repair it.
+            local_files_only: True to never use the network.
+            force_download: True to download again and replace damaged files in the cache.
 
         Raises:
-            WeightsError: the subclass says why: not found, no access, no network, wrong bytes, unreadable, wrong keys.
+            WeightsError: the weights cannot be loaded; the subclass says why: not found, no access, no network, wrong bytes,
+                unreadable, or wrong keys.
         """
         where = located(
             source,
@@ -160,21 +162,21 @@ class Pushable(nn.Module, ABC):
 
         Args:
             repo: "owner/name", created if it does not exist.
-            about: as ``save_pretrained``.
-            license: likewise.
-            extras: likewise.
-            state_dict: likewise.
+            about: as in ``save_pretrained``.
+            license: as in ``save_pretrained``.
+            extras: as in ``save_pretrained``.
+            state_dict: as in ``save_pretrained``.
             subfolder: the subfolder of the repository for these weights.
-            branch: created if it does not exist; the main one by default.
+            branch: the branch, created if it does not exist; the main one by default.
             revision: another name for ``branch``.
-            create_pr: open a pull request with the commit instead of changing the branch.
-            private: whether a repository that is created here is private.
-            token: as for the Hub client.
+            create_pr: True to open a pull request with the commit instead of changing the branch.
+            private: True if a repository that is created here is to be private.
+            token: the token for the Hub client.
             commit_message: the commit message.
             message: another name for ``commit_message``.
 
         Raises:
-            ValueError: two different branches or messages, or as in ``save_pretrained``.
+            ValueError: there are two different branches or messages; also as in ``save_pretrained``.
             WeightsError: the Hub refuses or cannot be reached; nothing was committed.
         """
         with tempfile.TemporaryDirectory() as folder:
@@ -192,14 +194,14 @@ class Pushable(nn.Module, ABC):
 
 
 def state_of(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """The tensors to save: the model's own, or others under its names, without the prefixes of wrappers.
+    """Return the tensors to save: the model's own, or others under its names, without the prefixes of wrappers.
 
     Args:
         model: the model, whose names and shapes the tensors must have.
         state_dict: averaged weights, or those gathered from a sharded model; the model's own by default.
 
     Raises:
-        WrongKeysError: names or shapes that differ, or tensors that are sharded themselves.
+        WrongKeysError: names or shapes differ, or the tensors themselves are sharded.
     """
     own: dict[str, Tensor] = model.state_dict()
     if state_dict is None:
@@ -216,8 +218,8 @@ def state_of(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
             if names
         ]
         raise WrongKeysError(
-            f"save_pretrained: the state_dict is not one of this {type(model).__name__}: {'; '.join(told)}. Give that of the whole "
-            "model, with the names of model.state_dict()."
+            f"save_pretrained: the state_dict is not one of this {type(model).__name__}: {'; '.join(told)}. Give the state "
+            "dict of the whole model, with the names of model.state_dict()."
         )
     if sharded:
         raise WrongKeysError(

@@ -15,11 +15,11 @@ class Ranked(NamedTuple):
     """A row.
 
     Attributes:
-        name: of the weights, or of a baseline.
-        encoder: a description of the encoder, if it is one: "vit_micro_patch8_64, 1.2 M, 0.085 GMACs".
-        values: percent by measure.
-        spread: standard deviation over several runs, by metric.
-        licence: of the weights.
+        name: the name of the weights, or of a baseline.
+        encoder: a description of the encoder, if there is one, such as "vit_micro_patch8_64, 1.2 M, 0.085 GMACs".
+        values: the results in percent, by measure.
+        spread: the standard deviation over several runs, by metric.
+        licence: the licence of the weights.
         weights: True for weights, False for a baseline.
     """
 
@@ -36,10 +36,10 @@ class Ranking(NamedTuple):
 
     Attributes:
         dataset: its name.
-        split: the split that is measured on.
-        images: how many.
+        split: the split that the results are measured on.
+        images: the number of images.
         measures: the columns.
-        rows: the best first.
+        rows: the rows, with the best first.
     """
 
     dataset: str
@@ -50,10 +50,10 @@ class Ranking(NamedTuple):
 
 
 def rankings(entries: Iterable[Entry]) -> list[Ranking]:
-    """One table per data set, with baselines as rows; ranked by linear probe, else by the first metric.
+    """Make one table per data set, with baselines as rows, ranked by linear probe, or else by the first metric.
 
     Args:
-        entries: those of `gmml_models.models.registry.registry`; results without a data set are in no table.
+        entries: the entries of `gmml_models.models.registry.registry`; results without a data set are not shown.
     """
     found: dict[tuple[str, str], list[tuple[Entry, Mapping[str, Any]]]] = {}
     for entry in entries:
@@ -82,7 +82,7 @@ def _ranking(dataset: str, split: str, some: Sequence[tuple[Entry, Mapping[str, 
 
 
 def _baseline(rows: dict[str, Ranked], entry: Entry, measure: str, one: Mapping[str, Any]) -> None:
-    """Put the number of a baseline; one that differs from an encoder to the other has a row for each."""
+    """Add the number of a baseline; a baseline that differs between encoders gets one row for each."""
     name = str(one.get("name"))
     known = rows.get(name)
     if known is not None and known.values.get(measure, one["value"]) != one["value"]:
@@ -97,7 +97,7 @@ def _put(row: Ranked, measure: str, value: float, spread: object) -> None:
 
 
 def encoder_words(about: Mapping[str, Any]) -> str:
-    """The encoder of a folder and its cost, in a few words.
+    """Describe the encoder of a folder and its cost in a few words.
 
     Args:
         about: its config.json.
@@ -114,7 +114,7 @@ def encoder_words(about: Mapping[str, Any]) -> str:
 
 
 def as_markdown(rankings: Sequence[Ranking]) -> str:
-    """All tables as Markdown, the weights in bold."""
+    """Format all tables as Markdown, with the weights in bold."""
     parts = []
     for one in rankings:
         head = ("", "features", "encoder", *one.measures, "licence")
@@ -124,7 +124,7 @@ def as_markdown(rankings: Sequence[Ranking]) -> str:
 
 
 def as_text(rankings: Sequence[Ranking]) -> str:
-    """All tables for a terminal; weights are marked with a star."""
+    """Format all tables for a terminal; weights are marked with a star."""
     parts = []
     for one in rankings:
         head = ["", "", *one.measures]

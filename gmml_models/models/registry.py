@@ -1,7 +1,7 @@
-"""The registry: which weights exist, what each folder holds, and where the files of a name are.
+"""The registry of weights, with the content of each folder and the location of its files.
 
 A name is ``gmml_<encoder>.<data>``, for example ``gmml_vit_micro_patch8_64.openclipart``; without the part after the dot it names
-an architecture. Small weights of ours are in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work without a
+an architecture. Our small weights are in ``gmml_models/weights/NAME/``, in the layout of the Hub, so that they work without a
 network; a registry entry names a repository only once somebody has published it, with a pinned commit and hashes.
 """
 
@@ -35,7 +35,7 @@ class Entry:
         folder: its path in the package, or None.
         repo: the Hub's ``owner/name`` once it is published, or None.
         revision: the commit that ``repo`` is pinned to.
-        sha256: file name -> hash, the pins to check.
+        sha256: maps file names to the hashes to check.
         about: the folder's config.json, which the table and the card show.
     """
 
@@ -54,7 +54,7 @@ def registry(weights: Path | None = None) -> dict[str, Entry]:
     """All entries by name: the published ones, and those that come with the package.
 
     Args:
-        weights: the folder of bundled weights, with one folder per name; that of the package by default.
+        weights: the folder of bundled weights, with one folder per name; by default that of the package.
     """
     found = {entry.name: entry for entry in _PUBLISHED}
     for config in sorted((weights or WEIGHTS).glob("*/config.json")):
@@ -82,12 +82,12 @@ def located(
     sha256: str | Mapping[str, str] | None = None,
     **options: Any,
 ) -> WeightsSource:
-    """Where the files of a folder, a Hub repository or a name of the registry are; a registry name has its own pins.
+    """Return the source of a folder, a Hub repository or a name in the registry; a registry name has its own pins.
 
     Args:
-        source: a local folder, ``owner/name`` on the Hub, or a name that `list_models` gives.
-        revision: instead of the registry's.
-        sha256: instead of the registry's.
+        source: a local folder, ``owner/name`` on the Hub, or a name from `list_models`.
+        revision: a revision to use instead of the registry's.
+        sha256: a hash to use instead of the registry's.
         options: of `gmml_models.models.pretrained.WeightsSource`.
 
     Raises:
@@ -124,7 +124,7 @@ def _by_shape(name: str) -> str:
 
 
 def known(name: str) -> str:
-    """The existing names, those most similar to the given one first."""
+    """List the existing names, with those most similar to the given one first."""
     names = registry()
     close = difflib.get_close_matches(name, names)
     return f"There are: {', '.join(sorted(close or names))}." if names else "The registry is empty so far."

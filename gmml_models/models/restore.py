@@ -1,4 +1,4 @@
-"""From the output of a decoder to restored images, in the value range of the images.
+"""Converts the output of a decoder to restored images, in the value range of the images.
 
 With a normalised target a decoder does not predict the brightness and contrast of a patch: they must come from images.
 """
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def restore(model: GMMLAutoencoder, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Restored images, in the value range of the images whatever the model's ``target``; the caller sets the model's mode.
+    """Restore images, in the value range of the images whatever the model's ``target``; the caller sets the model's mode.
 
-    With a normalised target, the mean and contrast of a patch come from the clean images if they are given. A model of pixels has
-    no such help, so do not compare the errors of the two. Otherwise they come from the uncorrupted pixels, see
+    With a normalised target, the mean and contrast of a patch come from the clean images if they are given. A model that predicts
+    pixels has no such help, so do not compare errors between the two. Otherwise they come from the uncorrupted pixels, see
     `gmml_models.models.patches.patch_statistics`.
 
     Args:
@@ -33,7 +33,7 @@ def restore(model: GMMLAutoencoder, corrupted: Tensor, *, clean: Tensor | None =
 
     Raises:
         TypeError: as in `gmml_models.models.patches.patch_statistics`.
-        ValueError: as there, and images that do not fit the encoder.
+        ValueError: as there; also if the images do not fit the encoder.
     """
     known, unknown = (corrupted, mask) if clean is None else (clean, None)
     return to_pixels(model(corrupted), known, target=model.target, patch_size=model.patch_size, mask=unknown)
@@ -42,18 +42,18 @@ def restore(model: GMMLAutoencoder, corrupted: Tensor, *, clean: Tensor | None =
 def to_pixels(
     decoded: Tensor, images: Tensor, *, target: Target, patch_size: tuple[int, int], mask: Tensor | None = None
 ) -> Tensor:
-    """The output of a decoder, float32, in the value range of the images; a normalised target is converted back.
+    """Convert the output of a decoder to float32 images in their value range; a normalised target is converted back.
 
     Args:
         decoded: (B, C, H, W).
         images: (B, C, H, W), the images whose patches give mean and standard deviation: the clean or the corrupted ones.
-        target: what the decoder's output stands for.
+        target: the meaning of the decoder's output.
         patch_size: (height, width) of a patch.
         mask: (B, 1, H, W) bool, True where ``images`` are corrupted.
 
     Raises:
         TypeError: as in `gmml_models.models.patches.patch_statistics`.
-        ValueError: likewise.
+        ValueError: as in `gmml_models.models.patches.patch_statistics`.
     """
     if target == "pixels":
         return decoded.float()

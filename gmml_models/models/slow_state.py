@@ -1,4 +1,4 @@
-"""State that changes in small steps, such as an average or a centre: float32 or wider, whatever the dtype of the model.
+"""State that changes in small steps, such as an average or a centre, kept in float32 or wider whatever the model's dtype.
 
 With a momentum of 0.996, a teacher moves by less than the last bit of bfloat16 per step, so in bfloat16 it would never move.
 """
@@ -17,7 +17,7 @@ NARROW = (torch.float16, torch.bfloat16)
 class SlowState(nn.Module):
     """A module whose tensors are not narrowed by ``.half()``, ``.bfloat16()`` or ``.to(dtype)``.
 
-    It follows devices and wider dtypes.
+    It does follow moves to another device and to wider dtypes.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -26,7 +26,7 @@ class SlowState(nn.Module):
 
 
 def keeping_width(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The function given to ``Module._apply``, without its reduction of precision."""
+    """Wrap the function given to ``Module._apply`` so that it does not reduce precision."""
 
     def kept(tensor: Tensor) -> Tensor:
         out = fn(tensor)

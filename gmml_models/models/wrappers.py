@@ -1,4 +1,4 @@
-"""Wrappers around or inside a model: removed if this changes nothing, and reported if the weights differ."""
+"""Handles wrappers around or inside a model: they are removed if this changes nothing, and reported if the weights differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def without_prefixes(name: str) -> str:
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under names without the prefixes of wrappers; unchanged if two would get the same name."""
+    """Rename tensors without the prefixes of wrappers; unchanged if two would get the same name."""
     plain = {without_prefixes(name): tensor for name, tensor in tensors.items()}
     return plain if len(plain) == len(tensors) else dict(tensors)
 
@@ -46,7 +46,7 @@ def saveable(who: str, model: nn.Module, *, shapes_only: bool = False) -> Iterat
     Args:
         who: the name of the caller, for errors.
         model: the model to save.
-        shapes_only: True if the weights come from elsewhere; the model may then be sharded or on the meta device.
+        shapes_only: True if the weights come from elsewhere, so that the model may be sharded or on the meta device.
 
     Raises:
         ValueError: the model is on the meta device, quantised or sharded, or has adapters or parametrisations that are not merged.

@@ -1,4 +1,4 @@
-"""The autoencoder that an objective trains: built from a name or around an encoder, or given."""
+"""Builds the autoencoder that an objective trains, from a name or around an encoder; or takes a given one."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def build_autoencoder(
     last: bool,
     options: dict[str, Any],
 ) -> GMMLAutoencoder:
-    """The autoencoder of an objective.
+    """Build or return the autoencoder of an objective.
 
     Args:
         who: the name of the caller, for errors.
         encoder: a name, a timm `VisionTransformer`, or an autoencoder, which is returned unchanged.
         blocks: as in `GMMLAutoencoder`.
-        decoder: likewise.
-        mean: likewise.
-        std: likewise.
-        target: likewise.
+        decoder: as in `GMMLAutoencoder`.
+        mean: as in `GMMLAutoencoder`.
+        std: as in `GMMLAutoencoder`.
+        target: as in `GMMLAutoencoder`.
         default: the default decoder of the objective.
         last: True if the objective decodes only the last block unless ``blocks`` are given.
-        options: of `GMMLAutoencoder`.
+        options: other options of `GMMLAutoencoder`.
     """
     if isinstance(encoder, GMMLAutoencoder):
         given = {"blocks": blocks, "decoder": decoder, "mean": mean, "std": std, "target": target, **options}

@@ -1,4 +1,4 @@
-"""GMML, which restores what was manipulated, and its control, which has nothing to restore."""
+"""GMML, which restores the manipulated pixels, and its control, which has nothing to restore."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from gmml_models.objectives.objective import Loss, Objective
 class GMML(Objective):
     """Group Masked Model Learning: the absolute difference between restored and clean images, where they were manipulated.
 
-    Any number of views of any sizes; the loss is the mean over all of them. Part: ``reconstruction``.
+    It takes any number of views of any size; the loss is the mean over all of them. Part: ``reconstruction``.
 
     Args:
-        encoder: a name or a timm `VisionTransformer` as for `GMMLAutoencoder`, or an autoencoder, which is trained itself.
+        encoder: a name or a timm `VisionTransformer` as for `GMMLAutoencoder`, or an autoencoder, which is then trained itself.
         corrupt: the corruption of the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "paper" by default.
         blocks: as for `GMMLAutoencoder`; the last one must be among them.
@@ -34,11 +34,12 @@ class GMML(Objective):
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: what `GMMLAutoencoder` refuses; blocks without the last one; options together with an autoencoder.
+        TypeError: a value has the wrong type.
+        ValueError: `GMMLAutoencoder` refuses an argument; the last block is missing from the blocks; or options were given
+            together with an autoencoder.
 
     Source:
-        GMML 2.3, equation 1, which sums: see `masked_l1` for the means. The paper uses one view; several views are the release's.
+        GMML 2.3, equation 1, which sums: see `masked_l1` for the means. The paper uses one view; the release uses several.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class GMML(Objective):
         self._check_depth()
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the part ``reconstruction``; see `Objective`."""
+        """Return the loss, and the part ``reconstruction``; see `Objective`."""
         errors = []
         for numbers in self._sizes(views, keys):
             clean, corrupted, mask = self._batch(views, keys, numbers)
@@ -120,7 +121,7 @@ class Autoencode(Objective):
         self._check_depth()
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the part ``reconstruction``; see `Objective`."""
+        """Return the loss, and the part ``reconstruction``; see `Objective`."""
         errors = []
         for numbers in self._sizes(views, keys):
             clean = self._batch(views, keys, numbers).clean

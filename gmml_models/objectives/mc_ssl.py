@@ -26,35 +26,35 @@ Terms = Literal["both", "reconstruction", "concepts"]
 
 @final
 class MCSSL(Objective):
-    """Multi-concept self-supervised learning: reconstruction, and the concepts of patches as a teacher sees them.
+    """Multi-concept self-supervised learning: reconstruction, and prediction of a teacher's concepts of the patches.
 
-    The student sees all views corrupted; the teacher sees the clean views of the first view's size. Smaller, *local* views go
-    through the student alone. The loss is the plain mean of its parts:
+    The student sees all views corrupted; the teacher sees the clean views of the first view's size. Smaller, *local* views are
+    seen by the student only. The loss is the plain mean of its parts:
 
-    - ``reconstruction``: `l1` between the restored and the clean image, the mean over all views.
+    - ``reconstruction``: `l1` between the restored and the clean image, averaged over all views.
     - ``concepts``: `ConceptLoss` of the student's patch tokens against the teacher's of the same view, token by token. Local views
       are not used: the teacher does not see them, and their patches are elsewhere in the image.
     - ``cls``, with ``cls=True``: `ConceptLoss` of the student's class token of every view against the teacher's of every *other*
       view that it has seen.
 
     Args:
-        encoder: a name or a timm `VisionTransformer`, or an autoencoder, which is trained itself.
+        encoder: a name or a timm `VisionTransformer`, or an autoencoder, which is then trained itself.
         classes: K, the number of concepts. The paper finds that few are enough for patches, 1024 for example.
-        terms: ``"both"``; ``"reconstruction"``: no head and no teacher, the student itself is exported; ``"concepts"``: the decoder
-            gets no gradient and does not change.
-        cls: compare class tokens too.
+        terms: ``"both"``; ``"reconstruction"``, without head and teacher, where the student itself is exported; or
+            ``"concepts"``, where the decoder gets no gradient and does not change.
+        cls: True to compare class tokens too.
         corrupt: the corruption of the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
         blocks: as for `GMMLAutoencoder`; by default only the last one.
-        masked: compute the reconstruction loss only where the images were manipulated, as in `masked_l1`.
-        momentum: that of the teacher at the start; it rises to 1 along a cosine.
-        student_temperature: divides the student's logits.
-        teacher_temperature: divides the teacher's logits.
+        masked: True to compute the reconstruction loss only where the images were manipulated, as in `masked_l1`.
+        momentum: the teacher's momentum at the start; it rises to 1 along a cosine.
+        student_temperature: the temperature that divides the student's logits.
+        teacher_temperature: the temperature that divides the teacher's logits.
         center_momentum: share of the centre that is kept at each step.
         freeze_last: share of the run during which the last layer of the student's head is frozen, 1 / epochs for the first epoch.
-            Its gradient is zero until then; weight decay only changes the lengths of its rows, which have no effect.
+            Until then its gradient is zero; weight decay changes only the lengths of its rows, which have no effect.
         hidden: width of the hidden layers of the concept head.
-        bottleneck: width before its last layer.
+        bottleneck: width before the last layer of the head.
         mean: as for `GMMLAutoencoder`.
         std: as for `GMMLAutoencoder`.
         target: as for `GMMLAutoencoder`.
@@ -62,18 +62,17 @@ class MCSSL(Objective):
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: what `GMMLAutoencoder` refuses; a value out of its range; ``cls`` without concepts or class token; options
-            together with an autoencoder.
+        TypeError: a value has the wrong type.
+        ValueError: `GMMLAutoencoder` refuses an argument; a value is out of range; ``cls`` is used without concepts or class
+            token; or options were given together with an autoencoder.
 
     Source:
         MC-SSL 3.2: "GMML-based manipulated images" for the student, clean ones for the teacher; 3.2.1 for the reconstruction from
         the last block; 3.2.2 for the concepts "corresponding to the i-th token"; 4.1 for temperatures, momentum, teacher and the
         "simple averaging"; appendix A for ``terms``, and that the teacher "is only required for the patch classification task".
-        The paper uses several crops (4) and does not say how: how local views are used is our choice for patches, and DINO's and
-        the release's for class tokens. ``cls`` with a separate last layer, centre momentum 0.9, K = 8192 and ``freeze_last`` are
-        the
-        release's. `gmml_aug.presets.mc_ssl` gives the sources of the numbers of the corruption.
+        The paper uses several crops (4) and does not say how: the use of local views is our choice for patches, and that of DINO
+        and the release for class tokens. ``cls`` with a separate last layer, centre momentum 0.9, K = 8192 and ``freeze_last``
+        come from the release. `gmml_aug.presets.mc_ssl` gives the sources of the numbers of the corruption.
     """
 
     learns: Tensor  # () 1 where the last layer of the head learns, else 0
@@ -150,16 +149,16 @@ class MCSSL(Objective):
         self.register_buffer("learns", torch.tensor(float(freeze_last == 0.0)))
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and those of its parts ``reconstruction``, ``concepts`` and ``cls``, if used; see `Objective`."""
+        """Return the loss and those of the parts ``reconstruction``, ``concepts`` and ``cls`` that are used; see `Objective`."""
         sizes = self._sizes(views, keys)
         if self.cls and len(views) < 2:
             raise ValueError(
-                "MCSSL: cls=True compares the class tokens of different views, but there is only 1 view. Give two or more."
+                "MCSSL: cls=True compares the class tokens of different views, but there is only 1 view. Give at least two."
             )
         if self.terms == "concepts" and not self.cls and len(sizes) > 1:
             raise ValueError(
-                "MCSSL: nothing would be learnt from local views, those whose size differs from the first, with terms='concepts'. "
-                "Leave them out, or give terms='both' or cls=True."
+                "MCSSL: with terms='concepts', nothing would be learnt from local views (those whose size differs from the "
+                "first). Leave them out, or give terms='both' or cls=True."
             )
         batches = [self._batch(views, keys, numbers) for numbers in sizes]
         encoded = [self.autoencoder.encode(batch.corrupted, None if self.reconstructs else ()) for batch in batches]
@@ -196,12 +195,12 @@ class MCSSL(Objective):
         return self.terms != "concepts"
 
     def _errors(self, batch: Views, encoded: Encoded) -> Tensor:
-        """(V*B,) the reconstruction error of each image."""
+        """(V*B,) reconstruction error of each image."""
         restored = self.autoencoder.decode(encoded)
         return self._error(restored, batch.clean, batch.mask if self.masked else None)
 
     def _concepts(self, sizes: list[list[int]], encoded: list[Encoded], clean: Tensor) -> dict[str, Tensor]:
-        """The losses of patch and class tokens, against the teacher's view of the clean images (V*B, C, H, W) of the first size."""
+        """The losses of patch and class tokens, against the teacher's for the clean images (V*B, C, H, W) of the first size."""
         assert self.teacher is not None
         assert self.head is not None
         assert self.patch_loss is not None
@@ -232,14 +231,14 @@ class ConceptHeads(nn.Module):
     """A `ConceptHead` for patch tokens that also handles class tokens, with a separate last layer for them.
 
     Args:
-        width: d, of the tokens.
+        width: d, the width of the tokens.
         classes: K, the number of concepts, for patch tokens and for class tokens.
         hidden: width of the hidden layers.
         bottleneck: width before the last layer.
-        cls: add a last layer for class tokens.
+        cls: True to add a last layer for class tokens.
 
     Source:
-        MC-SSL 3.2.2; the two last layers are the release's.
+        MC-SSL 3.2.2; the two last layers come from the release.
     """
 
     def __init__(self, width: int, classes: int, hidden: int, bottleneck: int, *, cls: bool) -> None:
@@ -248,12 +247,12 @@ class ConceptHeads(nn.Module):
         self.cls = nn.Parameter(torch.randn(classes, bottleneck)) if cls else None
 
     def forward(self, patches: Tensor, cls: Tensor | None, learns: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (..., K) of patch tokens (..., d) and of class tokens (B, d).
+        """Compute the logits (..., K) of patch tokens (..., d) and of class tokens (B, d).
 
         Args:
             patches: patch tokens.
             cls: class tokens.
-            learns: factor that multiplies the gradient of the last layers.
+            learns: the factor that multiplies the gradient of the last layers.
         """
         found = self._logits(patches, self.patch.concepts, learns)
         return found, None if cls is None or self.cls is None else self._logits(cls, self.cls, learns)

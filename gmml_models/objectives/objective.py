@@ -1,4 +1,4 @@
-"""The contract of an objective: views in, a loss out, and what happens after a step; and the teacher that some of them have.
+"""The contract of an objective, which turns views into a loss and is updated after a step; and the teacher that some have.
 
 V views, B images, C channels, (H, W) the size of a view.
 """
@@ -29,7 +29,7 @@ Head = TypeVar("Head", bound=nn.Module)
 
 
 class Reconstruction(NamedTuple):
-    """The tensors behind a picture of a reconstruction.
+    """The tensors for a picture of a reconstruction.
 
     Attributes:
         corrupted: (B, C, H, W) the input of the autoencoder.
@@ -61,20 +61,20 @@ class Objective(nn.Module, ABC):
     """A pretraining objective: it corrupts views of images, restores them, and returns the loss.
 
     In each training step, call the objective once, or several times to accumulate gradients. Then call ``after_step`` once the
-    optimiser has stepped, or ``discard`` if the step is skipped. Every parameter that takes a gradient gets one in every call, so
-    that DistributedDataParallel needs no search for unused ones; wrap the objective itself. In evaluation mode a call changes no
-    state.
+    optimiser has stepped, or ``discard`` if the step is skipped. Every parameter that requires a gradient gets one in every call,
+    so that DistributedDataParallel need not search for unused ones; wrap the objective itself. In evaluation mode, a call does
+    not change any state.
 
     Args:
         autoencoder: the student, which is trained.
-        corrupt: the corruption of the views; None for none.
-        loss: how the reconstruction is compared with the autoencoder's ``target``: ``"l1"``, absolute difference, or ``"l2"``,
+        corrupt: the corruption of the views, or None.
+        loss: the comparison of the reconstruction with the autoencoder's ``target``: ``"l1"``, absolute difference, or ``"l2"``,
             squared difference.
 
     Attributes:
-        autoencoder: as given.
-        corrupt: as given.
-        loss: as given.
+        autoencoder: the autoencoder that was passed.
+        corrupt: the corruption that was passed.
+        loss: the loss that was passed.
     """
 
     def __init__(self, autoencoder: GMMLAutoencoder, corrupt: Corruption | None, loss: Loss = "l1") -> None:
@@ -83,8 +83,8 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"{self._name}: loss={loss!r} is unknown. Allowed are {' and '.join(map(repr, get_args(Loss)))}.")
         if corrupt is not None and not isinstance(corrupt, Corruption):
             raise TypeError(
-                f"{self._name}: corrupt={corrupt!r} is not a corruption. Give one of gmml_aug, for example "
-                "presets.gmml(), or leave it out for the objective's default; the objective without any corruption is Autoencode."
+                f"{self._name}: corrupt={corrupt!r} is not a corruption. Give one from gmml_aug, for example presets.gmml(), or "
+                "leave it out for the objective's default; the objective without any corruption is Autoencode."
             )
         self.autoencoder = autoencoder
         self.corrupt = corrupt
@@ -92,28 +92,28 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the parts it is made of.
+        """Compute the loss and the parts that it is made of.
 
         Args:
             views: each (B, C, H, W), normalised, of one float dtype; those whose size differs from the first are *local*.
             keys: (B,) int64, one per image: view v is corrupted by ``keys + v``.
 
         Returns:
-            () the loss in float32 or wider, and each part by name, (), detached. Means are taken per image first, so the mean of
+            The loss, () in float32 or wider, and each part by name, (), detached. Means are taken per image first, so the mean of
             the losses of two halves of a batch is the loss of the whole, except for SiT's contrast and alien content, which depend
             on the batch.
 
         Raises:
-            TypeError: views or keys of a wrong type.
-            ValueError: views of other channels, of a size that the patches do not divide, or of different numbers of images; too
-                few views or images for the objective. These are raised before anything is computed.
+            TypeError: views or keys have the wrong type.
+            ValueError: views have other channels, a size that is not a multiple of the patch size, or different numbers of
+                images; or there are too few views or images. Errors are raised before anything is computed.
         """
 
     def after_step(self, progress: float) -> None:
         """Update the teacher and the centres after a step of the optimiser; do not call it for a skipped step.
 
         Args:
-            progress: completed share of the run, 0 to 1.
+            progress: the completed share of the run, 0 to 1.
 
         Raises:
             ValueError: another ``progress``.
@@ -122,7 +122,7 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"{self._name}: progress={progress} is outside [0, 1]. Give steps done / steps of the run.")
 
     def discard(self) -> None:
-        """Discard what was collected in the calls since the last step; call it if a step is skipped."""
+        """Discard the state collected in the calls since the last step; call this if a step is skipped."""
 
     def compile(self, *words: Any, **options: Any) -> None:
         """Compile the networks in place with `torch.compile`; the corruption keeps its own kernels, which compile faster.
@@ -134,11 +134,11 @@ class Objective(nn.Module, ABC):
                 module.compile(*words, **options)
 
     def encoder(self) -> VisionTransformer:
-        """The encoder that is exported: a reference, not a copy. A teacher's parameters take no gradient."""
+        """The encoder that is exported: a reference, not a copy. A teacher's parameters require no gradient."""
         return self.exported().encoder
 
     def exported(self) -> GMMLAutoencoder:
-        """The autoencoder to save: the teacher's, if there is a teacher."""
+        """The autoencoder to save, which is the teacher's if there is a teacher."""
         return self.autoencoder
 
     @property
@@ -156,7 +156,7 @@ class Objective(nn.Module, ABC):
 
         Raises:
             TypeError: as in a call.
-            ValueError: as in a call, or no decoder is trained.
+            ValueError: as in a call; also if no decoder is trained.
         """
         if not self.reconstructs:
             raise ValueError(f"{self._name}: no decoder is trained, so there is nothing to show. Ask objective.reconstructs first.")
@@ -172,17 +172,22 @@ class Objective(nn.Module, ABC):
         return type(self).__name__
 
     def _sizes(self, views: Sequence[Tensor], keys: Tensor) -> list[list[int]]:
-        """The numbers of the views of each size, those of the first view's size first; raises on what no objective takes."""
+        """Group the numbers of the views by size, with the first view's size first.
+
+        Raises an error for views that no objective accepts.
+        """
         if isinstance(views, Tensor) or not len(views) or not all(isinstance(view, Tensor) for view in views):
             came = f"a tensor {tuple(views.shape)}" if isinstance(views, Tensor) else f"{views!r:.80}"
-            raise TypeError(f"{self._name}: views must be a list of tensors (B, C, H, W), not {came}. Give [images], or more.")
+            raise TypeError(
+                f"{self._name}: views must be a list of tensors (B, C, H, W), not {came}. Give [images], or several views."
+            )
         first = views[0]
         sizes: list[list[int]] = []
         for number, view in enumerate(views):
             check_images("GMMLAutoencoder", self.autoencoder.encoder, view)
             if view.shape[0] != first.shape[0] or view.dtype != first.dtype or view.device != first.device:
                 raise ValueError(
-                    f"{self._name}: view {number} holds {view.shape[0]} images, {view.dtype} on {view.device}, and view 0 "
+                    f"{self._name}: view {number} holds {view.shape[0]} images, {view.dtype} on {view.device}, but view 0 holds "
                     f"{first.shape[0]}, {first.dtype} on {first.device}. Give views of the same images, with equal dtype and "
                     f"device."
                 )
@@ -193,12 +198,12 @@ class Objective(nn.Module, ABC):
             else:
                 sizes.append([number])
         if not first.shape[0]:
-            raise ValueError(f"{self._name}: the views hold no image. Give one or more.")
+            raise ValueError(f"{self._name}: the views hold no image. Give at least one.")
         check_keys(keys, first.shape[0], first.device)
         return sizes
 
     def _batch(self, views: Sequence[Tensor], keys: Tensor, numbers: Sequence[int]) -> Views:
-        """The views of one size, clean and corrupted; each is corrupted by itself, so that aliens are other images."""
+        """Stack the views of one size, clean and corrupted; each view is corrupted separately, so that aliens are other images."""
         clean = _join([views[number] for number in numbers])
         if self.corrupt is None:
             return Views(clean, clean, torch.zeros_like(clean[:, :1], dtype=torch.bool))
@@ -206,12 +211,12 @@ class Objective(nn.Module, ABC):
         return Views(clean, _join([one.images for one in done]), _join([one.mask for one in done]))
 
     def _error(self, restored: Tensor, clean: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B,) the reconstruction error of each image, by the objective's loss and the autoencoder's target.
+        """(B,) reconstruction error of each image, by the objective's loss and the autoencoder's target.
 
         Args:
-            restored: (B, C, H, W) what the decoder says.
+            restored: (B, C, H, W), the decoder's output.
             clean: (B, C, H, W).
-            mask: (B, 1, H, W) bool: there alone; over the whole image by default.
+            mask: (B, 1, H, W) bool, the pixels to compare; by default the whole image.
         """
         target, patch = self.autoencoder.target, self.autoencoder.patch_size
         if mask is None:
@@ -219,7 +224,7 @@ class Objective(nn.Module, ABC):
         return (masked_l1 if self.loss == "l1" else masked_l2)(restored, clean, mask, reduction="none", target=target, patch=patch)
 
     def _check_depth(self) -> None:
-        """Refuse an autoencoder whose loss leaves the last blocks of the encoder as chance made them."""
+        """Refuse an autoencoder whose loss would not train the last blocks of the encoder."""
         depth, blocks = len(self.autoencoder.encoder.blocks), self.autoencoder.blocks
         if blocks[-1] < depth:
             raise ValueError(
@@ -230,7 +235,7 @@ class Objective(nn.Module, ABC):
 
 @final
 class Teacher(SlowState, Generic[Head]):
-    """A copy of a student's autoencoder and head that takes no gradients and follows the student's weights.
+    """A copy of a student's autoencoder and head that gets no gradients and follows the student's weights.
 
     Its weights are float32 or wider: ``objective.bfloat16()`` does not change them, and passes over half-precision images go
     through `computing_as`. The autoencoder is always in evaluation mode: no dropout, no drop path.
@@ -239,10 +244,10 @@ class Teacher(SlowState, Generic[Head]):
     Args:
         autoencoder: the student's.
         head: the student's.
-        momentum: share of the teacher that is kept at each step, at the start of a run.
+        momentum: the share of the teacher that is kept at each step, at the start of a run.
 
     Raises:
-        ValueError: ``momentum`` outside [0, 1].
+        ValueError: ``momentum`` is outside [0, 1].
 
     Source:
         MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; the same in SiT's
@@ -269,14 +274,14 @@ class Teacher(SlowState, Generic[Head]):
 
     @torch.no_grad()
     def follow(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float) -> None:
-        """Move towards the student, all parameters in one call.
+        """Move the teacher towards the student, all parameters in one call.
 
         Buffers of the autoencoder are copied; the head keeps its own, which are statistics of its inputs.
 
         Args:
             autoencoder: the student's.
             head: the student's.
-            momentum: share of the teacher that is kept.
+            momentum: the share of the teacher that is kept.
         """
         mine = [*self.autoencoder.parameters(), *self.head.parameters()]
         theirs = [*autoencoder.parameters(), *head.parameters()]
@@ -287,7 +292,7 @@ class Teacher(SlowState, Generic[Head]):
 
 
 def computing_as(images: Tensor) -> AbstractContextManager[Any]:
-    """A context in which float32 weights process half-precision images: matrix products use the images' dtype."""
+    """A context in which float32 weights process half-precision images, with matrix products in the images' dtype."""
     return torch.autocast(images.device.type, images.dtype) if images.dtype in NARROW else nullcontext()
 
 

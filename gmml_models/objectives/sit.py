@@ -1,4 +1,4 @@
-"""SiT: restore what was manipulated, and distinguish the image from all others."""
+"""SiT: restore the manipulated pixels, and distinguish the image from all others."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from gmml_models.schedule import cosine
 class SiT(Objective):
     """Self-supervised vision transformer: contrast between the class tokens of two views, plus masked reconstruction.
 
-    The student sees both views corrupted, the teacher both clean. Loss: `contrastive_loss` of the student of one view against the
-    teacher of the other, in both directions, plus ``reconstruction_weight`` times the mean `masked_l1` of both. Parts: ``contrast``
-    and
-    ``reconstruction``. Takes exactly two views of one size, and at least two images. All images of the batch, and of the batches of
-    all processes, are negatives, so gradient accumulation reduces their number.
+    The student sees both views corrupted, the teacher both clean. The loss is `contrastive_loss` of the student of one view
+    against the teacher of the other, in both directions, plus ``reconstruction_weight`` times the mean `masked_l1` of both.
+    Its parts are ``contrast`` and ``reconstruction``. It takes exactly two views of one size, and at least two images. All images
+    of the batch, and of the batches of all processes, are negatives, so gradient accumulation reduces their number.
 
     Args:
-        encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is trained itself.
+        encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is then trained itself.
         corrupt: the corruption of the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
         decoder: as for `GMMLAutoencoder`; "release" by default.
         blocks: as for `GMMLAutoencoder`; by default only the last one.
         reconstruction_weight: weight of the reconstruction in the loss; the release uses 5 on small data.
-        temperature: of the contrast.
-        momentum: that of the teacher at the start; it rises to 1 along a cosine.
+        temperature: the temperature of the contrastive loss.
+        momentum: the teacher's momentum at the start; it rises to 1 along a cosine.
         hidden: width of the hidden layers of the contrastive head.
         out: width of the embedding.
         mean: as for `GMMLAutoencoder`.
@@ -47,12 +46,12 @@ class SiT(Objective):
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: what `GMMLAutoencoder` refuses; an encoder without class token; a value out of its range; options together with
-            an autoencoder.
+        TypeError: a value has the wrong type.
+        ValueError: `GMMLAutoencoder` refuses an argument; the encoder has no class token; a value is out of range; or options
+            were given together with an autoencoder.
 
     Source:
-        The code that the authors of SiT published. That batch norms see both views together is ours.
+        The code that the authors of SiT published. Passing both views through the batch norms together is our choice.
     """
 
     def __init__(
@@ -97,16 +96,16 @@ class SiT(Objective):
         self.teacher = Teacher(autoencoder, self.head, momentum)
 
     def forward(self, views: Sequence[Tensor], *, keys: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the parts ``contrast`` and ``reconstruction``; see `Objective`."""
+        """Return the loss, and the parts ``contrast`` and ``reconstruction``; see `Objective`."""
         sizes = self._sizes(views, keys)
         if len(views) != 2 or len(sizes) != 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(
-                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two of equal size."
+                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two views of equal size."
             )
         if len(views[0]) < 2:
             raise ValueError(
-                "SiT: a batch of one has no other image to contrast with. Give two images or more (drop_last=True in the "
+                "SiT: a batch of one has no other image to contrast with. Give at least two images (drop_last=True in the "
                 "DataLoader)."
             )
         clean, corrupted, mask = self._batch(views, keys, sizes[0])
@@ -142,10 +141,10 @@ class SiT(Objective):
 class ContrastiveHead(nn.Module):
     """The head that maps the class token of an image to the embedding for the contrast.
 
-    Linear, batch norm, ReLU; linear, batch norm, GELU; linear, batch norm without affine.
+    The layers are linear, batch norm, ReLU; linear, batch norm, GELU; linear, batch norm without affine parameters.
 
     Args:
-        width: d, of the class token.
+        width: d, the width of the class token.
         hidden: width of the two hidden layers.
         out: width of the embedding.
 
@@ -153,7 +152,7 @@ class ContrastiveHead(nn.Module):
         class tokens (B, d), float -> (B, out).
 
     Raises:
-        ValueError: a size below 1; at the call, another shape, or a single image while training.
+        ValueError: a size is below 1; at the call, the shape is wrong, or there is a single image while training.
 
     Source:
         The code that the authors of SiT published.
@@ -175,7 +174,7 @@ class ContrastiveHead(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embeddings (B, out) of class tokens (B, d)."""
+        """Compute the embeddings (B, out) of class tokens (B, d)."""
         if tokens.ndim != 2 or tokens.shape[1] != self.width:
             raise ValueError(
                 f"ContrastiveHead: tokens have shape {tuple(tokens.shape)}, not (B, {self.width}). Give class tokens of the "
@@ -183,7 +182,7 @@ class ContrastiveHead(nn.Module):
             )
         if self.training and len(tokens) < 2:
             raise ValueError(
-                f"ContrastiveHead: batch norm needs two images or more to train on, but the batch holds {len(tokens)}. Give more "
+                f"ContrastiveHead: batch norm needs at least two images in training, but the batch holds {len(tokens)}. Give more "
                 "images (drop_last=True in the DataLoader), or call eval()."
             )
         embedding: Tensor = self.layers(tokens)

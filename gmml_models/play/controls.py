@@ -1,4 +1,7 @@
-"""The settings of the page as values, and the composition that they describe: pure functions, without pictures or the page."""
+"""The settings of the page as values, and functions that turn them into a composition.
+
+This module knows neither pictures nor the page.
+"""
 
 from __future__ import annotations
 
@@ -45,20 +48,20 @@ Pair = tuple[float, float]
 class Knobs:
     """The settings of the page.
 
-    A preset's own setting is `Knobs.of` its name. A knob that differs from it changes the preset's tree: a fill that is removed
-    loses its steps, one that is added comes last, in its own boxes; ratio, side, placement and align apply to all boxes that are
+    A preset's own setting is `Knobs.of` its name. A knob that differs from it changes the preset's tree: removing a fill removes
+    its steps, and an added fill comes last, in its own boxes; ratio, side, placement and align apply to all boxes that are
     painted up to a ratio, and the ratio to cells and blocks as well. Boxes with a count, such as those of grey and blur in
     ``gmml``, do not change.
 
     Args:
-        preset: a name of `PRESETS`, or `OWN`: every fill in its own boxes, one after the other.
+        preset: a name in `PRESETS`, or `OWN` for every fill in its own boxes, one after the other.
         fills: names of `FILLS`; their order matters only with `OWN`.
-        choice: with `OWN`, apply one of the fills per image instead of all of them.
-        ratio: (low, high) share of the image that a step paints.
-        side: (low, high) share of the image's sides that a box spans.
+        choice: with `OWN`, True to apply one of the fills per image instead of all of them.
+        ratio: (low, high), the share of the image that a step paints.
+        side: (low, high), the share of the image's sides that a box spans.
         placement: as in `gmml_aug.Boxes`.
         align: as in `gmml_aug.Boxes`, in pixels.
-        budget: largest share that the replacing steps touch together; 1.0 means no limit.
+        budget: the largest share that the replacing steps touch together; 1.0 means no limit.
     """
 
     preset: str = OWN
@@ -72,7 +75,7 @@ class Knobs:
 
     @classmethod
     def of(cls, preset: str) -> Knobs:
-        """The knobs of a preset: if its boxes differ, those of the first; for what it does not have, the defaults.
+        """The knobs of a preset: if its boxes differ, those of the first, and defaults for settings that it does not have.
 
         Raises:
             ValueError: ``preset`` is neither a name of `PRESETS` nor `OWN`.
@@ -93,10 +96,10 @@ class Knobs:
         )
 
     def composition(self) -> Chain:
-        """The corruption, for images normalised by ImageNet's statistics.
+        """Build the corruption, for images normalised by ImageNet's statistics.
 
         Raises:
-            ValueError: the library's error for an impossible composition, or an unknown name.
+            ValueError: the composition is impossible (with the library's error), or a name is unknown.
         """
         budget = None if self.budget == 1.0 else self.budget
         if self.preset == OWN:
@@ -111,7 +114,7 @@ class Knobs:
         return Chain([*(kept.parts if isinstance(kept, Chain) else ()), *more], budget=budget, values=VALUES)
 
     def idle(self) -> tuple[str, ...]:
-        """Names of the knobs that were changed without effect, because the composition has no boxes for them."""
+        """The names of the knobs that were changed without effect, because the composition has no boxes for them."""
         start, painted = Knobs.of(self.preset), _painted(self.composition())
         boxes = any(isinstance(place, Boxes) for place in painted)
         of_none = ("ratio",) * (not painted) + _OF_BOXES * (not boxes)
@@ -124,7 +127,7 @@ class Knobs:
         return InBoxes(boxes, FILLS[fill]())
 
     def _changed(self, part: Corruption, start: Knobs) -> Corruption | None:
-        """A part of a preset's tree with the knobs that were turned; None where no fill of it is left."""
+        """Apply the changed knobs to a part of a preset's tree; None if none of its fills is left."""
         if isinstance(part, InBoxes):
             fill = self._changed(part.fill, start)
             boxes = part.boxes
@@ -140,7 +143,7 @@ class Knobs:
 
 
 def code(corrupt: Corruption, key: int) -> str:
-    """Lines of Python that build an equal corruption and apply it as the page does."""
+    """Write lines of Python that build an equal corruption and apply it as the page does."""
     lines = f"corrupt = {corrupt!r}\nimages, mask = corrupt(batch, keys=keys({key}, 0, range(len(batch))))"
     names = sorted(name for name in gmml_aug.__all__ if re.search(rf"\b{name}\(", lines))
     return f"from gmml_aug import {', '.join(names)}\n\n{lines}\n"
@@ -155,7 +158,7 @@ def _built(preset: str) -> Chain:
 
 
 def _fills_of(tree: Corruption) -> tuple[str, ...]:
-    """Names of the fills in the order of `FILLS`, so that a list of ticks compares equal however it was ticked."""
+    """The names of the fills in the order of `FILLS`, so that lists compare equal whatever the order in which boxes were ticked."""
     used = {name.lower() for name in tree.program.names}
     return tuple(name for name in FILLS if name in used)
 

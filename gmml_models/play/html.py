@@ -1,4 +1,4 @@
-"""The result as HTML: pictures are embedded in the page, so nothing is written to disk and nothing else is requested."""
+"""Shows the result as HTML, with embedded pictures, so that nothing is written to disk and nothing else is requested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gmml_models.figures.palette import SKY, VERMILION
 from gmml_models.play.pictures import Captioned, Look
 
 NO_MODEL = (
-    "No weights are here. Start it as gmml play --weights FOLDER, with the Hub's owner/name, or with a name that gmml models lists."
+    "There are no weights here. Start it as gmml play --weights FOLDER, with the Hub's owner/name, or with a name "
+    "that gmml models lists."
 )
 CSS = """
 .gmml-row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 20px 16px; margin: 0 0 14px; }
@@ -36,7 +37,7 @@ CSS = """
 
 
 def board(look: Look) -> str:
-    """The pictures with their captions, the legend, and every step alone."""
+    """Make the HTML of the pictures with their captions, the legend, and every step alone."""
     whole = [_figure(one) for one in look.whole]
     if all(one.name != "reconstruction" for one in look.whole):
         whole.append(f'<figure><div class="none">{escape(NO_MODEL)}</div><figcaption><b>reconstruction</b></figcaption></figure>')
@@ -50,16 +51,16 @@ def board(look: Look) -> str:
 
 
 def wrong(error: Exception) -> str:
-    """The library's error message for an impossible setting."""
+    """Show the library's error message for an impossible setting."""
     return f'<div class="gmml-message" role="alert">{escape(str(error))} The pictures are those of the previous setting.</div>'
 
 
 def note(idle: Iterable[str], preset: str) -> str:
-    """Which knobs were changed without effect; empty if none was."""
+    """Name the knobs that were changed without effect; empty if there are none."""
     names = ", ".join(idle)
     if not names:
         return ""
-    words = f"{names}: changed, but {preset} has no boxes that are painted up to a ratio, so nothing happens."
+    words = f"{names}: this change has no effect, because {preset} has no boxes that are painted up to a ratio."
     return f'<div class="gmml-message note">{escape(words)}</div>'
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the page: those to choose from, and the uploaded one."""
+"""The pictures of the page: the ones to choose from, and the uploaded one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gmml_models.data.image_files import read_square, reason_of
 
 @dataclass(frozen=True)
 class Album:
-    """Files of pictures; at least two are needed, because alien content comes from another one."""
+    """The files of the pictures; at least two are needed, because alien content comes from another picture."""
 
     paths: tuple[Path, ...]
 
@@ -23,19 +23,19 @@ class Album:
         return [path.stem for path in self.paths]
 
     def thumbnails(self, size: int) -> list[tuple[Image.Image, str]]:
-        """Small squares with their names."""
+        """Return small squares with their names."""
         return [(_square(path, size), path.stem) for path in self.paths]
 
     def batch(self, chosen: int, upload: str | None, size: int) -> Sequence[tuple[str, Image.Image]]:
-        """The chosen picture first, followed by the others.
+        """Return the chosen picture, followed by the others.
 
         Args:
-            chosen: its number, from 0.
-            upload: the file of an uploaded picture, which replaces the chosen one as the first.
+            chosen: the number of the chosen picture, from 0.
+            upload: the file of an uploaded picture, which takes the place of the chosen one.
             size: side of the squares in pixels.
 
         Raises:
-            ValueError: the upload is not a picture that can be read; the message says why.
+            ValueError: the upload cannot be read as a picture; the message says why.
         """
         others = [number for number in range(len(self.paths)) if upload is not None or number != chosen]
         found = [(self.paths[number].stem, _square(self.paths[number], size)) for number in others]

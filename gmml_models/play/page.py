@@ -1,4 +1,4 @@
-"""The page: its layout, and what each control updates. Needs gradio; the content is computed elsewhere."""
+"""The page: its layout, and what each control updates. It needs gradio; the content is computed elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = 1_000_000  # that the button draws from: short enough to be typed again
 _SIZES, _PATCHES, _ALIGNS = (64, 96, 128, 160, 224), (8, 16, 32), (1, 8, 16, 32)
 _SIZE, _PATCH = 224, 16
 _PLACEMENTS = ("wrap", "inside", "origin")
-_ABOUT = {**parse_corruption.PRESETS, OWN: "Every fill in boxes of its own, one after the other"}
+_ABOUT = {**parse_corruption.PRESETS, OWN: "Every fill in its own boxes, one after the other"}
 _SYSTEM = ("system-ui", "sans-serif")
 CSS = (
     html.CSS
@@ -50,7 +50,7 @@ def build(album: Album, reconstruction: Restorer | None) -> gr.Blocks:
 
     Args:
         album: the pictures to choose from.
-        reconstruction: the model for the sixth picture, if there is one.
+        reconstruction: the model that makes the sixth picture, if there is one.
     """
     start = Knobs.of("gmml")
     sizes = sorted({*_SIZES, reconstruction.size} if reconstruction else _SIZES)
@@ -73,7 +73,7 @@ def build(album: Album, reconstruction: Restorer | None) -> gr.Blocks:
                     key = gr.Number(KEY, label="Key", precision=0, min_width=130)
                     new = gr.Button("New key", size="md", min_width=130, elem_classes="gmml-new")
                 fills = gr.CheckboxGroup(list(FILLS), value=list(start.fills), label="Fills")
-                choice = gr.Checkbox(False, label="one of them per image, by chance", visible=False)
+                choice = gr.Checkbox(False, label="one of them per image, at random", visible=False)
                 with gr.Row():
                     ratio_low = gr.Slider(0, 1, start.ratio[0], step=0.01, label="Ratio from", buttons=[], min_width=130)
                     ratio_high = gr.Slider(0, 1, start.ratio[1], step=0.01, label="to", buttons=[], min_width=130)
@@ -81,7 +81,13 @@ def build(album: Album, reconstruction: Restorer | None) -> gr.Blocks:
                     side_low = gr.Slider(0, 1, start.side[0], step=0.01, label="Side from", buttons=[], min_width=130)
                     side_high = gr.Slider(0, 1, start.side[1], step=0.01, label="to", buttons=[], min_width=130)
                 budget = gr.Slider(
-                    0, 1, start.budget, step=0.01, label="Budget", buttons=[], info="of all that is replaced; 1 is no bound"
+                    0,
+                    1,
+                    start.budget,
+                    step=0.01,
+                    label="Budget",
+                    buttons=[],
+                    info="share of all replaced content; 1 means no limit",
                 )
                 with gr.Accordion("Border, grid and sizes", open=False):
                     placement = gr.Radio(_PLACEMENTS, value=start.placement, label="Boxes at the border")
@@ -145,7 +151,7 @@ def _knobs(
 
 
 def _stand(preset: str) -> list[Any]:
-    """Turn the knobs to where they stand for a preset."""
+    """Set the knobs to the settings of a preset."""
     knobs = Knobs.of(preset)
     return [
         gr.update(info=_ABOUT[preset]),
@@ -164,5 +170,5 @@ def _said(message: str) -> Any:
 
 
 def _select(event: gr.SelectData) -> tuple[int, None]:
-    """The number of the picture that was chosen; an upload gives way to it."""
+    """The number of the picture that was chosen; it replaces an upload."""
     return event.index, None

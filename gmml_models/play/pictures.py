@@ -1,4 +1,4 @@
-"""What a composition does to one picture of a batch, as pictures with captions, without the page."""
+"""Shows what a composition does to one picture of a batch, as pictures with captions; independent of the page."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def look(
     patch: int,
     reconstruction: Restorer | None = None,
 ) -> Look:
-    """Corrupt the pictures as one batch and show the first; the others can be its donors.
+    """Corrupt the pictures as one batch and show the first one; the others serve as donors.
 
     Args:
         corrupt: a composition for images normalised by ImageNet's statistics.
         pictures: names and RGB squares of one size.
-        key: the seed of `gmml_aug.keys`; the same gives the same pictures.
-        patch: pixels along a side of the patches of the patch mask.
+        key: the seed of `gmml_aug.keys`; the same key gives the same pictures.
+        patch: the side in pixels of the patches of the patch mask.
         reconstruction: the model that restores the corrupted picture.
 
     Raises:
@@ -87,7 +87,7 @@ def look(
 
 
 def _restored(reconstruction: Restorer, clean: Tensor, corrupted: Tensor, mask: Tensor, edge: int) -> Captioned:
-    """What the model makes of the corrupted picture, with its error where something was touched; its own words if it cannot."""
+    """Restore the corrupted picture with the model, with the error over touched pixels; or show the model's error message."""
     try:
         restored = reconstruction(corrupted, clean)
     except ValueError as error:  # a size that its patches do not divide
@@ -99,7 +99,7 @@ def _restored(reconstruction: Restorer, clean: Tensor, corrupted: Tensor, mask: 
 
 
 def _error(images: Tensor, clean: Tensor, mask: Tensor) -> str:
-    """Mean absolute difference in levels of 255 where the mask is True, of the pictures that are shown."""
+    """The mean absolute difference of the pictures shown, where the mask is True, on the scale of 0 to 255."""
     shown, true = (corruption_steps.to_batch(corruption_steps.to_pictures(part)).float() for part in (images, clean))
     return f"{float((shown - true).abs()[mask.expand_as(true)].mean()):.1f}"
 
@@ -112,7 +112,10 @@ def _mask_picture(clean: Image.Image, mask: Tensor) -> Image.Image:
 
 
 def _patch_picture(clean: Image.Image, share: Tensor, side: float) -> Image.Image:
-    """The share of every patch as depth of colour, with lines between patches of ``side`` pixels; numbers where there is room."""
+    """Draw the share of every patch as depth of colour, with lines between patches of ``side`` pixels.
+
+    Numbers are added if there is room.
+    """
     down, across = share.shape
     whole = (round(across * side), round(down * side))  # the last patches may reach over the border
     depth = Image.fromarray(share.mul(255).round().to(torch.uint8).numpy()).resize(whole, Image.Resampling.NEAREST)
@@ -133,7 +136,7 @@ def _patch_picture(clean: Image.Image, share: Tensor, side: float) -> Image.Imag
 
 
 def _donor(corrupt: Corruption, plan: Plan, number: int) -> int | None:
-    """Which picture an alien step takes its content from, if it works on the first one."""
+    """The picture from which an alien step takes its content, if it works on the first picture."""
     if not isinstance(corrupt.program.steps[number].fill, Alien) or not bool(plan.active[0, number]):
         return None
     return int(plan.drawn[number][0][0])

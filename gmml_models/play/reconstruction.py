@@ -21,14 +21,14 @@ class Restorer:
     model: GMMLAutoencoder
 
     def __call__(self, images: Tensor, clean: Tensor | None = None) -> Tensor:
-        """Restored images from corrupted ones: both (B, 3, H, W) float32, normalised by ImageNet's statistics.
+        """Restore corrupted images; both are (B, 3, H, W) float32, normalised by ImageNet's statistics.
 
         Args:
-            images: the corrupted ones.
-            clean: likewise before the corruption; a model of normalised patches takes their mean and standard deviation from here.
+            images: the corrupted images.
+            clean: the same images before the corruption; a model of normalised patches takes the mean and std of patches from them.
 
         Raises:
-            ValueError: a size that the model's patches do not divide.
+            ValueError: the size is not a multiple of the model's patch size.
         """
         ours, theirs = (_columns(*statistics) for statistics in ((MEAN, STD), (self.model.mean, self.model.std)))
         with torch.inference_mode():
@@ -39,20 +39,20 @@ class Restorer:
 
     @property
     def size(self) -> int:
-        """Side of the pictures that the model was trained with, the shorter one."""
+        """The shorter side of the pictures that the model was trained with."""
         return min(self.model.img_size)
 
     @property
     def patch(self) -> int:
-        """Side of its patches, the shorter one."""
+        """The shorter side of its patches."""
         return min(self.model.patch_size)
 
 
 def load(weights: str | None) -> Restorer | None:
-    """The requested model, or else the first in the package; None if there is none.
+    """Load the requested model, or else the first in the package; None if the package has none.
 
     Args:
-        weights: a folder, ``owner/name`` on the Hub, or a name of the registry. Only the Hub needs the network.
+        weights: a folder, ``owner/name`` on the Hub, or a name in the registry. Only names on the Hub need the network.
 
     Raises:
         UsageError: the weights cannot be loaded, or are not for images with three channels.
@@ -69,8 +69,8 @@ def load(weights: str | None) -> Restorer | None:
         raise UsageError(f"gmml play: --weights {weights} cannot be used. {error}") from error
     if model.in_chans != 3:
         raise UsageError(
-            f"gmml play: --weights {weights} is a model for images of {model.in_chans} channels, and the page shows colour "
-            "photographs. Give one for three channels."
+            f"gmml play: --weights {weights} is a model for images of {model.in_chans} channels, but the page shows colour "
+            "photographs. Give a model for three channels."
         )
     return Restorer(weights, model)
 

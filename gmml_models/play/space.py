@@ -1,4 +1,4 @@
-"""The playground as a folder for a Hugging Face Space: a card, a program of two lines, and its requirements."""
+"""Writes the playground as a folder for a Hugging Face Space: a card, a program of two lines, and its requirements."""
 
 from __future__ import annotations
 
@@ -50,16 +50,18 @@ def write_space(folder: Path) -> None:
     """Write the folder under another name and rename it, so that a partial folder is never visible.
 
     Args:
-        folder: must not exist yet, or be empty.
+        folder: the folder, which must not exist yet or must be empty.
 
     Raises:
-        UsageError: it is not empty, or cannot be written; nothing is left behind.
+        UsageError: the folder is not empty or cannot be written; no partial folder is left.
     """
     whole = Path(os.path.realpath(folder))
     aside = whole.with_name(f"{whole.name}.{os.getpid()}.part")
     try:
         if whole.exists() and not (whole.is_dir() and not any(whole.iterdir())):
-            raise UsageError(f"gmml play: --space {folder} exists already and is not an empty folder. Give the name of a new one.")
+            raise UsageError(
+                f"gmml play: --space {folder} exists already and is not an empty folder. Give the name of a new folder."
+            )
         aside.mkdir()
         for name, text in files().items():
             (aside / name).write_text(text, encoding="utf-8")

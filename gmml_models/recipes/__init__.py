@@ -1,7 +1,7 @@
-"""Recipes: pretrain on a data set, fine-tune, evaluate, predict, and a data set's statistics.
+"""Recipes that pretrain on a data set, fine-tune, evaluate, predict, and compute a data set's statistics.
 
-Every recipe is a function of a frozen config (`gmml_models.recipes.config`) and, if you like, data sets in Python. The command line
-is derived from the same configs. Names are imported on first use.
+Every recipe is a function of a frozen config (`gmml_models.recipes.config`) and, optionally, of data sets in Python. The command
+line is derived from the same configs. Names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,8 @@
 
 The number of parts that a step is computed in follows from the memory: `gmml_models.train.memory`.
 
-The rules are those of docs/recipes.md. A run that is resumed keeps what was chosen when it began: its config.json says it.
+The rules are described in docs/recipes.md. A run that is resumed keeps the choices made at its start, which are in its
+config.json.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 class Length(NamedTuple):
-    """How long a run is: as many epochs as show so many images, within limits.
+    """The length of a run: enough epochs to show a given number of images, within limits.
 
     Attributes:
-        without_gpu: images over all epochs.
-        with_gpu: likewise.
-        most: epochs, GMML's 3.1.
+        without_gpu: the number of images seen over all epochs, without a GPU.
+        with_gpu: the same with a GPU.
+        most: the largest number of epochs, which is that of GMML 3.1.
     """
 
     without_gpu: int
@@ -51,12 +52,12 @@ LENGTHS = {
 
 
 def epochs_for(kind: str, images: int, *, gpu: bool) -> int:
-    """The number of epochs for a number of images.
+    """Choose the number of epochs for a number of images.
 
     Args:
-        kind: pretrain or finetune.
-        images: of an epoch.
-        gpu: there is one.
+        kind: "pretrain" or "finetune".
+        images: the number of images in an epoch.
+        gpu: True if there is a GPU.
     """
     rule = LENGTHS[kind]
     shown = rule.with_gpu if gpu else rule.without_gpu

@@ -1,4 +1,4 @@
-"""The baselines of weights, measured on the same images: an untrained encoder of the same shape, and hand-made features."""
+"""Baselines for weights, measured on the same images: an untrained encoder of the same shape, and hand-made features."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Compared(NamedTuple):
     """One kind of features to measure.
 
     Attributes:
-        name: "weights", or a name of `gmml_models.evaluate.baselines.WORDS`.
-        of_seed: returns the features of the training and the test images for a seed.
+        name: "weights", or a name in `gmml_models.evaluate.baselines.WORDS`.
+        of_seed: a function that returns the features of the training and the test images for a seed.
         seeded: True if they depend on the seed.
     """
 
@@ -45,14 +45,15 @@ def baselines(
     *,
     device: torch.device,
 ) -> list[Compared]:
-    """All of `gmml_models.evaluate.baselines.WORDS`, for the images of a measurement.
+    """Return all baselines in `gmml_models.evaluate.baselines.WORDS` for the images of a measurement.
 
     Args:
-        encoder: the untrained encoder gets its shape, and the PCA has as many components as its width.
-        pool: of the features of both.
-        batches: returns the batches of a source, normalised for the encoder, or as pixels in [0, 1] if the second argument is True.
+        encoder: the encoder whose shape the untrained encoder gets, and whose width is the number of components of the PCA.
+        pool: the pooling of both encoders' features.
+        batches: a function that returns the batches of a source, normalised for the encoder, or as pixels in [0, 1] if the second
+            argument is True.
         images: the training and test images.
-        device: of the encoders.
+        device: the device of the encoders.
     """
     assert images.test is not None
     sources = (images.train, images.test)
@@ -74,14 +75,14 @@ def baselines(
 
 
 def untrained(encoder: VisionTransformer, seed: int) -> VisionTransformer:
-    """An encoder of the same shape with the random weights that pretraining with this seed starts from.
+    """Make an encoder of the same shape, with the random weights that pretraining with this seed starts from.
 
     Args:
-        encoder: one that `gmml_models.models.encoders.describe_encoder` can describe.
-        seed: of its weights; the state of the global generator is restored.
+        encoder: an encoder that `gmml_models.models.encoders.describe_encoder` can describe.
+        seed: the seed of its weights; the state of the global generator is restored.
 
     Raises:
-        ValueError: it cannot be described.
+        ValueError: the encoder cannot be described.
     """
     architecture, arguments = describe_encoder(encoder)
     with torch.random.fork_rng(devices=[]):
@@ -90,7 +91,7 @@ def untrained(encoder: VisionTransformer, seed: int) -> VisionTransformer:
 
 
 def _remembered(make: Callable[[int], Both]) -> Callable[[int], Both]:
-    """Each seed is made once: k-NN and probe ask for the same features."""
+    """Compute the features of each seed only once, because k-NN and probe use the same ones."""
     found: dict[int, Both] = {}
 
     def of_seed(seed: int) -> Both:

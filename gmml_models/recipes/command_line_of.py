@@ -1,4 +1,4 @@
-"""A config as the command line that produces it."""
+"""Writes the command line that produces a config."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PLACES = ("data", "data_root", "test_data", "labels", "weights", "out")
 
 
 def command_of(config: DataConfig, name: str, *, bare: bool = False, first: Sequence[str] = (), recipe: Recipe = "paper") -> str:
-    """The command ``gmml NAME ...`` that produces a config; options at their defaults are left out.
+    """Write the command ``gmml NAME ...`` that produces a config; options at their defaults are left out.
 
     Args:
         config: any config of `gmml_models.recipes.config`.
-        name: of the command.
-        bare: shorten paths to their last part and leave out ``out`` and ``overwrite``, for publication.
-        first: names of fields to write before the others.
+        name: the name of the command.
+        bare: True to shorten paths to their last part and leave out ``out`` and ``overwrite``, for publication.
+        first: the names of fields to write before the others.
         recipe: the recipe that the command starts from.
     """
     words = ["gmml", name, *(["--recipe", recipe] if recipe != "paper" else [])]

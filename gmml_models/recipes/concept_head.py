@@ -23,7 +23,7 @@ class Learnt(NamedTuple):
     """The concepts of a teacher.
 
     Attributes:
-        head: for its patch tokens, in evaluation mode.
+        head: the concept head for its patch tokens, in evaluation mode.
         center: (K,) the centre, which is subtracted from the logits.
     """
 
@@ -32,7 +32,7 @@ class Learnt(NamedTuple):
 
 
 def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> Learnt:
-    """The teacher's concept head, from the newest checkpoint of the run that wrote a folder of weights.
+    """Load the teacher's concept head from the newest checkpoint of the run that wrote a folder of weights.
 
     Args:
         weights: the folder that the run wrote, next to its ``checkpoints``.

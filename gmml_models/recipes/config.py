@@ -1,6 +1,6 @@
-"""The options of the recipes, as frozen dataclasses that code, command line and the records of runs share.
+"""The options of the recipes, as frozen dataclasses that are shared by code, command line and run records.
 
-Nothing heavy is imported here.
+This module imports nothing that is slow to load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Method = Literal["gmml", "sit", "mc_ssl", "autoencoder"]
 class PretrainConfig(TrainConfig):
     """Pretrain a vision transformer without labels, by GMML, SiT or MC-SSL.
 
-    Defaults are those of GMML 3.1, or of the authors' release if the paper gives none.
+    Defaults are those of GMML 3.1, or of the authors' release where the paper gives none.
     """
 
     kind: ClassVar[str] = "pretrain"
@@ -27,13 +27,13 @@ class PretrainConfig(TrainConfig):
     out: Path = Path("runs/pretrain")
     """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     weights: str | None = None
-    """Weights to start from, instead of `model`: a folder, a Hub name, a name of the zoo, or one of timm's vision transformers."""
+    """Weights to start from, instead of `model`: a folder, a Hub name, a name in the zoo, or one of timm's vision transformers."""
     method: Method = "gmml"
     """Pretraining objective; autoencoder is the control without corruption."""
     corruption: str | None = None
-    """Preset of gmml_aug, or the code of a composition as print(corrupt) shows it; by default that of the method."""
+    """Preset of gmml_aug, or the code of a composition as print(corrupt) shows it; by default the method's preset."""
     decoder: Literal["paper", "release", "mc_ssl"] | None = None
-    """Decoder; by default that of the method."""
+    """Decoder to use; by default that of the method."""
     blocks: tuple[int, ...] | None = None
     """Encoder blocks whose features are averaged for the decoder, ascending from 1 (GMML figure 7); by default the method's."""
     target: Literal["pixels", "normalised"] = "pixels"
@@ -41,13 +41,13 @@ class PretrainConfig(TrainConfig):
     loss: Literal["l1", "l2"] = "l1"
     """Reconstruction loss: absolute difference (GMML equation 1) or squared difference."""
     terms: Literal["both", "reconstruction", "concepts"] = "both"
-    """mc_ssl: which of its losses are used (MC-SSL table 3)."""
+    """mc_ssl: the losses to use (MC-SSL table 3)."""
     classes: int = 8192
     """mc_ssl: number of concepts; use 1024 for small data sets."""
     head_width: int | None = None
-    """mc_ssl, sit: width of the head's hidden layers; by default 2048 and 4096, use less for small models."""
+    """mc_ssl, sit: width of the head's hidden layers; by default 2048 for mc_ssl and 4096 for sit; use less for small models."""
     cls_loss: bool = False
-    """mc_ssl: compare concepts of the class token too (the authors' release)."""
+    """mc_ssl: also compare the concepts of the class token (as in the authors' release)."""
     reconstruction_weight: float = 1.0
     """sit: weight of the reconstruction loss; use 5 for small data sets."""
     momentum: float = 0.996
@@ -60,9 +60,9 @@ class PretrainConfig(TrainConfig):
     local_size: int | None = None
     """Side of the small crops in pixels; by default three sevenths of the input, in whole patches."""
     scale: tuple[float, float] = (0.05, 1.0)
-    """Share of the image's area that a large crop covers, from and to (the authors' release)."""
+    """Smallest and largest share of the image's area that a large crop covers (default: the authors' release)."""
     local_scale: tuple[float, float] = (0.05, 0.25)
-    """Share of the image's area that a small crop covers, from and to."""
+    """Smallest and largest share of the image's area that a small crop covers."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: tuple[float, float, float, float] = (0.1, 0.1, 0.1, 0.01)
@@ -74,7 +74,7 @@ class PretrainConfig(TrainConfig):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Interpolation of the crops."""
     pictures_every: int = field(default=10, metadata=FREE)
-    """Epochs between pictures of reconstructions, of which the first epoch has one too; 0 for none."""
+    """Epochs between pictures of reconstructions; there is also one after the first epoch; 0 for none."""
     health_every: int = field(default=10, metadata=FREE)
     """Epochs between checks of the features of 256 images against the untrained encoder's; 0 for none."""
 
@@ -83,7 +83,7 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Train a classifier on labelled images, from pretrained weights or from scratch.
 
-    Multi-class as DeiT through timm (GMML 3.1, MC-SSL 4.3); multi-label as MC-SSL 4.2 with --multi-label.
+    With one class per image it trains as DeiT, through timm (GMML 3.1, MC-SSL 4.3); with --multi-label as in MC-SSL 4.2.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -91,21 +91,22 @@ class FinetuneConfig(TrainConfig):
     out: Path = Path("runs/finetune")
     """Folder of the run: config, checkpoints, losses, weights. Run the same command again to resume."""
     weights: str | None = None
-    """A folder that pretraining wrote, a Hub name, or a name of the zoo; none: from scratch, with `model`."""
+    """A folder that pretraining wrote, a Hub name, or a name in the zoo; without it, training starts from scratch with `model`."""
     test_data: str | None = None
-    """Labelled images to measure on; by default the test or val split beside the training split."""
+    """Labelled images to measure on; by default the test or val split next to the training split."""
     test_split: str | None = None
-    """Subfolder or split of the test images; by default test, else val."""
+    """Subfolder or split of the test images; by default test, or else val."""
     holdout: float | None = None
-    """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
+    """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
     """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
     """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
     class_level: int | None = None
-    """Folder level that is the class: 1 outermost, 2 below it, -1 innermost; by default the first level with several folders."""
+    """Folder level that gives the class: 1 is the outermost, 2 the next, -1 the innermost. By default the first level with several
+    folders."""
     multi_label: bool | None = None
-    """Several labels per image; by default if there is a labels.csv."""
+    """Several labels per image; on by default if there is a labels.csv."""
     few_shot: float = 1.0
     """Share of the training images of each class to use, at least one of each."""
     pool: Literal["token", "mean", "both"] | None = None
@@ -115,15 +116,15 @@ class FinetuneConfig(TrainConfig):
     batch_size: OrAuto = 256
     """Images per step, over all processes and accumulated parts; auto: the recipe's number, fewer for few images."""
     lr: float = 5e-4
-    """Learning rate for 512 images per step, as DeiT; multiplied by batch_size / 512."""
+    """Learning rate for 512 images per step, as in DeiT; it is multiplied by batch_size / 512."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up of the learning rate."""
     weight_decay: float = 0.05
     """Weight decay at the start (DeiT)."""
     weight_decay_end: float = 0.05
-    """Weight decay at the end of its cosine schedule; DeiT keeps it constant."""
+    """Weight decay at the end of its cosine schedule; in DeiT it is constant."""
     clip: float | None = None
-    """Largest gradient norm of each parameter; by default no clipping, as DeiT."""
+    """Largest gradient norm of each parameter; by default no clipping, as in DeiT."""
     layer_decay: float = 1.0
     """Factor on the learning rate per layer below the head; 1 for none (not in the papers)."""
     smoothing: float | None = None
@@ -133,11 +134,12 @@ class FinetuneConfig(TrainConfig):
     cutmix: float | None = None
     """Alpha of CutMix, 0 for none; by default 1, or none with several labels."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    """AutoAugment or RandAugment policy as timm writes it; none for crops and flips only."""
+    """AutoAugment or RandAugment policy in timm's notation; none for crops and flips only."""
     erasing: float | None = None
     """Probability of timm's RandomErasing; by default 0.25, or none with several labels."""
     scale: tuple[float, float] | None = None
-    """Share of the image's area that a crop covers, from and to; by default 0.08 1, or the resized image with several labels."""
+    """Smallest and largest share of the image's area that a crop covers. By default 0.08 1, or the resized image with several
+    labels."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     ema: float = 0.0
@@ -153,21 +155,22 @@ class EvaluateConfig(DataConfig):
     """Measure weights: k-NN, linear probe, and the accuracy of a fine-tuned classifier, over several seeds."""
 
     weights: str = ""
-    """A folder, a Hub name, or a name of the zoo."""
+    """A folder, a Hub name, or a name in the zoo."""
     test_data: str | None = None
-    """Labelled images to measure on; by default the test or val split beside the training split."""
+    """Labelled images to measure on; by default the test or val split next to the training split."""
     test_split: str | None = None
-    """Subfolder or split of the test images; by default test, else val."""
+    """Subfolder or split of the test images; by default test, or else val."""
     holdout: float | None = None
-    """Share of the training images of each class to measure on instead of training on them; for 0.2 every fifth."""
+    """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
     """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
     """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
     class_level: int | None = None
-    """Folder level that is the class: 1 outermost, 2 below it, -1 innermost; by default the first level with several folders."""
+    """Folder level that gives the class: 1 is the outermost, 2 the next, -1 the innermost. By default the first level with several
+    folders."""
     multi_label: bool | None = None
-    """Several labels per image; by default if there is a labels.csv."""
+    """Several labels per image; on by default if there is a labels.csv."""
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
     """What to measure; classifier needs weights written by gmml finetune."""
     baselines: bool = False
@@ -176,11 +179,11 @@ class EvaluateConfig(DataConfig):
     few_shot: float = 1.0
     """Share of the training images of each class to use, at least one of each."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds; each chooses its own few-shot images and its own held-out images of the probe."""
+    """Seeds; each one selects its own few-shot images and its own held-out images for the probe."""
     k: int = 20
     """Number of neighbours."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Features: class token, mean of the patch tokens, or both; by default that of the weights (GMML, MC-SSL: mean)."""
+    """Features to measure: class token, mean of the patch tokens, or both; by default those of the weights (GMML, MC-SSL: mean)."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
@@ -191,7 +194,7 @@ class EvaluateConfig(DataConfig):
     """Folder for the table, as Markdown and JSON."""
 
     def __post_init__(self) -> None:
-        """A folder may be given as text."""
+        """Accept a folder given as text."""
         super().__post_init__()
         object.__setattr__(self, "out", Path(self.out).expanduser())
 
@@ -203,13 +206,13 @@ class PredictConfig:
     images: tuple[Path, ...] = ()
     """Image files, and folders of them at any depth; or one archive."""
     weights: str = ""
-    """What gmml finetune wrote: a folder, or a Hub name."""
+    """A classifier that gmml finetune wrote: a folder, or a Hub name."""
     out: Path | None = None
     """File for the table, .csv or .json; by default it is printed as CSV."""
     top: int = 1
     """One class per image: number of most probable classes to print."""
     threshold: tuple[float, ...] = (0.5,)
-    """Several labels per image: smallest probability at which a label is predicted; one for all labels, or one per label in their
+    """Several labels per image: smallest probability at which a label is predicted. One for all labels, or one per label in their
     order."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
@@ -221,7 +224,7 @@ class PredictConfig:
     """Use the CPU even if there is a GPU."""
 
     def __post_init__(self) -> None:
-        """Paths may be given as text; a ``~`` that no shell has read is the home folder."""
+        """Accept paths given as text, and replace a ``~`` that the shell has not expanded by the home folder."""
         object.__setattr__(self, "images", tuple(Path(one).expanduser() for one in self.images))
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out).expanduser())
@@ -231,23 +234,23 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(DataConfig):
-    """Write the features of every image into a file."""
+    """Write the features of every image to a file."""
 
     weights: str = ""
-    """A folder, a Hub name, or a name of the zoo."""
+    """A folder, a Hub name, or a name in the zoo."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Class token, mean of the patch tokens, or both; by default the pooling that the numbers on the card were measured with."""
+    """Class token, mean of the patch tokens, or both; by default the pooling with which the numbers on the card were measured."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
-    """Images per batch; each finished batch is kept."""
+    """Images per batch; every finished batch is kept, so that the command can be resumed."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
     out: Path = Path("features.npz")
     """The output file, ending in .npz, .csv or .parquet; until it is complete, its parts are in a folder next to it."""
 
     def __post_init__(self) -> None:
-        """A file may be given as text."""
+        """Accept a file given as text."""
         super().__post_init__()
         object.__setattr__(self, "out", Path(self.out).expanduser())
 

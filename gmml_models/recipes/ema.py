@@ -1,4 +1,4 @@
-"""What a fine-tuning run trains and saves: the classifier and, optionally, a moving average of its weights."""
+"""The module that a fine-tuning run trains and saves: the classifier and, optionally, a moving average of its weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Tuning(nn.Module):
 
     Args:
         classifier: the classifier that is trained.
-        decay: of the average, in [0, 1); 0 for no average.
+        decay: the decay of the average, in [0, 1); 0 for no average.
 
     Raises:
-        ValueError: ``decay`` outside [0, 1).
+        ValueError: ``decay`` is outside [0, 1).
 
     Source:
         The rule is that of timm's ModelEma; the decay rises from 0.1 as (1 + n) / (10 + n) with the steps n, so that short runs are
-        not averaged with their random start (TensorFlow's rule). An option of ours: DeiT's recipe in the papers has none.
+        not averaged with their random start (TensorFlow's rule). This is our own option: DeiT's recipe in the papers has no
+        average.
     """
 
     steps: Tensor
@@ -48,7 +49,7 @@ class Tuning(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor, *, average: bool = False) -> Tensor:
-        """Logits (B, c); with ``average`` those of the average, if there is one."""
+        """Compute logits (B, c); with ``average``, those of the average, if there is one."""
         model = self.best if average else self.classifier
         logits: Tensor = model(images)
         return logits
@@ -79,18 +80,18 @@ class Tuning(nn.Module):
             held.copy_(buffer)
 
     def discard(self) -> None:
-        """Do nothing: a skipped step changes nothing here."""
+        """Do nothing, because a skipped step changes nothing in this module."""
 
 
 def layer_scales(classifier: Classifier, decay: float) -> dict[str, float]:
-    """Learning rate factors by parameter name: ``decay`` for the last block and its norm, its square for the block before, ...
+    """Learning rate factors by parameter name: ``decay`` for the last block and its norm, its square for the one before, and so on.
 
     Args:
-        classifier: its encoder's layers are those of timm's ``group_matcher``.
-        decay: above 0, at most 1.
+        classifier: the classifier, whose encoder is divided into layers by timm's ``group_matcher``.
+        decay: the decay, above 0 and at most 1.
 
     Source:
-        BEiT's rule as in timm; an option of ours, which neither GMML nor MC-SSL uses.
+        BEiT's rule, as in timm; it is our own option, which neither GMML nor MC-SSL uses.
     """
     layers: dict[str, int] = group_parameters(classifier.encoder, classifier.encoder.group_matcher(coarse=False), reverse=True)
     last = max(layer for name, layer in layers.items() if name.startswith("blocks."))

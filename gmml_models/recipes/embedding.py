@@ -1,4 +1,4 @@
-"""The features of every image of a folder, as npz, CSV or parquet.
+"""Writes the features of every image in a folder as npz, CSV or parquet.
 
     gmml embed --weights gmml_vit_micro_patch8_64.openclipart --data FOLDER --out features.npz
 
@@ -44,8 +44,8 @@ class Embedded(NamedTuple):
 
     Attributes:
         path: the file.
-        images: number of rows in it.
-        width: of a feature.
+        images: the number of rows in the file.
+        width: the width of a feature.
         left_out: images that could not be read, and other files that may be images.
     """
 
@@ -65,10 +65,10 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
     Args:
         config: see `EmbedConfig`.
         dataset: any map data set in Python, instead of ``config.data``.
-        progress: called with the number of finished images and the total.
+        progress: a function that is called with the number of finished images and the total.
 
     Raises:
-        UsageError: something cannot be read or written, the file already exists, or the parts are of other images or options.
+        UsageError: something cannot be read or written, the file already exists, or the parts belong to other images or options.
     """
     _check(config)
     start = open_weights(config.weights, who=_WHO, img_size=config.img_size)
@@ -124,7 +124,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
 
 
 class _Parts:
-    """The folder of what is done: a file a batch, and what they are of."""
+    """The folder of finished batches, with one file per batch and a record of the options that they were made with."""
 
     def __init__(self, out: Path, about: dict[str, Any]) -> None:
         self.folder = out.with_name(f"{out.name}.parts")
@@ -139,8 +139,8 @@ class _Parts:
         other = [name for name, value in json.loads(json.dumps(about)).items() if before.get(name) != value]
         if other:
             raise UsageError(
-                f"{_WHO}: {self.folder} holds parts made with other {', '.join(other)}. Use the same as before, or remove that "
-                f"folder to start over."
+                f"{_WHO}: {self.folder} holds parts made with other {', '.join(other)}. Use the same options as before, or remove "
+                "that folder to start over."
             )
 
     def has(self, first: int) -> bool:
@@ -158,7 +158,7 @@ class _Parts:
             ) from error
 
     def whole(self, firsts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """All finished batches, in order; a batch without readable images is missing."""
+        """Read all finished batches, in order; a batch without readable images is missing."""
         found = []
         for first in firsts:
             if self.has(first):
@@ -174,7 +174,7 @@ class _Parts:
 
 
 def _known(source: Source) -> Any:
-    """By what the images are known again."""
+    """The identity by which the images are recognised when the command is resumed."""
     identity = source.identity()
     return len(source) if identity is None else list(identity)
 
@@ -212,10 +212,12 @@ def _check(config: EmbedConfig) -> None:
     if not config.weights:
         raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, a Hub name, or a name that gmml models lists.")
     if config.out.suffix not in KINDS:
-        raise UsageError(f"{_WHO}: --out {config.out} ends in none of {', '.join(KINDS)}. Give for example --out features.npz.")
+        raise UsageError(
+            f"{_WHO}: --out {config.out} does not end in one of {', '.join(KINDS)}. Give for example --out features.npz."
+        )
     if config.out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{_WHO}: parquet needs the package pyarrow. Install it: pip install pyarrow; or give --out features.npz.")
     if config.out.exists():
-        raise UsageError(f"{_WHO}: {config.out} already exists. Give another --out, or remove it.")
+        raise UsageError(f"{_WHO}: {config.out} already exists. Give another --out, or remove the file.")
     if config.batch_size < 1:
-        raise UsageError(f"{_WHO}: batch_size={config.batch_size} is below 1. Give a whole number from 1.")
+        raise UsageError(f"{_WHO}: batch_size={config.batch_size} is below 1. Give a whole number of at least 1.")

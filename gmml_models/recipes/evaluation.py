@@ -1,4 +1,4 @@
-"""Evaluation: how good weights are on labelled images, by k-NN, a linear probe, or the fine-tuned head.
+"""Evaluates weights on labelled images by k-NN, a linear probe, or the fine-tuned head.
 
 gmml evaluate --weights runs/pretrain/weights --data FOLDER
 gmml evaluate --weights runs/pretrain/weights --data FOLDER --baselines
@@ -43,14 +43,14 @@ _TEMPERATURE = 0.07
 def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any = None) -> list[Measured]:
     """Measure weights, and write ``table.md``, ``table.json``, ``classes.csv`` and confusion matrices into ``config.out``.
 
-    - "knn": `gmml_models.evaluate.knn.knn` by cosine, weighted at temperature 0.07, and plain.
+    - "knn": `gmml_models.evaluate.knn.knn` by cosine, both weighted (temperature 0.07) and plain.
     - "linear": `gmml_models.evaluate.linear_probe.linear_probe`.
     - "classifier": the head that `gmml finetune` trained.
 
     With ``config.baselines``, k-NN and probe also measure untrained features on the same images:
-    `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says which features a number belongs to.
+    `gmml_models.recipes.baseline_features.baselines`. `Measured.features` says which features were measured.
 
-    Every seed of ``config.seeds`` draws its own few-shot images and its own held-out images for the probe; mean and standard
+    Every seed in ``config.seeds`` selects its own few-shot images and its own held-out images for the probe; mean and standard
     deviation are over the seeds. Measures that do not depend on the seed are computed once and have no spread. Images are centre
     crops. Per-class counts are summed over all seeds: ``classes.csv`` has precision, recall and F1 of each class,
     ``confusion-*.csv`` the confusion matrices.
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     Args:
         config: see `EvaluateConfig`.
         dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
-        test_dataset: the same, instead of ``config.test_data``.
+        test_dataset: the same for the test images, instead of ``config.test_data``.
 
     Raises:
         UsageError: the weights cannot be measured; nothing is written.
@@ -123,14 +123,14 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
 
 
 def _unreadable(sources: dict[str, Source]) -> dict[str, int]:
-    """For the table: how many images of each source could not be read, where there are any."""
+    """The line for the table that says how many images of each source could not be read, if there are any."""
     return {f"{name} that could not be read": len(source.broken) for name, source in sources.items() if source.broken}
 
 
 def _probed(
     probe: str, compared: Compared, images: LabelledData, config: EvaluateConfig, command: str, device: torch.device
 ) -> list[Measured]:
-    """One row a way of measuring, over the seeds that change something."""
+    """Make one row per measure, over the seeds that affect it."""
     fixed = probe == "knn" and config.few_shot == 1 and not compared.seeded
     seeds = config.seeds[:1] if fixed else config.seeds
     found: dict[str, list[dict[str, float]]] = {}
@@ -163,7 +163,7 @@ def _probed(
 
 
 def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
-    """Rows of the features that a few-shot choice takes."""
+    """The rows of the features that belong to a few-shot selection."""
     if share == 1:
         return torch.arange(len(known.vectors))
     chosen = torch.tensor(list(few_shot(source, share, seed).chosen))  # type: ignore[attr-defined]  # a Subset below 1
@@ -173,7 +173,7 @@ def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
 def _batches(
     source: Source, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
 ) -> Iterator[Batch]:
-    """Centre crops of all images, normalised as the weights want them, or with ``pixels`` in [0, 1]."""
+    """Centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``."""
     plan = view_of(start, config, pixels=pixels)
     return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers)
 
@@ -191,18 +191,21 @@ def _check(config: EvaluateConfig) -> None:
         raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, a Hub name, or a name that gmml models lists.")
     if not config.measures or not config.seeds:
         what = "measures" if not config.measures else "seeds"
-        raise UsageError(f"{_WHO}: {what} is empty. Give one or more, for example --measures knn linear --seeds 0 1 2.")
+        raise UsageError(f"{_WHO}: {what} is empty. Give at least one, for example --measures knn linear --seeds 0 1 2.")
     if not set(config.measures) <= {"knn", "linear", "classifier"}:
         raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
     if config.baselines and not {"knn", "linear"} & set(config.measures):
         raise UsageError(
-            f"{_WHO}: --baselines are measured by k-NN and the linear probe. Add knn or linear to --measures, or leave them out."
+            f"{_WHO}: --baselines are measured by k-NN and the linear probe. Add knn or linear to --measures, or leave "
+            "--baselines out."
         )
     if len(set(config.seeds)) < len(config.seeds):
-        raise UsageError(f"{_WHO}: seeds={config.seeds} hold one twice, which would make the spread too small. Give each once.")
+        raise UsageError(
+            f"{_WHO}: seeds={config.seeds} contain a seed twice, which would make the spread too small. Give each once."
+        )
     for name, value in (("k", config.k), ("batch_size", config.batch_size)):
         if value < 1:
-            raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number from 1.")
+            raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number of at least 1.")
     if not 0 < config.few_shot <= 1:
         raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
     if config.out.exists() and not config.out.is_dir():

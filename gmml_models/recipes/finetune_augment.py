@@ -26,11 +26,11 @@ _SMOOTHING, _MIXUP, _CUTMIX, _ERASING = 0.1, 0.8, 1.0, 0.25
 @final
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """The strength of the augmentation, with the defaults for one class or several labels per image filled in.
+    """The strength of the augmentation, with defaults filled in for one class or several labels per image.
 
     Source:
-        One class: DeiT's, which GMML 3.1 and MC-SSL 4.3 follow; RandAugment is DeiT's for their "AutoAugment". Several labels:
-        MC-SSL 4.2 mentions only RandAugment on resized whole images; the flip is ours.
+        With one class, it is DeiT's, which GMML 3.1 and MC-SSL 4.3 follow; DeiT's RandAugment stands in for their "AutoAugment".
+        With several labels, MC-SSL 4.2 mentions only RandAugment on resized whole images; the flip is our addition.
     """
 
     smoothing: float
@@ -38,25 +38,25 @@ class Strength:
     cutmix: float
     erasing: float
     scale: tuple[float, float] | None
-    """Share of the area that a crop takes; None: the whole image, resized."""
+    """Share of the area that a crop covers; None stands for the whole image, resized."""
 
     @property
     def mixes(self) -> bool:
-        """True if images are mixed at all."""
+        """True if images are mixed."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
-    """The strength that a config sets.
+    """Read the strength from a config.
 
     Raises:
-        UsageError: numbers out of range, or options that do not work with several labels.
+        UsageError: numbers are out of range, or options do not work with several labels.
     """
     who = "gmml finetune"
     for name in ("smoothing", "erasing", "flip"):
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{who}: {name}={value} is not in 0 to 1. Give for example 0.1.")
+            raise UsageError(f"{who}: {name}={value} is not between 0 and 1. Give for example 0.1.")
     for name in ("mixup", "cutmix"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < float("inf"):
@@ -81,13 +81,13 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
 
 
 def training_transform(config: FinetuneConfig, model: Classifier, how: Strength) -> Callable[[Image.Image], Tensor] | None:
-    """The transform of one image, on the CPU; None if the crops and flips of a `ViewPlan` are enough.
+    """Make the transform of one image, on the CPU; None if the crops and flips of a `ViewPlan` are enough.
 
     Returns:
-        PIL image -> (C, H, W) float32, normalised. It draws from torch's, Python's and NumPy's global generators.
+        PIL image -> (C, H, W) float32, normalised. The transform draws from the global generators of torch, Python and NumPy.
 
     Raises:
-        UsageError: a policy that timm does not know, or one for images that are neither grey nor colour.
+        UsageError: timm does not know the policy, or the images are neither grey nor colour.
     """
     policy = config.auto_augment if config.auto_augment not in ("", "none") else None
     if policy is None and not how.erasing and how.scale is not None:
@@ -138,7 +138,7 @@ def _timm_transform(
 
 
 def _with_sound_posterize(transform: Any) -> Any:
-    """Keep one bit where timm's policies ask for none: Pillow 13 refuses that (before, the image turned black)."""
+    """Keep one bit where timm's policies ask for none, which Pillow 13 refuses (earlier versions turned the image black)."""
     for step in transform.transforms:
         operations = [*getattr(step, "ops", ()), *(one for part in getattr(step, "policy", ()) for one in part)]
         for one in operations:
@@ -169,10 +169,10 @@ def view_plan(config: FinetuneConfig, model: Classifier, how: Strength) -> ViewP
 
 
 def centre_of(size: tuple[int, int]) -> float:
-    """The share of the shorter side that a centre crop shows: what `gmml_models.models.pretrained` records as ``crop_pct``.
+    """The share of the shorter side that a centre crop shows; `gmml_models.models.pretrained` records it as ``crop_pct``.
 
     Source:
-        DeiT crops 224 of 256, 0.875; 0.9, and all of the image below 160 pixels, are ours.
+        DeiT crops 224 of 256, a share of 0.875; 0.9, and the whole image below 160 pixels, are our choice.
     """
     return 0.9 if min(size) >= 160 else 1.0
 
@@ -182,14 +182,15 @@ class Mixing:
     """MixUp and CutMix over a batch, by timm.
 
     Args:
-        how: their betas and the label smoothing.
+        how: the parameters of MixUp and CutMix, and the label smoothing.
         classes: c.
 
     Shapes:
         images (B, C, H, W) with B even, labels (B,) int64 -> images of that shape, targets (B, c) float32.
 
     Source:
-        DeiT's: one of the two at random for each batch, and each image with its counterpart from the other end of the batch.
+        As in DeiT, one of the two is chosen at random for each batch, and each image is mixed with its counterpart from the other
+        end of the batch.
     """
 
     def __init__(self, how: Strength, classes: int) -> None:
@@ -201,7 +202,7 @@ class Mixing:
         )
 
     def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """Mixed images and soft targets; all chance follows from ``key``, the given images stay as they are."""
+        """Return mixed images and soft targets; ``key`` determines all random numbers, and the given images are not changed."""
         with seeded(key):
             mixed, targets = self._mixup(images.clone(), labels)
         return mixed, targets.float()
@@ -211,14 +212,14 @@ def loss_of(scores: Tensor, labels: Tensor, *, multi_label: bool, smoothing: flo
     """The fine-tuning loss, () float32.
 
     Args:
-        scores: (B, c) before softmax or sigmoid.
+        scores: (B, c), before softmax or sigmoid.
         labels: (B,) int64 classes, (B, c) float shares of classes, or with ``multi_label`` (B, c) of 0 and 1.
-        multi_label: which loss.
-        smoothing: of labels that are not shares yet.
+        multi_label: True for several labels per image, which need another loss.
+        smoothing: the label smoothing, for labels that are not shares yet.
 
     Source:
-        One class: DeiT's cross-entropy against smoothed or mixed labels. Several: MC-SSL 4.2, equation 5, the mean over labels and
-        images; the equation has no minus sign.
+        With one class, it is DeiT's cross-entropy against smoothed or mixed labels. With several labels, it is equation 5 of
+        MC-SSL 4.2, averaged over labels and images; the equation has no minus sign.
     """
     from gmml_models.losses import multi_label_loss
 

@@ -32,10 +32,10 @@ BEST = "weights-best"  # in the folder of the run
 
 
 def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Classifier, str | None]:
-    """The classifier that a config describes, and the objective its encoder was pretrained with; the head depends only on the seed.
+    """Build the classifier that a config describes, and return the objective that its encoder was pretrained with.
 
     Raises:
-        UsageError: impossible weights, encoder or sizes.
+        UsageError: the weights, the encoder or the sizes are impossible.
     """
     torch.manual_seed(config.seed)
     if config.weights is None:
@@ -81,10 +81,10 @@ def build_classifier(config: FinetuneConfig, images: LabelledData) -> tuple[Clas
 
 
 def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> None:
-    """Write ``weights``, an encoder as gmml_models, timm and transformers load it and its head, from the last checkpoint.
+    """Write ``weights`` from the last checkpoint: an encoder that gmml_models, timm and transformers load, and its head.
 
     Raises:
-        UsageError: no space, or weights that are not finite; the checkpoint is kept.
+        UsageError: there is no space, or weights are not finite; the checkpoint is kept.
     """
     model, objective = build_classifier(config, images)
     tuning = Tuning(model, config.ema)
@@ -102,7 +102,7 @@ def export(config: FinetuneConfig, images: LabelledData, outcome: Outcome) -> No
 
 
 def is_best(found: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> bool:
-    """True if these metrics are better than all before; a resumed run reads the same rows and gets the same answer."""
+    """True if these metrics are better than all earlier ones; a resumed run reads the same rows and gets the same answer."""
     main = main_measure(dict(found))
     before = [row[main] for row in history if row.get(main) is not None]
     return found[main] == found[main] and all(found[main] > one for one in before)
@@ -116,15 +116,15 @@ def keep_best(
     objective: str | None,
     found: Mapping[str, float],
 ) -> None:
-    """Write ``weights-best``; a disk without room for it does not end the run.
+    """Write ``weights-best``; if the disk is full, the run continues.
 
     Args:
-        config: of the run.
-        images: its training and test images.
-        tuning: the model that it trains.
+        config: the config of the run.
+        images: the training and test images of the run.
+        tuning: the model that the run trains.
         whole: the state of ``tuning`` if the model is sharded.
-        objective: the one its encoder was pretrained with.
-        found: "epoch" and the metrics.
+        objective: the objective that its encoder was pretrained with.
+        found: a mapping with "epoch" and the metrics.
     """
     assert images.test is not None
     if whole is not None:
@@ -141,7 +141,7 @@ def keep_best(
 def told_of(
     config: FinetuneConfig, images: LabelledData, objective: str | None, measured: Sequence[Mapping[str, float]], by: str
 ) -> dict[str, Any]:
-    """The facts for a classifier's card: data, recipe, and what was measured, by whom."""
+    """The facts for a classifier's card: data, recipe, results, and who measured them."""
     private = ("out", "data", "data_root", "test_data", "labels", "weights")
     command = command_of(config, "finetune", bare=True)
     return {
@@ -161,7 +161,7 @@ def told_of(
 
 
 def measures(outcome: Outcome) -> list[dict[str, float]]:
-    """What was measured, epoch by epoch: "epoch" and the measures of `gmml_models.evaluate.metrics.Metrics`."""
+    """The results epoch by epoch: "epoch" and the metrics of `gmml_models.evaluate.metrics.Metrics`."""
     rows = []
     for row in outcome.history:
         told = {name: row[name] for name in (*MULTI_CLASS, *MULTI_LABEL) if name in row}

@@ -1,9 +1,9 @@
-"""Fine-tuning: a classifier on labelled images, from pretrained weights or from scratch.
+"""Fine-tuning: trains a classifier on labelled images, from pretrained weights or from scratch.
 
     gmml finetune --data FOLDER --weights runs/pretrain/weights --out runs/finetuned
 
-One class per image (a folder of class folders): as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. Several labels (a labels.csv): as
-MC-SSL 4.2, whose numbers are
+With one class per image (a folder of class folders), it trains as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. With several labels
+(a labels.csv), it trains as in MC-SSL 4.2, whose settings are
 
     gmml finetune --data FOLDER --weights runs/mc_ssl/weights --img-size 448 --epochs 80 --batch-size 48
 """
@@ -50,14 +50,14 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     """Train a classifier, and write config, losses, measures, checkpoints and ``weights`` into ``config.out``.
 
     If a run was interrupted, the same call resumes it and ends with the same weights. ``weights`` are those of the last step, or
-    their average: the test images do not influence them. ``weights-best`` are those of the epoch with the highest "top1" or "mAP"
-    on the test images (the first, if several are equal). Since these images chose it, its score on them is optimistic: measure it
-    on other images.
+    the moving average: the test images do not influence them. ``weights-best`` are those of the epoch with the highest "top1" or
+    "mAP" on the test images (the first, if several are equal). Since these images chose it, its score on them is optimistic:
+    measure it on other images.
 
     Args:
         config: see `FinetuneConfig`.
         dataset: any map-style data set of (image, label) in Python, instead of ``config.data``.
-        test_dataset: the same, instead of ``config.test_data``.
+        test_dataset: the same for the test images, instead of ``config.test_data``.
 
     Raises:
         UsageError: the run cannot be started or resumed; nothing is lost.
@@ -187,7 +187,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
 
 
 def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
-    """The channels of the weights, where the config does not ask for others than its default."""
+    """The number of channels of the weights, unless the config asks for a number other than its default."""
     if config.weights is None:
         return config
     channels = channels_of(config.weights, who=_WHO)

@@ -1,4 +1,4 @@
-"""Labelled training and test images that fit each other."""
+"""Opens labelled training and test images with matching labels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LabelledData(NamedTuple):
     """Two data sets with the same labels.
 
     Attributes:
-        train: images to train on.
-        test: images to measure on; None if nothing is measured.
-        classes: names of classes or labels.
-        multi_label: an image may have several.
+        train: the images to train on.
+        test: the images to measure on; None if nothing is measured.
+        classes: the names of the classes or labels.
+        multi_label: True if an image may have several labels.
     """
 
     train: Source
@@ -31,23 +31,23 @@ class LabelledData(NamedTuple):
 
     @property
     def lost(self) -> int:
-        """Files of both that may be images but were not used: see `Source.lost`."""
+        """The files of both data sets that may be images but were not used; see `Source.lost`."""
         return self.train.lost + (0 if self.test is None else self.test.lost)
 
     def tell(self, who: str) -> None:
-        """Say on stderr what was found."""
+        """Report on stderr what was found."""
         tell(who, self.train, "training images")
         if self.test is not None:
             tell(who, self.test, "test images")
 
 
 def tell(who: str, source: Source | StreamSource, what: str = "images") -> None:
-    """Say on stderr what was found.
+    """Report on stderr what was found.
 
     Args:
         who: the name of the command, for messages.
-        source: of the images.
-        what: what they are for.
+        source: the data set.
+        what: the purpose of the images.
     """
     lines = source.found(who, what) if isinstance(source, Source) else [f"{who}: a stream of {source.images} {what}."]
     print("\n".join(lines), file=sys.stderr, flush=True)
@@ -73,7 +73,7 @@ def open_labelled(
         test_dataset: the same for the test images.
 
     Raises:
-        UsageError: no data, no labels, one class only, or test images that do not fit.
+        UsageError: there are no data or no labels, there is only one class, or the test images do not fit.
     """
     if not config.data and dataset is None:
         raise UsageError(f"{who}: no data. Give --data FOLDER, or a data set as timm names it.")
@@ -87,7 +87,8 @@ def open_labelled(
         test_dataset = dataset
     if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):
         raise UsageError(
-            f"{who}: dataset= was given without test images. Give test_dataset= too, or test_data; to finetune also test_every=0."
+            f"{who}: dataset= was given without test images. Give test_dataset= or test_data too, or set test_every=0 when "
+            "fine-tuning."
         )
     train = open_source(config, purpose="train", dataset=dataset)
     if isinstance(config, FinetuneConfig) and config.few_shot < 1:
@@ -104,14 +105,14 @@ def open_test(
     """Open the images to measure on; their labels must be those of a model.
 
     Args:
-        config: where they are.
+        config: where the images are.
         who: the name of the command, for errors.
-        classes: names, in the model's order.
-        multi_label: an image may have several.
-        dataset: a map data set in Python instead.
+        classes: their names, in the model's order.
+        multi_label: True if an image may have several labels.
+        dataset: a map-style data set in Python, used instead.
 
     Raises:
-        UsageError: there are none, or they have other labels.
+        UsageError: there are no such images, or they have other labels.
     """
     test = open_source(config, purpose="test", classes=classes, dataset=dataset)
     if test.multi_label != multi_label:

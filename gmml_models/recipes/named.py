@@ -1,4 +1,7 @@
-"""Recipes by name: settings to start from. ``paper``, the default, are the defaults of the configs; ``small`` is for a laptop."""
+"""Recipes by name, which are sets of defaults. ``paper``, the default, has the defaults of the configs.
+
+``small`` is for a laptop.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ PRETRAIN: Mapping[Recipe, Mapping[str, Any]] = {
 }
 """For `gmml_models.recipes.PretrainConfig`: ``PretrainConfig(**PRETRAIN["small"], data="flowers")``.
 
-``small`` is for some thousand images and a CPU: a small encoder of small images, only alien content, over 70 % of each, and the
-squared difference to individually normalised patches. See docs/recipes.md for its origin.
+``small`` is for a few thousand images and a CPU: a small encoder for small images, alien content alone over 70 % of each image,
+and the squared difference to patches that are normalised individually. docs/recipes.md describes its origin.
 """
 FINETUNE: Mapping[Recipe, Mapping[str, Any]] = {
     "paper": {},
@@ -64,7 +67,7 @@ T = TypeVar("T")
 
 
 def beginning_with(config: type[T], settings: Mapping[str, Any]) -> type[T]:
-    """The same dataclass with other defaults."""
+    """Make the same dataclass with other defaults."""
     kinds = get_type_hints(config)
     changed = [
         (one.name, kinds[one.name], field(default=settings[one.name], metadata=one.metadata))

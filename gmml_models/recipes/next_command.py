@@ -1,4 +1,4 @@
-"""The commands that a recipe prints at its end; they run as printed, or say what is missing."""
+"""The commands that a recipe prints at its end; they run as printed, or name what is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HELD_OUT = 0.2  # where there are no test images
 
 
 def after_pretraining(config: PretrainConfig) -> list[str]:
-    """Lines that show how to evaluate and fine-tune the weights, on the same images if these have labels."""
+    """Show how to evaluate and fine-tune the weights, on the same images if these have labels."""
     data, images, lacking, holdout = _labelled(config)
     weights = str(config.out / "weights")
     recipe = recipe_of(config)
@@ -48,7 +48,7 @@ def after_pretraining(config: PretrainConfig) -> list[str]:
 
 
 def after_finetuning(config: FinetuneConfig) -> list[str]:
-    """Lines that show how to evaluate the classifier, use it on new images, and load it."""
+    """Show how to evaluate the classifier, use it on new images, and load it."""
     weights = str(config.out / "weights")
     known = {one.name for one in fields(EvaluateConfig)}
     same = {one.name: getattr(config, one.name) for one in fields(FinetuneConfig) if one.name in known}
@@ -71,15 +71,15 @@ def _measured(run: Path) -> Path:
 
 
 def _predicting(config: FinetuneConfig, weights: str) -> str:
-    """Whatever images a person has; those of the test where they are files."""
+    """The images for a prediction: the test images if they are files, otherwise a placeholder."""
     images = next((one for one in (config.test_data, config.data) if one and Path(one).exists()), _FOLDER)
     also = [*(["--workers", str(config.workers)] if config.workers != PredictConfig.workers else []), *(["--cpu"] * config.cpu)]
     return shlex.join(["gmml", "predict", images, "--weights", weights, "--out", str(config.out / "predictions.csv"), *also])
 
 
 def _labelled(config: PretrainConfig) -> tuple[str, int | None, str, float | None]:
-    """What to train and measure on: its name, how many training images, what is missing if it is other data, the holdout."""
-    advice = f" ({_FOLDER}: train/ and test/ in it, with a folder for each class or a labels.csv)"
+    """The data to train and measure on: its name, the number of training images, the missing parts of other data, the holdout."""
+    advice = f" ({_FOLDER}: a folder with train/ and test/, each with a folder per class or a labels.csv)"
     if config.data.partition("/")[0].lower() in ("torch", "hfds") and not Path(config.data).exists():
         return config.data, None, "", None
     if not Path(config.data).exists() or not config.data:

@@ -1,6 +1,6 @@
-"""A corruption from text: the name of a preset, or the code that ``print(corrupt)`` shows.
+"""Makes a corruption from text: the name of a preset, or the code that ``print(corrupt)`` shows.
 
-The code is read, not run: calls of names of `gmml_aug` with literal arguments, and nothing else.
+The code is parsed, not run: only calls of names in `gmml_aug` with literal arguments are allowed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from gmml_aug.values import Values
 from gmml_models.errors import UsageError
 
 PRESETS = {  # all presets but those for clips, in words
-    "ablation": "The best of the GMML paper's ablations, noise and alien content up to 70 %",
-    "beit": "The masks of BEiT, blocks of patches",
-    "dinov2": "The masks of DINOv2, blocks over 10 to 50 % of half of the images",
+    "ablation": "The best of the GMML paper's ablations: noise and alien content over up to 70 % of the image",
+    "beit": "The masks of BEiT: blocks of patches",
+    "dinov2": "The masks of DINOv2: blocks over 10 to 50 % of the patches, in half of the images",
     "gmml": "The recipe of the GMML paper",
     "gmml_reference": "The behaviour of the GMML release",
-    "ibot": "The masks of iBOT, blocks of patches in half of the images",
-    "mae": "The masks of MAE, random patches",
+    "ibot": "The masks of iBOT: blocks of patches, in half of the images",
+    "mae": "The masks of MAE: random patches",
     "mc_ssl": "The policy of the MC-SSL paper",
-    "simmim": "The masks of SimMIM, random cells larger than patches",
+    "simmim": "The masks of SimMIM: random cells larger than patches",
     "sit": "The behaviour of the SiT release",
     "specaugment": "The bands of SpecAugment",
 }
@@ -32,7 +32,7 @@ _CALLABLE = {name: getattr(ga, name) for name in (*_PLACES, *_FILLS)}
 
 
 def corruption_from(words: str, values: Values) -> ga.Corruption:
-    """The corruption that ``words`` describe.
+    """Make the corruption that ``words`` describe.
 
     Args:
         words: ``gmml``, ``presets.gmml(zeros=0.5)`` with or without ``presets.``, or the code of a
@@ -40,7 +40,7 @@ def corruption_from(words: str, values: Values) -> ga.Corruption:
         values: the value range of the images, used unless the corruption states its own.
 
     Raises:
-        UsageError: an unknown name, or anything but calls and literals.
+        UsageError: a name is unknown, or the text is anything but calls and literals.
     """
     try:
         found = _build(ast.parse(words.strip(), mode="eval").body)
@@ -69,7 +69,7 @@ def _build(node: ast.expr) -> Any:
             return tuple(_build(part) for part in parts)
         case ast.Constant() | ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
             return ast.literal_eval(node)
-    raise ValueError(f"{ast.unparse(node)} is neither a name of gmml_aug nor a literal")
+    raise ValueError(f"{ast.unparse(node)} is neither a name in gmml_aug nor a literal")
 
 
 def _options(call: ast.Call) -> dict[str, Any]:

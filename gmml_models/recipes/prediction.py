@@ -1,4 +1,4 @@
-"""Prediction: the classes or labels of new images, by a classifier that fine-tuning wrote.
+"""Predicts the classes or labels of new images with a classifier that fine-tuning wrote.
 
 gmml predict PHOTOGRAPHS --weights runs/finetuned/weights -o predictions.csv
 """
@@ -79,7 +79,7 @@ def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
 
 
 def written(found: Predictions, config: PredictConfig) -> str:
-    """The table for ``config.out``: JSON if its name ends in .json, else CSV."""
+    """Format the table for ``config.out``: JSON if its name ends in .json, otherwise CSV."""
     if config.out is not None and config.out.suffix.lower() == ".json":
         facts = {"weights": config.weights, "classes": list(found.classes)}
         return to_json(found, facts, top=config.top, threshold=config.threshold)
@@ -88,14 +88,14 @@ def written(found: Predictions, config: PredictConfig) -> str:
 
 def _check(config: PredictConfig, dataset: Any) -> None:
     if not config.weights:
-        raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, what gmml finetune wrote, or a Hub name.")
+        raise UsageError(f"{_WHO}: no weights. Give --weights with a folder that gmml finetune wrote, or a Hub name.")
     if dataset is None and not config.images:
         raise UsageError(f"{_WHO}: no images. Give files, or folders of them: gmml predict PHOTOGRAPHS --weights FOLDER.")
     for name, value in (("top", config.top), ("batch_size", config.batch_size)):
         if value < 1:
-            raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number from 1.")
+            raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number of at least 1.")
     if not config.threshold or not all(0 <= one <= 1 for one in config.threshold):
-        raise UsageError(f"{_WHO}: threshold={config.threshold} is not a probability. Give one from 0 to 1, or one per label.")
+        raise UsageError(f"{_WHO}: threshold={config.threshold} is not a probability. Give a number from 0 to 1, or one per label.")
     if config.out is None:
         return
     if config.out.suffix.lower() not in _ENDINGS:
@@ -116,7 +116,7 @@ def _check_fit(config: PredictConfig, model: Classifier) -> None:
         raise UsageError(
             f"{_WHO}: {len(config.threshold)} thresholds were given for {len(model.classes)} labels "
             f"({', '.join(model.classes[:10])}). "
-            "Give one for all, or one per label, in this order."
+            "Give one number for all, or one per label, in this order."
         )
     patch = model.patch_size
     if config.img_size is not None and (config.img_size < max(patch) or any(config.img_size % side for side in patch)):

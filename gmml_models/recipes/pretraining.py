@@ -2,8 +2,8 @@
 
     gmml pretrain --data FOLDER --out runs/flowers --model vit_tiny_patch16_224 --epochs 800
 
-Defaults are those of GMML 3.1, or of the authors' release if the paper gives none. The papers use 800 or 3,000 epochs for small
-data sets.
+Defaults are those of GMML 3.1, or of the authors' release where the paper gives none. The papers use 800 or 3,000 epochs for
+small data sets.
 """
 
 from __future__ import annotations
@@ -162,14 +162,14 @@ def _check_start(config: PretrainConfig) -> None:
 
 
 def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None = None) -> Objective:
-    """The objective that a config describes, with new weights that depend only on its seed.
+    """Build the objective that a config describes, with new weights that depend only on its seed.
 
     Args:
         config: see `PretrainConfig`.
         autoencoder: the model to train, instead of a new one; its sizes, decoder, mean and std then replace those of the config.
 
     Raises:
-        UsageError: an encoder, a decoder or sizes that cannot be built.
+        UsageError: the encoder, the decoder or the sizes cannot be built.
     """
     from gmml_models.objectives import GMML, MCSSL, Autoencode, SiT
 
@@ -221,7 +221,7 @@ def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None 
         objective.corrupt = corruption_from(config.corruption, (student.mean, student.std))
     elif config.corruption is not None:
         raise UsageError(
-            "gmml pretrain: the autoencoder is the control without corruption. Leave out --corruption, or give a method."
+            "gmml pretrain: the autoencoder is the control without corruption. Leave out --corruption, or give another --method."
         )
     student.set_grad_checkpointing(config.grad_checkpointing)
     return objective
@@ -250,10 +250,10 @@ def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
 
 
 def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
-    """Write ``weights``, which gmml_models, timm and transformers load, from the last checkpoint (complete, even if sharded).
+    """Write ``weights``, which gmml_models, timm and transformers load, from the last checkpoint (complete even if sharded).
 
     Raises:
-        UsageError: no space, or weights that are not finite; the checkpoint is kept.
+        UsageError: there is no space, or weights are not finite; the checkpoint is kept.
     """
     beginning = begin(config)
     recipe = {name: value for name, value in record(config).items() if name not in ("out", "data", "test_data", "weights")}
@@ -281,7 +281,7 @@ def export(config: PretrainConfig, images: int, outcome: Outcome) -> None:
 
 
 def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str:
-    """The summary at the end, with the next command; ``features``: a line on their health."""
+    """The summary at the end, with the next command; ``features`` is a line on their health."""
     speed = f"{outcome.images_per_second:.0f} img/s, {outcome.waiting:.0%} of the time waiting for data"
     skipped = f", {outcome.skipped} of them skipped because they were not finite" if outcome.skipped else ""
     lines = [f"{outcome.steps} steps{skipped}; {clock(outcome.seconds)} now at {speed}."]

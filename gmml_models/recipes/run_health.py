@@ -1,4 +1,4 @@
-"""The health of a pretraining run: how good its features are, compared with those of the encoder at the start."""
+"""The health of a pretraining run: its features compared with those of the encoder at the start."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class HealthCheck:
     ones.
 
     Args:
-        objective: its exported encoder is measured.
-        feed: of the images; their classes, if class folders give them, are used for nothing else.
+        objective: the objective whose exported encoder is measured.
+        feed: the feed of the images; their classes, if class folders give them, are used for nothing else.
         run: the folder.
     """
 
@@ -48,11 +48,11 @@ class HealthCheck:
         self.now: Health | None = None
 
     def _kept(self) -> Health | None:
-        """That of the beginning: measured if this is the beginning."""
+        """The measurement at the start of the run, made now if the run is just starting."""
         path = self._run.folder / _FILE
         begun = any(self._run.checkpoints.glob("step-*")) or self._run.done is not None
         if begun:
-            return Health(**read_json(path, "remove it: the run continues without the comparison")) if path.exists() else None
+            return Health(**read_json(path, "remove it, and the run continues without the comparison")) if path.exists() else None
         found = self._measured()
         if found is not None:
             write_aside(path, json.dumps(found._asdict()))
@@ -83,11 +83,11 @@ class HealthCheck:
         return {name: value for name, value in self.now._asdict().items() if value is not None}
 
     def words(self) -> str:
-        """The last measurement as text; empty without one."""
+        """The last measurement as text; empty if there is none."""
         if self.now is None or self.before is None:
             return ""
         parts = [f"effective rank {self.now.rank:.1f}, untrained {self.before.rank:.1f}"]
         if self.now.knn is not None and self.before.knn is not None:
-            parts.insert(0, f"neighbours tell {self.now.knn:.1f} % of the classes, untrained {self.before.knn:.1f} %")
+            parts.insert(0, f"k-NN accuracy {self.now.knn:.1f} %, untrained {self.before.knn:.1f} %")
         alarm = " The features have collapsed: see docs/curves.md." if self._alarmed else ""
         return f"Features: {'; '.join(parts)}.{alarm}"

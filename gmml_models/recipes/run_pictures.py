@@ -1,4 +1,4 @@
-"""What a run draws while it works: reconstructions at intervals, and its numbers by epoch."""
+"""The pictures that a run draws while it works: reconstructions at intervals, and its numbers by epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOSSES = ("loss", "reconstruction", "contrast", "concepts", "cls")
 
 
 def due(every: int, epochs: int, last: int, *, first: bool = False) -> bool:
-    """True every so many epochs (0: never), at the end, and with ``first`` after one epoch."""
+    """True every ``every`` epochs (0: never), at the end, and with ``first`` after one epoch."""
     return every > 0 and (epochs % every == 0 or epochs == last or (first and epochs == 1))
 
 
@@ -55,14 +55,14 @@ class Curves:
 
     Args:
         run: the folder.
-        before: values at the start, by name, to show as levels.
+        before: the values at the start, by name, to show as reference levels.
     """
 
     def __init__(self, run: RunFolder, before: Mapping[str, float | None] | None = None) -> None:
         self._run, self._before, self._due = run, before or {}, 0.0
 
     def draw(self, *, now: bool = False) -> None:
-        """Draw what the log holds; a disk without room for it does not end the run."""
+        """Draw the content of the log; if the disk is full, the run continues."""
         if not now and time.monotonic() < self._due:
             return
         marks = {name: {"untrained": value} for name, value in self._before.items() if value is not None}

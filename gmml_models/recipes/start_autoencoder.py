@@ -34,10 +34,10 @@ _FILE = "start.json"
 
 
 class Beginning(NamedTuple):
-    """What a run starts from.
+    """The model that a run starts from.
 
     Attributes:
-        autoencoder: with the weights loaded; or random, if a checkpoint will be loaded.
+        autoencoder: the autoencoder with the weights loaded, or random if a checkpoint will be loaded.
         about: its description, and the origin of the weights, in JSON types.
         told: a description for the user; empty if a run is resumed.
     """
@@ -48,7 +48,7 @@ class Beginning(NamedTuple):
 
 
 def with_channels(config: PretrainConfig) -> PretrainConfig:
-    """The config with the channels of the weights, unless it sets others than its default.
+    """Return the config with the number of channels of the weights, unless it sets a number other than its default.
 
     Raises:
         UsageError: the weights cannot be loaded.
@@ -62,7 +62,7 @@ def with_channels(config: PretrainConfig) -> PretrainConfig:
 
 
 def begin(config: PretrainConfig) -> Beginning | None:
-    """The start from the config's ``weights``, or from the run's own record if it has a checkpoint; None: from scratch.
+    """The start from the config's ``weights``, or from the run's own record if it has a checkpoint; None if it is from scratch.
 
     Raises:
         UsageError: the weights cannot be loaded, or the sizes do not fit them.
@@ -84,10 +84,10 @@ def begin(config: PretrainConfig) -> Beginning | None:
 
 
 def keep(config: PretrainConfig, beginning: Beginning | None) -> None:
-    """Write the record of the start into the run's folder; for one process.
+    """Write the record of the start into the run's folder; only one process may call this.
 
     Raises:
-        UsageError: no space or no permission.
+        UsageError: there is no space or no permission.
     """
     if beginning is None:
         return
@@ -105,7 +105,7 @@ def _kept(folder: Path) -> dict[str, Any] | None:
 
 
 def _of_timm(name: str) -> bool:
-    """A name without a slash that is neither a folder nor of the zoo; or one of the Hub's organisation timm."""
+    """True for a name without a slash that is neither a folder nor in the zoo, or a name in timm's organisation on the Hub."""
     return name.startswith("timm/") or not ("/" in name or Path(name).exists() or name in registry())
 
 
@@ -117,7 +117,7 @@ def _opened(config: PretrainConfig, name: str) -> Beginning:
     if _of_timm(name):
         encoder, mean, std, before = _from_timm(config, name.removeprefix("timm/"))
         sha256 = None
-        notes.append("no decoder in it: a new one")
+        notes.append("it has no decoder, so a new one is used")
     else:
         start = open_weights(
             name,
@@ -172,9 +172,9 @@ _DEFAULTS = {"gmml": ("paper", False), "autoencoder": ("paper", False), "sit": (
 
 
 def _why_not(ours: dict[str, Any], config: PretrainConfig, channels: int) -> str:
-    """Why the decoder of a folder is not taken; nothing where it is."""
+    """Say why the decoder of a folder is not used; empty if it is used."""
     if ours.get("decoder") is None:
-        return "no decoder in it"
+        return "it has no decoder"
     if config.decoder is not None and config.decoder != ours["decoder"]:
         return f"its decoder is {ours['decoder']}, but {config.decoder} is requested"
     if config.target != ours.get("target", "pixels"):
@@ -196,7 +196,7 @@ def _decoder_of(name: str) -> dict[str, Tensor]:
 def _from_timm(
     config: PretrainConfig, name: str
 ) -> tuple[VisionTransformer, tuple[float, ...] | None, tuple[float, ...] | None, tuple[int, tuple[int, int]]]:
-    """Weights of timm, which adapts them; mean and std that they were trained with, channels and size."""
+    """Load timm's weights, adapted by timm, with the mean and std that they were trained with, channels and size."""
     given: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     if config.in_chans != PretrainConfig.in_chans:
         given["in_chans"] = config.in_chans
@@ -204,7 +204,7 @@ def _from_timm(
         encoder = build_encoder(name, img_size=config.img_size, pretrained=True, **given)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise UsageError(
-            f"{_WHO}: {name!r} is neither a folder nor a name of the zoo (gmml models lists them), and timm cannot load its "
+            f"{_WHO}: {name!r} is neither a folder nor a name in the zoo (gmml models lists them), and timm cannot load its "
             f"weights ({str(error)[:300]}). Give a folder, owner/name on the Hub, or a vision transformer of timm with weights."
         ) from error
     patch = tuple(encoder.patch_embed.patch_size)

@@ -21,13 +21,13 @@ class Start(NamedTuple):
     """An encoder and what is known about it.
 
     Attributes:
-        encoder: in evaluation mode, float32.
-        mean: per channel, what its images were normalised by; None if another number of channels was requested.
-        std: likewise.
+        encoder: the encoder, in evaluation mode and float32.
+        mean: the mean per channel that its images were normalised by; None if another number of channels was requested.
+        std: the standard deviation per channel, in the same form.
         pool: the pooling to fine-tune with: `gmml_models.models.pooling.tuned_pool`, or the mean if there is no class token.
         measured: the pooling to measure with: `gmml_models.models.pooling.measured_pool`, or the mean.
         objective: the objective that it was trained with, if recorded.
-        sha256: of its file.
+        sha256: the hash of its file.
     """
 
     encoder: VisionTransformer
@@ -48,19 +48,19 @@ def open_weights(
     in_chans: int | None = None,
     drop_path: float = 0.0,
 ) -> Start:
-    """The encoder of a folder, a Hub repository or a name of the zoo, adapted to another size or number of channels.
+    """Load the encoder of a folder, a Hub repository or a name in the zoo, adapted to another size or number of channels.
 
     Args:
-        name: which.
+        name: the name of the weights.
         who: the name of the command, for errors.
-        img_size: side of the images; that of the weights by default. The position embedding is resampled.
-        patch_size: only checked: it must be that of the weights.
-        in_chans: channels; those of the weights by default. The first layer is adapted by timm's rule.
-        drop_path: share of residual branches dropped in training.
+        img_size: the side of the images; by default that of the weights. The position embedding is resampled.
+        patch_size: the patch size to check; it must be that of the weights.
+        in_chans: the number of channels; by default that of the weights. The first layer is adapted by timm's rule.
+        drop_path: the share of residual branches that are dropped in training.
 
     Raises:
-        UsageError: the weights do not exist or cannot be read, have another patch size, or their patches do not divide
-            ``img_size``.
+        UsageError: the weights do not exist or cannot be read, have another patch size, or ``img_size`` is not a multiple of
+            their patch size.
     """
     from gmml_models.models.loading import from_pretrained
 
@@ -106,12 +106,12 @@ def open_weights(
 
 
 def view_of(start: Start, config: EvaluateConfig | EmbedConfig, *, pixels: bool = False) -> ViewPlan:
-    """The centre crop for evaluation, normalised for the weights.
+    """Make the centre crop for evaluation, normalised for the weights.
 
     Args:
-        start: of `open_weights`.
-        config: may override mean, std and size.
-        pixels: return pixels in [0, 1] instead.
+        start: the result of `open_weights`.
+        config: the config, which may override mean, std and size.
+        pixels: True to return pixels in [0, 1] instead.
     """
     encoder = start.encoder
     channels = encoder.patch_embed.proj.in_channels
@@ -140,7 +140,7 @@ def channels_of(name: str, *, who: str) -> int:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """The config.json of a folder, a Hub repository or a name of the zoo.
+    """Read the config.json of a folder, a Hub repository or a name in the zoo.
 
     Raises:
         WeightsError: it cannot be read or fetched.

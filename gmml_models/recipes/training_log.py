@@ -1,4 +1,4 @@
-"""What a run puts next to its weights for readers of their card: the losses of every epoch, and their curve."""
+"""The files that a run puts next to its weights for readers of the card: the losses of every epoch, and their curve."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gmml_models.train.run_folder import read_rows
 
 
 def training_log(run: Path, *, title: str) -> dict[str, bytes]:
-    """``epochs.jsonl`` and ``loss.png`` of a run, by their names next to the weights; {} if nothing is recorded.
+    """Return ``epochs.jsonl`` and ``loss.png`` of a run, under their names next to the weights; {} if nothing is recorded.
 
     Args:
-        run: the folder of the run; a run of an older gmml has ``epochs.csv``.
-        title: of the picture.
+        run: the folder of the run; runs of an older gmml have ``epochs.csv``.
+        title: the title of the picture.
     """
     rows = epochs_of(run)
     if not rows:

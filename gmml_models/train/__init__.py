@@ -1,1 +1,1 @@
-"""One training loop for all recipes, and what it needs: processes, optimiser, checkpoints, the folder of a run."""
+"""One training loop for all recipes, with processes, optimiser, checkpoints and the folder of a run."""

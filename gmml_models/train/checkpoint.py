@@ -1,8 +1,8 @@
 """Checkpoints of a run: complete or absent, and never a pickle.
 
 A checkpoint is a folder ``step-00000123`` with ``state.safetensors`` (model and optimiser) and ``state.json`` (step, sums, the
-file's sha256). It is written under another name, flushed and renamed, so a reader sees a complete one or none; older ones are
-removed only after the rename. Under FSDP every process takes part in gathering, and the first one writes.
+file's sha256). It is written under another name, flushed and renamed, so a reader sees either a complete checkpoint or none;
+older ones are removed only after the rename. Under FSDP every process takes part in gathering, and the first one writes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class State:
     Attributes:
         step: steps done.
         skipped: number of steps skipped because a number was not finite.
-        in_a_row: number of skipped steps since the last one that was taken.
-        sums: sums of the numbers of this epoch's steps by name, and their count under ``taken``.
+        in_a_row: number of steps skipped since the last one that was not.
+        sums: the sums of the numbers of this epoch's steps, by name, with their count under ``taken``.
     """
 
     step: int = 0
@@ -71,14 +71,14 @@ def save(
     Args:
         run: the folder.
         model: the unwrapped model.
-        optimizer: of its parameters.
+        optimizer: the optimiser of its parameters.
         state: its progress.
-        facts: about data and model, in JSON types; `resume` refuses a run with different ones.
+        facts: facts about data and model, in JSON types; `resume` refuses a run with different ones.
         keep: number of newest checkpoints to keep, at least 1.
         parallel: the processes.
 
     Raises:
-        UsageError: no space or no permission; existing checkpoints are unchanged.
+        UsageError: there is no space or no permission; existing checkpoints are unchanged.
     """
     tensors = gather(model, optimizer)
     if parallel.first:
@@ -102,9 +102,9 @@ def resume(
 
     Args:
         run: the folder; rows of later steps are removed from its logs.
-        model: filled.
-        optimizer: likewise.
-        facts: as for `save`.
+        model: the model that is filled.
+        optimizer: the optimiser that is filled.
+        facts: as in `save`.
         parallel: the processes.
 
     Raises:
@@ -140,19 +140,19 @@ def resume(
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of the highest step, or None."""
+    """The checkpoint with the highest step, or None."""
     found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
 def clear_remains(folder: Path) -> None:
-    """Remove partial files of a killed process; for one process, before the run starts."""
+    """Remove partial files of a killed process; only one process may call this, before the run starts."""
     for path in folder.glob("*.part"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run, on the CPU: ``model/NAME`` and ``optimizer/KIND/NAME``.
+    """Gather all tensors of a run on the CPU, as ``model/NAME`` and ``optimizer/KIND/NAME``.
 
     Every process must call it; the first one gets them all.
     """
@@ -167,23 +167,23 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 
 def whole_model(model: nn.Module) -> dict[str, Tensor]:
-    """The complete state of a possibly sharded model, on the CPU; every process must call it."""
+    """Gather the complete state of a possibly sharded model on the CPU; every process must call it."""
     found = get_model_state_dict(model, options=_WHOLE).items()
     return {name: tensor for name, tensor in found if isinstance(tensor, Tensor)}
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int = 1) -> Path:
-    """Write a checkpoint and then remove all but the ``keep`` newest; for one process.
+    """Write a checkpoint and then remove all but the ``keep`` newest; only one process may call this.
 
     Args:
         folder: the folder of the checkpoints, created if necessary.
         step: number of finished steps.
         tensors: the result of `gather`.
-        facts: what else a resumed run must know, in JSON types.
-        keep: at least 1.
+        facts: other facts that a resumed run needs, in JSON types.
+        keep: the number of checkpoints to keep, at least 1.
 
     Raises:
-        OSError: no space or no permission; existing checkpoints are unchanged.
+        OSError: there is no space or no permission; existing checkpoints are unchanged.
     """
     from safetensors.torch import save
 
@@ -211,10 +211,10 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint other than its tensors.
+    """Read the content of a checkpoint other than its tensors.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the checkpoint cannot be read.
     """
     try:
         return dict(json.loads((path / _FACTS).read_bytes()))
@@ -223,10 +223,10 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, after their sha256 was checked.
+    """Read the tensors of a checkpoint, after checking their sha256.
 
     Raises:
-        UsageError: it is damaged; the message says what to do.
+        UsageError: the checkpoint is damaged; the message says what to do.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -1,4 +1,4 @@
-"""The options of every training run: model, optimiser, devices, how often to save."""
+"""The options of every training run: model, optimiser, devices, checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class TrainConfig(DataConfig):
     out: Path = Path("runs/run")
     """Folder of the run: config, checkpoints, losses, pictures, weights. Run the same command again to resume."""
     model: str = "vit_small_patch16_224"
-    """Encoder: one of ours, such as vit_micro_patch8_64, or a vision transformer of timm; auto: one that suits the device."""
+    """Encoder: one of ours, such as vit_micro_patch8_64, or one of timm's vision transformers. Auto chooses one that suits the
+    device."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the model."""
     patch_size: int | None = None
@@ -35,7 +36,7 @@ class TrainConfig(DataConfig):
     """Gradient accumulation: number of parts that a step is computed in; by default as few as keep activations within 1 GiB, or
     60 % of a GPU; auto: as few as also fit into the memory that is free."""
     lr: float = 5e-4
-    """Learning rate for 256 images per step (GMML 3.1); multiplied by batch_size / 256."""
+    """Learning rate for 256 images per step (GMML 3.1); it is multiplied by batch_size / 256."""
     min_lr: float = 1e-6
     """Learning rate at the end of its cosine schedule."""
     warmup_epochs: float = 10.0
@@ -49,23 +50,23 @@ class TrainConfig(DataConfig):
     clip: float | None = 3.0
     """Largest gradient norm of each parameter (the authors' release); None for no clipping."""
     drop_path: float = 0.1
-    """Stochastic depth: share of residual branches dropped while training, rising with depth (the authors' release)."""
+    """Stochastic depth: share of residual branches dropped in training, increasing with depth (the authors' release)."""
     seed: int = 0
-    """Seed of everything random in the run."""
+    """Seed of all random numbers in the run."""
     precision: Precision = "auto"
-    """Numerical precision; auto is bf16 on a GPU, else fp32."""
+    """Numerical precision; auto is bf16 on a GPU, otherwise fp32."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
     compile: bool = False
     """Compile the networks with torch.compile; worthwhile on a GPU."""
     fsdp: bool = False
-    """Shard parameters and optimiser over the processes (FSDP 2)."""
+    """Shard parameters and optimiser state over the processes (FSDP 2)."""
     grad_checkpointing: bool = False
     """Recompute activations instead of keeping them, to save memory."""
     checkpoint_every: int = field(default=0, metadata=FREE)
-    """Steps between checkpoints; 0 for one about every five minutes, and one at the end."""
+    """Steps between checkpoints; 0 for one about every five minutes and one at the end."""
     keep: int = field(default=1, metadata=FREE)
-    """Number of checkpoints to keep, the newest ones; 0 for one while the run lasts and none once it is finished."""
+    """Number of newest checkpoints to keep; 0 keeps one while the run lasts and none once it is finished."""
     overwrite: bool = field(default=False, metadata=FREE)
     """Start again if the folder holds a run, and remove its files; by default the run is resumed."""
     stop_after: float | None = field(default=None, metadata=FREE)
@@ -74,7 +75,7 @@ class TrainConfig(DataConfig):
     """Train nothing; print parameters, memory, steps and an estimate of the time."""
 
     def __post_init__(self) -> None:
-        """A folder may be given as text."""
+        """Accept a folder given as text."""
         super().__post_init__()
         object.__setattr__(self, "out", Path(self.out).expanduser())
 
@@ -101,10 +102,10 @@ def known(value: OrAuto) -> int:
 
 
 def check(config: TrainConfig) -> None:
-    """Refuse options that no run can have.
+    """Refuse options with impossible values.
 
     Raises:
-        UsageError: names the field, its value and what is allowed.
+        UsageError: a value is not allowed; the message names the field, its value and what is allowed.
     """
     who = "gmml"
     for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("in_chans", 1), ("workers", 0), ("keep", 0)):
@@ -120,6 +121,6 @@ def check(config: TrainConfig) -> None:
         if not 0 <= getattr(config, name) < float("inf"):
             raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number of at least 0. Give for example 0.")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
-        raise UsageError(f"{who}: betas={config.betas}. Give two numbers from 0 and below 1, for example 0.9 0.999.")
+        raise UsageError(f"{who}: betas={config.betas}. Give two numbers of at least 0 and below 1, for example 0.9 0.999.")
     if config.clip is not None and not config.clip > 0:
         raise UsageError(f"{who}: clip={config.clip} is not above 0. Give for example 3.0, or None for no clipping.")

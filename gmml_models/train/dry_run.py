@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run would need, first calculated, then measured in a few steps that are thrown away."""
+"""``--dry-run``: estimates the needs of a run, first by calculation, then by measuring a few steps whose result is discarded."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def told(
     memory: Needs,
     parallel: Parallel,
 ) -> Outcome:
-    """What ``run`` gives; of a dry run one process prints what the whole would need, before it, and how long it would take, after.
+    """Return the result of ``run``.
+
+    For a dry run, one process also prints the needs of the whole run before, and its duration after.
 
     Args:
-        run: trains, by ``part``.
+        run: a function that trains by the config ``part``.
         whole: the config of the run.
         part: what is done of it: all, or for ``--dry-run`` the `small_part`.
         images: to learn from.
@@ -68,8 +70,8 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, fr
     """What a run would need, calculated: parameters, memory, steps.
 
     Args:
-        config: of the run.
-        share: of its images.
+        config: the config of the run.
+        share: this process's share of the images.
         model: the complete model.
         memory: that it needs.
         free: bytes that are free now, if known.
@@ -89,21 +91,22 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, fr
 
 
 def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: float, device: torch.device) -> str:
-    """An estimate of the time from the measured steps.
+    """Estimate the time from the measured steps.
 
     Args:
-        config: of the run.
-        share: of its images.
-        measured: of these steps.
+        config: the config of the run.
+        share: this process's share of the images.
+        measured: the measurements of these steps.
         seconds: seconds per measured step, without waiting for data.
-        device: where they ran.
+        device: the device on which they ran.
     """
     speed = batch_of(measured) / seconds
     total = share.steps_per_epoch * epochs_of(config) * batch_of(config) / speed
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident_memory()
-    advice = "\nThat is long for a CPU: --recipe small has settings for one." if device.type == "cpu" and total > _LONG else ""
+    advice = "\nThat is long for a CPU: --recipe small has settings for a CPU." if device.type == "cpu" and total > _LONG else ""
     return (
-        f"time: {clock(total)} at {speed:.0f} img/s, from {measured.batch_size} images a step, data not counted; peak "
+        f"time: {clock(total)} at {speed:.0f} img/s, measured with {measured.batch_size} images per step and without "
+        "loading data; peak "
         f"{peak:,.0f} MiB on {device} in these steps{advice}"
     )
 

@@ -1,4 +1,4 @@
-"""The calculated memory of a step, and the number of parts in which it fits."""
+"""Calculates the memory of a step, and the number of parts into which it must be split to fit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def needs_of(model: nn.Module, image: int, resident: int, parallel: Parallel) ->
 
 
 def activation_bytes(encoder: VisionTransformer, *, views: int = 1, more: int = 0) -> int:
-    """The approximate number of bytes that an image keeps between forward and backward pass in float32; in bfloat16 it is less.
+    """The approximate number of bytes kept per image between forward and backward pass in float32; in bfloat16 it is less.
 
     Args:
         encoder: a vision transformer, with or without gradient checkpointing.

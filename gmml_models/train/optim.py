@@ -1,4 +1,4 @@
-"""The optimiser: groups of parameters, the rates of a step, and gradients of bounded size."""
+"""The optimiser: groups of parameters, the rates of a step, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ _BARE = ("cls_token", "pos_embed", "dist_token", "reg_token")
 
 
 def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Groups by learning rate factor and weight decay; tensors with one axis, tokens and positions do not decay.
+    """Group parameters by learning rate factor and weight decay.
+
+    Tensors with one axis, tokens and position embeddings do not decay.
 
     Args:
-        model: parameters that take no gradient are left out.
-        lr_scale: factor by parameter name; 1 for names that are not listed.
+        model: the model; parameters that require no gradient are left out.
+        lr_scale: the factor by parameter name; 1 for names that are not listed.
 
     Returns:
         Groups for an optimiser, each with ``lr_scale`` and ``decays``.
 
     Source:
-        The authors' release for biases and norms (all with one axis), timm for class tokens and position embeddings.
+        The authors' release for biases and norms (all tensors with one axis), timm for class tokens and position embeddings.
     """
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():

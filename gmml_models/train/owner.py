@@ -1,4 +1,4 @@
-"""A lock, so that only one process writes into the folder of a run; it ends with its process and says which one holds it."""
+"""A lock that lets only one process write to the folder of a run; it ends with its process, and names the process that holds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HELD: dict[tuple[int, str], list[int]] = {}
 
 @final
 class Owner:
-    """Holds the lock of a folder until `release`, or the end of the process, whatever ends it.
+    """Holds the lock of a folder until `release`, or until the process ends for whatever reason.
 
     It is a POSIX record lock: the system releases it when the process ends, and child processes do not inherit it. If the system or
     file system has no such locks, as on Windows, nothing is locked.
@@ -60,7 +60,7 @@ class Owner:
         self._holds = True
 
     def release(self) -> None:
-        """Let go. The file is kept: removing it would let a third process lock another file of the same name."""
+        """Let go. The file is kept, because removing it would let a third process lock another file of the same name."""
         if not self._holds:
             return
         self._holds = False
@@ -71,7 +71,7 @@ class Owner:
             del _HELD[self._place]
 
     def __del__(self) -> None:
-        """A run that ended by an exception lets go too."""
+        """Release the lock even if the run ended with an exception."""
         self.release()
 
 

@@ -24,10 +24,10 @@ class Parallel:
     """The device of a process, and the other processes of the run.
 
     Attributes:
-        device: of this process.
+        device: the device of this process.
         rank: its number.
         world: number of processes.
-        autocast: a context for the run's precision, in which the networks compute.
+        autocast: a context for the run's precision, in which the networks run.
         fsdp: True if parameters and optimiser are sharded.
     """
 
@@ -49,7 +49,7 @@ class Parallel:
 
     @contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
-        """The body runs on the first process, and then on the others: one creates what all use."""
+        """Run the body on the first process, and then on the others, so that one process creates files that all use."""
         if not self.first:
             self.wait()
         yield
@@ -62,11 +62,11 @@ class Parallel:
         """Move a model to its device, replicated or sharded over the processes, and create its optimiser.
 
         Args:
-            model: moved, and under FSDP changed, in place.
-            make: creates the optimiser of a model.
+            model: the model, which is moved, and under FSDP changed, in place.
+            make: a function that creates the optimiser of a model.
 
         Returns:
-            the module to call, its optimiser, and a context in which gradients are accumulated without being exchanged.
+            The module to call, its optimiser, and a context in which gradients are accumulated without being exchanged.
         """
         model.to(self.device)
         if self.world == 1:
@@ -85,7 +85,7 @@ class Parallel:
     def _sharded(
         model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer]
     ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], AbstractContextManager[None]]]:
-        """Parameters, gradients and optimiser in shards, block by block."""
+        """Shard parameters, gradients and optimiser state, block by block."""
         from timm.models.vision_transformer import Block
         from torch.distributed.fsdp import fully_shard
 
@@ -106,7 +106,7 @@ class Parallel:
 
 
 def start_processes(config: TrainConfig) -> Parallel:
-    """The processes that torchrun started (one without it), their devices, and the precision of the config.
+    """Set up the processes that torchrun started (one without torchrun), their devices, and the config's precision.
 
     Raises:
         UsageError: ``config.fsdp`` with a single process.
@@ -115,7 +115,9 @@ def start_processes(config: TrainConfig) -> Parallel:
     rank, world, local = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     world = max(world, 1)
     if config.fsdp and world == 1:
-        raise UsageError("gmml: --fsdp shards over several processes, but there is one. Start it with torchrun, or leave it out.")
+        raise UsageError(
+            "gmml: --fsdp shards over several processes, but there is only one. Start the run with torchrun, or leave --fsdp out."
+        )
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)

@@ -1,4 +1,4 @@
-"""The progress line: steps, loss, images per second, waiting, time left."""
+"""The progress line: steps, loss, images per second, waiting time, time left."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Progress:
     A run that is resumed says first where it stands.
 
     Args:
-        total: steps of the run.
+        total: the number of steps of the run.
         done: number of finished steps.
-        images: images per step, over all processes.
+        images: the number of images per step, over all processes.
         shown: False on all processes but the first.
 
     Attributes:
-        due: when to `show` again, on the clock of `time.monotonic`.
+        due: the time at which to `show` again, on the clock of `time.monotonic`.
     """
 
     def __init__(self, total: int, done: int, images: int, *, shown: bool) -> None:
@@ -54,11 +54,11 @@ class Progress:
         return self
 
     def show(self, step: int, loss: float, waited: float) -> None:
-        """Print the progress; to be called once the time is ``due``.
+        """Print the progress; call this once the time is ``due``.
 
         Args:
             step: steps done.
-            loss: of the last one.
+            loss: the loss of the last step.
             waited: seconds spent waiting for data since the start.
         """
         now = time.monotonic()
@@ -80,12 +80,12 @@ class Progress:
 
 
 def teller(words: str, *, shown: bool, every: float = 5.0) -> Callable[[int, int], None]:
-    """Progress of a slow preparation: ``words`` and how many of how many, a line every few seconds.
+    """Report the progress of a slow preparation: a line every few seconds with ``words``, the number done and the total.
 
     Args:
-        words: what is done.
+        words: what the command is doing, for the message.
         shown: False on all processes but the first.
-        every: seconds between lines; nothing is printed before the first interval is over.
+        every: the seconds between lines; nothing is printed before the first interval is over.
     """
     told = time.monotonic()
 
@@ -99,7 +99,7 @@ def teller(words: str, *, shown: bool, every: float = 5.0) -> Callable[[int, int
 
 
 def clock(seconds: float) -> str:
-    """A duration in words: 45 s, 3 min, 2 h 05 min, 3 days 4 h."""
+    """Format a duration: 45 s, 3 min, 2 h 05 min, 3 days 4 h."""
     minutes = seconds / 60
     if seconds < 90:
         return f"{seconds:.0f} s"

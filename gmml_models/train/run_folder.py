@@ -42,21 +42,22 @@ _LEFT = (  # what a run leaves beside its config
 
 @final
 class RunFolder:
-    """Files of one run, written by its first process, which owns the folder: see `Owner`.
+    """The files of one run, written by its first process, which owns the folder; see `Owner`.
 
     ``config.json``, ``data.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end,
     ``finished.json``.
 
-    A finished run continues if ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs: the
-    remaining steps follow those of the longer run, so the learning rate jumps from its end to its value in that run.
+    A finished run continues if ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs, so
+    the remaining steps follow the schedule of the longer run: the learning rate jumps from its final value to its value in that
+    run.
 
     Args:
-        config: of the run. With ``config.overwrite``, the files of an earlier run are removed first.
+        config: the config of the run. With ``config.overwrite``, the files of an earlier run are removed first.
         writes: False for all processes but the first, which then only read.
-        data: what identifies the training images, if known.
+        data: the identity of the training images, if known.
 
     Raises:
-        UsageError: another process owns the folder; it holds a run with other options or other data, or cannot be
+        UsageError: another process owns the folder; the folder holds a run with other options or other data; or it cannot be
             written to.
     """
 
@@ -122,7 +123,7 @@ class RunFolder:
         return int(read_json(self.folder / _DONE, "remove it to start over")["steps"])
 
     def _clear(self) -> None:
-        """Remove what a run leaves, and nothing else; the config last, by which the folder is known as a run's."""
+        """Remove the files of a run and nothing else; the config, which marks the folder as that of a run, comes last."""
         for name in (*_LEFT, _CONFIG):
             path = self.folder / name
             if path.is_dir() and not path.is_symlink():
@@ -131,7 +132,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _longer(self, config: TrainConfig, told: dict[str, Any]) -> bool:
-        """A finished run whose epochs were raised: it goes on, and its record says so."""
+        """Continue a finished run whose epochs were raised, and record this."""
         before = told.get("epochs")
         if not isinstance(before, int) or epochs_of(config) <= before or not (self.folder / _DONE).exists():
             return False
@@ -143,8 +144,8 @@ class RunFolder:
         return True
 
     def _same(self, config: TrainConfig, data: Identity | None) -> None:
-        """Refuse other options and other data than those that the run began with; the same data may lie elsewhere."""
-        told = read_json(self.folder / _CONFIG, "remove it to start over with the given options, which must be the same")
+        """Refuse options and data other than those that the run started with; the same data may have moved."""
+        told = read_json(self.folder / _CONFIG, "remove it to resume with the given options, which must be the same")
         before = None
         if (self.folder / _DATA).exists():
             before = read_json(self.folder / _DATA, "remove it if the data is unchanged")
@@ -234,7 +235,7 @@ class RunFolder:
             self.close()
 
     def end(self, outcome: Outcome, broken: Mapping[str, str], *, keep: int = 1) -> None:
-        """Report what was skipped, and record it if the run is finished; with ``keep=0``, then remove its checkpoints."""
+        """Report skipped files, and record that the run is finished if it is; with ``keep=0``, then remove its checkpoints."""
         for name, reason in broken.items():
             print(f"broken, and skipped: {name} ({reason})")
         if outcome.finished:
@@ -253,31 +254,31 @@ class RunFolder:
 
 
 def begun(folder: Path) -> bool:
-    """The folder holds a run that has something to lose: a checkpoint, or its end."""
+    """True if the folder holds a run with a checkpoint, or a finished one."""
     return any((folder / "checkpoints").glob("step-*")) or (folder / _DONE).exists()
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """A file of a run.
+    """Read a JSON file of a run.
 
     Raises:
-        UsageError: it is damaged; the message includes the advice.
+        UsageError: the file is damaged; the message includes the advice.
     """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(
-            f"gmml: {path} is damaged ({error}), perhaps by a power cut. The checkpoints are untouched: {advice}."
+            f"gmml: {path} is damaged ({error}), perhaps by a power cut. The checkpoints are intact: {advice}."
         ) from error
 
 
 def _plain(value: float | int | str) -> float | int | str | None:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, without a last one that is incomplete because the process was killed."""
+    """Read the rows of a JSON lines file, ignoring a last row that is incomplete because the process was killed."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after its step, with a checkpoint; a second one ends it at once."""
+"""SIGINT and SIGTERM end a run after the current step, with a checkpoint; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _ANSWER = b"gmml: stopping after this step, with a checkpoint. A second signal s
 def signals() -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM is recorded in the list and acknowledged; the second has its usual effect. Main thread only.
 
-    A second one may come at any moment, even while a checkpoint is written: files are written under another name and renamed, so
-    the run can resume from the newest complete checkpoint.
+    A second signal may come at any moment, even while a checkpoint is written: files are written under another name and renamed,
+    so the run can resume from the newest complete checkpoint.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""The training loop of all recipes, in the order it runs.
+"""The training loop of all recipes, in the order in which it runs.
 
-Nothing that happens depends on when a run was stopped: the images of a step and all its random numbers are determined by (seed,
-epoch, step, index), rates by the step; everything else is in the checkpoint.
+The result does not depend on when a run was stopped: the images of a step and all its random numbers are determined by (seed,
+epoch, step, index), and its rates by the step; everything else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Learner(Protocol):
     """A module that is trained; everything that a resumed run needs is in its state_dict."""
 
     def after_step(self, progress: float) -> None:
-        """Called after a step that was taken; ``progress`` is in [0, 1]."""
+        """Called after a step that was not skipped; ``progress`` is in [0, 1]."""
 
     def discard(self) -> None:
         """Called after a step that was skipped."""
@@ -56,11 +56,11 @@ class Outcome:
         finished: False if it was stopped and can be resumed, or if it was a dry run.
         steps: total number of finished steps.
         skipped: number of steps skipped because a number was not finite.
-        history: what was logged of the epochs.
-        seconds: of this call.
-        images_per_second: of this call, over all processes.
-        waiting: share of this call's time that was spent waiting for data.
-        quickest: seconds of the fastest step, without waiting for data.
+        history: the log entries of the epochs.
+        seconds: the duration of this call.
+        images_per_second: the throughput of this call, over all processes.
+        waiting: the share of this call's time that was spent waiting for data.
+        quickest: the seconds of the fastest step, without waiting for data.
         left_out: files that may be images but are not part of the data, and images that could not be read.
     """
 
@@ -76,10 +76,10 @@ class Outcome:
 
 
 def of_views(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The loss of an objective: `gmml_models.objectives`.
+    """Compute the loss of an objective; see `gmml_models.objectives`.
 
     Raises:
-        UsageError: it cannot work with these views.
+        UsageError: the objective cannot work with these views.
     """
     try:
         return cast("tuple[Tensor, Mapping[str, Tensor]]", model(batch.views, keys=batch.keys))
@@ -104,25 +104,25 @@ def train_steps(
 
     Args:
         config: the options of the run. A dry run takes a few steps and writes nothing.
-        learner: a module; moved to its device.
+        learner: the module to train, which is moved to its device.
         feed: the images.
         run: the folder.
         parallel: the processes.
-        loss: (wrapped module, batch) -> loss (), and detached () parts by name.
-        at_epoch: called with the number of finished epochs, in evaluation mode; returns numbers to log.
+        loss: a function of (wrapped module, batch) that returns the loss, (), and its detached parts by name, ().
+        at_epoch: a function that is called in evaluation mode with the number of finished epochs, and returns numbers to log.
         base_batch: the batch size that ``config.lr`` is meant for.
-        lr_scale: factor on the learning rate by parameter name; 1 for names that are not listed.
-        facts: about data and model, in JSON types; a checkpoint with different ones is refused.
+        lr_scale: the factor on the learning rate by parameter name; 1 for names that are not listed.
+        facts: facts about data and model, in JSON types; a checkpoint with different ones is refused.
 
     Yields:
-        the progress after each step.
+        The progress after each step.
 
     Returns:
         the result.
 
     Raises:
-        UsageError: no space for a checkpoint, a checkpoint that is damaged or belongs to another model, or three steps in a row
-            that are not finite.
+        UsageError: there is no space for a checkpoint; a checkpoint is damaged or belongs to another model; or three steps in a
+            row are not finite.
     """
     bare, facts = cast(nn.Module, learner), facts or {}
     batch_size, per_epoch, total = batch_of(config), feed.steps_per_epoch, feed.steps_per_epoch * epochs_of(config)
@@ -187,7 +187,8 @@ def train_steps(
             state.step += 1
             if state.in_a_row >= _HOPELESS:
                 raise UsageError(
-                    f"gmml: {_HOPELESS} steps in a row were not finite, each of other images (loss {numbers['loss']}, gradient "
+                    f"gmml: {_HOPELESS} steps in a row were not finite, each with different images (loss {numbers['loss']}, "
+                    "gradient "
                     f"norm {numbers['grad_norm']}). The last checkpoint is complete. Give a lower --lr, or --precision fp32, "
                     "under another --out."
                 )
@@ -234,7 +235,7 @@ def train_steps(
 
 
 def _to_the_end(steps: Callable[Given, Generator[Any, None, Outcome]]) -> Callable[Given, Outcome]:
-    """All steps, one after the other."""
+    """Run all steps, one after the other."""
 
     @wraps(steps)
     def whole(*words: Given.args, **options: Given.kwargs) -> Outcome:
@@ -256,7 +257,7 @@ def _seed(seed: int, step: int, part: int) -> int:
 
 
 def _mean(values: Sequence[Tensor], parallel: Parallel) -> Shared:
-    """Means over all processes: one message, and the only wait of a step."""
+    """Average numbers over all processes in one message, the only point at which a step waits."""
     vector = torch.stack([send(value, parallel.device).to(torch.float32) for value in values])
     if parallel.world > 1:
         torch.distributed.all_reduce(vector)

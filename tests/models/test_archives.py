@@ -87,7 +87,7 @@ def test_what_is_left_out_of_a_zip_is_told(photographs: Path, tmp_path: Path) ->
     told = {one.name: (one.reason, one.lost) for one in source.left}
     assert told["train/notes.txt"] == ("not an image (.txt)", False)
     assert told["train/raw.nef"] == ("this format is not supported: convert it to JPEG or PNG", True)
-    assert told["train/dog/odd.png"] == ("packed neither by deflate nor not at all", True)
+    assert told["train/dog/odd.png"] == ("compressed by a method other than deflate", True)
     assert source.lost == 2
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_file_in_a_zip_is_named_and_stepped_over(photographs: Path, tm
     packed.write_bytes(held)
     source = open_source(FinetuneConfig(data=str(packed)), purpose="train")
     assert source.read(1) is None
-    assert source.broken == {"train/cat/001.png": "damaged: it is not what the zip says it is"}
+    assert source.broken == {"train/cat/001.png": "damaged: its content does not match the checksum in the zip"}
     assert source.read(0) is not None
 
 

@@ -234,7 +234,7 @@ def test_odd_names_are_refused(key: str) -> None:
 
 
 def test_one_name_twice_is_refused() -> None:
-    with pytest.raises(UnreadableFileError, match=r"a name twice: backbone\.cls_token"):
+    with pytest.raises(UnreadableFileError, match=r"the same name twice: backbone\.cls_token"):
         translate({"SiT_model": {**hostile.network(), "backbone.cls_token": torch.zeros(1, 1, 8)}}, heads=2)
 
 
@@ -287,7 +287,7 @@ def test_the_card_says_whose_weights_these_are(tmp_path: Path) -> None:
     assert "Its licence is unknown" in card
     assert "do not\ndistribute" in card
     card = (convert_checkpoint(path, tmp_path / "other", license="mit") / "README.md").read_text()
-    assert "by whoever converted it: mit" in card
+    assert "according to whoever converted it: mit" in card
 
 
 def test_the_command_converts_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

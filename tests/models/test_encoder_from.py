@@ -299,7 +299,7 @@ def test_what_the_tensors_tell_of_a_plain_vit(options: dict[str, Any], tmp_path:
 
 def test_patches_that_make_no_square(tmp_path: Path) -> None:
     path = saved(tmp_path, vit(img_size=(8, 24)).state_dict())
-    with pytest.raises(WrongKeysError, match=r"13 positions.*what img_size= says"):
+    with pytest.raises(WrongKeysError, match=r"13 positions.*the shape given by img_size="):
         gm.encoder_from(path, heads=1)
     encoder = gm.encoder_from(path, heads=1, img_size=(8, 24))
     assert torch.equal(encoder.forward_features(images(8, 24)), vit(img_size=(8, 24)).forward_features(images(8, 24)))
@@ -509,7 +509,7 @@ class TestWhatIsNone:
         assert torch.equal(gm.encoder_from(tmp_path / "m.safetensors", heads=1)(images()), vit()(images()))
         folder = convert_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", heads=1)
         with pytest.raises(
-            UnreadableFileError, match=r"lies in a folder that gmml wrote\. Load that: gmml_models\.from_pretrained\('(.*)'\)"
+            UnreadableFileError, match=r"is in a folder that gmml wrote\. Load that: gmml_models\.from_pretrained\('(.*)'\)"
         ) as caught:
             gm.encoder_from(folder / "model.safetensors")
         advice = re.search(r"from_pretrained\('(.*)'\)", str(caught.value))

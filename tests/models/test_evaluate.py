@@ -289,7 +289,7 @@ class TestWhatIsRefused:
             ({"measures": ("guess",)}, "Allowed are knn, linear and classifier"),
             ({"measures": ("classifier",)}, "holds no classifier"),
             ({"seeds": ()}, "seeds is empty"),
-            ({"seeds": (1, 1)}, "hold one twice"),
+            ({"seeds": (1, 1)}, "contain a seed twice"),
             ({"k": 0}, "k=0"),
             ({"batch_size": 0}, "batch_size=0"),
             ({"few_shot": 1.5}, "few_shot=1.5"),

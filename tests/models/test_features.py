@@ -375,7 +375,7 @@ class TestEmbed:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"out": Path("a.txt")}, "ends in none of .npz, .csv, .parquet"),
+            ({"out": Path("a.txt")}, "does not end in one of .npz, .csv, .parquet"),
             ({"weights": ""}, "no weights"),
             ({"weights": "no/such"}, "cannot be loaded"),
             ({"batch_size": 0}, "batch_size=0"),

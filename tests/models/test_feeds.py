@@ -435,9 +435,9 @@ def test_the_path_is_chosen_by_device_and_room(folder: Path) -> None:
 
 def test_what_does_not_fit_together_is_refused_before_any_work(folder: Path) -> None:
     grey = source_of(folder, in_chans=1)
-    with pytest.raises(UsageError, match="images of 1 channels, but mean and std of 3"):
+    with pytest.raises(UsageError, match="the images have 1 channels, but mean and std have 3"):
         make_feed(grey, PLAN, batch_size=8)
-    with pytest.raises(UsageError, match="transform of its own cannot be resident"):
+    with pytest.raises(UsageError, match="with its own transform cannot be resident"):
         feed_of(folder, transform=lambda picture: torch.zeros(1), resident=True)
     with pytest.raises(UsageError, match="has 22 images, fewer than the 32"):
         feed_of(folder, batch_size=32)

@@ -114,7 +114,7 @@ class TestRuns:
         assert "steps: 300 = 100 epochs of 3 (24 images)" in said
         assert "for 4 images at once (2 parts a step)" in said
         assert "time: " in said
-        assert "from 4 images a step" in said
+        assert "measured with 4 images per step" in said
         assert not (tmp_path / "run").exists()
 
     def test_a_run_learns_measures_and_leaves_a_classifier(
@@ -380,7 +380,7 @@ class TestWhatIsRefused:
         assert not out.exists()
 
     def test_one_class_and_no_labels(self, pretrained: Path, tmp_path: Path) -> None:
-        for folder, message in (("one/train/a", "one class only"), ("none/train", "no labels")):
+        for folder, message in (("one/train/a", "only one class"), ("none/train", "no labels")):
             place = tmp_path / folder
             place.mkdir(parents=True)
             for number in range(3):

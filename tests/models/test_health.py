@@ -54,7 +54,7 @@ def test_neighbours_are_those_of_knn_without_the_image_itself() -> None:
 
 @pytest.mark.parametrize("features", [torch.ones(1, 3), torch.full((4, 3), torch.nan), torch.ones(4)], ids=["one", "nan", "flat"])
 def test_what_has_no_health(features: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="finite, of two images or more"):
+    with pytest.raises(ValueError, match="finite, with at least two images"):
         health(features)
 
 
@@ -62,7 +62,7 @@ def test_collapse_has_a_name() -> None:
     before = Health(40.0, 8.0, 0.1)
     assert collapsed(before, before) == ""
     assert "nearly the same features" in collapsed(Health(10.0, 9.0, 0.001), before)
-    assert "hardly more than one direction" in collapsed(Health(10.0, 1.4, 0.2), before)
+    assert "little more than one direction" in collapsed(Health(10.0, 1.4, 0.2), before)
     assert collapsed(Health(40.0, 2.1, 0.05), before) == "", "to fall is no sign by itself"
     assert collapsed(Health(40.0, 1.1, 0.1), Health(40.0, 1.0, 0.1)) == "", "it was no wider before"
 

@@ -367,7 +367,7 @@ class TestAdviceIsFollowed:
         from gmml_models.errors import UnreadableFileError
         from gmml_models.hub.folder import read_tensors
 
-        with pytest.raises(UnreadableFileError, match="give finite=False to look at them"):
+        with pytest.raises(UnreadableFileError, match="give finite=False to inspect the weights"):
             gm.from_pretrained(folder, verify=False)
         assert read_tensors(folder / "model.safetensors", finite=False)["cls_token"].isnan().all()
 
@@ -375,7 +375,7 @@ class TestAdviceIsFollowed:
         right = copy.deepcopy(json.loads((folder / "config.json").read_text()))
         wrong = {**right, "model_args": {**right["model_args"], "depth": 2}}
         (folder / "config.json").write_text(json.dumps(wrong))
-        with pytest.raises(WrongKeysError, match=r"Take the config\.json that belongs to these weights"):
+        with pytest.raises(WrongKeysError, match=r"Use the config\.json that belongs to these weights"):
             gm.from_pretrained(folder)
         (folder / "config.json").write_text(json.dumps(right))
         gm.from_pretrained(folder)

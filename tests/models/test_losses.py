@@ -148,7 +148,7 @@ def test_half_types_do_not_overflow_inside(bad: float) -> None:
         ({"mask": torch.zeros(4, 1, 6, 5)}, TypeError, "masked_l1: mask is torch.float32, not bool"),
         ({"mask": torch.zeros(4, 6, 5, dtype=torch.bool)}, ValueError, r"allowed is \(B, 1, \*S\) = \(4, 1, 6, 5\)"),
         ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value per pixel"),
-        ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "beside images"),
+        ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "for images"),
         ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\) and reconstruction \(4, 3, 6, 5\)"),
         ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.int32)}, TypeError, "clean is torch.int32, not a float type"),
         ({"reduction": "avg"}, ValueError, "'avg' is unknown. Allowed are 'mean', 'sum' and 'none'"),
@@ -351,7 +351,7 @@ def test_wrong_arguments_of_the_concept_loss_are_named() -> None:
         ConceptLoss(4, momentum=1.0)
     with pytest.raises(ValueError, match="teacher_temperature=0 is not a finite number above 0"):
         ConceptLoss(4, teacher_temperature=0)
-    with pytest.raises(ValueError, match=r"centre has shape \(4,\) beside logits \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"centre has shape \(4,\) for logits \(2, 5\)"):
         ConceptLoss(4)(noise(2, 5), noise(2, 5))
     with pytest.raises(ValueError, match=r"ConceptLoss.update: the centre has shape \(4,\)"):
         ConceptLoss(4).update(noise(2, 5))
@@ -516,7 +516,7 @@ def test_bytes_without_statistics_and_floats_with_them_are_refused() -> None:
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask)
     with pytest.raises(TypeError, match=r"values='normalised' do not state"):
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask, values="normalised")
-    with pytest.raises(TypeError, match=r"l2: values='unit' is for bytes, and clean is torch.float32"):
+    with pytest.raises(TypeError, match=r"l2: values='unit' is for bytes, but clean is torch.float32"):
         gm.l2(torch.zeros(2, 3, 8, 8), stored.float(), values="unit")
     with pytest.raises(ValueError, match="2 channels"):
         gm.l1(torch.zeros(2, 3, 8, 8), stored, values=((0.5, 0.5), (1.0, 1.0)))

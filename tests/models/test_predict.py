@@ -205,5 +205,5 @@ class TestWhatIsRefused:
         (tmp_path / "empty").mkdir()
         with pytest.raises(UsageError, match="no image in"):
             predict(told(classifier, tmp_path / "empty"))
-        with pytest.raises(UsageError, match="is an archive and was given with other paths"):
+        with pytest.raises(UsageError, match="is an archive, but was given with other paths"):
             predict(told(classifier, write_flat(tmp_path / "some", 2), write_tar(tmp_path / "all.tar", tmp_path / "some")))

@@ -89,7 +89,7 @@ def test_a_normalised_target_travels_from_the_command_line_into_the_weights(fold
 
 @pytest.mark.parametrize("betas", [(0.9, 1.0), (-0.1, 0.9), (0.9,)])
 def test_betas_that_no_optimiser_takes_are_named(tmp_path: Path, betas: tuple[float, ...]) -> None:
-    with pytest.raises(UsageError, match=r"betas=\(.*\). Give two numbers from 0 and below 1"):
+    with pytest.raises(UsageError, match=r"betas=\(.*\). Give two numbers of at least 0 and below 1"):
         pretrain(small(tmp_path / "run", betas=betas), dataset=Pictures())
 
 
@@ -198,7 +198,7 @@ def theirs(folder: Path) -> list[str | Path]:
         (lambda folder: [], "no data"),
         (lambda folder: ["--data", folder / "nowhere"], "nowhere"),
         (empty, "empty"),
-        (alone, "one image only"),
+        (alone, "only one image"),
         (lambda folder: ["--data", folder, "--batch-size", "64"], "fewer than the 64 of one step"),
         (lambda folder: ["--data", folder, "--model", "resnet50"], "resnet50"),
         (lambda folder: ["--data", folder, "--model", "vit_smal_patch16_224"], "Close names are"),

@@ -82,7 +82,7 @@ class TestNeighbours:
             ({"temperature": math.nan}, "must be above 0"),
             ({"labels": torch.zeros(3, dtype=torch.long)}, "do not fit"),
             ({"test": torch.zeros(2, 5)}, "do not fit"),
-            ({"train": torch.zeros(0, 6), "labels": torch.zeros(0, dtype=torch.long)}, "one training image or more"),
+            ({"train": torch.zeros(0, 6), "labels": torch.zeros(0, dtype=torch.long)}, "at least one training image"),
         ],
         ids=str,
     )
@@ -179,7 +179,7 @@ class TestProbe:
 
     def test_what_is_refused(self) -> None:
         train, labels = self.apart(30, 0)
-        with pytest.raises(ValueError, match="all training images are of one class"):
+        with pytest.raises(ValueError, match="all training images belong to one class"):
             linear_probe(train, labels * 0, train)
         with pytest.raises(ValueError, match="do not fit"):
             linear_probe(train, labels, train[:, :3])

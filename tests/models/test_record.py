@@ -238,7 +238,7 @@ def test_a_torn_config_is_named_and_can_be_written_anew(tmp_path: Path, torn: st
     begun(tmp_path)
     known = tmp_path / "run" / "config.json"
     known.write_text(torn)
-    with pytest.raises(UsageError, match=r"config.json is damaged \(.*The checkpoints are untouched: remove it"):
+    with pytest.raises(UsageError, match=r"config.json is damaged \(.*The checkpoints are intact: remove it"):
         RunFolder(config(tmp_path))
     known.unlink()
     RunFolder(config(tmp_path))

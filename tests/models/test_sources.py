@@ -136,7 +136,7 @@ def test_a_split_is_taken_where_it_is_one(tops: set[str], split: str | None, pur
     ("tops", "split", "purpose"), [({"cat"}, "val", "train"), ({"train", "test"}, "val", "test"), (set(), "x", "train")]
 )
 def test_a_split_that_is_not_there_is_an_error(tops: set[str], split: str, purpose: Any) -> None:
-    with pytest.raises(UsageError, match=f"has no sub-folder '{split}'"):
+    with pytest.raises(UsageError, match=f"has no subfolder '{split}'"):
         choose_split("there", tops, split, purpose, True, lambda name: False)
 
 
@@ -157,7 +157,7 @@ def test_training_and_testing_take_their_own_images(tmp_path: Path, kind: str) -
 
 def test_without_a_test_folder_testing_is_refused_and_test_data_is_the_way(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "all", {"cat": 2, "dog": 2})
-    with pytest.raises(UsageError, match=r"no test or val sub-folder.*--test-data"):
+    with pytest.raises(UsageError, match=r"no test or val subfolder.*--test-data"):
         for_testing(root)
     assert len(for_testing(root, test_data=str(write_classes(tmp_path / "own", {"cat": 1, "dog": 1})))) == 2
 
@@ -404,7 +404,7 @@ def test_false_takes_the_folders_for_classes_though_a_csv_is_there(tmp_path: Pat
     write_classes(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / "labels.csv").write_text("name,colour\nrex,brown\n")
     assert for_training(tmp_path, multi_label=False).classes == ("cat", "dog")
-    with pytest.raises(UsageError, match="the first column, 'name', holds no files"):
+    with pytest.raises(UsageError, match="the first column, 'name', does not hold files"):
         for_training(tmp_path)
 
 
@@ -422,12 +422,12 @@ def test_columns_come_in_the_order_of_training(tmp_path: Path) -> None:
 CSVS = {
     "": "holds no images",
     "file,sea\n": "holds no images",
-    "file\ntrain/000.png\ntrain/001.png\n": "has no label",
-    "file,text\ntrain/000.png,a\ntrain/001.png,b\n": "has no label",
-    "id,sea\n0,1\n1,0\n": "the first column, 'id', holds no files",
+    "file\ntrain/000.png\ntrain/001.png\n": "has no labels",
+    "file,text\ntrain/000.png,a\ntrain/001.png,b\n": "has no labels",
+    "id,sea\n0,1\n1,0\n": "the first column, 'id', does not hold files",
     "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"names 1 files that do not exist, the first in line 3: train/gone.png",
     "file,sea\ntrain/000.png,1\ntrain/001.png,0\ntrain/002.png,2\n": r"line 4: the label 'sea' is '2'. Allowed are 0 and 1",
-    "file,sea\ntrain/000.png,1\ntrain/001.png\n": r"line 3, has 1 columns, and the first line has 2",
+    "file,sea\ntrain/000.png,1\ntrain/001.png\n": r"line 3, has 1 columns, but the first line has 2",
     "file,sea\ntrain/000.png,1\ntrain/./000.png,0\n": "twice",
     "file,sea\ntest/000.png,1\n": "none of them in",
     'file,sea\n"train/000.png,1\n': "could not be read as a CSV",
@@ -597,11 +597,11 @@ def test_labels_in_python_are_numbered(kind: str) -> None:
 
 
 BAD_LABELS: dict[str, tuple[Callable[[int], Any], str]] = {
-    "none": (lambda n: None, "labels are needed, and the data set has none"),
+    "none": (lambda n: None, "labels are needed, but the data set has none"),
     "none later": (lambda n: n if n < 2 else None, "image 2 of the data set has the label None"),
     "below zero": (lambda n: n - 1, "image 0 of the data set has the label -1"),
     "halves": (lambda n: n + 0.5, "the label 0.5"),
-    "one class": (lambda n: 0, "one class only, '0'"),
+    "one class": (lambda n: 0, "only one class, '0'"),
     "a number beside a word": (lambda n: "cat" if n else 1, "the label 'cat'"),
     "vectors of other lengths": (lambda n: [1] * (n + 1), r"image 1 of the data set has the labels \[1, 1\]"),
     "not 0 or 1": (lambda n: [0, n], r"labels \[0, 2\]"),
@@ -702,7 +702,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         "file.rar": "but not an archive",
         "bad.tar": "holds no images, or is damaged",
         "text.tar": "holds no images",
-        "one": "holds one image only",
+        "one": "holds only one image",
         "tars": "holds tars.*wds/",
     }
     for name, words in refusals.items():
@@ -712,13 +712,13 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         opened("")
     with pytest.raises(UsageError, match="image files have 1 or 3 channels, and in_chans is 4"):
         opened(tmp_path / "one", in_chans=4)
-    with pytest.raises(UsageError, match="one class only, 'cat'"):
+    with pytest.raises(UsageError, match="only one class, 'cat'"):
         for_training(write_classes(tmp_path / "cats", {"cat": 3}))
-    with pytest.raises(UsageError, match="tfds is not read"):
+    with pytest.raises(UsageError, match="tfds is not supported"):
         opened("tfds/mnist")
     with pytest.raises(UsageError, match="holds no images"):
         python(Listed(0, picture))
-    with pytest.raises(UsageError, match="one image only"):
+    with pytest.raises(UsageError, match="only one image"):
         python(Listed(1, picture))
 
 

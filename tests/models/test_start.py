@@ -146,7 +146,9 @@ def test_a_name_of_timm_gives_its_weights_and_their_normalisation(tmp_path: Path
     model.save_pretrained(tmp_path / "weights", about={"objective": "mc_ssl"})
     card = (tmp_path / "weights" / "README.md").read_text()
     assert f"by MC-SSL, begun from timm's weights (`vit_tiny_patch16_224.{named.tag}`), for" in card
-    assert beginning.told.endswith("no decoder in it: a new one; position embedding resampled from 224 x 224 to 32 x 32.")
+    assert beginning.told.endswith(
+        "it has no decoder, so a new one is used; position embedding resampled from 224 x 224 to 32 x 32."
+    )
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits_without_the_weights(weights: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_shuffling_keeps_every_record_and_mixes_near_ones() -> None:
 
 STREAM_ERRORS: list[tuple[Any, dict[str, Any], str]] = [
     (Levels(), {}, "does not say how many images it has. Give --stream-images"),
-    (iter(Levels()), {"stream_images": 8}, "can be read once only"),
+    (iter(Levels()), {"stream_images": 8}, "can be read only once"),
     (object(), {"stream_images": 8}, "an? object, cannot be iterated"),
 ]
 
@@ -362,7 +362,7 @@ def test_damaged_images_and_shards_are_named(shards: Path) -> None:
 
 
 def test_shards_that_are_not_there_are_refused(shards: Path) -> None:
-    with pytest.raises(UsageError, match=r"2 shards are not there, the first .*part-0003.tar"):
+    with pytest.raises(UsageError, match=r"2 shards are missing, the first .*part-0003.tar"):
         named(f"wds/{shards}", split="part-{0002..0004}.tar|40")
     with pytest.raises(UsageError, match="there are no tars in"):
         named(f"wds/{shards / 'nowhere'}")

@@ -324,7 +324,7 @@ def test_what_draws_from_the_global_generators_follows_from_the_key_and_leaves_n
         ({"jitter_p": float("nan")}, "jitter_p=nan"),
         ({"blur_p": -0.1}, "blur_p"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),
-        ({"jitter": (0.1, 0.1, 0.1)}, "is not four changes"),
+        ({"jitter": (0.1, 0.1, 0.1)}, "is not a valid set of four changes"),
         ({"jitter": (0.1, 0.1, 0.1, 0.6)}, "hue from 0 to 0.5"),
         ({"jitter": (1.1, 0.1, 0.1, 0.1)}, "jitter"),
         ({"centre": 0.0}, "centre"),

@@ -85,7 +85,7 @@ def test_a_folder_of_all_kinds_of_files_is_read_with_this_table_of_what_was_left
         "noending": ("not an image (no extension)", False),
         **dict.fromkeys(("._a.jpg", ".hidden.png", ".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"), ("hidden", False)),
         "pipe.jpg": ("not a regular file", False),
-        "lost.jpg": ("a link to nothing", True),
+        "lost.jpg": ("a broken link", True),
         "deep/up": ("a link to a folder that contains it", False),
         "run": ("the folder of a run", False),
     }
@@ -310,7 +310,7 @@ def test_a_label_of_more_than_two_values_is_refused(tmp_path: Path, column: str)
 def test_columns_that_are_no_labels_are_named_and_can_be_chosen(tmp_path: Path) -> None:
     table = write_labels(tmp_path, {"train": 6, "test": 2})
     source = for_training(tmp_path)
-    assert source.notes == ("columns that are no labels: licence (it holds 'free, to all'); --labels-columns says otherwise",)
+    assert source.notes == ("columns that are not labels: licence (it holds 'free, to all'); use --labels-columns to change this",)
     chosen = for_training(tmp_path, labels_columns=("sky",))
     assert chosen.classes == ("sky",)
     assert [one.tolist() for one in chosen.labels() if isinstance(one, Tensor)] == [[number >> 1 & 1] for number in range(6)]
@@ -331,7 +331,9 @@ def test_a_column_may_hold_the_class(tmp_path: Path, separator: str, column: str
     assert (source.classes, source.multi_label) == (tuple(sorted(words)), False)
     assert list(source.labels()) == [1, 0, 1, 0]
     assert [source[number][1] for number in range(4)] == [1, 0, 1, 0]
-    assert source.notes == (f"the class is the column {column} of labels.csv; --labels-columns or --multi-label says otherwise",)
+    assert source.notes == (
+        f"the class is the column {column} of labels.csv; use --labels-columns or --multi-label to change this",
+    )
     test = open_source(EvaluateConfig(data=str(tmp_path)), purpose="test", classes=source.classes)
     assert list(test.labels()) == [1, 0, 1, 0]
     before = source.identity()
@@ -368,7 +370,7 @@ def test_a_share_of_each_class_is_held_out_by_its_name(tmp_path: Path) -> None:
     assert len(names[0] | names[1]) == 28
     assert sorted(name[0] for name in names[1]) == ["a"] * 4 + ["b", "c"], "a fifth of each, one at least, never all"
     assert train.classes == test.classes == ("a", "b", "c", "d")
-    assert any("6 of 28 images are held out to measure on (--holdout 0.2)" in note for note in train.notes)
+    assert any("6 of 28 images are held out for testing (--holdout 0.2)" in note for note in train.notes)
     assert open_source(EvaluateConfig(data=str(root), holdout=0.2, seeds=(7,)), purpose="test").labels() == test.labels()
     for number in (50, 51):  # new images move few of the others to the other side
         shutil.copy(root / "a" / "000.png", root / "a" / f"{number:03d}.png")
@@ -401,7 +403,7 @@ def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
     write_labels(tmp_path, {"train": 6, "test": 2})
     write_flat(tmp_path / "train", 2, first=90)
     source = for_training(tmp_path)
-    assert left_out(source) == dict.fromkeys(("090.png", "091.png"), ("in no line of labels.csv", False))
+    assert left_out(source) == dict.fromkeys(("090.png", "091.png"), ("not listed in labels.csv", False))
 
 
 # numbers and words
@@ -434,7 +436,7 @@ def test_images_without_an_option_and_a_folder_that_is_misspelt_are_answered_wit
     alone = call(capsys, command, "my pictures", "--workers", "0")
     assert (alone.code, alone.err) == (
         2,
-        f"gmml {command}: 'my pictures' stands alone. Images are given as --data 'my pictures'.\n",
+        f"gmml {command}: 'my pictures' was given without an option. To use it as the images, write --data 'my pictures'.\n",
     )
     weights = ("--weights", "gmml_vit_micro_patch8_64.openclipart") if command in ("evaluate", "embed") else ()
     misspelt = call(capsys, command, "--data", "my picture", *weights)
@@ -558,6 +560,6 @@ def test_without_test_images_the_next_commands_say_what_is_missing(tmp_path: Pat
 
 def test_without_labels_the_next_commands_say_what_is_missing(tmp_path: Path) -> None:
     lines = after_pretraining(PretrainConfig(data=str(write_flat(tmp_path / "flat", 4)), out=tmp_path / "run"))
-    assert "FOLDER: train/ and test/ in it" in lines[0]
+    assert "FOLDER: a folder with train/ and test/" in lines[0]
     assert all("--data FOLDER" in line for line in lines[1:])
     assert "--data wds/" not in "".join(after_pretraining(PretrainConfig(data="wds/shards", out=tmp_path / "run")))
