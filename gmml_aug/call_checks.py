@@ -64,7 +64,7 @@ def _as_tensor(images: object) -> str:
 
 
 def check_maps(images: Tensor, allowed: Tensor | None, forced: Tensor | None) -> Maps:
-    """The maps of a call, checked against its images."""
+    """Check the maps of a call against its images."""
     given = (("allowed", allowed), ("forced", forced))
     return Maps(*(None if one is None else checks.check_map(name, one, images) for name, one in given))
 
@@ -177,8 +177,9 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
             most = place.largest_share
             if float(shares.max()) > most + 1e-6:
                 raise ValueError(
-                    f"gmml_aug: ratios reach {float(shares.max()):.3g}, but {place!r} draws only enough boxes for {most:.3g}. Give "
-                    f"it a range that includes them, ratio=({most:.3g}, {float(shares.max()):.3g})."
+                    f"gmml_aug: ratios reach {float(shares.max()):.3g}, but {place!r} draws only enough boxes for {most:.3g}. "
+                    "Give it "
+                    f"a range that includes them, such as ratio=({most:.3g}, {float(shares.max()):.3g})."
                 )
     return shares.to(torch.float64)
 
@@ -221,14 +222,15 @@ def check_plan(plan: Plan, program: Program) -> None:
     places = len(plan.boxes) == len(program.places) and all(boxes.shape[2] == 2 * program.dims for boxes in plan.boxes)
     if plan.steps != program.names or not places:
         raise ValueError(
-            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} at {len(plan.boxes)} places, this corruption "
-            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that this corruption, or an equal one, has sampled."
+            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} at {len(plan.boxes)} places, but this corruption has "
+            f"{', '.join(program.names)} at {len(program.places)}. Give a plan that was sampled by this corruption or an "
+            "equal one."
         )
     if plan.fingerprint:
         raise ValueError(
-            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} as this corruption has, but was sampled by one with other "
-            f"settings (fingerprint {plan.fingerprint}, here {program.fingerprint}). Give a plan that this corruption, or an equal "
-            "one, has sampled; only values= may differ."
+            f"gmml_aug: the plan has the steps {', '.join(plan.steps)} as this corruption does, but was sampled by one with "
+            f"other settings (fingerprint {plan.fingerprint}, here {program.fingerprint}). Give a plan that was sampled by "
+            "this corruption or an equal one; only values= may differ."
         )
 
 
@@ -274,5 +276,5 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool)
     if values == "normalised":
         raise ValueError(
             'from_bytes: this corruption has values="normalised", so the statistics to normalise by are not known. Give them '
-            'when it is created, values=(mean, std), or values="unit" for 0 to 1.'
+            'when you create the corruption: values=(mean, std), or values="unit" for 0 to 1.'
         )

@@ -80,7 +80,7 @@ def keys(
 
     Raises:
         TypeError: ``seed`` or ``epoch`` is not an integer, or ``index`` or ``visit`` does not hold integers.
-        ValueError: ``index`` does not have exactly one axis, or is empty; ``visit`` and ``index`` of different lengths.
+        ValueError: ``index`` does not have exactly one axis, or is empty; or ``visit`` and ``index`` have different lengths.
     """
     start = mix_int(mix_int(check_integer("keys", "seed", seed)) + check_integer("keys", "epoch", epoch))
     numbers = _integers("index", index, device) + start
@@ -127,7 +127,7 @@ def draw_keys(count: int, device: torch.device, generator: torch.Generator | Non
 
 
 def own_rank() -> int:
-    """The rank of this process: that of the process group, or else the ``RANK`` set by a launcher, or else 0."""
+    """The rank of this process: its rank in the process group, or else the ``RANK`` set by a launcher, or else 0."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
     return _LAUNCHED if torch.compiler.is_compiling() else _launched()
@@ -159,7 +159,7 @@ def first_words(keys: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, Tens
 
 
 def to_uniform(word: Tensor) -> Tensor:
-    """Float32 in [0, 1), from the upper 24 bits of each word: every value exact on every device."""
+    """Float32 in [0, 1), from the upper 24 bits of each word; every value is exact on every device."""
     return ((word >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
@@ -174,12 +174,12 @@ def low_half(word: Tensor) -> Tensor:
 
 
 def scale(half: Tensor, span: Tensor | int) -> Tensor:
-    """Integers uniform in 0 to ``span - 1`` from 32 random bits (bias below span / 2**32); spans below 2**31."""
+    """Integers uniform from 0 to ``span - 1``, from 32 random bits (bias below span / 2**32), for spans below 2**31."""
     return (half * span) >> 32
 
 
 def below(word: Tensor, span: int) -> Tensor:
-    """Integers uniform in 0 to ``span - 1``, from one word each: its upper 32 bits, or all 64 bits for spans of 2**31 to 2**46."""
+    """Integers uniform from 0 to ``span - 1``, from one word each: its upper 32 bits, or all 64 for spans of 2**31 to 2**46."""
     if span < 1 << 31:
         return scale(high_half(word), span)
     found = torch.zeros_like(word)
@@ -197,7 +197,7 @@ def normal_table() -> Tensor:
 def to_normal(bits: Tensor, *, table: bool = False) -> Tensor:
     """Float32 N(0, 1) from 16 random bits each (int64, 0 to 65535): |z| <= 4.33, variance 0.99998.
 
-    With ``table`` the 65,536 values are read from memory instead of computed; for the CPU, outside compiled code.
+    With ``table`` the 65,536 values are read from memory instead of computed; this is for the CPU, outside compiled code.
     """
     if table:  # index_select is nine times faster than indexing here
         return normal_table().index_select(0, bits.flatten()).view(bits.shape)

@@ -32,7 +32,7 @@ def _kind(value: object) -> str:
 
 
 def check_integer(who: str, name: str, value: object, low: int | None = None, high: int | None = None) -> int:
-    """The value as an int, or an error that names the caller."""
+    """Return the value as an int, or raise an error that names the caller."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{who}: {name}={value!r} is not an integer. Give a whole number, for example {name}={low or 1}.")
     try:
@@ -45,7 +45,7 @@ def check_integer(who: str, name: str, value: object, low: int | None = None, hi
 
 
 def check_number(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """The value as a finite float within low to high, or an error that names the caller."""
+    """Return the value as a finite float between low and high, or raise an error that names the caller."""
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"{who}: {name}={value!r} is not a number. Give a number from {_span(low, high)}.")
     try:
@@ -58,12 +58,12 @@ def check_number(who: str, name: str, value: object, low: float = -math.inf, hig
 
 
 def check_pair(who: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
-    """A number, or a (low, high) pair of numbers, as a pair with low <= high."""
+    """Return a number, or a (low, high) pair of numbers, as a pair with low <= high."""
     return _pair(who, name, value, lambda one: check_number(who, name, one, low, high), "number")
 
 
 def check_integer_pair(who: str, name: str, value: object, low: int, high: int) -> tuple[int, int]:
-    """An integer, or a (low, high) pair of integers, as a pair with low <= high."""
+    """Return an integer, or a (low, high) pair of integers, as a pair with low <= high."""
     return _pair(who, name, value, lambda one: check_integer(who, name, one, low, high), "integer")
 
 
@@ -80,21 +80,21 @@ def _pair(who: str, name: str, value: object, check: Callable[[object], Number],
 
 
 def check_switch(who: str, name: str, value: object) -> bool:
-    """True or False, and nothing else."""
+    """Check that the value is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{who}: {name}={value!r} is not a boolean. Give True or False.")
     return value
 
 
 def check_choice(who: str, name: str, value: object, allowed: Sequence[object], note: str = "") -> None:
-    """One of a few words."""
+    """Check that the value is one of a few words."""
     if value not in allowed:
         words = (" and " if len(allowed) == 2 else ", ").join(map(repr, allowed))
         raise ValueError(f"{who}: {name}={value!r} is unknown. Allowed are {words}{note}.")
 
 
 def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
-    """Distinct axes of the images, in ascending order, not all of them."""
+    """Check that the axes are distinct and not all of the images' axes, and sort them."""
     axes = plain(shared)
     axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, tuple | list):
@@ -110,7 +110,7 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
 
 
 def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[int, ...]:
-    """Pixels along the edge of a cell: one number, or one per axis; equal numbers become one."""
+    """Check the edge of a cell in pixels: one number, or one per axis; equal numbers become one."""
     value = plain(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         return check_integer(who, name, value, 1)
@@ -123,7 +123,7 @@ def check_edges(who: str, name: str, value: object, dims: int) -> int | tuple[in
 
 
 def check_values(who: str, values: object) -> Values:
-    """A value range, with its statistics as tuples of floats."""
+    """Check a value range, and return its statistics as tuples of floats."""
     if isinstance(values, str) and values in ("normalised", "unit"):
         return cast(Values, values)
     parts = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
@@ -149,7 +149,7 @@ def check_channels(who: str, values: Values, channels: int, *, last: int | None 
 
 
 def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
-    """A shape (B, C, *S) with ``dims`` spatial axes, none of them empty."""
+    """Check that a shape is (B, C, *S) with ``dims`` spatial axes, none of them empty."""
     if type(shape) is torch.Size:
         got = tuple(shape)
     else:
@@ -179,7 +179,8 @@ def check_shape(shape: Sequence[int], dims: int) -> tuple[int, ...]:
         )
     if any(length >= 1 << 31 for length in got) or math.prod(got[2:]) >= _MOST_PIXELS:
         raise ValueError(
-            f"gmml_aug: images have shape {got}. Plans hold sides below 2**31 and images below 2**45 pixels. Cut them into tiles."
+            f"gmml_aug: images have shape {got}. Plans support sides below 2**31 and images below 2**45 pixels. Cut them "
+            "into tiles."
         )
     if any(length < 1 for length in got):  # not min(): torch 2.6 cannot trace it over symbolic lengths
         raise ValueError(f"gmml_aug: images of shape {got} have an empty axis. Every axis must be at least 1; skip empty batches.")
@@ -207,7 +208,8 @@ def check_donors(donors: Tensor, images: Tensor) -> Tensor:
     donors = check_tensor("donors", donors, "a tensor (N, C, *S)")
     if donors.dtype != images.dtype or donors.shape[1:] != images.shape[1:] or donors.shape[0] < 1:
         raise ValueError(
-            f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, the images {images.dtype} {tuple(images.shape)}. Give at "
+            f"gmml_aug: donors are {donors.dtype} {tuple(donors.shape)}, but the images are {images.dtype} "
+            f"{tuple(images.shape)}. Give at "
             "least one image of the same dtype, channels and size."
         )
     check_device("donors", donors.device, images.device)
@@ -219,7 +221,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
     check_tensor("out", out, "a tensor (B, C, *S)")
     if out.dtype != images.dtype or out.shape != images.shape:
         raise ValueError(
-            f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, the images {images.dtype} {tuple(images.shape)}. Give a "
+            f"gmml_aug: out is {out.dtype} {tuple(out.shape)}, but the images are {images.dtype} {tuple(images.shape)}. Give a "
             "buffer like them: torch.empty_like(images)."
         )
     check_device("buffer given as out", out.device, images.device)
@@ -245,7 +247,7 @@ def check_keys(keys: Tensor, batch: int, device: torch.device) -> Tensor:
 
 
 def check_generator(generator: object, device: torch.device) -> None:
-    """Check that it is a torch.Generator, on the device of the images."""
+    """Check that a generator is a torch.Generator on the device of the images."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"gmml_aug: the generator is {type(generator).__name__}. Give a torch.Generator, for example "
@@ -268,10 +270,10 @@ def check_map(name: str, bound: object, images: Tensor) -> Tensor:
 
 
 def check_device(what: str, got: torch.device, wanted: torch.device) -> None:
-    """Check that two things are on one device: a copy would wait for it."""
+    """Check that two things are on the same device, because a copy would wait for the device."""
     if got.type != wanted.type or (got.index or 0) != (wanted.index or 0):
         raise ValueError(
-            f"gmml_aug: the {what} is on {got}, the images are on {wanted}. Make it on {wanted}: a copy inside the call "
+            f"gmml_aug: the {what} is on {got}, but the images are on {wanted}. Make it on {wanted}: a copy inside the call "
             "would make the device wait."
         )
 

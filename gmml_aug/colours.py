@@ -1,6 +1,6 @@
 """Pure functions on colours: averages, and brightness, contrast, saturation and hue.
 
-Nothing random and no classes, as in `functional`; shapes and value ranges are as described there.
+As in `functional`, there is nothing random and there are no classes; shapes and value ranges are as described there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gmml_aug.values import Values, pixel_statistics
 
 
 def average(images: Tensor) -> Tensor:
-    """(B, C) mean over the spatial axes, summed in float32 or wider; NaN is left out."""
+    """(B, C) mean over the spatial axes, summed in float32 or wider; NaN is ignored."""
     # contiguous: sums in another order differ in the last bit, and the layout in memory should have no say
     return _mean(images.contiguous().flatten(2), wide_dtype(images))
 
 
 def deviation(images: Tensor, mean: Tensor) -> Tensor:
-    """(B, C) standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 or wider; NaN is left out."""
+    """(B, C) standard deviation over the spatial axes around ``mean`` (B, C), summed in float32 or wider; NaN is ignored."""
     return _mean((images.contiguous().flatten(2).to(wide_dtype(images)) - mean[:, :, None]).square(), wide_dtype(images)).sqrt()
 
 
@@ -45,12 +45,12 @@ def recolour(
     *,
     values: Values = "normalised",
 ) -> Tensor:
-    """Change the colours of each image (B, C, *S), as pixels in 0 to 1, by its own factors (B,), in the order of the arguments.
+    """Change the colours of each image (B, C, *S), as pixels in [0, 1], by its own factors (B,), in the order of the arguments.
 
     Pixels are multiplied by ``brightness``, their distances to the image's mean luma by ``contrast``, and their distances to the
     pixel's own luma by ``saturation``; ``hue`` rotates the colour around the colour circle at equal value and chroma (HSV). The
-    last two need three channels. Computed in float32 or wider; every stage is clamped to 0 to 1 if the range of the pixels is
-    known (not for ``"normalised"``).
+    last two need three channels. The computation is in float32 or wider; every stage is clamped between 0 and 1 if the range of
+    the pixels is known (not for ``"normalised"``).
     """
     mean, std = pixel_statistics(images, values)
     bounded = images.dtype == torch.uint8 or values != "normalised"

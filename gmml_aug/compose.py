@@ -1,4 +1,4 @@
-"""How much, and in which order: fills in boxes, one of several, one after the other under a budget."""
+"""How much, and in which order: fills in boxes, one of several fills, or several in succession under a budget."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class InBoxes(Corruption):
     """A fill in boxes.
 
     Args:
-        boxes: where: `Boxes`, `Cells`, `Blocks`, or a `Place` of your own.
-        fill: what: a fill, or `OneOf` or `Chain` of fills, which then share the boxes.
+        boxes: where the fill works: `Boxes`, `Cells`, `Blocks`, or a `Place` of your own.
+        fill: the content: a fill, or `OneOf` or `Chain` of fills, which then share the boxes.
         p: probability that an image is corrupted.
 
     Raises:
         TypeError: ``boxes`` is not a place, or ``fill`` is not a corruption.
-        ValueError: ``p`` outside [0, 1]; boxes inside boxes.
+        ValueError: ``p`` is outside [0, 1], or boxes are nested inside boxes.
     """
 
     boxes: Place
@@ -67,8 +67,8 @@ class OneOf(Corruption):
         weights: their relative probabilities; equal by default.
 
     Raises:
-        TypeError: a part that is not a corruption, or a weight that is not a number.
-        ValueError: no parts; weights whose number differs from that of the parts, or that are negative or all zero.
+        TypeError: a part is not a corruption, or a weight is not a number.
+        ValueError: there are no parts; there are not as many weights as parts; or weights are negative or all zero.
     """
 
     parts: Sequence[Corruption]
@@ -109,7 +109,7 @@ class Chain(Corruption):
     """Apply the parts one after the other, each to the result of the earlier ones; they may overlap.
 
     Args:
-        parts: the corruptions, in their order.
+        parts: the corruptions, in order.
         budget: the largest share of an image that the replacing steps inside (noise, zeros, constant, mean, alien, shuffle) may
             touch together: never more than floor(budget * pixels). A step stops at the pixel that reaches the limit. Grey, blur
             and jitter keep content and do not count.
@@ -119,8 +119,9 @@ class Chain(Corruption):
         dims: number of spatial axes, if there are no boxes that determine it; 2 by default.
 
     Raises:
-        TypeError: a part that is not a corruption, or a budget that is not a number.
-        ValueError: no parts, a budget outside [0, 1], unknown values, or dims that differ from those of the boxes inside.
+        TypeError: a part is not a corruption, or the budget is not a number.
+        ValueError: there are no parts, the budget is outside [0, 1], the values are unknown, or dims differ from those of the
+            boxes inside.
 
     Source:
         GMML 3.1, "the corruption is applied successively, which may result in an overlap"; the budget is our addition.

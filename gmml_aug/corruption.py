@@ -33,7 +33,7 @@ Options = dict[str, Any]  # of `Corruption.sample`
 
 
 class Corruption(ABC):
-    """The base of everything that corrupts a batch of images: fills, fills in boxes, and compositions of these.
+    """The base class of everything that corrupts a batch of images: fills, fills in boxes, and compositions of these.
 
     Corruptions are frozen dataclasses: comparable, hashable and picklable, without tensors or state, and ``eval(repr(c)) == c``.
     They work on images (B, C, *S) with the declared number of spatial axes, any C >= 1, float16, bfloat16, float32, float64 or
@@ -82,7 +82,7 @@ class Corruption(ABC):
             keys: (B,) int64 instead of a generator, for example from `gmml_aug.keys`: an image's key decides how it is corrupted.
             rank: the rank of this process, hashed into keys that are drawn here, so that processes with the same seed corrupt
                 differently; by default taken from ``torch.distributed`` or the environment variable ``RANK``. Give processes that
-                share their images the same number (0 on all of them to draw alike). Keys that you pass are not changed.
+                share their images the same number (0 on all of them to draw the same). Keys that you pass are not changed.
             donors: (N, C, *S) images that aliens are taken from instead of this batch; they must be other images, because an
                 image's own copy in the bank may be drawn. Passing the batch itself counts as no bank; a bank that shares part of
                 its memory is an error.
@@ -102,7 +102,7 @@ class Corruption(ABC):
             The corrupted images, and the mask of the pixels that were touched; plain tensors.
 
         Raises:
-            TypeError: images, keys or donors of a type or dtype that is not allowed.
+            TypeError: images, keys or donors have a type or dtype that is not allowed.
             ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one where
                 a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do this call.
         """
@@ -217,7 +217,7 @@ class Corruption(ABC):
         a call. If a backend cannot sample this plan, the reference backend does; the plan is the same.
 
         Raises:
-            TypeError: keys that are not int64; a bank that is not an integer.
+            TypeError: keys are not int64, or the bank is not an integer.
             ValueError: a wrong shape, both keys and a generator, things on different devices, a batch of one where a donor from
                 the batch is needed.
         """
@@ -248,17 +248,17 @@ class Corruption(ABC):
         ``allowed`` and ``forced`` are not part of a plan.
 
         Raises:
-            TypeError: images or donors of a type or dtype that is not allowed, a plan that is not a `Plan`.
-            ValueError: images, donors or a plan that do not fit each other.
+            TypeError: images or donors have a type or dtype that is not allowed, or the plan is not a `Plan`.
+            ValueError: images, donors and plan do not fit each other.
         """
         call_checks.check_plan(plan, self.program)
         done = self._run(images, None, plan, (donors, allowed, forced), out, backend)
         return Corrupted(done.images, done.mask)
 
     def kinds(self, plan: Plan, *, allowed: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
-        """Which step touched each pixel last: (B, 1, *S) uint8, the number of the step, counted from 1, or 0 if none did.
+        """Return the number of the step that touched each pixel last, counted from 1, or 0 if none did: (B, 1, *S) uint8.
 
-        Steps are numbered in the order in which they stand in the printed code. Pass the same ``allowed`` and ``forced`` as in the
+        Steps are numbered in the order of the printed code. Pass the same ``allowed`` and ``forced`` as in the
         call.
         """
         program = self.program
@@ -270,7 +270,7 @@ class Corruption(ABC):
         return found
 
     def explain(self, plan: Plan, image: int, pixel: Sequence[int]) -> list[Touch]:
-        """What every step did to one pixel, and why: its gates, its box, and the ratio or budget that cut it.
+        """Explain what every step did to one pixel, and why: its gates, its box, and the ratio or budget that cut it.
 
         Args:
             plan: a plan of this corruption.
@@ -282,8 +282,8 @@ class Corruption(ABC):
             plan.
 
         Raises:
-            TypeError: not a plan, or numbers that are not integers.
-            ValueError: a plan of another corruption, or an image or pixel that does not exist.
+            TypeError: ``plan`` is not a plan, or the numbers are not integers.
+            ValueError: the plan belongs to another corruption, or the image or pixel does not exist.
         """
         call_checks.check_plan(plan, self.program)
         number = checks.check_integer("explain", "image", image, -len(plan), len(plan) - 1) % len(plan)

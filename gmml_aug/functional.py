@@ -1,6 +1,6 @@
 """Pure functions on images: nothing random, no classes.
 
-Images are (B, C, *S) in any value range that the argument `values` names, see `gmml_aug.Chain`.
+Images are (B, C, *S) in any value range that the argument `values` can name; see `gmml_aug.Chain`.
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ def patch_mask(
     form: Literal["share", "bool", "flat", "index"] = "share",
     threshold: float = 0.5,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Convert a mask of pixels to one of the patches of a vision transformer.
+    """Convert a mask of pixels to a mask of the patches of a vision transformer.
 
     Args:
-        mask: (B, 1, *S) bool, True where corrupted, as `Corrupted.mask`.
+        mask: (B, 1, *S) bool, True where corrupted, as in `Corrupted.mask`.
         patch_size: pixels along a patch's side, or one number per axis. If an image side is not a multiple of it, the last patch
             is smaller, and its share refers to its own pixels.
         form: ``"share"``: (B, *patches) float32, the share of corrupted pixels; ``"bool"``: (B, *patches) bool; ``"flat"``: (B, N)
             bool in reading order, as expected by transformers' ``bool_masked_pos``; ``"index"``: the pair (kept, masked) of (B,
             K) and (B, N - K) int64, numbers of patches in reading order, as expected by models that drop tokens; this form
             synchronises with the GPU.
-        threshold: in all forms but ``"share"``, a patch counts as corrupted if at least this share of its pixels (above 0) is
+        threshold: in all forms except ``"share"``, a patch counts as corrupted if at least this share of its pixels (above 0) is
             corrupted; 1.0 requires all of them.
 
     Raises:
         TypeError: ``mask`` is not a bool tensor.
-        ValueError: a wrong shape, patch size, form or threshold; for ``"index"``, images with different numbers of patches.
+        ValueError: the shape, patch size, form or threshold is wrong; for ``"index"``, images have different numbers of masked
+            patches.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
@@ -110,7 +111,7 @@ def spread_ratios(
     share is drawn uniformly from each part, and the shares are assigned at random.
 
     Args:
-        count: number of images B.
+        count: the number of images, B.
         low: smallest share, 0 to 1.
         high: largest share, ``low`` to 1.
         share: the share of images that are corrupted, rounded down to a whole number of images.
@@ -121,8 +122,8 @@ def spread_ratios(
         (B,) float64, on the device of the keys or of the generator.
 
     Raises:
-        TypeError: an argument that is not a number.
-        ValueError: a range outside [0, 1]; both keys and a generator.
+        TypeError: an argument is not a number.
+        ValueError: the range is outside [0, 1], or both keys and a generator are given.
 
     Source:
         DINOv2 (Oquab et al. 2023), whose release masks half of each batch in this way, with shares from 0.1 to 0.5.
@@ -146,10 +147,10 @@ def spread_ratios(
 
 
 def to_grey(images: Tensor, values: Values = "normalised") -> Tensor:
-    """Luma by ITU-R BT.601 for three channels, the mean of the channels otherwise; the shape of ``images``.
+    """Convert images to grey: luma by ITU-R BT.601 for three channels, otherwise the mean of the channels; the shape is kept.
 
     Images normalised by a known ``(mean, std)`` are denormalised, turned grey and normalised again; for unknown statistics (the
-    default) the luma of the normalised channels is used, which leaves a slight tint. Computed in float32 or wider.
+    default) the luma of the normalised channels is used, which leaves a slight tint. The computation is in float32 or wider.
     """
     grey, known = luma(images, values), known_statistics(images, values)
     if known is None:
@@ -205,12 +206,12 @@ def blur_window(image: Tensor, window: Sequence[slice], taps: Sequence[float]) -
 def _convolve(
     images: Tensor, weights: Sequence[Tensor] | Sequence[float], window: Sequence[slice] | None = None, *, guarded: bool = False
 ) -> Tensor:
-    """Sum the pixels that each tap reads along every axis of float images, times its weight.
+    """Sum the pixels that the taps read along every axis of float images, each multiplied by the weight of its tap.
 
     Returns (B, C, *window), or the whole image.
 
-    The weights are symmetric and odd in number; each is one number for all images, or (B, 1, ...). If they are ``guarded``, a
-    weight of 0 ignores the pixel that its tap reads, even an infinity.
+    The weights are symmetric and odd in number; each is one number for all images, or (B, 1, ...). If they are ``guarded``, a tap
+    with weight 0 has no effect, even if it reads an infinity.
     """
     radius = len(weights) // 2
     sources: list[Tensor | None] = []

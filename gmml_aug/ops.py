@@ -1,4 +1,4 @@
-"""The operations on a group of pixels that every backend knows, and what a fill sees when it computes its own pixels.
+"""The operations on a group of pixels that every backend knows, and the tensors that a fill sees when it computes its own pixels.
 
 A fill lowers to one of five operations, or to itself: then its own `pixels` is called. An operation says what is done and from
 which distribution its numbers are drawn; the numbers themselves, one row per image, are in the plan. Backends carry out operations
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
         clean: (B, C, *S) the images before any step.
         donors: (N, C, *S) where aliens come from: the whole clean batch, or the bank.
         mask: (B, 1, *S) bool: the new pixels are used only where it is True.
-        values: the value range, see `gmml_aug.Chain`.
+        values: the value range; see `gmml_aug.Chain`.
     """
 
     now: Tensor
@@ -108,12 +108,12 @@ def register_operation(kind: type, backend: BackendName, function: Pixels) -> No
     Args:
         kind: the class of the fill; an instance of it is ``function``'s first argument.
         backend: ``"cpu"``, ``"triton"`` (CUDA), or ``"reference"`` (any device).
-        function: ``(fill, scene, drawn) -> pixels``, as `Fill.pixels`: a tensor that broadcasts to (B, C, *S); it must not write to
-            the scene.
+        function: ``(fill, scene, drawn) -> pixels``, as for `Fill.pixels`: it returns a tensor that broadcasts to (B, C, *S); it
+            must not write to the scene.
 
     Raises:
         TypeError: ``kind`` is not a class of fill or operation, or ``function`` cannot be called.
-        ValueError: an unknown backend.
+        ValueError: the backend is unknown.
 
     Source:
         Ours.

@@ -25,7 +25,7 @@ _FORMATS = ("gmml_aug.Plan 1", "gmml_aug.Plan 2")  # the first did not say whose
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """What a corruption will do to a batch, resolved: boxes after stops, trims and budgets, and what each step drew.
+    """Everything that a corruption will do to a batch: boxes after stops, trims and budgets, and the numbers that each step drew.
 
     A plan is a pytree that can be sliced along the batch, moved and saved. It is complete: `Corruption.apply` draws nothing.
 
@@ -63,7 +63,7 @@ class Plan:
         return len(self.keys)
 
     def __getitem__(self, item: int | slice) -> Plan:
-        """The plan of some of the images; ``plan[i]`` is a plan for a batch of one.
+        """Return the plan for some of the images; ``plan[i]`` is a plan for a batch of one.
 
         Donors keep their numbers: give the whole batch as ``donors=`` when a part is applied.
 
@@ -80,11 +80,11 @@ class Plan:
         return self._each(lambda tensor: tensor[chosen])
 
     def at(self, images: Tensor) -> Plan:
-        """The plan of some of the images, by their numbers, (N,) int64."""
+        """Return the plan for some of the images, selected by their numbers, (N,) int64."""
         return self._each(lambda tensor: tensor.index_select(0, images))
 
     def to(self, device: torch.device | str) -> Plan:
-        """The same plan on another device."""
+        """Return the same plan on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -109,7 +109,7 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Load a plan that `save` wrote, onto the CPU.
+        """Load a plan that was written by `save`, onto the CPU.
 
         A file of format 1 does not record which corruption sampled it. Loading it gives a warning, and only the names and the
         number of its steps are compared when it is applied.
@@ -159,7 +159,7 @@ class Plan:
         return _unflatten([change(leaf) for leaf in leaves], context)
 
     def without_empty_rows(self) -> Plan:
-        """The same plan without rows that no image uses; this synchronises with its device."""
+        """Return the same plan without rows that no image uses; this synchronises with its device."""
         dims = len(self.shape) - 1
         kept = []
         for boxes in self.boxes:
@@ -175,7 +175,7 @@ class Plan:
         return f"Plan({len(self)} images {self.shape} on {self.keys.device}, steps {list(self.steps)}, donors {donors})"
 
     def only(self, *steps: int) -> Plan:
-        """The same plan with only these steps (counted from 0), to see what they do on their own."""
+        """Return the same plan with only these steps (counted from 0), to see their separate effect."""
         kept = torch.zeros_like(self.active)
         for step in steps:
             kept[:, step] = self.active[:, step]

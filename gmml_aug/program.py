@@ -76,7 +76,7 @@ class Program:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the fills, step by step."""
+        """The name of the fill of every step."""
         return tuple(type(step.fill).__name__ for step in self.steps)
 
     @property
@@ -112,19 +112,19 @@ class Builder:
     along: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the shared axes of what each budget counts
 
     def place(self, where: Place | None) -> int:
-        """Add a place; returns its number."""
+        """Add a place, and return its number."""
         if where is not None:
             self.declare_dims(where.dims, type(where).__name__)
         self.places.append(where)
         return len(self.places) - 1
 
     def gate(self) -> int:
-        """Add a uniform draw per image; returns its number."""
+        """Add a uniform draw per image, and return its number."""
         self.gates += 1
         return self.gates - 1
 
     def budget(self, share: float) -> int:
-        """Add a budget; returns its number."""
+        """Add a budget, and return its number."""
         self.budgets.append(share)
         return len(self.budgets) - 1
 
@@ -158,7 +158,7 @@ class Builder:
     def declare_dims(self, dims: int, who: str) -> None:
         """Check that all boxes of a tree have the same number of spatial axes."""
         if self.dims not in (None, dims):
-            raise ValueError(f"{who}: dims={dims} in one composition with dims={self.dims}. Give the same dims everywhere.")
+            raise ValueError(f"{who}: dims={dims} in the same composition as dims={self.dims}. Give the same dims everywhere.")
         self.dims = dims
 
     def declare_values(self, values: Values) -> None:
@@ -189,7 +189,7 @@ class Builder:
 
 
 def counted(program: Program, active: Tensor, place: int) -> dict[int, Tensor]:
-    """For every budget that counts steps at a place, (B,) bool: True if a step of the image there uses it."""
+    """For every budget that counts steps at a place, (B,) bool: True if a step of the image at that place uses it."""
     found: dict[int, Tensor] = {}
     for number in program.steps_at[place]:
         for budget in program.steps[number].budgets:

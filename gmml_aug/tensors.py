@@ -45,7 +45,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
         )
     if given.is_nested:
         raise TypeError(
-            f"gmml_aug: got {name} as a nested tensor, images of several sizes. Give one tensor (B, C, *S): "
+            f"gmml_aug: got {name} as a nested tensor, that is, images of several sizes. Give one tensor (B, C, *S): "
             "torch.nested.to_padded_tensor(images, 0.0), and the sizes as lengths=."
         )
     if given.layout is not torch.strided:
@@ -57,7 +57,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
             if torch._C._len_torch_dispatch_stack() > 0:
                 return given
             raise TypeError(
-                f"gmml_aug: got {name} as a {type(given).__name__}, which carries out operations itself. Give a plain tensor: for "
+                f"gmml_aug: got {name} as a {type(given).__name__}, which handles operations itself. Give a plain tensor: for "
                 "a DTensor, its local part, images.to_local(); use a FakeTensor only inside its mode, with FakeTensorMode()."
             )
         with torch._C.DisableTorchFunctionSubclass():
@@ -89,7 +89,7 @@ def check_dtype(images: Tensor) -> None:
     else:
         wide = not kind.is_floating_point and kind.itemsize > 2
         mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
-        mend += "; describe them with values=(mean, std), because noise and zeros are otherwise those of normalised images"
+        mend += "; describe them with values=(mean, std), because noise and zeros are otherwise made for normalised images"
     raise TypeError(
         f"gmml_aug: images are {kind}. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
         f"convert with {mend}."
@@ -120,7 +120,7 @@ def overlap(one: Tensor, other: Tensor) -> bool:
 def _reaches(distance: int, axes: list[tuple[int, int]], tries: list[int]) -> bool:
     """True if the distance can be written as a sum of strides, each used at most a given number of times.
 
-    The largest stride comes first.
+    The strides are sorted, with the largest first.
     """
     tries[0] -= 1
     if distance == 0 or tries[0] < 0:
@@ -134,7 +134,7 @@ def _reaches(distance: int, axes: list[tuple[int, int]], tries: list[int]) -> bo
 
 
 def repeats_itself(images: Tensor) -> bool:
-    """True if two of its elements may share memory."""
+    """True if two elements of the tensor may share memory."""
     if images.is_contiguous():
         return False
     reach = 0

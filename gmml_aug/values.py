@@ -1,9 +1,9 @@
-"""Value ranges: what the stored numbers mean as pixels in 0 to 1, and how bytes become normalised images.
+"""Value ranges: the meaning of the stored numbers as pixels between 0 and 1, and the conversion of bytes to normalised images.
 
-They are ``(mean, std)`` if images were normalised by these (one number for all channels, or one per channel), ``"normalised"`` if
-by unknown statistics, and ``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 - mean) / std``,
-computed in float32 as ``b * scale + shift`` and rounded once: a multiplication and an addition round in the same way on every
-device.
+A value range is ``(mean, std)`` if images were normalised by these (one number for all channels, or one per channel),
+``"normalised"`` if by unknown statistics, and ``"unit"`` for 0 to 1; uint8 always means 0 to 255. A byte b becomes ``(b / 255 -
+mean) / std``, computed in float32 as ``b * scale + shift`` and rounded once: a multiplication and an addition round in the same
+way on every device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def per_channel(values: Statistics, channels: int) -> Statistics:
 
 
 def pixel_statistics(images: Tensor, values: Values) -> Statistics:
-    """The (mean, std) of each channel for which ``images * std + mean`` are pixels in 0 to 1.
+    """The (mean, std) of each channel for which ``images * std + mean`` are pixels between 0 and 1.
 
     An unknown normalisation is assumed to be that of uniform pixels: mean 1/2, standard deviation 1 / sqrt(12).
     """
@@ -67,7 +67,7 @@ def byte_scales(values: Values, channels: int) -> Statistics:
 def normalise(images: Tensor, values: Values, dtype: torch.dtype) -> Tensor:
     """Normalise bytes (B, C, *S) by ``(mean, std)``, or scale them to 0 to 1 for ``"unit"``.
 
-    Returns ``dtype`` in the same memory format.
+    The result has the dtype ``dtype`` and the same memory format.
     """
     scales, shifts = byte_scales(values, images.shape[1])
     out = torch.empty_like(images, dtype=dtype)

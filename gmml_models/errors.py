@@ -6,7 +6,10 @@ from importlib.util import find_spec
 
 
 class UsageError(Exception):
-    """Bad arguments, nothing to work on, or nowhere to write: the message is for the user, and nothing was done."""
+    """Arguments are wrong, or there is nothing to work on or nowhere to write.
+
+    Nothing was done, and the message is for the user.
+    """
 
 
 class WeightsError(RuntimeError):
@@ -18,7 +21,7 @@ class NotThereError(WeightsError):
 
 
 class AccessDeniedError(WeightsError):
-    """The repository is private or gated, or the token is bad. The Hub answers in the same way for names that do not exist."""
+    """The repository is private or gated, or the token is invalid. The Hub answers in the same way for names that do not exist."""
 
 
 class HubUnreachableError(WeightsError):
@@ -47,7 +50,7 @@ def check_installed(who: str, **packages: str) -> None:
 
     Args:
         who: the name of the command, for messages.
-        packages: module name -> name of the package to install.
+        packages: maps module names to the names of the packages to install.
 
     Raises:
         UsageError: a package is missing; the message names it.
@@ -62,7 +65,7 @@ def from_hub(error: Exception, what: str) -> Exception:
 
     Args:
         error: the client's.
-        what: the caller and what it was doing, for the message.
+        what: the caller and its action, for the message.
     """
     import huggingface_hub.errors as hub
 
@@ -78,8 +81,8 @@ def from_hub(error: Exception, what: str) -> Exception:
         )
     if status in (401, 403):
         return AccessDeniedError(
-            f"{what}: the Hub refuses (status {status}). The repository is private, the token is missing, bad or not allowed to do "
-            "this, or the name is misspelt. Check the name, log in with `hf auth login`, or give token=."
+            f"{what}: the Hub refuses (status {status}). The repository is private; the token is missing, invalid or not "
+            "allowed to do this; or the name is misspelt. Check the name, log in with `hf auth login`, or give token=."
         )
     if status == 404:
         if isinstance(cause, hub.RevisionNotFoundError):
@@ -98,7 +101,9 @@ def from_hub(error: Exception, what: str) -> Exception:
     if isinstance(cause, hub.LocalTokenNotFoundError):
         return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
     if "Consistency check failed" in said:
-        return WrongBytesError(f"{what}: the download has a different size than announced; nothing was kept. Try again. ({said})")
+        return WrongBytesError(
+            f"{what}: the download differs in size from what was announced; nothing was kept. Try again. ({said})"
+        )
     if type(cause).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
         return HubUnreachableError(
             f"{what}: the connection to the Hub failed or broke ({type(cause).__name__}: {said}). Try again; files in the "

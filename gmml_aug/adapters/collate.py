@@ -1,4 +1,4 @@
-"""Corruption while a DataLoader makes its batches, in its workers or in the main process."""
+"""Corruption of batches while a DataLoader makes them, in its workers or in the main process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _UNSET = -(1 << 63)
 
 @final
 class CollateCorrupt:
-    """A ``collate_fn`` that corrupts: a batch is a dict ``{"clean", "images", "mask", ...}`` with the other fields of the samples.
+    """A ``collate_fn`` that corrupts.
+
+    A batch is a dict ``{"clean", "images", "mask", ...}``, which also has the other fields of the samples.
 
     Donors are the other images of the batch: give the DataLoader ``drop_last=True``. On a GPU, collate as usual and corrupt after
-    the transfer instead: that takes no worker time.
+    the transfer instead, which takes no worker time.
 
     **Randomness.** With ``index``, the keys are ``gmml_aug.keys(seed, epoch, index)``. They determine every random decision,
     whatever the number of workers and processes, so a resumed run draws the same corruptions (with the same donors, if the
@@ -44,7 +46,7 @@ class CollateCorrupt:
             without one.
         image: the field that holds the image.
         fields: names for the fields of samples that are tuples or lists; dicts and named tuples already have names.
-        collate: turns a list of samples into a batch of the same structure.
+        collate: a function that turns a list of samples into a batch of the same structure.
         rank: the rank of this process, used only without ``index``; by default the rank of ``torch.distributed`` when this object
             is created, or else the environment variable ``RANK``.
 

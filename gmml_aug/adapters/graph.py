@@ -33,13 +33,13 @@ class Graphed:
     Every replay draws new random numbers.
 
     ``graphed(images, keys=keys)`` returns the same as ``corrupt(images, keys=keys)``. The graph reads and writes its own memory:
-    the images are copied there, unless they are ``graphed.buffer(...)`` itself, and **the next call with images of that shape
+    the images are copied into it, unless they already are ``graphed.buffer(...)``, and **the next call with images of that shape
     overwrites the result**. A graph keeps the memory of its batch and its result allocated.
 
     Args:
         corrupt: the corruption to apply.
         dtype: if given, the images are bytes, and ``corrupt.from_bytes`` with this dtype is recorded instead of the call.
-        clean: with ``dtype``: return the clean images as well.
+        clean: with ``dtype``, True to return the clean images as well.
         donors: (N, C, *S) images that aliens are taken from; the graph reads their memory at every replay, so write into it to
             change them.
         backend: as in a call.
@@ -47,7 +47,7 @@ class Graphed:
 
     Raises:
         TypeError: ``corrupt`` is not a corruption; at the call, anything that the corruption refuses.
-        ValueError: at the call, images that are not on a CUDA device, or that ask for a gradient.
+        ValueError: at the call, the images are not on a CUDA device, or require a gradient.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Graphed:
             rank: as in a call.
 
         Returns:
-            What the corruption returns, in memory that the next call with images of this shape overwrites.
+            The result of the corruption, in memory that the next call with images of this shape overwrites.
         """
         recorded = self._of(images)
         if keys is None:

@@ -1,4 +1,4 @@
-"""Corruption inside kornia's containers. Needs kornia; imported on first use."""
+"""Corruption inside kornia's containers. This module needs kornia, and is imported on first use."""
 
 # ruff: noqa: A002  # kornia calls it input
 
@@ -40,9 +40,9 @@ class Corrupt(IntensityAugmentationBase2D):
     Args:
         corrupt: the corruption to apply.
         p: probability that an image is corrupted.
-        same_on_batch: one key for all images (aliens still come from different donors). A container may set it, too.
-        keepdim: return a single image (C, H, W) without the batch axis.
-        marks: write ones into masks given as data.
+        same_on_batch: True to use one key for all images (aliens still come from different donors). A container may set it too.
+        keepdim: True to return a single image (C, H, W) without the batch axis.
+        marks: True to write ones into masks that are passed as data.
         generator: draws the keys, on its own device; by default torch's global generator.
         donors: (N, C, H, W) images that aliens are taken from instead of this batch.
         rank: the rank of this process, as in `Corruption.__call__`.
@@ -73,7 +73,7 @@ class Corrupt(IntensityAugmentationBase2D):
         self.corrupt = check_corruption(who, corrupt)
         if corrupt.program.dims != 2:
             raise ValueError(
-                f"{who}: the corruption works on {corrupt.program.dims} spatial axes. Give one for images, Boxes(dims=2)."
+                f"{who}: the corruption works on {corrupt.program.dims} spatial axes. Give one for images, with Boxes(dims=2)."
             )
         self.marks, self.generator, self.donors = marks, generator, donors
         self.rank = None if rank is None else check_integer(who, "rank", rank, 0)
@@ -113,7 +113,7 @@ class Corrupt(IntensityAugmentationBase2D):
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Masks (B, C, H, W) unchanged, or with ones where the images were touched."""
+        """Return masks (B, C, H, W) unchanged, or with ones where the images were touched."""
         return input.masked_fill(self.mask(params).to(input.device), 1.0) if self.marks else input
 
     def mask(self, params: dict[str, Tensor] | None = None, *, device: torch.device | str | None = None) -> Tensor:
@@ -162,7 +162,8 @@ class Corrupt(IntensityAugmentationBase2D):
     def _completed(self, params: dict[str, Tensor], shape: Sequence[int]) -> dict[str, Tensor]:
         if "keys" not in params:
             raise ValueError(
-                f"kornia_adapter.Corrupt: the parameters {sorted(params)} hold no keys. Give those of a call of this class."
+                f"kornia_adapter.Corrupt: the parameters {sorted(params)} hold no keys. Give the parameters of a call of "
+                "this class."
             )
         word = stream(params["keys"], _GATE)
         return {

@@ -1,7 +1,7 @@
 """Corruptions for loops that expect a module or a callable: `Module` for `nn.Sequential`, `TimmCorrupt` for timm.
 
-Neither keeps the last mask on ``self``, where it would hold memory, break a compiled graph, and belong to the wrong one of two
-views.
+Neither keeps the last mask on ``self``, where it would hold memory, break a compiled graph, and, with two views, belong to the
+wrong one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gmml_aug.corruption import Corruption
 class Module(nn.Module):
     """A corruption as a module: no parameters, no buffers, an empty ``state_dict``, the same in training and evaluation.
 
-    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts what the model sees. A chain of modules passes on one tensor, so the
+    ``nn.Sequential(ga.Module(corrupt), model)`` corrupts the input of the model. A chain of modules passes on one tensor, so the
     module returns the images; with ``mask=True`` it returns the pair (images, mask), for a following module that accepts it. To
     get the mask of a chain, pass keys: ``corrupt(clean, keys=keys).mask`` is the mask of ``module(clean, keys=keys)``.
 
     Args:
         corrupt: the corruption to apply.
-        mask: return `Corrupted`, images and mask, instead of the images alone.
+        mask: True to return `Corrupted`, images and mask, instead of the images alone.
 
     Shapes:
         (B, C, *S) float or uint8 -> (B, C, *S) of the same dtype; with ``mask=True`` also (B, 1, *S) bool.
@@ -67,7 +67,7 @@ class TimmCorrupt:
 
     Args:
         corrupt: the corruption to apply.
-        mask: return clean images and mask along with the targets.
+        mask: True to return clean images and mask along with the targets.
 
     Raises:
         TypeError: ``corrupt`` is not a corruption; at the call, anything that the corruption refuses.
@@ -89,7 +89,7 @@ class TimmCorrupt:
         return _Restoration(function)
 
     def __call__(self, images: Tensor, targets: Any, **options: Unpack[CallOptions]) -> tuple[Tensor, Any]:
-        """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, the input is never written to."""
+        """Corrupt a batch (B, C, *S); the options are those of `Corruption.__call__`, and the input is never written to."""
         if self.mixup_enabled:
             done = self.corrupt(images, **options)
         else:
@@ -127,7 +127,7 @@ class _Restoration(nn.Module):
 
 
 def check_corruption(who: str, corrupt: object) -> Corruption:
-    """The corruption, or an error that names the caller."""
+    """Return the corruption, or raise an error that names the caller."""
     if not isinstance(corrupt, Corruption):
         raise TypeError(f"{who}: corrupt={corrupt!r} is not a corruption. Give one, for example gmml_aug.presets.gmml().")
     return corrupt

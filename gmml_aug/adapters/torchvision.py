@@ -1,4 +1,4 @@
-"""Corruption inside ``torchvision.transforms.v2.Compose``. Needs torchvision; imported on first use."""
+"""Corruption inside ``torchvision.transforms.v2.Compose``. This module needs torchvision, and is imported on first use."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def _is_plain(one: object) -> bool:
 class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """A corruption as a ``v2.Transform``, for batches, single images and clips.
 
-    **Which field is the image.** The ``tv_tensors.Image`` of the sample; if there is none, the ``tv_tensors.Video``; if there is
-    neither, the plain tensor in the field ``"image"``, or else, as everywhere in torchvision, the first plain tensor. ``image=``
-    names another field. Everything else passes through unchanged, including masks and boxes. PIL images are refused: put
-    ``v2.ToImage()`` first.
+    **Which field is the image.** It is the ``tv_tensors.Image`` of the sample; if there is none, the ``tv_tensors.Video``; if
+    there is neither, the plain tensor in the field ``"image"``, or else, as everywhere in torchvision, the first plain tensor.
+    ``image=`` names another field. Everything else passes through unchanged, including masks and boxes. PIL images are refused:
+    put ``v2.ToImage()`` first.
 
     **The mask.** A dict comes back with two more keys, ``"mask"`` and ``"clean"``, anything else as a tuple with the mask last:
     ``image, mask = t(image)``. They are a ``tv_tensors.Mask`` and an ``Image`` (or ``Video``), so that later flips and crops treat
     them like the image; end with ``v2.ToPureTensor()`` to compute with them. With ``mask=False`` a sample
-    keeps its structure; several images in it are corrupted in the same way, and a sample without images is returned unchanged.
+    keeps its structure; several images in a sample are corrupted in the same way, and a sample without images is returned
+    unchanged.
 
     **Random numbers** come from ``generator``, or else from torch's global generator, which a DataLoader seeds in every worker.
     ``make_params([image])`` is ``{"plan": plan}``, drawn once per call; ``transform(image, {"plan": plan})`` repeats it, also with
@@ -55,9 +56,9 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     Args:
         corrupt: the corruption to apply. On a ``Video``, a corruption with three spatial axes works on time, height and width.
         p: probability that an image is corrupted. Use it instead of ``v2.RandomApply``, which would leave some samples without a
-            mask: here an untouched image has an empty mask.
+            mask; here an untouched image has an empty mask.
         image: the field that holds the image: a key of a dict, or a position in a tuple or list.
-        mask: also return the mask and the clean image.
+        mask: True to also return the mask and the clean image.
         generator: draws the keys, on the device of the images; not allowed in the worker of a DataLoader.
         donors: (N, C, *S) images that aliens are taken from. A single image has no neighbours in a batch, so `Alien` needs them.
         rank: the rank of this process, as in `Corruption.__call__`.
@@ -67,9 +68,10 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         mask (..., 1, *S) or (..., T, 1, H, W) bool.
 
     Raises:
-        TypeError: ``corrupt`` is not a corruption; at the call, a PIL image, or a field ``"image"`` that is not a tensor.
-        ValueError: ``p`` is outside [0, 1]; at the call: no image, several images for one mask, field names that are already used,
-            a generator in a worker, an `Alien` without donors.
+        TypeError: ``corrupt`` is not a corruption; at the call, the image is a PIL image, or the field ``"image"`` is not a
+            tensor.
+        ValueError: ``p`` is outside [0, 1]; at the call, there is no image, or there are several images for one mask, field names
+            are already used, a generator is used in a worker, or an `Alien` has no donors.
     """
 
     _transformed_types = (tv_tensors.Image, tv_tensors.Video, _is_plain)
@@ -191,7 +193,8 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         for number in called:
             if not isinstance(flat[number], Tensor):
                 raise TypeError(
-                    f"{_WHO}: the field 'image' holds {type(flat[number]).__name__}, and no other tensor is used instead. Put "
+                    f"{_WHO}: the field 'image' holds {type(flat[number]).__name__}, which is not a tensor, and no other field is "
+                    "used in its place. Put "
                     f"v2.ToImage() before it, or name the field that holds the image with image=..."
                 )
         first = (called or plain)[0]
@@ -214,7 +217,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             taken = sorted({"clean", "mask"} & sample.keys())
             if taken:
                 raise ValueError(
-                    f"{_WHO}: the sample has {' and '.join(taken)} already, and the result needs these names. Rename them, or pass "
+                    f"{_WHO}: the sample already has {' and '.join(taken)}, but the result needs these names. Rename them, or pass "
                     f"mask=False."
                 )
             if len(chosen[0]) != 1:

@@ -2,8 +2,8 @@
 
 A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
 ``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it refers to plans). All
-backends make equal plans and masks, and images that agree within float tolerance. A backend that gains from doing both at once
-has ``corrupt(program, batch, request)`` too. When a call is traced, this runs as plain Python.
+backends make equal plans and masks, and images that agree within float tolerance. A backend that is faster when it does both at
+once also has ``corrupt(program, batch, request)``. When a call is traced, this runs as plain Python.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOADED: dict[Name, Backend] = {}
 
 
 class Backend(NamedTuple):
-    """What every backend provides."""
+    """The interface that every backend provides."""
 
     can: Callable[..., str | None]
     plan: Callable[[Program, Request], Plan]
@@ -47,12 +47,12 @@ def choose(
     *,
     gradient: bool = False,
 ) -> Backend:
-    """The backend for a call, by its name, or else the fastest one that can do it.
+    """Choose the backend for a call, by its name, or else the fastest one that can do it.
 
     ``dtype`` is the dtype of the result, or None for a plan.
 
     Raises:
-        ValueError: an unknown name, or a backend that cannot do this; the message says why.
+        ValueError: the name is unknown, or the backend cannot do this; the message says why.
     """
     check_choice("gmml_aug", "backend", wanted, _CHOICES)
     name = _NAMES.get(wanted, wanted)
@@ -72,7 +72,7 @@ def choose(
 
 
 def backend_of(name: Name) -> Backend:
-    """A backend by its name; it is imported on first use."""
+    """Return a backend by its name; it is imported on first use."""
     if torch.compiler.is_compiling():
         return _load(name)
     if name not in _LOADED:

@@ -1,4 +1,4 @@
-"""What every backend takes, besides a program and a plan, and what it returns to the caller."""
+"""The arguments of every backend besides a program and a plan, and the results that it returns."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Maps(NamedTuple):
     forced: Tensor | None = None  # the first step that works on an image works there too, whatever its boxes say
 
     def of(self, part: slice) -> Maps:
-        """The maps of a part of the batch."""
+        """The maps for a part of the batch."""
         return Maps(*(one if one is None or len(one) == 1 else one[part] for one in self))
 
     def at(self, images: Tensor) -> Maps:
-        """The maps of some images, by their numbers."""
+        """The maps for some images, selected by their numbers."""
         return Maps(*(one if one is None or len(one) == 1 else one.index_select(0, images) for one in self))
 
 
 class Request(NamedTuple):
-    """What a plan is made from: everything about a call except its pixels."""
+    """The input for a plan: everything about a call except its pixels."""
 
     keys: Tensor  # (B,) int64
     shape: tuple[int, ...]  # (B, C, *S) of the images
@@ -77,7 +77,7 @@ class Corrupted(NamedTuple):
 
     Attributes:
         images: (B, C, *S), dtype, device and memory format of the input.
-        mask: (B, 1, *S) bool, True where a step changed a pixel or was allowed to.
+        mask: (B, 1, *S) bool, True where a step changed a pixel or was allowed to change it.
     """
 
     images: Tensor

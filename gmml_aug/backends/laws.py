@@ -1,4 +1,4 @@
-"""What the compiled backends need to know about a step: how it draws, and the numbers of its noise and grey."""
+"""The properties of a step that the compiled backends need: how it draws, and the numbers of its noise and grey."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DrawLaw(NamedTuple):
 
 
 def draw_law(step: Step) -> DrawLaw | None:
-    """None for a step whose fill draws its own numbers."""
+    """It is None for a step whose fill draws its own numbers."""
     operation = step.operation
     if not type(step.fill).__module__.startswith(_OURS):
         return None

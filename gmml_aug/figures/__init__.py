@@ -1,1 +1,1 @@
-"""Pictures of what a corruption did; matplotlib is imported when one is drawn."""
+"""Pictures of the effect of a corruption; matplotlib is imported when one is drawn."""

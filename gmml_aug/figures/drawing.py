@@ -1,4 +1,4 @@
-"""How a figure is drawn: tiles in rows, captions and a legend, at positions in points."""
+"""Draws a figure: tiles in rows, captions and a legend, at positions in points."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def lay_out(figures: Any, drawing: Drawing, columns: int, rows: Sequence[RowName
 
 
 def _draw_picture(axes: Axes, drawing: Drawing, row: RowName, number: int) -> None:
-    """One image; the mask lies over a pale copy of the clean one."""
+    """Draw one image; the mask is drawn over a pale copy of the clean one."""
     if row != "mask":
         picture = (drawing.clean if row == "clean" else drawing.images)[number].expand(3, -1, -1)
     else:
@@ -123,7 +123,7 @@ def _draw_picture(axes: Axes, drawing: Drawing, row: RowName, number: int) -> No
 
 
 def _draw_signal(axes: Axes, drawing: Drawing, row: RowName, number: int) -> None:
-    """One signal; all are drawn to the same scale."""
+    """Draw one signal; all signals are drawn to the same scale."""
     both = torch.cat([drawing.clean, drawing.images])
     room = max(float(both.max() - both.min()), 1e-6) * 0.06
     extent = (-0.5, drawing.clean.shape[-1] - 0.5, float(both.min()) - room, float(both.max()) + room)

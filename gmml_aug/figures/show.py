@@ -1,4 +1,4 @@
-"""A figure of what a corruption did: the clean images, the corrupted ones, and the mask.
+"""A figure of the effect of a corruption: the clean images, the corrupted ones, and the mask.
 
 Matplotlib is imported when the figure is drawn.
 """
@@ -42,24 +42,24 @@ def show(
     Args:
         clean: (B, C, *S) the images that went in, on any device, float or uint8.
         out: the result: `Corrupted`, or any pair of images (B, C, *S) and mask (B, 1, *S) bool.
-        count: the largest number of images to draw; the first ones are taken.
+        count: the largest number of images to draw; the first images are drawn.
         columns: number of images side by side; the others follow below.
-        values: the value range of float images, as in `Chain`. By default, and for ``"normalised"``, the range of the clean images
-            that are drawn is scaled to black to white.
+        values: the value range of float images, as in `Chain`. By default, and for ``"normalised"``, the range of the clean
+            images that are drawn is scaled from black to white.
         kinds: (B, 1, *S) uint8 from ``corrupt.kinds(plan)``: the mask is drawn with one colour per step; from the ninth step on the
             colours repeat.
-        names: of the steps, for the legend: ``plan.steps``.
+        names: the names of the steps for the legend, ``plan.steps``.
         rows: which rows to draw, and in which order.
         path: a file to which the figure is saved as well; its extension sets the format, for example .png or .pdf.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: tensors of a type or dtype that is not allowed.
-        ValueError: tensors that do not fit each other, unknown rows or values, names without kinds.
+        TypeError: tensors have a type or dtype that is not allowed.
+        ValueError: tensors do not fit each other, rows or values are unknown, or names are given without kinds.
     """
     if not isinstance(out, Sequence) or len(out) != 2:
         came = type(out).__name__
-        raise TypeError(f"show: out must be the pair (images, mask), not {came}. Give what the corruption returned.")
+        raise TypeError(f"show: out must be the pair (images, mask), not {came}. Give the result of the corruption.")
     images, mask = out
     _check_batches(clean, images)
     _check_map("mask", mask, clean, torch.bool, "Corrupted.mask")
@@ -125,8 +125,8 @@ def _check_batches(clean: Tensor, images: Tensor) -> None:
         )
     if images.shape != clean.shape or (images.dtype == torch.uint8) != (clean.dtype == torch.uint8):
         raise ValueError(
-            f"show: clean is {clean.dtype} {tuple(clean.shape)}, the images of out are {images.dtype} {tuple(images.shape)}. "
-            "Give the batch that went in, and what came out of it."
+            f"show: clean is {clean.dtype} {tuple(clean.shape)}, but the images of out are {images.dtype} "
+            f"{tuple(images.shape)}. Give the batch and its result."
         )
 
 

@@ -21,12 +21,12 @@ class Blur(Fill):
     A NaN pixel turns the pixels within reach of the kernel into NaN, and no others.
 
     Args:
-        sigma: standard deviation in pixels, or (low, high) to draw it from uniformly, above 0.
+        sigma: standard deviation in pixels, above 0, or (low, high) to draw it uniformly.
         kernel: odd number of taps along each axis, or (low, high) to draw an odd number from, 1 to 255.
 
     Raises:
-        TypeError: values of a wrong type.
-        ValueError: ``sigma`` not above 0, an even ``kernel``, low above high.
+        TypeError: values have the wrong type.
+        ValueError: ``sigma`` is not above 0, ``kernel`` is even, or low is above high.
 
     Source:
         GMML 3.1: sigma in [0.1, 1.1], kernel 3 x 3 to 15 x 15. The paper does not mention borders; reflecting them is our choice.

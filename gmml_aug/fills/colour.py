@@ -47,7 +47,7 @@ class Jitter(Fill):
     """Colour distortion: brightness, contrast, saturation and hue, in this order, each by a factor drawn per image.
 
     The changes are made to the current image as pixels between 0 and 1, which are clamped after every stage. Contrast is changed
-    around the mean luma of the whole image, outside the boxes too; NaN is left out. Saturation and hue need three channels: in
+    around the mean luma of the whole image, outside the boxes too; NaN is ignored. Saturation and hue need three channels: in
     other images only brightness and contrast change, and nothing is marked if neither is varied.
 
     Give ``Chain(values=(mean, std))`` or the preset's ``values=`` for normalised images. By default the images are assumed to be
@@ -58,16 +58,17 @@ class Jitter(Fill):
         brightness: b for a factor from max(0, 1 - b) to 1 + b, or (low, high), 0 or more: 0 is black, 1 changes nothing.
         contrast: in the same form: 0 is flat, 1 changes nothing.
         saturation: in the same form: 0 is grey, 1 changes nothing.
-        hue: h for a rotation drawn from -h to h around the colour circle, or (low, high), within -0.5 to 0.5; 0 changes nothing.
+        hue: h for a rotation drawn from -h to h around the colour circle, or (low, high), between -0.5 and 0.5; 0 changes
+            nothing.
 
     Raises:
-        TypeError: values that are not numbers.
-        ValueError: values outside their range, low above high.
+        TypeError: values are not numbers.
+        ValueError: values are outside their range, or low is above high.
 
     Source:
-        MC-SSL 3.2 names "colour distortions, recolouring" among the transformations of connected patches, 4.1 colour jittering
-        among the augmentations, neither with numbers. Numbers and pairs have the meaning they have in torchvision's ColorJitter;
-        the defaults are those of BYOL and DINO; the fixed order and the name are our choice.
+        MC-SSL 3.2 names "colour distortions, recolouring" among the transformations of connected patches, and 4.1 names colour
+        jittering among the augmentations; neither gives numbers. Numbers and pairs have the same meaning as in torchvision's
+        ColorJitter; the defaults are those of BYOL and DINO; the fixed order and the name are our choice.
     """
 
     brightness: Strength = 0.4
@@ -110,7 +111,7 @@ class Jitter(Fill):
 
 
 def _strength(name: str, value: object, low: float, high: float) -> Strength:
-    """One number of at least 0, or a pair within low to high."""
+    """One number of at least 0, or a pair between low and high."""
     value = plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return check_pair("Jitter", name, value, low, high)

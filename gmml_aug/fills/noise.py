@@ -16,8 +16,8 @@ from gmml_aug.ops import Draw, Operation, Tensors
 class Noise(Fill):
     """Noise, independent in every pixel and channel.
 
-    By default it is N(0, 1) for normalised images (16 random bits a value: |z| <= 4.33), uniform in (0, 1) for ``values="unit"``,
-    and uniform over 0 to 255 for uint8. It is not stored; it is computed from the keys of the plan.
+    By default it is N(0, 1) for normalised images (16 random bits per value: |z| <= 4.33), uniform in (0, 1) for
+    ``values="unit"``, and uniform over 0 to 255 for uint8. It is not stored; it is computed from the keys of the plan.
 
     Args:
         distribution: None for the defaults above, or one distribution for every value range: ``"normal"``: with the mean and
@@ -31,7 +31,7 @@ class Noise(Fill):
     Values outside the range of ``values="unit"`` and uint8 are clamped.
 
     Raises:
-        ValueError: ``distribution`` or ``per`` is none of these.
+        ValueError: ``distribution`` or ``per`` is not one of these.
 
     Source:
         GMML 2.2 ii, "masking with noise", and 3.1. The paper does not name the distribution; all of these are our choices.

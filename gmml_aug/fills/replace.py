@@ -39,14 +39,14 @@ class Constant(Fill):
     """One value per image and channel.
 
     Args:
-        value: the value, or (low, high) to draw it from uniformly, in the value range of the images; rounded and clamped to
+        value: the value, or (low, high) to draw it uniformly, in the value range of the images; rounded and clamped to
             0 to 255 for uint8.
         colour: instead of ``value``, one value for each channel, the same in all images.
 
     Raises:
         TypeError: ``value`` or ``colour`` is not made of numbers.
-        ValueError: a number that is not finite, low above high, or both a value and a colour; at the call, images whose number of
-            channels differs from the colour's.
+        ValueError: a number is not finite, low is above high, or both a value and a colour are given; at the call, the images
+            have another number of channels than the colour.
 
     Source:
         GMML 2.2 i, "masking with zeros", generalised; the range is our addition.
@@ -77,7 +77,8 @@ class Constant(Fill):
         """Raises ValueError for images whose number of channels differs from the colour's."""
         if self.colour is not None and len(self.colour) != shape[1]:
             raise ValueError(
-                f"Constant: colour has {len(self.colour)} numbers, the images have {shape[1]} channels. Give one number for each."
+                f"Constant: colour has {len(self.colour)} numbers, but the images have {shape[1]} channels. Give one number "
+                "for each."
             )
         return True
 
@@ -97,19 +98,19 @@ class Constant(Fill):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Alien(Fill):
-    """The content of another image; at this step, all boxes of an image take it from one donor.
+    """The content of another image; within a step, all boxes of an image take it from the same donor.
 
     Donors are the clean images of the batch, or those given as ``donors=`` at the call. A donor is never the image itself.
 
     Args:
-        alone: what to do with a batch of one when no donors are given: ``"error"``, or ``"skip"`` to leave it unchanged and mark
+        alone: how to handle a batch of one when no donors are given: ``"error"``, or ``"skip"`` to leave it unchanged and mark
             nothing.
-        same_place: take the content from the same place in the donor; if False, from another place, drawn once per image and step
-            as in `Shuffle`.
+        same_place: True to take the content from the same place in the donor; False to take it from another place, drawn once per
+            image and step as in `Shuffle`.
 
     Raises:
         TypeError: ``same_place`` is neither True nor False.
-        ValueError: ``alone`` is neither of these; at the call, a batch of one with ``alone="error"``.
+        ValueError: ``alone`` is neither of these; at the call, the batch holds one image and ``alone`` is ``"error"``.
 
     Source:
         GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and taking content

@@ -42,7 +42,7 @@ class Place(ABC):
     It may have these fields or class attributes:
 
     Attributes:
-        ratio: share of the image to cover, met to the pixel: a number, or (low, high) that each image draws from; None covers
+        ratio: share of the image to cover, exact to the pixel: a number, or (low, high) from which each image draws; None covers
             everything that is drawn.
         dims: number of spatial axes of the images.
         shared: axes along which the place spans the whole image; ``size`` below is the size of the others.
@@ -60,7 +60,7 @@ class Place(ABC):
 
     @abstractmethod
     def words(self, size: Sequence[int]) -> int:
-        """How many random 64-bit words one image needs; the first one draws the ratio, if there is one."""
+        """The number of random 64-bit words that one image needs; if there is a ratio, the first word draws it."""
 
     def draw(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor:
         """Boxes in the order in which they are painted, before any stop: (B, N, 2 D) int64 starts and sizes.
@@ -70,17 +70,17 @@ class Place(ABC):
             size: the D sizes of the free axes.
             ratios: (B,) float64 shares given by the caller, for places that apply the ratio themselves instead of in `target`.
         """
-        raise TypeError(f"{type(self).__name__}: a place needs draw (boxes) or order (any other shape), see gmml_aug.Place.")
+        raise TypeError(f"{type(self).__name__}: a place needs draw (boxes) or order (any other shape); see gmml_aug.Place.")
 
     def order(self, words: Tensor, size: Sequence[int]) -> Tensor:
-        """For shapes other than boxes: (B, *size) int64, when each pixel is painted, from 0 to `levels` - 1.
+        """For shapes other than boxes, say when each pixel is painted: (B, *size) int64, from 0 to `levels` - 1.
 
         Negative values are never painted.
 
         Pixels of one level are painted in reading order, so painting can stop at any pixel of the last level. Number the shapes,
         and give each pixel the number of the first one that covers it.
         """
-        raise TypeError(f"{type(self).__name__}: this place consists of boxes, see `draw`.")
+        raise TypeError(f"{type(self).__name__}: this place consists of boxes; see `draw`.")
 
     def levels(self, size: Sequence[int]) -> int:
         """The number of levels of `order`."""
@@ -117,7 +117,7 @@ class Place(ABC):
 
 
 def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
-    """The smallest number of pixels that an image can draw, and the number of possible values from there on."""
+    """The smallest number of pixels that an image can draw, and the number of possible values starting there."""
     if not isinstance(ratio, tuple):
         return round(ratio * pixels), 1
     low, high = math.ceil(ratio[0] * pixels - TINY), math.floor(ratio[1] * pixels + TINY)
@@ -127,7 +127,7 @@ def whole_pixels(ratio: Range, pixels: int) -> tuple[int, int]:
 
 
 def edges_of(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """One number per axis."""
+    """Return one number per axis."""
     return value if isinstance(value, tuple) else (value,) * dims
 
 
@@ -139,7 +139,7 @@ def free_axes(where: Place) -> list[int]:
 def free_size(where: Place | None, size: Sequence[int]) -> list[int]:
     """Select the spatial sizes (or other numbers, one per axis) of the axes on which a place draws.
 
-    All of them for the whole image.
+    For the whole image, all axes are selected.
     """
     return list(size) if where is None else [size[axis] for axis in free_axes(where)]
 
@@ -150,7 +150,7 @@ def cells_along(size: Sequence[int], steps: Sequence[int]) -> list[int]:
 
 
 def cells_to_pixels(boxes: Tensor, size: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """Boxes (B, N, 2 D) of cells as boxes of pixels, cut at the border or continued at the opposite one."""
+    """Convert boxes (B, N, 2 D) of cells to boxes of pixels, which are cut at the border or continue at the opposite one."""
     starts, extents = [], []
     for d, (length, step, count) in enumerate(zip(size, steps, cells_along(size, steps), strict=True)):
         start, extent = boxes[..., d], boxes[..., len(size) + d]
@@ -161,7 +161,7 @@ def cells_to_pixels(boxes: Tensor, size: Sequence[int], steps: Sequence[int]) ->
 
 
 def along_shared(boxes: Tensor, where: Place, size: Sequence[int]) -> Tensor:
-    """Boxes (B, N, 2 F) on the free axes as boxes (B, N, 2 D) of the image; unused ones stay unused."""
+    """Convert boxes (B, N, 2 F) on the free axes to boxes (B, N, 2 D) of the image; unused ones stay unused."""
     if not where.shared:
         return boxes
     free = free_axes(where)

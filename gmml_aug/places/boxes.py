@@ -25,7 +25,7 @@ _MOST = 4096  # boxes an image; beyond it the words of `coverage` cost more than
 class Boxes(Place):
     """Groups of connected pixels: axis-parallel boxes with edges at any pixel, drawn separately for every image.
 
-    Give ``ratio`` (boxes are painted until that share of the image is covered, to the pixel) or ``count``.
+    Give ``ratio`` (boxes are painted until that share of the image is covered, exact to the pixel) or ``count``.
 
     Args:
         ratio: share of the image's pixels to cover, 0 to 1. A single number covers exactly ``round(ratio * pixels)`` pixels; for
@@ -34,12 +34,11 @@ class Boxes(Place):
         side: (low, high) share of each side of the image that a box spans. A side is an integer number of pixels (of cells,
             with ``align``), uniform from round(low S) to round(high S), both included, at least 1.
         align: edge in pixels of a grid that box borders keep to, one number or one per axis; with 1, boxes may begin at any
-            pixel. Every cell is then equally likely (placement "wrap") and is covered completely, unless a ratio is met to the
-            pixel: then the last box ends in reading order, so the first pixels of a cell are slightly more likely than its last
-            ones.
-        whole: keep every cell whole, and meet the ratio to the nearest cell: ``round(ratio * cells)``; for a pair, an integer
-            number of cells is drawn. Only a budget may still cut one.
-        overshoot: end with the whole box that passes the target, as the authors' release does, instead of trimming it.
+            pixel. Every cell is then equally likely (placement "wrap") and is covered completely, unless a ratio is met exactly:
+            then the last box ends in reading order, so the first pixels of a cell are slightly more likely than its last ones.
+        whole: True to keep every cell whole, and meet the ratio to the nearest cell: ``round(ratio * cells)``; for a pair, an
+            integer number of cells is drawn. Only a budget may still cut one.
+        overshoot: True to end with the whole box that passes the target, as the authors' release does, instead of trimming it.
         placement: ``"wrap"``: a box that crosses a border continues at the opposite one, so every pixel is equally likely;
             ``"inside"``: boxes lie completely inside the image, which favours its centre; ``"origin"``: the release's rule, biased
             to the
@@ -47,17 +46,17 @@ class Boxes(Place):
             nearest multiple of align, then clipped.
         shared: axes along which a box spans the whole image: (0,) gives vertical bands in images and spectrograms, and tubes
             through the first axis of a clip. ``ratio``, ``side`` and ``align`` then refer to the other axes.
-        invert: corrupt outside the boxes.
+        invert: True to corrupt outside the boxes.
         dims: number of spatial axes: 1 (signals), 2 (images), 3 (volumes, clips).
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: neither or both of ``ratio`` and ``count``; a share outside [0, 1]; low above high; ``align`` or ``count``
-            below 1; boxes so small that thousands would be needed; unknown ``shared`` axes.
+        TypeError: a value has the wrong type.
+        ValueError: neither or both of ``ratio`` and ``count`` are given; a share is outside [0, 1]; low is above high; ``align``
+            or ``count`` is below 1; boxes are so small that thousands would be needed; or ``shared`` axes are unknown.
 
     Source:
         GMML 3.1 for sides 5 to 25 % and ratios up to 35 %; 2.2 for free edges ("not aligned to patch boundaries"). The paper does
-        not say how boxes meet borders or how the ratio is met: wrapping and the exact trim are our choice.
+        not say what happens to boxes at the borders or how the ratio is met: wrapping and the exact trim are our choice.
     """
 
     ratio: Range | None = None
@@ -91,7 +90,7 @@ class Boxes(Place):
         if self.overshoot and self.ratio is None:
             raise ValueError("Boxes: overshoot=True needs a ratio to pass; boxes given by count are always whole. Leave it out.")
         if self.whole and self.ratio is None:
-            raise ValueError("Boxes: whole=True needs a ratio to meet; boxes given by count keep cells whole anyway. Leave it out.")
+            raise ValueError("Boxes: whole=True needs a ratio to meet; boxes given by count always keep cells whole. Leave it out.")
         if self.most > _MOST:
             raise ValueError(
                 f"Boxes: side={self.side} with ratio={self.ratio} would need {self.most} boxes per image; at most {_MOST} are "
@@ -102,9 +101,9 @@ class Boxes(Place):
     def most(self) -> int:
         """The number of boxes that are drawn per image: with a ratio, enough that almost no image runs out of them.
 
-        The covered share after N boxes has mean 1 - exp(-m N), with m the mean share of a box; this is the N whose mean lies
-        three standard deviations above the target. If the boxes still cover too little, one last box as large as the image covers
-        the rest.
+        The covered share after N boxes has mean 1 - exp(-m N), with m the mean share of a box; the result is the N whose mean
+        lies three standard deviations above the target. If the boxes still cover too little, one last box as large as the image
+        covers the rest.
         """
         if self.count is not None:
             return pair_of(self.count)[1]
@@ -143,7 +142,7 @@ class Boxes(Place):
             )
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
-        """The smallest number, of pixels or boxes, that an image can draw, and the number of possible values from there on."""
+        """The smallest number, of pixels or boxes, that an image can draw, and the number of possible values starting there."""
         if self.ratio is None:
             low, high = pair_of(self.count or 0)
             return low, high - low + 1
@@ -176,7 +175,7 @@ class Boxes(Place):
         return cells_along(size, self.steps)
 
     def in_cells(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
-        """Boxes (B, N, 2 F) of pixels as the boxes of cells that they touch."""
+        """Convert boxes (B, N, 2 F) of pixels to the boxes of cells that they touch."""
         starts, extents = [], []
         for d, (length, step, count) in enumerate(zip(size, self.steps, self.cells(size), strict=True)):
             end = boxes[..., d] + boxes[..., self._free + d]

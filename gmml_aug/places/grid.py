@@ -58,7 +58,7 @@ class Grid(Place):
             )
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:
-        """None: the drawn cells already keep to the ratio."""
+        """None, because the drawn cells already keep to the ratio."""
         return None
 
 
@@ -68,18 +68,18 @@ class Cells(Grid):
     """Random cells of a grid: an exact number of them, without replacement.
 
     Args:
-        size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis: (2, 16, 16) are the tubelets
-            of a clip. If it does not divide an axis, the last cell there is smaller.
+        size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis; (2, 16, 16) gives the
+            tubelets of a clip. If it does not divide an axis, the last cell there is smaller.
         ratio: share of the cells: a number r gives ceil(r n) of n cells; for a pair, each image draws an integer number, uniform
             from ceil(low n) to floor(high n).
         shared: axes along which the cells span the whole image, like tubes through time.
-        invert: corrupt all other cells instead.
+        invert: True to corrupt all other cells instead.
         dims: number of spatial axes.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: a share outside [0, 1], low above high, ``size`` below 1, unknown ``shared`` axes; at the call, images smaller
-            than one cell.
+        TypeError: a value has the wrong type.
+        ValueError: a share is outside [0, 1], low is above high, ``size`` is below 1, or ``shared`` axes are unknown; at the
+            call, images are smaller than one cell.
 
     Source:
         MAE (He et al. 2021) masks 75 % of the patches, SimMIM (Xie et al. 2021) 60 % of cells of 32 pixels; both round up.
@@ -96,7 +96,7 @@ class Cells(Grid):
         return 1 + math.prod(cells_along(size, self.steps))
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:
-        """The smallest number of cells that an image can draw, and the number of possible values from there on."""
+        """The smallest number of cells that an image can draw, and the number of possible values starting there."""
         total = math.prod(cells_along(size, self.steps))
         return whole_pixels(self.ratio, total) if isinstance(self.ratio, tuple) else (math.ceil(self.ratio * total - TINY), 1)
 
@@ -122,27 +122,27 @@ class Cells(Grid):
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Blocks(Grid):
-    """Rectangular blocks of cells of a grid, drawn until a share of the cells is covered, never more.
+    """Rectangular blocks of cells of a grid, drawn until a share of the cells is covered, which is never exceeded.
 
-    Blocks are drawn one after the other: the area uniform between ``least`` cells and what is left to cover, the aspect ratio
-    log-uniform, both sides rounded; the corner uniform. A block is skipped if it is as long as the grid along an axis, covers
-    nothing new, or covers too much. After ten skipped blocks in a row, an image gets no more.
+    Blocks are drawn one after the other: the area is uniform between ``least`` cells and the number still to be covered, the
+    aspect ratio log-uniform, both sides are rounded, and the corner is uniform. A block is skipped if it is as long as the grid
+    along an axis, covers nothing new, or covers too much. After ten skipped blocks in a row, an image gets no more blocks.
 
     Args:
         size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis.
         ratio: share of the cells at which drawing ends: a number, or (low, high) from which each image draws uniformly;
             floor(ratio n) of n cells.
         least: number of cells of the smallest block.
-        aspect: (low, high) of height / width.
+        aspect: the range (low, high) of height / width.
         attempts: largest number of blocks drawn per image.
         shared: axes along which the blocks span the whole image, like tubes through time; two axes must remain.
-        invert: corrupt all other cells instead.
+        invert: True to corrupt all other cells instead.
         dims: number of spatial axes.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: a share outside [0, 1], low above high, ``aspect`` not above 0, a number below 1; other than two free axes; at
-            the call, images of fewer than two cells along an axis.
+        TypeError: a value has the wrong type.
+        ValueError: a share is outside [0, 1], low is above high, ``aspect`` is not above 0, a number is below 1, or there are not
+            two free axes; at the call, images have fewer than two cells along an axis.
 
     Source:
         BEiT (Bao et al. 2021): blocks of at least 16 patches, aspect 0.3 to 1 / 0.3, until 40 %; iBOT (Zhou et al. 2021) draws the

@@ -26,16 +26,16 @@ def gmml(
     may overlap.
 
     Args:
-        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images.
+        values: the value range of float images; see `Chain`; give ``(mean, std)`` for normalised images.
         zeros: share of the images that get zeros instead of noise.
         budget: largest share that noise and alien content may cover together; without it, they cover at most 0.7.
-        alone: what `Alien` does with a batch of one.
+        alone: how `Alien` handles a batch of one.
 
     Source:
         GMML 3.1 for every number and the order; 2.2 iii for the single donor. "Noise or zeros" in 3.1 is read as a choice per
         image;
-        noise alone is the default because the combination of noise and alien did best in 3.3.1 (figure 5). That the grey and the
-        blurred box lie completely inside the image and occur in every image is our interpretation.
+        noise alone is the default because the combination of noise and alien content did best in 3.3.1 (figure 5). That the grey
+        and the blurred box lie completely inside the image and occur in every image is our interpretation.
     """
     share = check_number("presets.gmml", "zeros", zeros, 0.0, 1.0)
     noise = Noise() if share == 0.0 else Zeros() if share == 1.0 else OneOf([Zeros(), Noise()], weights=[share, 1.0 - share])
@@ -58,14 +58,14 @@ def gmml_reference(*, values: Values | None = None, alone: Literal["error", "ski
 
     Noise covers a share drawn from 50 to 75 %, alien content 30 %; sides reach from 1 pixel to 30 % of the image; painting stops
     with the whole box that passes the share; corners never reach the last row and column, and boxes are clipped at the borders,
-    so that the upper left is covered less. Unlike in the release, a donor is never the image itself.
+    so that the upper left is covered less often. Unlike in the release, a donor is never the image itself.
 
     Args:
-        values: the value range of float images, see `Chain`.
-        alone: what `Alien` does with a batch of one.
+        values: the value range of float images; see `Chain`.
+        alone: how `Alien` handles a batch of one.
 
     Source:
-        The observed behaviour of the release, not the paper; compared with recorded statistics of it.
+        The observed behaviour of the release, not the paper; it was compared with recorded statistics of the release.
     """
     parts = [InBoxes(_of_the_release((0.5, 0.75)), Noise()), InBoxes(_of_the_release(0.3), Alien(alone=alone))]
     return Chain([OneOf(parts)], values=values)
@@ -82,8 +82,8 @@ def sit(*, values: Values | None = None, alone: Literal["error", "skip"] = "erro
     borders. Unlike in the release, a donor is never the image itself.
 
     Args:
-        values: the value range of float images, see `Chain`.
-        alone: what `Alien` does with a batch of one.
+        values: the value range of float images; see `Chain`.
+        alone: how `Alien` handles a batch of one.
 
     Source:
         The observed behaviour of the release, whose share is drawn between min(0.5, largest) and the largest: so the shares are
@@ -101,8 +101,8 @@ def mc_ssl(*, values: Values | None = None, alone: Literal["error", "skip"] = "e
     50 %, or alien content 30 %, with equal probability, in the boxes of `sit`.
 
     Args:
-        values: the value range of float images, see `Chain`; give ``(mean, std)`` for normalised images, which jitter needs.
-        alone: what `Alien` does with a batch of one.
+        values: the value range of float images; see `Chain`; give ``(mean, std)`` for normalised images, which jitter needs.
+        alone: how `Alien` handles a batch of one.
 
     Source:
         MC-SSL 4.1 for the order: "colour jittering, converting to grey-scale, blurring, random drop, and random replace", each at
@@ -140,17 +140,18 @@ def ablation(
         kind: ``"none"`` (no corruption: the plain autoencoder), ``"zeros"``, ``"noise"``, ``"replace"`` (alien content),
             ``"comb1"`` (noise, then alien content), ``"comb2"`` (zeros, noise, alien content).
         ratio: largest share of an image, 0 to 1; the paper uses 0.7 to compare kinds, and 0.1 to 1.0 to compare ratios.
-        values: the value range of float images, see `Chain`.
-        alone: what `Alien` does with a batch of one.
+        values: the value range of float images; see `Chain`.
+        alone: how `Alien` handles a batch of one.
 
     Raises:
         TypeError: ``ratio`` is not a number.
-        ValueError: an unknown kind, a ratio outside 0 to 1.
+        ValueError: the kind is unknown, or the ratio is not between 0 and 1.
 
     Source:
         GMML 3.3.1 and figure 5 for the kinds and "upto 70%", 3.3.2 and figure 6 for the ratios. The default is the best kind at
-        that ratio. Sides of 5 to 25 % are those of 3.1, which also applies one step after the other and gives noise and alien
-        content half of 0.7 each; a third for each of three kinds, and a uniform share, are our interpretation.
+        that ratio. Sides of 5 to 25 % are those of 3.1, which also applies the steps one after the other and gives noise and
+        alien content half of 0.7 each; that each of three kinds gets a third, and that the share is uniform, is our
+        interpretation.
     """
     contents: dict[str, list[Corruption]] = {
         "none": [],

@@ -22,8 +22,8 @@ def mae(*, patch: int | tuple[int, ...] = 16, ratio: float = 0.75, fill: Fill | 
     Args:
         patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches; ceil(ratio n) of n patches are masked.
-        fill: what the masked patches are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked patches; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
         MAE (He et al. 2021): 75 %, uniform without replacement. Setting pixels to zero instead of dropping tokens is our choice.
@@ -39,8 +39,8 @@ def simmim(
     Args:
         cell: edge of a cell in pixels, as one number or one per axis; a multiple of the model's patch size.
         ratio: share of the cells; ceil(ratio n) of n cells are masked.
-        fill: what the masked cells are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked cells; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
         SimMIM (Xie et al. 2021): cells of 32 pixels, 60 %.
@@ -56,14 +56,14 @@ def beit(
     fill: Fill | None = None,
     values: Values | None = None,
 ) -> Chain:
-    """Blocks of patches, until 40 % of them are masked, never more.
+    """Blocks of patches, until 40 % of the patches are masked, never more.
 
     Args:
         patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches at which the blocks end.
         least: number of patches of the smallest block.
-        fill: what the masked patches are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked patches; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
         BEiT (Bao et al. 2021): at least 16 patches per block, aspect ratio log-uniform in 0.3 to 1 / 0.3, 40 %.
@@ -87,8 +87,8 @@ def ibot(
         ratio: mean share of the patches at which the blocks end.
         spread: the share is drawn uniformly from ratio - spread to ratio + spread.
         p: share of the images that are masked.
-        fill: what the masked patches are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked patches; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Raises:
         ValueError: ratio - spread is below 0, or ratio + spread above 1.
@@ -119,12 +119,12 @@ def dinov2(
         patch: edge of a patch in pixels, as one number or one per axis.
         ratio: (low, high) share of the patches at which the blocks end.
         p: share of the images that are masked.
-        fill: what the masked patches are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked patches; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
-        DINOv2 (Oquab et al. 2023): iBOT's masks, over 10 to 50 % of the patches of half of the images. Blocks of at least 4 patches
-        are those of its release.
+        DINOv2 (Oquab et al. 2023): iBOT's masks, over 10 to 50 % of the patches, in half of the images. Blocks of at least 4
+        patches are those of its release.
     """
     return Chain([InBoxes(Blocks(size=patch, ratio=ratio, least=4), fill or Zeros(), p=p)], values=values)
 
@@ -138,8 +138,8 @@ def specaugment(
         bands: number of bands of each kind.
         frequency: widest band of frequencies, as a share of F; the width is uniform from one line to this.
         time: widest band of time steps, as a share of T.
-        fill: what the bands are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the bands; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
         SpecAugment (Park et al. 2019): widths uniform up to a maximum, two bands of each in its larger policies. Its widths are
@@ -158,8 +158,8 @@ def tubes(
     Args:
         patch: edge of a patch in pixels, as one number or one per axis.
         ratio: share of the patches; ceil(ratio n) of n patches are masked.
-        fill: what the masked patches are filled with; `Zeros` by default.
-        values: the value range of float images, see `Chain`.
+        fill: the fill for the masked patches; `Zeros` by default.
+        values: the value range of float images; see `Chain`.
 
     Source:
         VideoMAE (Tong et al. 2022): tube masking, 90 %.

@@ -1,8 +1,8 @@
 """Measures how long a device takes for a call, and whether the measurement is valid.
 
 Two events on a stream measure the device's work between them and also its waiting: if the host submits work more slowly than the
-device does it, they measure the host. So a call is queued behind a sleep that outlasts the host's part. If the device has already
-reached the first event once everything is submitted, the host was late, and the reading does not count.
+device completes it, they measure the host. So a call is queued behind a sleep that lasts longer than the host needs to submit it.
+If the device has already reached the first event once everything is submitted, the host was late, and the reading is discarded.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class CallTime:
     """One call.
 
     Attributes:
-        device: milliseconds between the events.
-        host: milliseconds in which the host submitted the work.
+        device: the milliseconds between the events.
+        host: the milliseconds that the host needed to submit the work.
         late: True if the device ran out of work meanwhile, so that ``device`` is the host's time.
     """
 
@@ -65,7 +65,7 @@ class DeviceClock:
     """Times one call, which is run three times at the start.
 
     Args:
-        run: the call; it should have been called before, so that everything is compiled.
+        run: the call; call it once before, so that everything is compiled.
         stream: the device's current stream.
     """
 
@@ -122,7 +122,7 @@ class CallTimes:
 
     @classmethod
     def of(cls, found: Sequence[CallTime]) -> CallTimes:
-        """Summarise one reading or more."""
+        """Summarise at least one reading."""
         counted = [one.device for one in found if not one.late]
         late = len(found) - len(counted)
         return cls(counted or [one.device for one in found], min(one.host for one in found), late, not counted)

@@ -202,7 +202,7 @@ PEERS: Sequence[Peer] = (
 
 
 def present(peers: Sequence[Peer] = PEERS) -> tuple[list[Peer], dict[str, str]]:
-    """The peers that can be run here, and for each of the others the reason why not."""
+    """The peers that can be run here, and the reasons why the others cannot."""
     absent = {
         peer.name: f"{peer.package} is not installed"
         for peer in peers
@@ -212,7 +212,7 @@ def present(peers: Sequence[Peer] = PEERS) -> tuple[list[Peer], dict[str, str]]:
 
 
 def own_peer(written: str) -> Peer:
-    """The user's ``module:function``, searched for in the current folder too; the function takes the batch and returns anything.
+    """Import the user's ``module:function``, also from the current folder; the function takes the batch and may return anything.
 
     Raises:
         UsageError: the module or function does not exist, or cannot be called.
@@ -229,6 +229,8 @@ def own_peer(written: str) -> Peer:
     except Exception as error:  # it is theirs: whatever it raises is to be told, not to be traced
         raise UsageError(f"gmml bench: --peer {written}: {module} cannot be imported ({type(error).__name__}: {error}).") from error
     if not callable(function):
-        raise UsageError(f"gmml bench: --peer {written}: {module} has no function {name}. It must take the batch, a tensor.")
+        raise UsageError(
+            f"gmml bench: --peer {written}: {module} has no function {name}. It must be a function of the batch, a tensor."
+        )
     does = (inspect.getdoc(function) or "not said").partition("\n")[0]
     return Peer(written, does, lambda images: lambda: function(images), "yours", dims=_ANY)

@@ -1,4 +1,4 @@
-"""Which batches ``gmml bench`` measures, what it records, and the tables made from it."""
+"""The batches that ``gmml bench`` measures, the report that it records, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def run(
     Args:
         cases: the batches, the first of which gets the large table.
         peers: the contenders.
-        absent: the peers that could not be run, with the reasons, which are recorded.
+        absent: the peers that could not be run, with the reasons, for the report.
         device: ``"cpu"`` or ``"cuda"``.
-        effort: how long to measure; the first batch gets four times the seconds.
-        memory: the GB that a case may need; larger cases are skipped, which is recorded.
+        effort: how long to measure; the first batch gets four times as many seconds.
+        memory: the GB that a case may need; larger cases are skipped, and the report lists them.
         tell: a function that is called with one line of text per case.
     """
     room = memory * 1e9
@@ -180,7 +180,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{where}, {machine['cores']} cores, threads used: {machine['threads']}, allocator: {machine['allocator']}. "
         f"Python {machine['python']}, {versions}. {machine['date']}.",
         f"A copy of {_number(report['memory_bandwidth'] / 1e9)} GB/s (reads and writes) is 100 % of the bandwidth; device time is "
-        f"{machine['device_time']}. Ratios are of minima. Memory is the peak beyond the input, in batches, including the output.",
+        f"{machine['device_time']}. Ratios are ratios of minima. Memory is the peak beyond the input, in batches, "
+        "including the output.",
     ]
     for case in cases[:1]:
         lines += ["", f"### {case}", "", *_large([row for row in rows if row["case"] == case], machine["device"] != "cpu")]

@@ -1,7 +1,7 @@
 """Times corruptions and their peers; nothing in this module depends on a particular peer.
 
 Contenders are called in turn in one process, one round after the other, because machines are shared; ratios are ratios of minima.
-For a contender that raises an error, the row says so. `benchmarks/README.md` states the rules.
+If a contender raises an error, its row says so. `benchmarks/README.md` states the rules.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Times:
 
     @classmethod
     def of(cls, taken: Sequence[float]) -> Times:
-        """Summarise one run or more."""
+        """Summarise at least one run."""
         low, _, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (taken[0],) * 3
         return cls(min(taken), statistics.median(taken), high - low, len(taken))
 
@@ -271,7 +271,7 @@ def about(device: str) -> dict[str, Any]:
         "system": platform.system(),
         "python": sys.version.split()[0],
         "versions": versions,
-        "device_time": "between two CUDA events, after a sleep that outlasted the host"
+        "device_time": "measured between two CUDA events, after a sleep that outlasted the host"
         if device == "cuda"
         else "equal to wall time on a CPU",
     }

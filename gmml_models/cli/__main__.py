@@ -1,4 +1,4 @@
-"""``python -m gmml_models.cli``: what torchrun starts."""
+"""``python -m gmml_models.cli``, which torchrun starts."""
 
 from gmml_models.cli import main
 

@@ -35,9 +35,7 @@ def check_output(who: str, output: Path, images: Sequence[Path]) -> None:
         UsageError: saying why.
     """
     if output.suffix.lower() not in ENDINGS:
-        raise UsageError(
-            f"{who}: -o {output} does not end in {' or '.join(ENDINGS)}. Give a name that does, for example figure.png."
-        )
+        raise UsageError(f"{who}: -o {output} does not end in {' or '.join(ENDINGS)}. Give such a name, for example figure.png.")
     try:
         if output.is_dir():
             raise UsageError(f"{who}: -o {output} is a folder. Give a file, for example -o {output / 'sheet.png'}.")
@@ -54,7 +52,7 @@ def bundled_photographs(who: str, why: str) -> Sequence[Path]:
 
     Args:
         who: the name of the caller, for errors.
-        why: what they are needed for, for the error.
+        why: the purpose of the photographs, for the error.
 
     Raises:
         UsageError: scikit-image is not installed.

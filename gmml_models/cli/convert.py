@@ -19,13 +19,13 @@ class Convert:
     """Convert a checkpoint of GMML, SiT, MC-SSL, DINO, iBOT, MAE, timm, Lightning or transformers; no code in it is run."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The checkpoint: a file of torch.save or safetensors, or a folder of transformers."""
+    """The checkpoint: a file written by torch.save or safetensors, or a folder written by transformers."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder in which the weights, the config and the card are written."""
     kind: Literal["gmml", "sit", "mc_ssl"] | None = None
     """The release that wrote the checkpoint; by default detected from its content."""
     network: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Which of several networks to take, for example teacher or student; by default the teacher, as in the methods."""
+    """Which of several networks to use, for example teacher or student; by default the teacher, as in the methods."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Number of attention heads, which the tensors do not show; by default read from the file, or else width / 64."""
     license: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None

@@ -46,7 +46,7 @@ _TYPICAL, _LARGEST = 64, 1 << 28  # images of a batch in training, and bytes of 
 
 @dataclass(frozen=True)
 class Corrupt:
-    """Corrupt photographs with a preset and draw what each of its steps did."""
+    """Corrupt photographs with a preset and draw the effect of each of its steps."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, or folders of them, of any size and mode; the centre square of each is used."""
@@ -67,7 +67,7 @@ class Corrupt:
     columns: Annotated[int, tyro.conf.arg(metavar="N")] = 8
     """Largest number of images in the figure."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
-    """Largest number of images in the batch; further ones are not read."""
+    """Largest number of images in the batch; further images are not read."""
 
     def run(self) -> int:
         """Read, corrupt and draw the images, and report; the exit code is 1 if files had to be skipped."""
@@ -111,7 +111,7 @@ class Corrupt:
         if 1 < count < _TYPICAL and batch[0].nbytes * _TYPICAL <= _LARGEST:  # small batches pay mostly for the calls into torch
             many = batch.repeat(-(-_TYPICAL // count), 1, 1, 1)[:_TYPICAL]
             print(f"           {speed(corrupt, many)}")
-        print(f"           (smallest of {_ROUNDS} after a warm-up, in turns with clone; one thread on the CPU)")
+        print(f"           (smallest of {_ROUNDS} after a warm-up, alternating with clone; one thread on the CPU)")
         print(f"  sheet    {written}")
         print("In a training loop, with the mean and std that your images were normalised by:")
         print("  import gmml_aug")
@@ -127,7 +127,7 @@ class Corrupt:
     def _output(self) -> Path:
         """The path of the sheet, checked before any work is done."""
         if self.output is None and not self.demo:
-            raise UsageError("gmml corrupt: no file for the sheet was named. Give one with -o, for example -o sheet.png.")
+            raise UsageError("gmml corrupt: no file was given for the sheet. Give one with -o, for example -o sheet.png.")
         output = self.output or _DEMO
         check_output(_WHO, output, self.images)
         return output
@@ -148,13 +148,13 @@ class Corrupt:
 
         count = len(reading.photographs)
         shown = min(count, self.columns)
-        some = f" The first {shown} are shown; shares on the left are means over all." if shown < count else ""
+        some = f" The first {shown} are shown; shares on the left are means over all images." if shown < count else ""
         on = ", device=batch.device" if batch.device.type != "cpu" else ""
         options = "values=(mean, std)" + (', alone="skip"' if corrupt.program.reads_donors and count == 1 else "")
         return Sheet(
             title=self.preset,
             about=f"{PRESETS[self.preset]}, on one batch of {several(count, 'image')} of {self.size} x {self.size} pixels.{some} "
-            "Every step is also shown alone, at the same places.",
+            "Every step is also shown alone, at the same positions.",
             columns=[f"{number}  {photograph.path.stem}" for number, photograph in enumerate(reading.photographs[:shown], start=1)],
             rows=corruption_steps.rows(corrupt, batch, plan, alone, shown, edge_of(self.size)),
             legend=corruption_steps.legend(corrupt, plan, alone),

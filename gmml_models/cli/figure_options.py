@@ -37,10 +37,10 @@ class Shown(NamedTuple):
     """The images of a figure.
 
     Attributes:
-        pictures: squares of one size.
+        pictures: squares of the same size.
         names: the names of their files, without extensions.
-        skipped: files that could not be read.
-        left: files that were not read.
+        skipped: the number of files that could not be read.
+        left: the number of files that were not read.
     """
 
     pictures: Sequence[Image.Image]
@@ -62,7 +62,7 @@ class FigureCommand:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """File for the figure, .png or .pdf; by default the command's name with the extension .png."""
     count: Annotated[int, tyro.conf.arg(metavar="N")] = 16
-    """Largest number of images; further ones are not read."""
+    """Largest number of images; further images are not read."""
     size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Size to which the shorter side of each image is resized; by default that of the weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -82,7 +82,7 @@ class FigureCommand:
         """Check the options that can be checked without torch.
 
         Raises:
-            UsageError: no weights, numbers out of range, a file that cannot be written.
+            UsageError: there are no weights, numbers are out of range, or the file cannot be written.
         """
         if not self.weights:
             raise UsageError(
@@ -152,7 +152,7 @@ class FigureCommand:
 
 
 def spread(depth: int, most: int = 6) -> tuple[int, ...]:
-    """The blocks that are shown by default: all if there are few, else six, evenly spaced up to the last."""
+    """The blocks that are shown by default: all if there are few, otherwise six, evenly spaced up to the last."""
     count = min(depth, most)
     return tuple((depth * number + count // 2) // count for number in range(1, count + 1))
 

@@ -28,7 +28,7 @@ class AttentionMaps(FigureCommand):
     blocks: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N ...")] = None
     """Blocks to draw, counted from 1; by default six, evenly spaced."""
     query: Literal["auto", "cls", "mean"] = "auto"
-    """Attention of the class token, or the mean over all patches; auto is the class token if it was trained."""
+    """Attention of the class token, or the mean over all patches; auto chooses the class token if it was trained."""
     patch: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROW COLUMN")] = None
     """Attention of this patch instead, counted from 0 at the top left."""
 

@@ -1,6 +1,6 @@
 """The console script ``gmml``: typed sub-commands, each a frozen dataclass whose fields are its options.
 
-Each command has its own module, which imports nothing heavy at the top, so that ``gmml --help`` is fast. A command does its work
+Each command has its own module, which imports nothing slow at the top, so that ``gmml --help`` is fast. A command does its work
 in `Command.run` and reports wrong usage with `UsageError`, which ends the program with exit code 2.
 """
 

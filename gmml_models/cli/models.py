@@ -34,7 +34,7 @@ class Models:
             print("\n".join(described(entry)))
         if tables := rankings(entries):
             print(
-                "\nAccuracy in percent of the test images; rows with * are weights; the others need no pretraining, or are "
+                "\nAccuracy on the test images in percent. Rows with * are weights; the others need no pretraining, or are "
                 f"trained from scratch.\n\n{as_text(tables)}"
             )
         name = (next((entry for entry in entries if entry.folder), None) or entries[0]).name

@@ -46,7 +46,7 @@ class Pretrain(PretrainConfig):
 class Finetune(FinetuneConfig):
     """Train a classifier on labelled images, from pretrained weights or from scratch.
 
-    With one class per image (class folders) it trains as DeiT does, which GMML 3.1 and MC-SSL 4.3 follow. With several labels per
+    With one class per image (class folders) it trains as in DeiT, which GMML 3.1 and MC-SSL 4.3 follow. With several labels per
     image (a labels.csv) it trains as in MC-SSL 4.2, whose settings are --img-size 448 --epochs 80 --batch-size 48.
     """
 
@@ -63,7 +63,7 @@ class Finetune(FinetuneConfig):
 
 
 def exit_code(outcome: Outcome, config: TrainConfig) -> int:
-    """The exit code of a training run: 3 if it was stopped, 1 if files that may be images were skipped, else 0.
+    """The exit code of a training run: 3 if it was stopped, 1 if files that may be images were skipped, otherwise 0.
 
     The exit code of a dry run is 0. With several processes, 1 is never used: torchrun would treat it as a failure and end the
     others.

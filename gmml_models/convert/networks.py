@@ -46,9 +46,9 @@ def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: st
     """Return the requested network of a checkpoint, or by default the one that its method uses.
 
     Raises:
-        ValueError: an unknown ``kind``.
+        ValueError: ``kind`` is unknown.
         WrongKeysError: there is no vision transformer, there are several candidates, or the requested one is missing.
-        UnreadableFileError: values that are not tensors of finite numbers, invalid names, or the same name twice.
+        UnreadableFileError: values are not tensors of finite numbers, or a name is invalid or occurs twice.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"translate: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, KINDS))}.")
@@ -106,7 +106,7 @@ def _chosen(checkpoint: Mapping[str, Any], places: Mapping[str, Any], network: s
 
 
 def no_transformer(checkpoint: Mapping[str, Any]) -> str:
-    """Say what a checkpoint without a plain vision transformer holds instead, and what to do with it."""
+    """Say what a checkpoint without a plain vision transformer holds instead, and how to proceed."""
     holders = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, Mapping))]
     keys = {str(key) for holder in holders for key in holder}
     told = (
@@ -126,7 +126,7 @@ def no_transformer(checkpoint: Mapping[str, Any]) -> str:
         f"the checkpoint holds {listing(shown)}, and no vision transformer: none has patch_embed.proj.weight. Supported "
         "are files of "
         "GMML ('SiT_model'), SiT, MC-SSL, DINO and iBOT ('student', 'teacher'), MAE and SimMIM ('model'), timm and Lightning "
-        "('state_dict'), and plain tensors in the names of timm or transformers."
+        "('state_dict'), and plain tensors under the names of timm or transformers."
     )
 
 
@@ -161,7 +161,7 @@ def _parts(name: str, network: Mapping[Any, Any], stem: str) -> tuple[dict[str, 
             part[rest] = tensor.float() if tensor.is_floating_point() else tensor
     if wrong:
         raise UnreadableFileError(
-            f"translate: {name} holds values that are not tensors of finite numbers, invalid names, or a name twice: "
+            f"translate: {name} holds values that are not tensors of finite numbers, or names that are invalid or occur twice: "
             f"{listing(wrong)}. "
             "The run that saved it diverged, or the file is damaged: use another file."
         )
@@ -176,7 +176,7 @@ def _kind(
     decoder: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
 ) -> str:
-    """Recognise the method that made a network from its tensors and from what else the checkpoint holds."""
+    """Recognise the method that made a network from its tensors and from other entries of the checkpoint."""
     beside = [value for value in checkpoint.values() if isinstance(value, Mapping)]
     every = {without_prefixes(key) for value in beside for key in value if isinstance(key, str)} | set(heads)
     if {"rot_token", "contrastive_token"} <= backbone.keys():

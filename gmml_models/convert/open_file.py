@@ -1,4 +1,4 @@
-"""Open a file of weights: a checkpoint of torch.save, safetensors, or a folder of transformers."""
+"""Opens a file of weights: a checkpoint written by torch.save, safetensors, or a folder written by transformers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def opened(path: Path, *, most_bytes: int = MOST_BYTES) -> Opened:
     """Read a file, without running any code in it.
 
     Args:
-        path: the path of the file, or of a folder that transformers wrote.
-        most_bytes: a larger file is refused.
+        path: the file, or a folder that transformers wrote.
+        most_bytes: the size above which a file is refused.
 
     Raises:
         NotThereError: the file does not exist, or the folder holds no weights.
-        UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
+        UnreadableFileError: the file is something else, is damaged, or contains a function call.
     """
     path = path.expanduser()
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""A timm encoder from a file that somebody else wrote."""
+"""Makes a timm encoder from a file that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def encoder_from(
         mean: the mean per channel that the images were normalised by; by default the values in the file, or the usual values of
             its method: 0.5 for BEiT and transformers' ViT, ImageNet's otherwise.
         std: the standard deviation per channel, in the same form.
-        most_bytes: a larger file is refused.
+        most_bytes: the size above which a file is refused.
 
     Raises:
         NotThereError: the file does not exist.
-        UnreadableFileError: the file is something else, is damaged, or contains a call of a function.
-        WrongKeysError: the file holds no plain vision transformer; the message says what it holds and what to do.
-        ValueError: an option that does not fit.
+        UnreadableFileError: the file is something else, is damaged, or contains a function call.
+        WrongKeysError: the file holds no plain vision transformer; the message says what it holds and how to proceed.
+        ValueError: an option does not fit.
     """
     file = opened(Path(path), most_bytes=most_bytes)
     size = (img_size, img_size) if isinstance(img_size, int) else img_size

@@ -2,7 +2,7 @@
 
 The calls that a file may make are listed in `call`, with exactly the arguments that ``torch.save`` writes. Anything else next to a
 network, such as an Enum or an object of any package's class, becomes an `Unread`: it is not created, and nothing is imported for
-it. A call of a function of Python, torch or NumPy that is not in a table is refused by name, because no network needs it.
+it. A call to a function of Python, torch or NumPy that is not in a table is refused by name, because no network needs it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Storage:
 
 @dataclass(eq=False, slots=True)
 class Strided:
-    """A tensor on a storage, not checked yet."""
+    """A tensor over a storage, not checked yet."""
 
     storage: Storage
     offset: int
@@ -143,7 +143,7 @@ def named(asked: str) -> Name | Unread:
 
 
 def is_passed(name: str) -> bool:
-    """True if the call of a name that is in no table is skipped: it makes data, or an object that only its author's code knows.
+    """True if a call to a name that is in no table is skipped: it makes data, or an object that only its author's code knows.
 
     Of Python itself only exceptions are skipped; of torch and NumPy only classes, recognised by the capital letter.
     """
@@ -160,14 +160,14 @@ def is_passed(name: str) -> bool:
 
 
 def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
-    """Return a stand-in for the result of a call that is in no table.
+    """Return a stand-in for the result of a call to a name that is in no table.
 
     Args:
         what: the name of the function or class that is called.
         given: its arguments.
 
     Raises:
-        RefusedError: the call is of a function that must not be skipped.
+        RefusedError: the call is to a function that must not be skipped.
     """
     if what.text in _OF_A_NAME:  # a class within a class, a method, a call that is prepared: as good as the name that it is given
         match given:
@@ -179,11 +179,12 @@ def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
 
 
 def refuse(what: Any) -> NoReturn:
-    """Refuse a call of a function."""
+    """Refuse to call a function."""
     called = what.text if isinstance(what, Name | Unread) else type(what).__name__
     raise RefusedError(
-        f"asks to call {called!r}, which makes neither plain data nor a tensor. None of its code was run. Do not load this file in "
-        "another way unless you trust whoever made it; if you do, save its networks alone: torch.save(model.state_dict(), path)."
+        f"asks to call {called!r}, which makes neither plain data nor a tensor. None of its code was run. Do not load "
+        "this file in another way unless you trust whoever made it; if you do, save only its networks: "
+        "torch.save(model.state_dict(), path)."
     )
 
 
@@ -195,7 +196,7 @@ def plain_key(key: Any) -> Any:
 
 
 def is_long(text: Any) -> bool:
-    """True if a text is long data, such as the bytes of an array, and not a short value."""
+    """True if a text is long data, such as the bytes of an array, rather than a short value."""
     return isinstance(text, Unread) or (isinstance(text, str) and len(text) > _BYTES)
 
 

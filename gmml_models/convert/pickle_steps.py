@@ -41,7 +41,7 @@ class Steps:
         self.long = 0
 
     def value(self, stream: io.BytesIO) -> Any:
-        """The value of the next pickle in the stream, which is then positioned after it.
+        """Return the value of the next pickle in the stream, which is then positioned after it.
 
         Raises:
             RefusedError: the pickle uses a name that is not allowed, or is too large.

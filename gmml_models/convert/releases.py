@@ -1,4 +1,4 @@
-"""Convert other people's checkpoints into our folders: `translate` maps the keys, `convert_checkpoint` writes the folder.
+"""Converts other people's checkpoints to our folders: `translate` maps the keys, `convert_checkpoint` writes the folder.
 
 The releases of GMML, SiT and MC-SSL save a dict of networks whose keys begin with ``module.backbone.`` (timm's names follow),
 ``module.head_recons.`` (the decoder) or the names of other heads; other files are recognised by `networks`. Tensors that our models
@@ -75,25 +75,25 @@ def convert_checkpoint(
     """Convert somebody's checkpoint to a folder that gmml_models, timm and transformers read. No code in the file is run.
 
     Args:
-        path: the file: a checkpoint of torch.save or safetensors; or a folder of transformers.
-        folder: created if it does not exist.
+        path: the file, a checkpoint written by torch.save or safetensors; or a folder written by transformers.
+        folder: the folder, which is created if it does not exist.
         kind: the method whose code wrote it, one of `gmml_models.convert.networks.KINDS`; by default recognised from the content.
-        teacher: take the teacher or the student; by default the teacher if there is one, as in the methods.
+        teacher: True to use the teacher, False to use the student; by default the teacher if there is one, as in the methods.
         network: which of several networks, by its name in the file.
         heads: number of attention heads, which the tensors do not show; by default the number in the file, or width / 64.
-        force: write into a folder that is not empty.
+        force: True to write even if the folder is not empty.
         license: the licence of the weights; "unknown" by default.
-        most_bytes: a larger file is refused.
+        most_bytes: the size above which a file is refused.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: the folder is not empty, and ``force`` is off.
+        FileExistsError: the folder is not empty, and ``force`` is False.
         NotThereError: the checkpoint does not exist.
-        UnreadableFileError: the file is not a checkpoint, is damaged or hostile.
+        UnreadableFileError: the file is not a checkpoint, or is damaged or hostile.
         WrongKeysError: keys are missing or unexpected, or belong to another geometry; the message lists them.
-        ValueError: an option that does not fit.
+        ValueError: an option does not fit.
     """
     from gmml_models.convert.open_file import opened
     from gmml_models.hub.folder import write_folder
@@ -103,7 +103,7 @@ def convert_checkpoint(
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"convert_checkpoint: {folder} is a file. Give a folder.")
     if not force and folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"convert_checkpoint: the folder {folder} is not empty. Give another one, or force=True.")
+        raise FileExistsError(f"convert_checkpoint: the folder {folder} is not empty. Give another folder, or force=True.")
     file = opened(path, most_bytes=most_bytes)
     with said_by("convert_checkpoint", path):
         done = translate(
@@ -145,7 +145,7 @@ def translate(
     license: str | None = None,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Translated:
-    """A checkpoint from `read_checkpoint`, under our names; the options and errors are those of `convert_checkpoint`.
+    """Translate a checkpoint from `read_checkpoint` to our names; the options and errors are those of `convert_checkpoint`.
 
     Args:
         checkpoint: the content of the file.
@@ -155,7 +155,7 @@ def translate(
         heads: number of attention heads.
         img_size: (height, width) of the images, if the patches do not form a square.
         license: the licence of the weights.
-        beside: the content of the JSON files next to it: ``config`` and ``preprocessor``, of transformers.
+        beside: the content of transformers' JSON files next to it, as ``config`` and ``preprocessor``.
     """
     from gmml_models.models.geometry import tell
     from gmml_models.models.pretrained import make_config

@@ -33,14 +33,14 @@ def encoder_of(
     strict: bool,
     img_size: tuple[int, int] | None = None,
 ) -> tuple[Any, dict[str, Tensor]]:
-    """A timm model on the meta device with the geometry given by the shapes, and the tensors that belong to it.
+    """Build a timm model on the meta device with the geometry given by the shapes; return it with the tensors that belong to it.
 
     Args:
         name: the name of the network, for errors.
         tensors: the tensors, under timm's names.
-        said: arguments of the run: ``num_heads``, ``arch``.
+        said: the arguments of the run: ``num_heads``, ``arch``.
         options: arguments of `VisionTransformer` that are known.
-        beside: JSON files beside the checkpoint.
+        beside: the JSON files next to the checkpoint.
         strict: True for the backbone of a release, which has no other tensors and no missing parts.
         img_size: (height, width) of the images, if the patches do not form a square.
 
@@ -137,8 +137,8 @@ def preprocessing_of(kind: str, said: Mapping[str, Any], beside: Mapping[str, Ma
 
     Args:
         kind: the method that made the network.
-        said: arguments of the run.
-        beside: JSON files beside the checkpoint.
+        said: the arguments of the run.
+        beside: the JSON files next to the checkpoint.
     """
     beside = beside or {}
     model, told = beside.get("config", {}).get("model_type"), beside.get("preprocessor", {})
@@ -162,7 +162,7 @@ def check(what: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are not exactly those of a model, listing the differences.
 
     Raises:
-        WrongKeysError: missing or unexpected tensors, or other shapes.
+        WrongKeysError: tensors are missing or unexpected, or have other shapes.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     missing, surplus = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))

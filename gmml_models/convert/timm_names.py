@@ -1,4 +1,4 @@
-"""Tensors of plain vision transformers under timm's names, from those of transformers, DINOv2, BEiT and SiT's first code."""
+"""Renames tensors of plain vision transformers to timm's names, from those of transformers, DINOv2, BEiT and SiT's first code."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _QKV = {"query": 0, "key": 1, "value": 2, "q_proj": 0, "k_proj": 1, "v_proj": 2}
 
 
 def in_timms_names(name: str, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors under timm's names, and the resulting arguments of timm's `VisionTransformer`.
+    """Return the tensors under timm's names, and the resulting arguments of timm's `VisionTransformer`.
 
     Args:
         name: the name of the network, for errors.
         given: the tensors of a backbone.
 
     Raises:
-        WrongKeysError: an architecture that timm's `VisionTransformer` does not have; the message says what to do.
+        WrongKeysError: timm's `VisionTransformer` does not support the architecture; the message says how to proceed.
     """
     tensors = dict(given)
     if any("rel_pos" in key or "relative_position" in key for key in tensors):
         raise WrongKeysError(
-            f"translate: {name} has relative positions, as BEiT, SimMIM and data2vec train them; timm's VisionTransformer, which "
-            "GMML pretrains, has none. timm has it for features: timm.create_model('beit_base_patch16_224', pretrained=True)."
+            f"translate: {name} has relative positions, as in BEiT, SimMIM and data2vec; timm's VisionTransformer, which GMML "
+            "pretrains, has none. timm has such models for features: timm.create_model('beit_base_patch16_224', pretrained=True)."
         )
     if any(re.search(r"\.mlp\.(w12|w3|w1|w2|fc1_g)\.", key) for key in tensors):
         raise WrongKeysError(
@@ -63,7 +63,7 @@ def in_timms_names(name: str, given: Mapping[str, Tensor]) -> tuple[dict[str, Te
     for key in [key for key in tensors if key.endswith(".q_bias")]:
         query, value = tensors.pop(key), tensors.pop(key[:-6] + "v_bias", None)
         if value is None:
-            raise WrongKeysError(f"translate: {name} has {key}, but no v_bias beside it.")
+            raise WrongKeysError(f"translate: {name} has {key}, but no matching v_bias.")
         tensors[key[:-6] + "qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
     if "rot_token" in tensors:  # SiT's first code: the rotation and the contrast have a token each
         tensors["cls_token"], tensors["reg_token"] = tensors.pop("rot_token"), tensors.pop("contrastive_token")

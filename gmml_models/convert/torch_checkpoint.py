@@ -38,15 +38,15 @@ def read_checkpoint(path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTE
     An ``argparse.Namespace`` becomes a dict of its content, a path or device a string, a set a list, a numpy scalar a number, a
     parameter a tensor, and a defaultdict a dict. Anything that is neither plain data nor a tensor, such as a NumPy array, an Enum
     or an object of a class, is replaced by an `Unread`. Both formats of torch.save are supported. Tensors are views of the file,
-    copied on write: keep it unchanged while they are in use.
+    copied on write: keep the file unchanged while they are in use.
 
     Args:
         path: the checkpoint.
-        most_bytes: a larger file is refused.
+        most_bytes: the size above which a file is refused.
 
     Raises:
         NotThereError: the file does not exist.
-        UnreadableFileError: the file is something else, is damaged, or contains a call of a function, which the message names.
+        UnreadableFileError: the file is something else, is damaged, or contains a function call, which the message names.
             None of its code was run, and nothing in it was used.
     """
     try:
@@ -81,7 +81,7 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
     try:
         result = _from_zip(mapped) if head[:2] == b"PK" else _from_pickles(mapped)
     except _MALFORMED as error:
-        raise RefusedError(f"is not what torch.save writes ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
+        raise RefusedError(f"was not written by torch.save ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
     except zipfile.BadZipFile as error:
         raise RefusedError(f"is a zip archive that is cut short or damaged ({str(error)[:200]}). Download it again.") from error
     if isinstance(result, Unread):
@@ -111,7 +111,7 @@ def _tell_what_it_is(head: bytes, size: int) -> None:
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")) or head[257:262] == b"ustar":
         raise RefusedError("is a packed archive. Unpack it first, or save it again with a newer torch if it is yours.")
     if head[:2] != b"PK" and head[:1] not in {b"\x80", b"c", b"("}:
-        raise RefusedError(f"does not begin like a checkpoint of torch.save ({head[:8]!r}). Give a .pth file.")
+        raise RefusedError(f"does not begin like a checkpoint written by torch.save ({head[:8]!r}). Give a .pth file.")
 
 
 class _Mapped(mmap.mmap):
@@ -139,7 +139,7 @@ def _from_zip(mapped: _Mapped) -> Any:
     found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) != 1:
         raise RefusedError(
-            "is a zip archive, but not one of torch.save: it holds no data.pkl. If somebody packed it, unpack it first."
+            "is a zip archive, but not one written by torch.save: it holds no data.pkl. If somebody packed it, unpack it first."
         )
     folder = found[0]
     if folder + "constants.pkl" in names:
@@ -180,7 +180,7 @@ def _from_pickles(mapped: _Mapped) -> Any:
     stream = io.BytesIO(mapped[:_PICKLE])
     steps = Steps()
     if steps.value(stream) != _MAGIC or steps.value(stream) != _PROTOCOL:
-        raise RefusedError("is a pickle, but not one of torch.save. None of its code was run.")
+        raise RefusedError("is a pickle, but was not written by torch.save. None of its code was run.")
     if steps.value(stream).get("little_endian") is not True:
         raise RefusedError("was written on a big-endian machine. Save it again on a little-endian one.")
     value, keys = steps.value(stream), steps.value(stream)

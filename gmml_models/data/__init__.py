@@ -1,1 +1,1 @@
-"""Images: from any source to views on the device."""
+"""Loads images from any source, up to the views on the device."""

@@ -91,7 +91,7 @@ class FilesInZip:
             file.seek(at.header)
             head = file.read(30)  # its name and another field come behind it
             if head[:4] != b"PK\x03\x04":
-                raise OSError("no file begins there in the zip")
+                raise OSError("no file begins at its recorded position in the zip")
             file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
             held = file.read(at.packed)
         try:

@@ -1,9 +1,8 @@
-"""Crops, colours and blur of images: computes the pixels of a view from what `gmml_models.data.transforms` drew.
+"""Crops, colours and blur: computes the pixels of a view from the random numbers of `gmml_models.data.transforms`.
 
 Both ways of cropping antialias with Pillow's kernels when they shrink an image, so that the two data paths give the same picture.
-As a product with two small matrices the crop on the device takes as long as ``grid_sample``, which has no antialiasing and
-another cubic kernel. Colours and blur use kornia's functions, on the device; only the images that were drawn for a change are
-touched.
+On the device, the crop is a product with two small matrices; it takes as long as ``grid_sample``, which has no antialiasing and
+another cubic kernel. Colours and blur use kornia's functions, on the device; only the images selected for a change are processed.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 def cut_one(image: Tensor, crops: Sequence[Crops], sizes: Sequence[tuple[int, int]], interpolation: Interpolation) -> list[Tensor]:
-    """Several crops of one image.
+    """Make several crops of one image.
 
     Args:
         image: (C, H, W) uint8, any number of channels.
@@ -60,11 +59,11 @@ def squash(image: Tensor, size: tuple[int, int], interpolation: Interpolation) -
 
 
 def cut_batch(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """One crop of each image.
+    """Make one crop of each image.
 
     Args:
         images: (B, C, H, W) uint8.
-        boxes: (B, 4) left, top, width, height, as shares of the image's width and height; on the device of the images.
+        boxes: (B, 4), the left, top, width and height as shares of the image's width and height; on the device of the images.
         flip: (B,) bool, on the device of the images.
         size: height and width of the crops.
         interpolation: the interpolation of the resize.
@@ -128,7 +127,7 @@ class Finish:
         self._scale = (1.0 / torch.tensor(plan.std, dtype=torch.float64)).float().view(shape).to(device)
 
     def __call__(self, images: Tensor, view: int | None, keys: Tensor) -> Tensor:
-        """One view of a batch.
+        """Make one view of a batch.
 
         Args:
             images: (B, C, H, W), uint8, or float32 in [0, 1], which is overwritten.
@@ -149,7 +148,9 @@ class Finish:
 
 
 def change_colours(images: Tensor, looks: Looks) -> None:
-    """Brightness, contrast, saturation and hue, in a separate order for each image; the last two only in images of three channels.
+    """Change brightness, contrast, saturation and hue, in a separate order for each image.
+
+    The last two only in images of three channels.
 
     Args:
         images: (B, C, H, W) float32 in [0, 1], changed in place, and clamped after each change.
@@ -174,7 +175,7 @@ def change_colours(images: Tensor, looks: Looks) -> None:
 
 
 def _change(images: Tensor, op: int, factors: Tensor, rows: Tensor) -> None:
-    """One change of some images, in place."""
+    """Apply one change to some images, in place."""
     if not len(rows):
         return
     part = send(rows, images.device)
@@ -182,7 +183,7 @@ def _change(images: Tensor, op: int, factors: Tensor, rows: Tensor) -> None:
 
 
 def _changed(images: Tensor, op: int, factors: Tensor) -> Tensor:
-    """One change of images (B, C, H, W), each by its factor; the factors (B,) are on the CPU."""
+    """Apply one change to images (B, C, H, W), each by its own factor; the factors (B,) are on the CPU."""
     from kornia import enhance
 
     factor = send(factors, images.device)
@@ -196,7 +197,7 @@ def _changed(images: Tensor, op: int, factors: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, looks: Looks, largest: float) -> None:
-    """A Gaussian blur of whole images, with reflected borders.
+    """Apply a Gaussian blur to whole images, with reflected borders.
 
     Args:
         images: (B, C, H, W) float32, changed in place.

@@ -1,4 +1,4 @@
-"""The mean and standard deviation of a data set's channels, which images are normalised by."""
+"""The mean and standard deviation of a data set's channels, for normalisation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def channel_stats(source: Source | StreamSource, *, threads: int = 2, progress: 
     Args:
         source: the images; for a stream, one epoch is read.
         threads: the number of threads that decode images.
-        progress: called while they do, with the number done and the total.
+        progress: a function that is called during decoding with the number done and the total.
 
     Raises:
         UsageError: none of the images can be read.

@@ -75,11 +75,11 @@ class Source(ABC):
 
     @abstractmethod
     def labels(self) -> Sequence[Label]:
-        """The label of every image, if possible without reading the images."""
+        """Return the label of every image, if possible without reading the images."""
 
     @abstractmethod
     def item(self, index: int) -> tuple[Tensor, Label]:
-        """(C, H, W) uint8 and the label of one image; any exception is recorded as the reason why the image is broken."""
+        """Return (C, H, W) uint8 and the label of one image; any exception is recorded as the reason why the image is broken."""
 
     @property
     def parallel(self) -> bool:
@@ -92,7 +92,7 @@ class Source(ABC):
         return bool(self.classes)
 
     def read(self, index: int) -> tuple[Tensor, Label] | None:
-        """One image and its label; None, and an entry in `broken`, if it cannot be read."""
+        """Return one image and its label; if it cannot be read, return None and record it in `broken`."""
         if index in self._bad:
             return None
         try:
@@ -107,7 +107,7 @@ class Source(ABC):
         return None
 
     def found(self, who: str, what: str = "images") -> list[str]:
-        """A summary of what was found, in lines for the user; see `gmml_models.data.scan.told`."""
+        """Summarise the data set in lines for the user; see `gmml_models.data.scan.told`."""
         return told(
             who,
             what,
@@ -121,18 +121,18 @@ class Source(ABC):
 
     @property
     def lost(self) -> int:
-        """Files that may be images and are not part of the data, and images that could not be read so far."""
+        """The number of files that may be images but are not part of the data, and of images that could not be read so far."""
         return sum(one.lost for one in self.left) + len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Label]:
-        """One image and its label; if the image is broken, those of the next one that can be read.
+        """Return one image and its label; if the image is broken, those of the next one that can be read.
 
         Returns:
             (C, H, W) uint8, and an int, (c,) float32 of 0 and 1, or None.
 
         Raises:
             IndexError: the index is out of range.
-            UsageError: no image can be read at all.
+            UsageError: none of the images can be read.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Source: there is no image {index}; there are {len(self)}.")
@@ -149,7 +149,7 @@ class Subset(Source):
 
     Args:
         source: the whole.
-        chosen: numbers in it.
+        chosen: the indices of the images in it.
         classes: the names by which labels are numbered; they include all that occur.
     """
 
@@ -164,7 +164,7 @@ class Subset(Source):
         return len(self.chosen)
 
     def name(self, index: int) -> str:
-        """As in the whole source."""
+        """The name of the image in the whole source."""
         return self.source.name(self.chosen[index])
 
     def identity(self) -> Identity | None:
@@ -193,11 +193,11 @@ class Subset(Source):
 
 
 def few_shot(source: Source, share: float, seed: int) -> Source:
-    """A share of the images of each class, at least one of each.
+    """Select a share of the images of each class, with at least one of each.
 
     Each seed determines an order of the images, and the first ones of every class are taken, so a smaller share is part of a
-    larger one. With several labels per image, an image is taken if any of its labels takes it; images without labels form a
-    class.
+    larger one. With several labels per image, an image is chosen if it is chosen for any of its labels; images without labels
+    form a class.
 
     Args:
         source: with labels.
@@ -208,7 +208,7 @@ def few_shot(source: Source, share: float, seed: int) -> Source:
         UsageError: there are no labels, or the share is out of range.
     """
     if not 0 < share <= 1:
-        raise UsageError(f"gmml: few_shot={share} is not a share of the images. Give a number above 0, up to 1.")
+        raise UsageError(f"gmml: few_shot={share} is not a share of the images. Give a number above 0 and at most 1.")
     if share == 1:
         return source
     if not source.labelled:
@@ -235,7 +235,7 @@ def each(
         source: the data set.
         work: the function, called with image and label, in several threads at once if the source allows it (decoders release the
             GIL).
-        threads: largest number of threads.
+        threads: the largest number of threads.
         progress: a function that is called after every few images.
     """
     count = len(source)

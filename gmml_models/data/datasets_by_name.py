@@ -17,7 +17,7 @@ from gmml_models.errors import UsageError
 
 
 def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfig) -> Any:
-    """A data set of torchvision, as timm opens it; nothing is downloaded.
+    """Open a data set of torchvision as timm does; nothing is downloaded.
 
     Raises:
         UsageError: the name is unknown, or ``config.data_root`` does not hold its files.
@@ -37,7 +37,7 @@ def open_torch(name: str, split: str | None, purpose: Purpose, config: DataConfi
 
 
 def open_hub(name: str, split: str | None, purpose: Purpose, config: DataConfig) -> Any:
-    """A data set of the Hugging Face Hub, or a folder of one, with undecoded images.
+    """Open a data set of the Hugging Face Hub, or a folder that holds one, with undecoded images.
 
     Raises:
         UsageError: the data set, its split or the library is missing.
@@ -46,7 +46,7 @@ def open_hub(name: str, split: str | None, purpose: Purpose, config: DataConfig)
 
 
 def open_hub_stream(name: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
-    """The same data sets, as a stream.
+    """Open the same data sets as a stream.
 
     Raises:
         UsageError: as in `open_hub`; also if the length is not known.
@@ -82,7 +82,7 @@ def _pick(where: str, splits: Collection[str], purpose: Purpose) -> str:
 
 
 def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
-    """Shards of webdataset: named by an _info.json as in timm, by a pattern given as split, or all tars of the folder.
+    """Open shards of webdataset: those named by an _info.json as in timm, by a pattern given as split, or all tars of the folder.
 
     Raises:
         UsageError: there are no shards, the library is missing, or the number of images is not known.
@@ -121,11 +121,11 @@ def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataCo
 
 
 def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") -> StreamSource:
-    """A stream in Python.
+    """Open a stream in Python.
 
     Args:
         dataset: an iterable that can be iterated repeatedly.
-        config: its ``in_chans`` and ``stream_images``.
+        config: the config, of which ``in_chans`` and ``stream_images`` are used.
         where: the name of the data for messages.
 
     Raises:
@@ -135,7 +135,7 @@ def stream_of(dataset: Any, config: DataConfig, *, where: str = "the data set") 
         cannot = "cannot be iterated" if not hasattr(dataset, "__iter__") else "can be read only once"
         raise UsageError(
             f"gmml: {where}, a {type(dataset).__name__}, {cannot}. "
-            "Give one with __len__ and __getitem__, or with an __iter__ that starts from the beginning each time."
+            "Give a data set with __len__ and __getitem__, or with an __iter__ that starts from the beginning each time."
         )
     splits = getattr(getattr(dataset, "info", None), "splits", None) or {}
     known = getattr(splits.get(str(getattr(dataset, "split", ""))), "num_examples", None) if splits else None

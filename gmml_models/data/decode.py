@@ -19,12 +19,12 @@ def decode(found: Any, channels: int) -> Tensor:
     """Decode one image to a tensor.
 
     Args:
-        found: bytes of an image file; a Pillow image; a dict with ``bytes`` or ``path``, as in Hugging Face data sets; a
+        found: the bytes of an image file; a Pillow image; a dict with ``bytes`` or ``path``, as in Hugging Face data sets; a
             tensor (C, H, W) or (H, W); an array (H, W, C) or (H, W). Arrays are uint8, uint16, bool, or floats in [0, 1].
         channels: the number of channels of the result. Files and pictures give 1 or 3; they are rotated upright, transparent
-            parts become white, of 16 bits the upper eight are kept, and grey follows ITU-R 601; TIFFs of floats, of 32-bit or of
-            signed integers are scaled from their darkest to their brightest pixel. An array must have the requested number, or 1
-            or 3 if 1 or 3 are requested.
+            parts become white, only the upper eight of 16 bits are kept, and grey follows ITU-R 601; TIFFs of floats, of 32-bit
+            integers or of signed integers are scaled from their darkest to their brightest pixel. An array must have the
+            requested number, or 1 or 3 if 1 or 3 are requested.
 
     Returns:
         (channels, H, W) uint8.
@@ -97,7 +97,7 @@ def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """A (C, H, W) uint8 tensor of 1 or 3 channels as a Pillow image."""
+    """Convert a (C, H, W) uint8 tensor of 1 or 3 channels to a Pillow image."""
     array = image.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 

@@ -34,7 +34,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One file or folder that was not read, and why."""
+    """A file or folder that was not read, with the reason."""
 
     path: Path
     reason: str
@@ -114,7 +114,7 @@ def open_upright(file: Path | IO[bytes]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to RGB: transparent parts become white, and of 16-bit grey the upper eight bits are kept."""
+    """Convert any of Pillow's modes to RGB: transparent parts become white, and 16-bit grey keeps only its upper eight bits."""
     if image.mode.startswith("I"):  # I;16 and its kin; older versions of Pillow read 16-bit PNG files as I
         return _grey(np.clip(np.asarray(image).astype(np.float64) / 257.0, 0.0, 255.0))
     if image.mode == "F":  # no agreed range: from the darkest to the brightest
@@ -198,7 +198,7 @@ def _files(paths: Sequence[Path], without: Path | None) -> Iterator[Path | Skipp
 
 
 def reason_of(error: Exception) -> str:
-    """Why an image could not be read, in a few words."""
+    """Say in a few words why an image could not be read."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file or folder"
     if isinstance(error, UnidentifiedImageError):

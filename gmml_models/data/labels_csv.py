@@ -40,7 +40,8 @@ def read_labels(path: Path, folder: Path, chosen: Sequence[str] | None = None, *
     One column holds the class of each image if it is the only column after the file names and either is called class, label,
     category or similar, or holds words other than yes and no, some of them more than once; or if it is the only chosen column and
     holds such words. Otherwise an image may have several labels: a column is a label if most of its values are 0 or 1, true or
-    false, yes or no, in any case; or 1 and -1, or 1 and empty. All other columns, such as licence texts, are listed in ``notes``.
+    false, yes or no, in any case; or 1 and -1, or 1 and empty cells. All other columns, such as licence texts, are listed in
+    ``notes``.
 
     Args:
         path: the CSV file, in UTF-8.

@@ -25,7 +25,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class Fetched(NamedTuple):
-    """What a worker sends to its feed. Pixels are uint8 if possible, and are transferred to the device as uint8."""
+    """The message of a worker to its feed. Pixels are uint8 if possible, and are transferred to the device as uint8."""
 
     views: tuple[Tensor, ...]  # each (B, C, H, W): uint8, or what a transform made
     labels: Tensor | None  # (B,) int64, or (B, c) float32
@@ -51,7 +51,7 @@ class Cutter:
     centre: bool = False
 
     def __call__(self, image: Tensor, key: Tensor) -> list[Tensor]:
-        """The views of one image.
+        """Make the views of one image.
 
         Args:
             image: (C, H, W) uint8.
@@ -80,7 +80,7 @@ def collect(views: Sequence[Sequence[Tensor]], labels: Sequence[Label]) -> tuple
 
 
 class Receiver:
-    """The device side: turns what workers fetched into a batch, and records what they could not read.
+    """The device side: turns fetched images into a batch, and records those that could not be read.
 
     Args:
         plan: the plan of the views.
@@ -172,7 +172,7 @@ def every_image(
     transform: Transform | None,
     broken: dict[str, str],
 ) -> Iterator[Batch]:
-    """Batches of the images with these numbers, as centre crops or through a transform; broken ones are skipped and recorded."""
+    """Load batches of the images with these numbers, as centre crops or through a transform; broken ones are skipped."""
     receive = Receiver(plan, 0, device, plain=True)
     decoding = Decoding(source, Cutter(plan, transform, centre=transform is None), 0, strict=True)
     for fetched in loader(decoding, [(0, list(part)) for part in numbers], workers=workers, device=device, persistent=False):
@@ -202,12 +202,12 @@ def workers_for(device: torch.device, asked: int | None) -> int:
 
 
 def loader(decoding: Dataset[Fetched], turns: Any, *, workers: int, device: torch.device, persistent: bool) -> DataLoader[Fetched]:
-    """A `DataLoader` that does not touch torch's global generator and passes on unchanged what a worker made.
+    """A `DataLoader` that does not touch torch's global generator and passes on the results of workers unchanged.
 
     Args:
         decoding: makes batches.
-        turns: what to request from it, in order; None if it continues on its own.
-        workers: number of processes; at most one per core is started.
+        turns: the requests to it, in order; None if it continues on its own.
+        workers: the number of processes; at most one per core is started.
         device: the device of the batches; for a GPU they are in pinned memory.
         persistent: True to keep the workers from epoch to epoch.
     """
@@ -247,7 +247,7 @@ class _Turns(Sampler[tuple[int, list[int]]]):
 
 @final
 class Decoding(Dataset[Fetched]):
-    """A batch for each requested (epoch, numbers).
+    """Makes a batch for each requested (epoch, numbers).
 
     Args:
         source: the data set.

@@ -40,30 +40,32 @@ def make_feed(
     transform: Callable[[Image.Image], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Feed:
-    """A feed of views of a data set.
+    """Make a feed of views of a data set.
 
-    What a step sees depends only on (seed, epoch, step), not on the processes, parts or workers that prepare it.
+    The images of a step depend only on (seed, epoch, step), not on the processes, parts or workers that prepare them.
 
     Args:
         source: see `open_source`.
         plan: the plan of the views; with a ``transform`` only its size, mean and std are used, by `Feed.sample`.
-        batch_size: images per step, over all processes and parts.
-        accumulate: number of parts into which a process splits its images of a step.
+        batch_size: the number of images per step, over all processes and parts.
+        accumulate: the number of parts into which a process splits its images of a step.
         seed: the seed of the run.
-        rank: number of this process.
-        world: number of processes.
+        rank: the number of this process.
+        world: the number of processes.
         device: the device of the batches.
-        workers: number of processes that decode, or of threads if images are decoded once; 0: this process; None: `workers_for`.
-        resident: keep all images on the device; None: do so on a GPU, if they take less than a quarter of its free memory.
-        resident_size: the side in pixels at which they are kept there; None: 1.15 times the large views.
-        transform: a function from a Pillow image to a tensor, used instead of the plan's views. It runs in the workers, and what
-            it draws from torch, `random` or NumPy is determined by the image's key. uint8 is normalised by the plan; floats are
-            not changed.
+        workers: the number of processes that decode, or of threads if images are decoded once; 0 uses this process; None uses
+            `workers_for`.
+        resident: True to keep all images on the device; None to do so on a GPU if they take less than a quarter of its free
+            memory.
+        resident_size: the side in pixels at which they are kept there; None for 1.15 times the large views.
+        transform: a function from a Pillow image to a tensor, used instead of the plan's views. It runs in the workers, and the
+            numbers that it draws from torch, `random` or NumPy are determined by the image's key. uint8 is normalised by the
+            plan; floats are not changed.
         progress: a function that is called while images are decoded to be kept.
 
     Raises:
         UsageError: the batch cannot be split evenly or is larger than the data set, the channels do not fit the plan's mean and
-            std, or there is no room for resident images.
+            std, or there is not enough memory for resident images.
     """
     where = torch.device(device)
     workers = workers_for(where, workers)
@@ -104,11 +106,11 @@ def in_order(
     Args:
         source: see `open_source`.
         plan: a plan whose size, centre, mean and std define the centre crop.
-        batch_size: images per batch; the last batch may be smaller.
-        rank: number of this process; each has a contiguous part of the data set.
-        world: number of processes.
+        batch_size: the number of images per batch; the last batch may be smaller.
+        rank: the number of this process; each has a contiguous part of the data set.
+        world: the number of processes.
         device: the device of the batches.
-        workers: number of processes that decode; 0: this process; None: see `workers_for`.
+        workers: the number of processes that decode; 0 uses this process; None uses `workers_for`.
         transform: a function from a Pillow image to a tensor, used instead of the centre crop; see `make_feed`.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world

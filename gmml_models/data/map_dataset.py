@@ -23,7 +23,8 @@ class MapSource(Source):
 
     Args:
         dataset: ``dataset[i]`` is an image (see `decode`), a tuple of image and label, or a dict with both. A label is a number or
-            a name; several labels are a vector of 0 and 1, or the list of those that apply if Hugging Face's features name them.
+            a name; several labels are a vector of 0 and 1, or, if Hugging Face's features name the labels, the list of those that
+            apply.
         channels: the number of channels of the images.
         labelled: True if labels are needed. If the data set does not list them (``targets``, ``labels``, a column), it is read
             once.
@@ -35,7 +36,7 @@ class MapSource(Source):
     def __init__(self, dataset: Any, *, channels: int, labelled: bool) -> None:
         super().__init__(channels=channels)
         if not hasattr(dataset, "__len__"):
-            raise UsageError(f"gmml: the data set, a {type(dataset).__name__}, has no length. Give it __len__ or __iter__.")
+            raise UsageError(f"gmml: the data set, a {type(dataset).__name__}, has no length. Define __len__ or __iter__ in it.")
         self.dataset = dataset
         self.image_key, self.label_key, named, numbers = image_and_label_keys(dataset)
         self._labels: list[Label] = []

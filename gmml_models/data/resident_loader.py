@@ -1,4 +1,4 @@
-"""A data set that is kept on the device as uint8 and cropped there in batches, so that training never waits for it."""
+"""Keeps a data set on the device as uint8 and crops it there in batches, so that training never waits for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ResidentFeed:
         device: the device on which the images are kept.
         size: the height and width at which images are kept.
         threads: the number of threads that decode images.
-        progress: called while they do, with the number done and the total.
+        progress: a function that is called during decoding with the number done and the total.
 
     Raises:
         UsageError: none of the images can be read.
@@ -97,8 +97,8 @@ def keep(
     """Decode all images.
 
     Returns:
-        (N, C, *size) uint8 on the device; (N,) width / height of the images; their labels on the CPU. A broken image is replaced by
-        the next readable one, as in `Source`.
+        Return the images, (N, C, *size) uint8, on the device; their width / height, (N,); and their labels, on the CPU. A broken
+        image is replaced by the next readable one, as in `Source`.
 
     Raises:
         UsageError: none of the images can be read.

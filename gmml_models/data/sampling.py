@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class Feed(Protocol):
-    """Views of the images of a data set, step by step."""
+    """Provides views of the images of a data set, step by step."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,10 +59,10 @@ class Share:
 
     Args:
         images: the length of the data set.
-        batch_size: images per step, over all processes and parts.
-        accumulate: number of parts into which a process splits its slice.
-        rank: number of this process.
-        world: number of processes.
+        batch_size: the number of images per step, over all processes and parts.
+        accumulate: the number of parts into which a process splits its slice.
+        rank: the number of this process.
+        world: the number of processes.
         seed: the seed of the run.
 
     Raises:
@@ -109,10 +109,10 @@ class Share:
 
         Args:
             order: (images,) int64, the order of the epoch.
-            step: number of the step in its epoch.
+            step: the number of the step in its epoch.
 
         Returns:
-            ``accumulate`` tensors of ``part_size`` numbers, contiguous in the order.
+            ``accumulate`` tensors of ``part_size`` indices, contiguous in the order.
         """
         mine = self.batch_size // self.world
         start = step * self.batch_size + self.rank * mine
@@ -190,12 +190,12 @@ def in_steps(batches: Iterator[Batch], accumulate: int) -> Iterator[tuple[Batch,
 
 @final
 class Ahead:
-    """The batches of the remaining steps; the next ones are prepared while a GPU works on a step.
+    """The batches of the remaining steps; those of the next step are prepared while a GPU works on a step.
 
     Args:
         feed: makes them.
         step: the first step.
-        last: the step to stop at, not included.
+        last: the step before which to stop.
         epochs: the number of epochs of the run.
 
     Attributes:

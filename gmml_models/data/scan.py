@@ -1,4 +1,4 @@
-"""Which files of a folder are images, which are skipped, and why."""
+"""Determines which files of a folder are images, which are skipped, and why."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LeftOut:
 
 
 def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | None = None) -> tuple[list[Path], list[LeftOut]]:
-    """The image files in a folder, at any depth; links are followed.
+    """List the image files in a folder, at any depth; links are followed.
 
     Hidden files and folders, folders of runs, links to a folder that contains the link, and anything that is not a regular file,
     such as a pipe, are never part of the data.
@@ -110,7 +110,7 @@ def scan(root: Path, *, own: Path | None = None, extensions: Sequence[str] | Non
 
 
 def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
-    """The extensions of images, in lower case with their dot: those given, or all that Pillow can read here.
+    """The extensions of images, in lower case with their dot: the given ones, or all that Pillow can read here.
 
     Files are decoded by their content, so any extension may be given.
 
@@ -146,7 +146,7 @@ def is_run(folder: Path) -> bool:
 
 
 def natural(name: str) -> tuple[int | str, ...]:
-    """A sort key: numbers in names count as numbers, and case is ignored."""
+    """A sort key that treats digits in names as numbers and ignores case."""
     parts = re.split(r"(\d+)", name.lower())
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
@@ -170,7 +170,7 @@ def told(
         what: the kind of images, for example "training images".
         where: they lie.
         images: the number of images.
-        classes: their names, or those of labels.
+        classes: the names of the classes or labels.
         several: True if an image may have several labels.
         left: files and folders that are not part of the data.
         notes: guesses.

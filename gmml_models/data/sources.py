@@ -53,7 +53,7 @@ def open_source(
 ) -> Source | StreamSource:
     """Open a data set.
 
-    What ``config.data`` may be:
+    ``config.data`` may be:
 
     - a folder: class folders give labels; so does a labels.csv (several per image), if labels are needed. If a folder contains
       train/ and test/ or val/, one of them is read: pretraining and training use train/, testing uses test/, or else val/;
@@ -63,10 +63,11 @@ def open_source(
       ``hfids/NAME``.
 
     Args:
-        config: its ``data``, ``split``, ``in_chans`` and, if it has them, ``test_data``, ``test_split``, ``labels`` and
-            ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never read as data.
+        config: the config, of which these fields are used: ``data``, ``split``, ``in_chans`` and, if it has them, ``test_data``,
+            ``test_split``, ``labels`` and ``multi_label``, ``labels_columns``, ``class_level``, ``holdout``; its ``out`` is never
+            read as data.
         purpose: "pretrain", "train" or "test".
-        dataset: a Python data set instead of ``config.data``: with a length and images by index, or a stream.
+        dataset: a Python data set to use instead of ``config.data``, with a length and images by index, or a stream.
         classes: the classes of the training images, so that labels are numbered, and those in a CSV ordered, in the same way.
         labelled: True if labels are needed; by default for training and testing, not for pretraining.
 
@@ -85,7 +86,7 @@ def open_source(
         assert isinstance(whole, Source)
         return held_out(whole, share, test=purpose == "test")
     if dataset is None and not _data(config, purpose):
-        raise UsageError("gmml: no data was given. Give --data FOLDER, or in Python dataset=.")
+        raise UsageError("gmml: no data was given. Give --data FOLDER, or dataset= in Python.")
     where = _data(config, purpose) or "the data set"
     try:
         source = _from_name(config, purpose, need, classes) if dataset is None else _from_python(dataset, config, need)
@@ -124,7 +125,7 @@ def _check_labels(source: Source, where: str, purpose: Purpose, classes: Sequenc
     if classes is None:
         if len(source.classes) == 1 and not source.multi_label:
             raise UsageError(
-                f"gmml: {where} has only one class, {source.classes[0]!r}. Give a folder for each of two classes or more."
+                f"gmml: {where} has only one class, {source.classes[0]!r}. Give a folder for each of at least two classes."
             )
         return
     strange = [name for name in source.classes if name not in classes]

@@ -23,16 +23,17 @@ class Wanted:
 
     Attributes:
         channels: 1 or 3.
-        purpose: what the images are for.
+        purpose: the purpose of the images.
         own: True if the test images have their own path, so that they may be directly in it.
         split: the subfolder to read, also inside an archive; None: see `choose_split`.
-        labelled: True if labels are needed. csv: the file with labels; by default labels.csv next to the images or their split.
-        multi_label: True: a CSV is required; False: none is read; None: one is read if it exists and labels are needed.
+        labelled: True if labels are needed.
+        csv: the file with labels; by default labels.csv next to the images or their split.
+        multi_label: True if a CSV is required; False if none is read; None if one is read when it exists and labels are needed.
         columns: the label columns of the CSV, or the class column; None: see `gmml_models.data.labels_csv.read_labels`.
         level: the level of the folders that are the classes; see `class_folders`.
         known: the classes of the training images.
         output: the run's own folder, which is not data.
-        extensions: the extensions of image files; None: all that Pillow reads.
+        extensions: the extensions of image files; None for all that Pillow reads.
     """
 
     channels: int
@@ -61,7 +62,7 @@ def choose_split(
         where: the name of the data for messages.
         tops: the names of the subfolders.
         split: the user's choice.
-        purpose: what the images are for.
+        purpose: the purpose of the images.
         own: True if the test images have their own path, so that they may be directly in it.
         nested: a function that says whether a subfolder has subfolders.
 
@@ -103,7 +104,7 @@ def class_folders(
         parts: the folders that each image lies in, from the outermost.
         level: 1 for the outermost folders, 2 for those inside them, and so on; -1 for the innermost. None: the default.
         known: the classes of the training images.
-        labelled: labels are needed.
+        labelled: True if labels are needed.
 
     Returns:
         The number of each image's class, or None if the folders are not classes; the names in natural order; notes for the user.

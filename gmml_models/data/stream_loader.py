@@ -32,11 +32,11 @@ class Shares:
     """Determines the share of a stream that each image of an epoch is taken from, and its position in that share.
 
     Every batch is cut into ``blocks``, and the steps take ``turns``: block b of step s takes the next images of share
-    (s mod turns) * blocks + b. So up to one process per block, with one worker per turn, reads only its own shards; beyond that,
-    some shards are read more than once, and with fewer each reads several shares.
+    (s mod turns) * blocks + b. So with up to one process per block and one worker per turn, each reads only its own shards; with
+    more, some shards are read more than once, and with fewer, each reads several shares.
 
     Args:
-        batch_size: images per step, over all processes.
+        batch_size: the number of images per step, over all processes.
         blocks: the number of blocks of a batch; it divides the batch size.
         turns: the number of turns that the steps take.
     """
@@ -50,8 +50,8 @@ class Shares:
         """The largest numbers, up to 8 blocks and 8 turns, that give all shares the same numbers of shards and of images per epoch.
 
         Args:
-            shards: number of shards of the stream.
-            batch_size: images per step.
+            shards: the number of shards of the stream.
+            batch_size: the number of images per step.
             steps: the number of steps in an epoch.
         """
         blocks = _divisor(math.gcd(batch_size, shards))
@@ -75,7 +75,7 @@ def _divisor(number: int) -> int:
 
 @final
 class StreamFeed:
-    """A `Feed` of a stream; an image's number is its position in the stream of the epoch.
+    """A `Feed` of a stream, in which an image's number is its position in the epoch.
 
     Args:
         source: the data set.

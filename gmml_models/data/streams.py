@@ -45,7 +45,8 @@ class StreamSource:
         shuffles: True if ``begin`` shuffles; otherwise records are drawn from a buffer of 512.
         divides: True if it may give each of several workers a different part, as torch's data sets do; it is then read by at most
             one worker.
-        shards: number of files of the stream; any divisor of it can be the number of shares, which then have about the same size.
+        shards: the number of files of the stream; any divisor of it can be the number of shares, which then have about the same
+            size.
         where: the name of the data for messages.
 
     Attributes:
@@ -90,7 +91,7 @@ class StreamSource:
         """Always empty, because the whole stream would have to be read."""
 
     def decoded(self, record: StreamItem) -> Tensor | None:
-        """(C, H, W) uint8; None, and an entry in `broken`, if it cannot be read."""
+        """Decode an image to (C, H, W) uint8; if it cannot be read, return None and record it in `broken`."""
         if shown(record.name) in self.broken:
             return None
         try:
@@ -100,7 +101,7 @@ class StreamSource:
             return None
 
     def nothing_readable(self) -> UsageError:
-        """The error to raise if no image can be read."""
+        """Make the error to raise if no image can be read."""
         return UsageError(f"gmml: {TRIED} images in a row of {self.where} could not be read. {self._first_broken()}")
 
     def _first_broken(self) -> str:
@@ -126,7 +127,7 @@ def _swap(waiting: list[StreamItem], place: int) -> int:
 
 @dataclass(frozen=True)
 class Shards:
-    """Records of webdataset shards: tars in which files that belong together share a name.
+    """The records of webdataset shards, which are tars in which files that belong together share a name.
 
     The order of the shards is drawn anew in each pass.
 
@@ -168,12 +169,12 @@ _ENDINGS = ("bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif", "jp2")
 
 @dataclass(frozen=True)
 class Iterated:
-    """Records of any Python iterable that can be iterated repeatedly.
+    """The records of any Python iterable that can be iterated repeatedly.
 
     Args:
         items: images, or tuples or dicts that hold an image.
         image_key: the key of the image in the dicts.
-        streamed: a Hugging Face stream, which shuffles by itself.
+        streamed: True for a Hugging Face stream, which does its own shuffling.
     """
 
     items: Iterable[Any]

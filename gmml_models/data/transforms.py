@@ -30,18 +30,19 @@ _SEEDED = 0x736565646564
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPlan:
-    """The views that are taken of an image: the large ones first, then the small ones.
+    """The views to make of an image: first the large ones, then the small ones.
 
     Args:
         size: height and width of the large views in pixels.
         views: number of large views.
         local_size: height and width of the small views.
         local_views: number of small views.
-        scale: share of the image's area that a large crop takes.
-        local_scale: share that a small crop takes.
+        scale: the range of the share of the image's area that a large crop covers.
+        local_scale: the range of the share that a small crop covers.
         flip: probability of a horizontal flip.
-        jitter: largest change of brightness, contrast and saturation (factors 1 - j to 1 + j), and of hue (share of its circle).
-        jitter_p: the probability that colours are changed. Saturation and hue are changed in images of three channels only.
+        jitter: the largest changes of brightness, contrast and saturation (factors from 1 - j to 1 + j), and of hue (a share of
+            the colour circle).
+        jitter_p: the probability that colours are changed. Saturation and hue are changed only in images with three channels.
         blur_p: probability of a Gaussian blur of the whole view.
         blur_sigma: the range of the blur's standard deviation, drawn uniformly, in pixels of the view.
         interpolation: the interpolation of the crops; both kinds are antialiased when they shrink an image.
@@ -86,7 +87,7 @@ class ViewPlan:
             if not 0 <= share <= 1:
                 raise UsageError(f"ViewPlan: {name}={share} is not a probability. Give a number from 0 to 1.")
         if not 0 < self.centre <= 1:
-            raise UsageError(f"ViewPlan: centre={self.centre} is not a share of a side. Give a number above 0, up to 1.")
+            raise UsageError(f"ViewPlan: centre={self.centre} is not a share of a side. Give a number above 0 and at most 1.")
         for name, (low, high) in (("scale", self.scale), ("local_scale", self.local_scale)):
             if not 0 < low <= high <= 1:
                 raise UsageError(
@@ -105,8 +106,8 @@ class ViewPlan:
             )
         if len(self.mean) != len(self.std) or not self.mean or not all(0 < one < float("inf") for one in self.std):
             raise UsageError(
-                f"ViewPlan: mean={self.mean} and std={self.std} do not fit together. Give one number per channel for each, std "
-                "above 0; gmml stats computes them."
+                f"ViewPlan: mean={self.mean} and std={self.std} do not fit together. Give one number per channel for each, with "
+                "std above 0; gmml stats computes them."
             )
 
     @property
@@ -116,7 +117,7 @@ class ViewPlan:
 
 
 class Crops(NamedTuple):
-    """Which part of each image a view shows."""
+    """The part of each image that a view shows."""
 
     boxes: Numbers  # (B, 4): left, top, width, height, as shares of the image's width and height
     flip: NDArray[np.bool_]  # (B,) True where the crop is mirrored
@@ -145,9 +146,9 @@ def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crop
 
     Args:
         keys: (B,) int64, on the CPU.
-        view: number of the view.
+        view: the number of the view.
         aspect: (B,) float64, width / height of the images.
-        plan: scales, sizes and the probability of a flip.
+        plan: the plan, with scales, sizes and the probability of a flip.
 
     Source:
         The rule is GoogLeNet's, as in torchvision; the closed form is ours.
@@ -168,11 +169,11 @@ def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crop
 
 
 def centre_crops(aspect: Numbers, plan: ViewPlan) -> Crops:
-    """The centre of each image, of the size given by `ViewPlan.centre`, in the shape of the large views, without flips.
+    """Return the centre of each image, of the size given by `ViewPlan.centre`, in the shape of the large views, without flips.
 
     Args:
         aspect: (B,) float64, width / height of the images.
-        plan: size and centre.
+        plan: the plan, with size and centre.
     """
     height, width = plan.size
     aspect = aspect * (height / width)
@@ -181,12 +182,12 @@ def centre_crops(aspect: Numbers, plan: ViewPlan) -> Crops:
 
 
 def draw_looks(keys: Tensor, view: int, plan: ViewPlan) -> Looks:
-    """The colours and the blur of one view of each image.
+    """Draw the colours and the blur of one view of each image.
 
     Args:
         keys: (B,) int64, on the CPU.
-        view: number of the view.
-        plan: probabilities and ranges.
+        view: the number of the view.
+        plan: the plan, with probabilities and ranges.
     """
     u = torch.from_numpy(_uniform(keys, view, 5, 8))
     change = torch.tensor(plan.jitter, dtype=torch.float64)

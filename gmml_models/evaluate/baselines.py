@@ -38,7 +38,7 @@ class Handmades(NamedTuple):
 
     Attributes:
         thumbnails: (B, C * 64) float32.
-        pixels: (B, C * S * S) uint8, S up to 64: for the PCA.
+        pixels: (B, C * S * S) uint8, for the PCA; S is at most 64.
         colours: (B, 512) float32 for three channels, (B, 32 C) otherwise.
         hog: (B, 1764) float32.
         labels: as in `Features`.
@@ -54,7 +54,7 @@ class Handmades(NamedTuple):
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Each image as 8 x 8 averages of its pixels, minus mid-grey.
+    """Describe each image by 8 x 8 averages of its pixels, minus mid-grey.
 
     Shapes:
         (B, C, H, W) float in [0, 1] -> (B, C * 64).
@@ -63,7 +63,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def colour_histogram(images: Tensor) -> Tensor:
-    """The square root of the share of pixels of each colour, so that dot products are Bhattacharyya coefficients.
+    """Compute the square root of the share of pixels of each colour, so that dot products are Bhattacharyya coefficients.
 
     With three channels, 8 x 8 x 8 colours; otherwise 32 levels of each channel separately.
 
@@ -82,7 +82,7 @@ def colour_histogram(images: Tensor) -> Tensor:
 
 
 def hog(images: Tensor) -> Tensor:
-    """Histograms of oriented gradients of each image at 64 x 64: cells of 8 x 8 pixels, 9 orientations, blocks of 2 x 2 cells.
+    """Compute histograms of oriented gradients at 64 x 64: cells of 8 x 8 pixels, 9 orientations, blocks of 2 x 2 cells.
 
     The gradient of a pixel is that of the channel in which it is steepest; it votes, weighted by its magnitude, for one of the
     nine orientations of its cell. A block is divided by its norm, clipped at 0.2, and divided by its norm again.
@@ -92,7 +92,7 @@ def hog(images: Tensor) -> Tensor:
 
     Source:
         Dalal and Triggs, "Histograms of oriented gradients for human detection" (2005), without interpolation between cells and
-        orientations, as scikit-image's ``hog``.
+        orientations, as in scikit-image's ``hog``.
     """
     if images.shape[2:] != (_SIDE, _SIDE):
         images = F.interpolate(images, (_SIDE, _SIDE), mode="bilinear", antialias=True, align_corners=False)
@@ -116,7 +116,7 @@ def handmade(batches: Iterable[Batch]) -> Handmades:
     """Compute from a data set the data that all these features need.
 
     Args:
-        batches: with ``views``, of which the first is used: pixels in [0, 1], not normalised.
+        batches: batches with ``views``, of which the first is used, as pixels in [0, 1], not normalised.
 
     Raises:
         ValueError: no batch.

@@ -43,17 +43,17 @@ def features(
     pool: Pool | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """One vector per image: by default the feature that the numbers on the model's card are measured with.
+    """Compute one vector per image, by default the feature with which the numbers on the model card are measured.
 
     Args:
-        model: a name of the zoo, a folder, a Hub name, or a model of ours or timm's. A name is loaded in every call: to call this
-            often, load it once with `gmml_models.from_pretrained`.
+        model: a name in the zoo, a folder, a Hub name, or one of our models or timm's. A name is loaded in every call: to call
+            this often, load it once with `gmml_models.from_pretrained`.
         images: normalised images, (B, C, H, W) or (C, H, W); or one or several Pillow images or file paths, which `transform`
             prepares.
         pool: "token", "mean" or "both", as in `gmml_models.models.pooling.pooled`; by default the pooling of the weights: the
             mean of the patch tokens for GMML and MC-SSL, "both" for SiT, and a classifier's own; for an encoder, the pooling that
             it was built with.
-        batch_size: images per forward pass.
+        batch_size: the number of images per forward pass.
 
     Shapes:
         (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device. One image gives (1, d).
@@ -86,7 +86,8 @@ def transform(
 
     Args:
         model: as `features`.
-        train: random crops and flips, as in timm; by default the centre crop that the numbers on the card are measured with.
+        train: True for random crops and flips, as in timm; by default the centre crop with which the numbers on the card are
+            measured.
 
     Returns:
         A `CentreCrop`, or with ``train`` a transform of torchvision. Both return (C, H, W) float32.
@@ -199,5 +200,5 @@ def _prepared(images: Any, prepare: CentreCrop) -> Tensor:
     several = [_file(one) if isinstance(one, str | os.PathLike) else one for one in several]
     found = [prepare(one) for one in several]
     if not found:
-        raise ValueError("features: no images. Give at least one.")
+        raise ValueError("features: no images. Give at least one image.")
     return torch.stack(found)

@@ -22,7 +22,7 @@ class Features(NamedTuple):
     Attributes:
         vectors: (images, d) or (images, 2 d) float32, on the CPU.
         labels: (images,) int64 classes or (images, c) float32 of 0 and 1, on the CPU; None without labels.
-        numbers: (images,) int64, their indices in the data set.
+        numbers: (images,) int64, the indices of the images in the data set.
     """
 
     vectors: Tensor
@@ -39,7 +39,8 @@ def features(
 
     Args:
         encoder: as in `pooled`.
-        batches: with ``views``, of which the first is used, ``labels`` and ``index``: `gmml_models.data.sampling.Batch`.
+        batches: batches with ``views``, of which the first is used, ``labels`` and ``index``; see
+            `gmml_models.data.sampling.Batch`.
         pool: as in `pooled`.
         device: the device of the encoder; by default that of its parameters.
 

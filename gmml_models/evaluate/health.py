@@ -37,13 +37,13 @@ def health(features: Tensor, labels: Tensor | None = None) -> Health:
 
     Args:
         features: one vector per image.
-        labels: classes, if they are known.
+        labels: the classes, if they are known.
 
     Shapes:
         (N, d) float with N >= 2, (N,) int64.
 
     Raises:
-        ValueError: fewer than two images, or features that are not finite.
+        ValueError: there are fewer than two images, or features are not finite.
 
     Source:
         Roy and Vetterli, "The effective rank" (2007): the exponential of the entropy of the singular values' shares. RankMe

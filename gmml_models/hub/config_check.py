@@ -1,4 +1,4 @@
-"""The config.json of a folder of weights: what it must contain before anything else in the folder is opened."""
+"""The config.json of a folder of weights: the required content, checked before anything else in the folder is opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_config(path: Path) -> dict[str, Any]:
 
     Raises:
         NotThereError: the file does not exist.
-        UnreadableFileError: the file is not a config of ours.
+        UnreadableFileError: the file is not one of our configs.
     """
 
     def refuse(problem: str) -> NoReturn:

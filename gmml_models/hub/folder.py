@@ -133,7 +133,7 @@ def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any
 
     Raises:
         WeightsError: as in `fetch`.
-        UnreadableFileError: the file is not a config of ours.
+        UnreadableFileError: the file is not one of our configs.
     """
     return check_config(fetch(source, CONFIG, **options))
 

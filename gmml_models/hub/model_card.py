@@ -51,7 +51,7 @@ def model_card(config: Mapping[str, Any]) -> str:
             - encoder: name, width, depth, heads, patch_size, img_size: see `gmml_models.models.encoders.shape_of`;
             - cost: gmacs, images_per_second, measured_on;
             - run: commit, versions, hardware, seconds, date, seed;
-            - metrics: name, value, spread, measured_by, command, and for a table beside its baselines also dataset (id, name,
+            - metrics: name, value, spread, measured_by, command, and, for a table with baselines, also dataset (id, name,
               licence), split, images, metric, seeds, mean and spread over ``mean_seeds``, and baselines (name, value, spread,
               seeds).
     """

@@ -35,8 +35,9 @@ def concept_loss(
         ValueError: the shapes differ, there is nothing to average, or a temperature is not above 0.
 
     Source:
-        MC-SSL 3.2.2. Equation 4 prints neither the minus sign nor a plain sum over K (it divides by K, which would shrink the loss
-        a thousandfold against L1), and equation 3 omits the centre that the text describes: here as in DINO and in the release.
+        MC-SSL 3.2.2. Equation 4 prints neither the minus sign nor a plain sum over K (it divides by K, which would make the loss
+        a thousand times smaller than L1), and equation 3 omits the centre that the text describes; this loss is that of DINO and
+        of the release.
     """
     check_temperature("concept_loss", "student_temperature", student_temperature)
     check_temperature("concept_loss", "teacher_temperature", teacher_temperature)

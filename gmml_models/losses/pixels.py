@@ -52,7 +52,7 @@ def masked_l1(
         (B, C, *S) float, (B, C, *S) float or uint8, (B, 1, *S) bool -> () or (B,).
 
     Raises:
-        TypeError: images are neither float nor, with ``values``, bytes; or the mask is not bool.
+        TypeError: images are not float (or bytes, if ``values`` are given), or the mask is not bool.
         ValueError: the shapes do not fit, the batch is empty, the ``reduction`` or ``target`` is unknown, or a normalised target
             has no ``patch`` or one that does not divide the images.
 
@@ -74,7 +74,7 @@ def masked_l2(
     patch: int | Sequence[int] | None = None,
     values: Values | None = None,
 ) -> Tensor:
-    """Squared difference where the image was manipulated; otherwise as `masked_l1`.
+    """Squared difference where the image was manipulated; otherwise as in `masked_l1`.
 
     Source:
         The code that the authors of MC-SSL published; the paper has `l1`.
@@ -106,7 +106,7 @@ def l1(
         (B, C, *S) float, (B, C, *S) float or uint8 -> () or (B,).
 
     Raises:
-        TypeError: images are neither float nor, with ``values``, bytes.
+        TypeError: images are not float (or bytes, if ``values`` are given).
         ValueError: the shapes differ, the batch is empty, the ``reduction`` or ``target`` is unknown, or ``patch`` does not fit,
             as in `masked_l1`.
 
@@ -126,7 +126,7 @@ def l2(
     patch: int | Sequence[int] | None = None,
     values: Values | None = None,
 ) -> Tensor:
-    """Squared difference over the whole image; otherwise as `l1`.
+    """Squared difference over the whole image; otherwise as in `l1`.
 
     Source:
         Ours, for comparison.
@@ -139,8 +139,8 @@ def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] 
     """The target that the model should predict."""
     if clean.dtype == torch.uint8 and values in (None, "normalised"):
         raise TypeError(
-            f"{who}: clean is torch.uint8 and values={values!r} do not state how to normalise it. Give values=(mean, std), those "
-            "of the corruption (corrupt.program.values), or float images."
+            f"{who}: clean is torch.uint8 and values={values!r} do not state how to normalise it. Give values=(mean, std), "
+            "for example corrupt.program.values, or float images."
         )
     if clean.dtype != torch.uint8 and values is not None:
         raise TypeError(f"{who}: values={values!r} is for bytes, but clean is {clean.dtype}. Leave values out, or give the bytes.")

@@ -28,8 +28,8 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> 
     Args:
         encoder: the encoder; the ``global_pool`` that it was built with has no influence.
         images: (B, C, H, W), normalised.
-        pool: "token", the class token; "mean", the mean of the patch tokens (registers and class token left out); "both", the class
-            token and that mean, concatenated.
+        pool: "token", the class token; "mean", the mean of the patch tokens (without registers and class token); "both", the
+            class token and that mean, concatenated.
 
     Shapes:
         (B, C, H, W) -> (B, d), with "both" (B, 2 d).
@@ -72,7 +72,7 @@ def tuned_pool(about: Mapping[str, Any]) -> Pool:
 
 
 def own_pool(encoder: VisionTransformer) -> Pool:
-    """The pooling that an encoder was built with, if it is one of ours."""
+    """The pooling that an encoder was built with, if we support it."""
     return "mean" if encoder.global_pool == "avg" or not encoder.has_class_token else "token"
 
 

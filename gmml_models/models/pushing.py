@@ -68,7 +68,7 @@ class Pushable(nn.Module, ABC):
         extras: Mapping[str, bytes] | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a folder with config and card: gmml_models loads the whole model from it, timm and transformers the encoder.
+        """Write a folder with config and card, from which gmml_models loads the whole model, and timm and transformers the encoder.
 
         Args:
             folder: created if it does not exist.

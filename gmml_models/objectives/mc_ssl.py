@@ -44,8 +44,8 @@ class MCSSL(Objective):
             ``"concepts"``, where the decoder gets no gradient and does not change.
         cls: True to compare class tokens too.
         corrupt: the corruption of the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
-        decoder: as for `GMMLAutoencoder`; "mc_ssl" by default.
-        blocks: as for `GMMLAutoencoder`; by default only the last one.
+        decoder: as in `GMMLAutoencoder`; "mc_ssl" by default.
+        blocks: as in `GMMLAutoencoder`; by default only the last one.
         masked: True to compute the reconstruction loss only where the images were manipulated, as in `masked_l1`.
         momentum: the teacher's momentum at the start; it rises to 1 along a cosine.
         student_temperature: the temperature that divides the student's logits.
@@ -55,9 +55,9 @@ class MCSSL(Objective):
             Until then its gradient is zero; weight decay changes only the lengths of its rows, which have no effect.
         hidden: width of the hidden layers of the concept head.
         bottleneck: width before the last layer of the head.
-        mean: as for `GMMLAutoencoder`.
-        std: as for `GMMLAutoencoder`.
-        target: as for `GMMLAutoencoder`.
+        mean: as in `GMMLAutoencoder`.
+        std: as in `GMMLAutoencoder`.
+        target: as in `GMMLAutoencoder`.
         loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 

@@ -32,16 +32,16 @@ class SiT(Objective):
     Args:
         encoder: a name or a timm `VisionTransformer` with a class token, or an autoencoder, which is then trained itself.
         corrupt: the corruption of the views; `gmml_aug.presets.sit` with the autoencoder's mean and std by default.
-        decoder: as for `GMMLAutoencoder`; "release" by default.
-        blocks: as for `GMMLAutoencoder`; by default only the last one.
+        decoder: as in `GMMLAutoencoder`; "release" by default.
+        blocks: as in `GMMLAutoencoder`; by default only the last one.
         reconstruction_weight: weight of the reconstruction in the loss; the release uses 5 on small data.
         temperature: the temperature of the contrastive loss.
         momentum: the teacher's momentum at the start; it rises to 1 along a cosine.
         hidden: width of the hidden layers of the contrastive head.
         out: width of the embedding.
-        mean: as for `GMMLAutoencoder`.
-        std: as for `GMMLAutoencoder`.
-        target: as for `GMMLAutoencoder`.
+        mean: as in `GMMLAutoencoder`.
+        std: as in `GMMLAutoencoder`.
+        target: as in `GMMLAutoencoder`.
         loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 

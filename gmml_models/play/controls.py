@@ -1,6 +1,6 @@
 """The settings of the page as values, and functions that turn them into a composition.
 
-This module knows neither pictures nor the page.
+This module depends neither on pictures nor on the page.
 """
 
 from __future__ import annotations

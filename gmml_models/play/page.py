@@ -1,4 +1,4 @@
-"""The page: its layout, and what each control updates. It needs gradio; the content is computed elsewhere."""
+"""The page: its layout, and the effects of its controls. It needs gradio; the content is computed elsewhere."""
 
 from __future__ import annotations
 

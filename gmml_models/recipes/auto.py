@@ -33,7 +33,7 @@ class Length(NamedTuple):
     Attributes:
         without_gpu: the number of images seen over all epochs, without a GPU.
         with_gpu: the same with a GPU.
-        most: the largest number of epochs, which is that of GMML 3.1.
+        most: the largest number of epochs, from GMML 3.1.
     """
 
     without_gpu: int

@@ -36,7 +36,7 @@ def open_concept_head(weights: str, encoder: VisionTransformer, *, who: str) -> 
 
     Args:
         weights: the folder that the run wrote, next to its ``checkpoints``.
-        encoder: the encoder loaded from it; the checkpoint must hold the same one.
+        encoder: the encoder loaded from that folder; the checkpoint must hold the same one.
         who: the name of the command, for errors.
 
     Raises:

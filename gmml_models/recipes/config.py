@@ -83,7 +83,7 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Train a classifier on labelled images, from pretrained weights or from scratch.
 
-    With one class per image it trains as DeiT, through timm (GMML 3.1, MC-SSL 4.3); with --multi-label as in MC-SSL 4.2.
+    With one class per image it trains as in DeiT, through timm (GMML 3.1, MC-SSL 4.3); with --multi-label, as in MC-SSL 4.2.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -172,7 +172,7 @@ class EvaluateConfig(DataConfig):
     multi_label: bool | None = None
     """Several labels per image; on by default if there is a labels.csv."""
     measures: tuple[Literal["knn", "linear", "classifier"], ...] = ("knn", "linear")
-    """What to measure; classifier needs weights written by gmml finetune."""
+    """Measurements to make; classifier needs weights written by gmml finetune."""
     baselines: bool = False
     """Also measure features that need no training: an untrained encoder of the same shape, 8 x 8 thumbnails, PCA of the pixels,
     colour histogram, HOG."""

@@ -2,8 +2,8 @@
 
     gmml finetune --data FOLDER --weights runs/pretrain/weights --out runs/finetuned
 
-With one class per image (a folder of class folders), it trains as DeiT, which GMML 3.1 and MC-SSL 4.3 follow. With several labels
-(a labels.csv), it trains as in MC-SSL 4.2, whose settings are
+With one class per image (a folder of class folders), it trains as in DeiT, which GMML 3.1 and MC-SSL 4.3 follow. With several
+labels (a labels.csv), it trains as in MC-SSL 4.2, whose settings are
 
     gmml finetune --data FOLDER --weights runs/mc_ssl/weights --img-size 448 --epochs 80 --batch-size 48
 """

@@ -289,7 +289,7 @@ def summary(config: PretrainConfig, outcome: Outcome, features: str = "") -> str
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])
     if outcome.history:
         lines.append(
-            f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all of them in {config.out / 'epochs.jsonl'})."
+            f"Loss of the last epoch: {float(outcome.history[-1]['loss']):.4f} (all losses are in {config.out / 'epochs.jsonl'})."
         )
     lines += [features] if features else []
     return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_pretraining(config)])

@@ -1,4 +1,4 @@
-"""The encoder that a recipe starts from, with what its folder says about it."""
+"""The encoder that a recipe starts from, with the facts about it in its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Start(NamedTuple):
-    """An encoder and what is known about it.
+    """An encoder and the facts known about it.
 
     Attributes:
         encoder: the encoder, in evaluation mode and float32.

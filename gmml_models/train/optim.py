@@ -21,7 +21,7 @@ def parameter_groups(model: nn.Module, lr_scale: Mapping[str, float]) -> list[di
     Tensors with one axis, tokens and position embeddings do not decay.
 
     Args:
-        model: the model; parameters that require no gradient are left out.
+        model: the model; parameters that require no gradient are ignored.
         lr_scale: the factor by parameter name; 1 for names that are not listed.
 
     Returns:

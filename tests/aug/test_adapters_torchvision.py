@@ -194,11 +194,11 @@ IMAGE = tv_tensors.Image(torch.zeros(3, 32, 32))
         (lambda: {"label": 1}, ValueError, r"0 images in one sample"),
         (lambda: tv_tensors.Mask(torch.zeros(1, 8, 8)), ValueError, r"0 images"),
         (lambda: (IMAGE, IMAGE), ValueError, r"2 images in one sample. Give one"),
-        (lambda: {"image": IMAGE, "mask": 1}, ValueError, r"the sample has mask already.*mask=False"),
+        (lambda: {"image": IMAGE, "mask": 1}, ValueError, r"the sample already has mask.*mask=False"),
         (lambda: {"sample": {"image": IMAGE}}, ValueError, r"deeper in the dict"),
         (lambda: torch.zeros(8, 8), ValueError, r"Tensor \(8, 8\) was given.*works on 2 spatial axes.*Boxes\(dims=1\)"),
         (lambda: {"label": torch.arange(4), "pixels": torch.zeros(3, 8, 8)}, ValueError, r"int64 \(4,\)\. Name.*'label', 'pixels'"),
-        (lambda: {"depth": torch.ones(1, 8, 8), "image": "a.jpg"}, TypeError, r"field 'image' holds str, and no other tensor"),
+        (lambda: {"depth": torch.ones(1, 8, 8), "image": "a.jpg"}, TypeError, r"field 'image' holds str, which is not a tensor"),
     ],
 )
 def test_samples_that_cannot_be_corrupted_are_errors(sample: Any, kind: type[Exception], message: str) -> None:

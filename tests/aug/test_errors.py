@@ -201,7 +201,13 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "a list": (SOME, [GOOD[0], GOOD[1]], {}, TypeError, r"images must be a tensor.*not list\..*torch.stack"),
     "none": (SOME, None, {}, TypeError, r"images must be a tensor.*not NoneType"),
     "a grid coarser than the image": (ALIGNED, shaped(4, 3, 12, 20), {}, ValueError, r"Boxes: align=16.*\(12, 20\).*1 to 12"),
-    "values of two channels": (KNOWN, GOOD, {}, ValueError, r"values=\(mean, std\) has 2 channels, the images have 3.*per channel"),
+    "values of two channels": (
+        KNOWN,
+        GOOD,
+        {},
+        ValueError,
+        r"values=\(mean, std\) has 2 channels, but the images have 3.*per channel",
+    ),
     "a batch of one": (ALIEN, GOOD[:1], {}, ValueError, r"Alien: .*another image.*holds 1.*drop_last"),
     "donors of another size": (
         ALIEN,

@@ -85,5 +85,5 @@ def test_wrong_questions_are_errors() -> None:
             corrupt.explain(plan, image, pixel)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected a Plan"):
         corrupt.explain(torch.zeros(3), 0, (1, 1))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="Give a plan that this corruption"):
+    with pytest.raises(ValueError, match="Give a plan that was sampled by this corruption"):
         ga.presets.gmml(budget=0.5).explain(plan, 0, (1, 1))

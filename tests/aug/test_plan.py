@@ -294,7 +294,9 @@ def test_a_plan_of_other_settings_is_an_error(one: ga.Corruption, other: ga.Corr
     images = random_images((4, 3, 32, 32))
     for mine, theirs in ((one, other), (other, one)):
         plan = a_plan(theirs, (4, 3, 32, 32))
-        refused = pytest.raises(ValueError, match=r"gmml_aug: the plan has.*Give a plan that this corruption, or an equal one")
+        refused = pytest.raises(
+            ValueError, match=r"gmml_aug: the plan has.*Give a plan that was sampled by this corruption or an equal one"
+        )
         with refused:
             mine.apply(images, plan)
         with refused:

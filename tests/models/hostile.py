@@ -319,7 +319,7 @@ def containers() -> dict[str, Case]:
         "old format, negative count": (legacy(program(tensor(under=storage(count=-1)))), ["not what"]),
         "old format, cut": (legacy(program(tensor()))[:-1], ["cut short"]),
         "old format, header only": (legacy(b"")[:60], ["not what"]),
-        "a pickle of a dict": (pickle.dumps({"SiT_model": {}}, 2), ["not one of torch.save"]),
+        "a pickle of a dict": (pickle.dumps({"SiT_model": {}}, 2), ["was not written by torch.save"]),
         "a web page": (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", ["web page"]),
         "a web page in capitals": (b"<HTML>quota exceeded</HTML>", ["web page"]),
         "empty": (b"", ["empty"]),

@@ -319,7 +319,7 @@ def test_without_images_nothing_is_written(run: Run, tmp_path: Path, words: tupl
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "no file for the sheet was named"),
+        ((), "no file was given for the sheet"),
         (("-o", "{tmp}/no/such/sheet.png"), "a folder that does not exist"),
         (("-o", "{tmp}/photos/photo0.png/sheet.png"), "a folder that does not exist"),
         (("-o", "{tmp}/folder.png"), "is a folder"),

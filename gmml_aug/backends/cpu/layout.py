@@ -11,7 +11,7 @@ from typing import Any, Final
 
 
 class Gate(ctypes.Structure):
-    """Open if uniform draw number ``draw`` lies in low <= u < high."""
+    """A gate, open if uniform draw number ``draw`` lies in low <= u < high."""
 
     _fields_ = [("draw", i64), ("low", f64), ("high", f64)]
 
@@ -46,7 +46,7 @@ class Place(ctypes.Structure):
 
 
 class Draws(ctypes.Structure):
-    """What a step draws for an image."""
+    """The rule by which a step draws for an image."""
 
     _fields_ = [
         ("law", i64),
@@ -64,7 +64,7 @@ class Draws(ctypes.Structure):
 
 
 class Program(ctypes.Structure):
-    """What a plan is made from."""
+    """The input for a plan."""
 
     _fields_ = [
         ("dims", i64),
@@ -84,7 +84,7 @@ class Program(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """What a step does to pixels."""
+    """The operation of a step on pixels."""
 
     _fields_ = [("operation", i64), ("place", i64), ("kind", i64), ("flags", i64), ("constants", i64), ("taps", i64)]
 

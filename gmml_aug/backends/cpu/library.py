@@ -1,7 +1,7 @@
 """The compiled core: finding it, loading it, and calling it from several threads.
 
 It is called through ctypes with the addresses of tensors, so one file per platform works with every version of Python and torch.
-The threads share the images dynamically: a thread that has finished one takes the next.
+The threads share the images dynamically: a thread that has finished one image takes the next.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load(path: Path) -> Any:
     except (OSError, ValueError) as error:
         return f"the compiled core cannot be loaded ({error}). Run {again}"
     if list(sizes) != [ctypes.sizeof(struct) for struct in STRUCTS] or sources.value != sources_hash():
-        return f"the compiled core was built from other sources than the ones installed here. Run {again}"
+        return f"the compiled core was not built from the sources installed here. Run {again}"
     for name, (arguments, result) in FUNCTIONS.items():
         function = getattr(core, name)
         function.argtypes, function.restype = [ctypes.c_void_p] * arguments, result
@@ -86,7 +86,7 @@ def run(function: Any, about: int, call: array[int], memory: int, threads: int) 
     """Call a function of the core from several threads, which share the work.
 
     Args:
-        function: takes its input struct, the call, and memory.
+        function: a function that takes its input struct, the call, and memory.
         about: the address of its input struct.
         call: the call.
         memory: the number of bytes that each thread needs for itself.

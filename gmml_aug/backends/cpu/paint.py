@@ -132,7 +132,7 @@ class _Call:
         """Paint by a plan.
 
         Raises:
-            ValueError: a plan that does not fit the images.
+            ValueError: the plan does not fit the images.
         """
         count, columns = self.now.shape[0], 2 * (self.now.ndim - 2)
         self.call[_ACTIVE] = self._address(plan.active, count, self.picture.active)
@@ -159,7 +159,7 @@ class _Call:
         return Painted(done, self.mask, clean)
 
     def _address(self, one: Tensor, count: int, form: Form) -> int:
-        """The address of a tensor of the plan, converted to what the core reads."""
+        """The address of a tensor of the plan, converted to the form that the core reads."""
         if one.shape != (count, *form.tail):
             raise _damaged(f"a tensor of shape {tuple(one.shape)} where {(count, *form.tail)} is expected")
         if one.dtype != form.dtype or not one.is_contiguous():
@@ -189,7 +189,7 @@ class _Call:
         return found
 
     def run(self, first: int, end: int) -> None:
-        """Steps ``first`` to ``end - 1``, which are operations of the core."""
+        """Paint steps ``first`` to ``end - 1``, which are operations of the core."""
         images = self.now.shape[0]
         threads = threads_for(self.now.numel() * _NUMBER)
         if threads <= images:
@@ -217,7 +217,7 @@ class _Call:
         call[4] = 0  # the images stand in the result
 
     def ask(self, number: int, plan: Plan) -> None:
-        """A step whose fill makes its own pixels, for the images on which it works."""
+        """Paint a step whose fill makes its own pixels, on the images on which it works."""
         if self.call[4]:
             self.run(0, 0)
         rows = plan.active[:, number].nonzero()[:, 0]

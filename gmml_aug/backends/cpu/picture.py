@@ -29,7 +29,7 @@ _SOURCES: Final = {"zeros": layout.ZEROS, "drawn": layout.DRAWN, "mean": layout.
 
 
 class Look:
-    """A program for images of one kind, whatever their size.
+    """A program for images of one kind and any size.
 
     Attributes:
         struct: the struct that the core reads, without a size.
@@ -137,7 +137,7 @@ class Form:
 
 
 def empty(batch: int, form: Form) -> Tensor:
-    """A tensor (batch, *tail) on the CPU; giving its strides cuts the time to create it to two thirds."""
+    """Create a tensor (batch, *tail) on the CPU; passing its strides saves a third of the time."""
     return torch.empty_strided((batch, *form.tail), form.strides, dtype=form.dtype, device=_CPU)
 
 

@@ -1,1 +1,1 @@
-"""The reference: any device, one graph, differentiable; the other backends are tested against it."""
+"""The reference backend, which runs on any device, as one graph, and is differentiable; the others are tested against it."""

@@ -1,12 +1,12 @@
 """Which box covers which pixel: coverage, stop and trim of many boxes in many images at once, without a loop over boxes.
 
 The rule "paint boxes one after the other until enough is covered" needs, for every pixel, only the *first* box that covers it:
-the pixels whose first box is k are what box k newly covers. A set of up to 63 boxes is one int64 per coordinate: bit i of a row's
-word says that box i crosses the row, and a pixel's boxes are ``row word & column word``. Coordinates where no box begins or
-ends need no cell of their own, so everything is counted on the grid of box edges, each cell weighted by its area.
+box k newly covers exactly the pixels whose first box is k. A set of up to 63 boxes is one int64 per coordinate: bit i of a row's
+word says that box i crosses the row, and a pixel's boxes are ``row word & column word``. Coordinates at which no box begins or
+ends need no separate cell, so everything is counted on the grid of box edges, with each cell weighted by its area.
 
 Legend: B images, N boxes, D spatial axes, X cells along an axis, W words of 63 boxes. Boxes are (B, N, 2 D) integers, first the
-D starts, then the D sizes; a box may run over the border and then continues at the opposite one. All areas are exact integers.
+D starts, then the D sizes; a box that crosses a border continues at the opposite one. All areas are exact integers.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def cover_until(
         size: the D spatial sizes.
         target: (B,) int64 pixels to cover, or None to paint all boxes.
         limits: budgets over this and earlier steps.
-        whole: end with the whole box that passes the target instead of with the pixel; the last box of the list, which covers what
-            the others left, is still cut to the pixel.
+        whole: True to end with the whole box that passes the target instead of with the pixel; the last box of the list, which
+            covers the remaining pixels, is still cut to the pixel.
         more: True if these are only the first boxes of a longer list.
 
     Returns:
         (B, N + D - 1, 2 D) int64 boxes that need no further cutting: the whole ones in their order, then the part of the last one
-        that is kept (a box cut in reading order is D boxes), then boxes of size 0; and (B,) bool, True where the painting ended
+        that is kept (a box cut in reading order is D boxes), then boxes of size 0; and (B,) bool, True if the painting ended
         within these boxes.
     """
     dims, count, pixels = len(size), boxes.shape[1], math.prod(size)

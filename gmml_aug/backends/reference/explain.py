@@ -21,7 +21,7 @@ Box = tuple[tuple[int, ...], tuple[int, ...]]  # starts, sizes
 
 
 class Touch(NamedTuple):
-    """What one step did to one pixel.
+    """The effect of one step on one pixel.
 
     Attributes:
         step: its number, from 1, as in `Corruption.kinds`.

@@ -1,4 +1,4 @@
-"""From boxes, or the order of a shape, to the mask of every pixel."""
+"""Turns boxes, or the painting order of a shape, into a mask of pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def boxes_to_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
 def place_mask(place: Tensor, size: Sequence[int], *, grid: Sequence[int], invert: bool) -> Tensor:
     """(B, 1, *S) bool mask of a place of a plan, given as boxes whose borders all keep to ``grid`` or as the mask itself.
 
-    The outside if inverted.
+    It is the outside if the place is inverted.
     """
     if place.dtype == torch.bool:
         return ~place if invert else place

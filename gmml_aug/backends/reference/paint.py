@@ -124,7 +124,7 @@ def blend_(now: Tensor, new: Tensor, mask: Tensor) -> None:
 
 
 def _in_format_of(images: Tensor, made: Tensor) -> Tensor:
-    """``made`` in the memory format of the images: channels last if they are."""
+    """Convert ``made`` to the memory format of the images, contiguous or channels last."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
     if last is None or vmapped() or images.is_contiguous() or not images.is_contiguous(memory_format=last):
         return made

@@ -30,7 +30,7 @@ def pixels(operation: Operation, scene: Scene, drawn: Tensors) -> Tensor:
 
 
 def ask(operation: Operation, function: Pixels, scene: Scene, drawn: Tensors) -> Tensor:
-    """The pixels of a user's fill, or an error if it writes to the scene or returns something that does not fit."""
+    """Return the pixels of a user's fill, or raise an error if it writes to the scene or returns something that does not fit."""
     watched = () if followed() else (scene.now, scene.clean, scene.donors)
     before = [_version(one) for one in watched]
     made = cast(object, function(operation, scene, drawn))

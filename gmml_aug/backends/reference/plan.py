@@ -1,4 +1,4 @@
-"""Make a plan from keys: which steps work on which image, where (after stops, trims and budgets), and what fills draw."""
+"""Make a plan from keys: which steps work on which image, where (after stops, trims and budgets), and the fills' numbers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def place_boxes(
 ) -> tuple[Tensor, ...]:
     """For every place, (B, N, 2 dims) int32 boxes or a (B, 1, *S) bool mask.
 
-    Empty for images on which no step of the place works.
+    They are empty for images on which no step of the place works.
     """
     sizes, word = place_words(program, keys, size)
     here = [active[:, some].any(1) if len(some) > 1 else active[:, some[0]] for some in map(list, program.steps_at)]

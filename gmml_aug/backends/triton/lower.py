@@ -26,8 +26,8 @@ class Lowered:
     """Several consecutive steps for images of one kind: compile-time options of `paint_steps`, and values looked up in each call.
 
     Attributes:
-        options: kinds, places, switches, rows of the tables and constants of the steps; the constants in a separate list, because
-            Triton 3.6 does not support tuples in tuples in tuples.
+        options: kinds, places, switches, rows of the tables and constants of the steps; the constants are in a separate list,
+            because Triton 3.6 does not support tuples in tuples in tuples.
     """
 
     def __init__(self, program: Program, first: int, end: int, channels: int, dtype: torch.dtype, from_bytes: bool) -> None:
@@ -44,7 +44,7 @@ class Lowered:
         }  # fmt: skip
 
     def tables(self, plan: Plan, clean: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """The tables: (rows, B) int64 and (rows, B, C) float32; the keys stand in for a table that nobody reads.
+        """The tables: (rows, B) int64 and (rows, B, C) float32; the keys are passed in place of a table that is not read.
 
         Args:
             plan: the plan, with the numbers that were drawn.

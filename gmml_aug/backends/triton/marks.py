@@ -23,7 +23,7 @@ _LINES, _WORDS = 32, 32  # of a program that makes bits
 
 
 class Marks(NamedTuple):
-    """Bits and flags, see `kernels.bits`."""
+    """Bits and flags; see `kernels.bits`."""
 
     bits: Tensor  # (B, places, lines, words) int32
     flags: Tensor  # (B, places, tiles, flag words) int32

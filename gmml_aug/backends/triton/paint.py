@@ -4,7 +4,7 @@ The same plan gives the same mask, bit for bit, and images that agree within flo
 work, and the noise uses the same 16 bits of the same hash. A blur has its own kernels; for a fill without a kernel, `pixels` is
 called between two runs. Nothing waits for the device.
 
-From bytes, the first run normalises what it reads as `values.normalise` does, and writes the clean batch too.
+For bytes, the first run normalises its input as `values.normalise` does, and writes the clean batch too.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Painting:
         self.mask |= here
 
     def begin(self) -> None:
-        """Copy or normalise the images, unless a step has written all of them."""
+        """Copy or normalise the images, unless a step has already written them."""
         if self.now is self.out:
             return
         if self.from_bytes:

@@ -1,4 +1,4 @@
-"""A plan, with the bits of its boxes, by one Triton kernel instead of about a hundred small ones.
+"""Makes a plan, with the bits of its boxes, by one Triton kernel instead of about a hundred small ones.
 
 Every integer equals that of the reference. It handles compositions of `Boxes` on the two axes of images of up to 1024 columns; all
 others are sampled by torch, with the same result.

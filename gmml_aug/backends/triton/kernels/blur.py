@@ -49,7 +49,7 @@ def blur_axis(
 ):  # fmt: skip
     """One axis of a blur: whole tiles, including those around the boxes that a later axis reads.
 
-    In the last pass only the pixels of the step.
+    In the last pass, only the pixels of the step are written.
     """
     image = first + tl.program_id(1) + tl.program_id(2) * IMAGES
     if image >= end:

@@ -43,7 +43,7 @@ def _passes(gates, STEPS: tl.constexpr, GATES: tl.constexpr, n: tl.constexpr):
 
 @triton.jit
 def _open(key, STEPS: tl.constexpr, GATES: tl.constexpr, COUNT: tl.constexpr):
-    """Bit n: all gates of step n are open."""
+    """Bits; bit n is set if all gates of step n are open."""
     gates = mix(key + _GATES)
     opened = (key * 0).to(tl.int32)
     for n in tl.static_range(COUNT):
