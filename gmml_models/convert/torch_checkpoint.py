@@ -81,7 +81,7 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any]:
     try:
         result = _from_zip(mapped) if head[:2] == b"PK" else _from_pickles(mapped)
     except _MALFORMED as error:
-        raise RefusedError(f"was not written by torch.save ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
+        raise RefusedError(f"is not what torch.save writes ({type(error).__name__}: {str(error)[:200]}). {_DAMAGED}") from error
     except zipfile.BadZipFile as error:
         raise RefusedError(f"is a zip archive that is cut short or damaged ({str(error)[:200]}). Download it again.") from error
     if isinstance(result, Unread):

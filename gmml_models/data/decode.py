@@ -62,7 +62,7 @@ def from_picture(picture: Image.Image, channels: int) -> Tensor:
 def _from_upright(upright: Image.Image, channels: int) -> Tensor:
     mode = _MODES.get(channels)
     if mode is None:
-        raise ValueError(f"a picture has 1 or 3 channels, and in_chans is {channels}")
+        raise ValueError(f"a picture has 1 or 3 channels, but in_chans is {channels}")
     if upright.mode != mode or upright.has_transparency_data:
         upright = to_rgb(upright).convert(mode)
     return torch.from_numpy(np.array(upright)).reshape(upright.height, upright.width, channels).permute(2, 0, 1)
@@ -87,7 +87,7 @@ def from_array(values: Tensor | np.ndarray[Any, Any], channels: int) -> Tensor:
     if not first:
         tensor = tensor.permute(2, 0, 1)
     if tensor.shape[0] not in known:
-        raise ValueError(f"it has {tensor.shape[0]} channels (shape {tuple(tensor.shape)}), and in_chans is {channels}")
+        raise ValueError(f"it has {tensor.shape[0]} channels (shape {tuple(tensor.shape)}), but in_chans is {channels}")
     tensor = _to_uint8(tensor)
     if tensor.shape[0] == channels:
         return tensor

@@ -23,8 +23,10 @@ class Health(NamedTuple):
     Attributes:
         knn: the percentage of images whose class is predicted correctly by their 10 nearest neighbours among the others, weighted
             by cosine; None without classes.
-        rank: effective rank of the features around their mean, from 1 to d: the number of directions in which images differ.
-        spread: share of the features' squared length that differs between images, 0 to 1; near 0 if all features are the same.
+        rank: the effective rank of the features around their mean, from 1 to d, which is the number of directions in which images
+            differ.
+        spread: the share of the features' squared length that differs between images, 0 to 1; it is near 0 if all features are
+            the same.
     """
 
     knn: float | None
@@ -63,7 +65,7 @@ def health(features: Tensor, labels: Tensor | None = None) -> Health:
 
 
 def collapsed(now: Health, before: Health) -> str:
-    """Why features have collapsed, in words; empty if they have not.
+    """Say why features have collapsed; empty if they have not.
 
     Features have collapsed if the spread is below a twentieth of the untrained encoder's, so that all images have nearly the same
     features, or if they differ along little more than one direction. Both limits are our choice. A falling rank alone is no sign

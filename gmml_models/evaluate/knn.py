@@ -1,4 +1,4 @@
-"""Nearest neighbours: how good features are without learning anything on top of them.
+"""Nearest neighbours, which show how good features are without learning anything on top of them.
 
 N training images, M test images, d the width of the features, c classes.
 """
@@ -22,15 +22,15 @@ def knn(
 ) -> Tensor:
     """Score test images by the labels of their nearest training images, measured by cosine.
 
-    Weighted: neighbour i votes with exp(cosine / temperature) for its class, or for each of its labels. Plain, with
-        ``temperature=None``: each neighbour votes with 1, and a tie goes to the class with the nearest image.
+    If weighted, neighbour i votes with exp(cosine / temperature) for its class, or for each of its labels. If plain
+    (``temperature=None``), each neighbour votes with 1, and a tie goes to the class with the nearest image.
 
     Args:
         train: features of the training images.
-        labels: their classes, or for several labels per image, 0 or 1 for each label.
+        labels: their classes, or, for several labels per image, 0 or 1 for each label.
         test: features of the test images.
-        k: number of neighbours; all images if there are fewer training images.
-        classes: c, by default the largest class that occurs, plus one.
+        k: the number of neighbours; if there are fewer training images, all of them are used.
+        classes: c; by default the largest class that occurs, plus one.
         temperature: the temperature of the weights.
 
     Shapes:
@@ -39,11 +39,11 @@ def knn(
         / k to a score.
 
     Raises:
-        ValueError: no training image, ``k`` below 1, a ``temperature`` not above 0, shapes that do not fit.
+        ValueError: there is no training image, ``k`` is below 1, ``temperature`` is not above 0, or the shapes do not fit.
 
     Source:
         The weighted vote and 0.07: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018)
-        3.4, with k = 200; k = 20 is DINO's (Caron et al., 2021). Neither GMML nor MC-SSL reports it. For several labels the
+        3.4, with k = 200; k = 20 is DINO's (Caron et al., 2021). Neither GMML nor MC-SSL reports it. For several labels, the
         weighted share of the neighbours that have the label is our addition; ML-kNN (Zhang and Zhou, 2007) adds a prior.
     """
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(train) or not len(train):

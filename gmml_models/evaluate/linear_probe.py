@@ -49,11 +49,11 @@ def linear_probe(
 
     C is the best of ``strengths`` (by top-1 or mAP; the smallest if several are equal) on a fifth of the training images, which
     is chosen by ``seed`` and used neither for the fit nor for the standardisation. The final probe is then fitted to all training
-    images. Classes with one image stay in the fitted part.
+    images. A class with a single image stays in the fitted part.
 
     Args:
         train: features of the training images.
-        labels: their classes, or for several labels per image 0 or 1 for each label.
+        labels: their classes, or, for several labels per image, 0 or 1 for each label.
         test: features of the test images.
         classes: c; by default the largest class that occurs, plus one.
         seed: the seed that selects the held-out part.
@@ -63,7 +63,7 @@ def linear_probe(
         (N, d) float, (N,) int64 or (N, c) of 0 and 1, (M, d) float.
 
     Raises:
-        ValueError: shapes that do not fit, fewer than two classes in the training images, or no C.
+        ValueError: the shapes do not fit, the training images have fewer than two classes, or there is no C.
 
     Source:
         Logistic regression by L-BFGS with a C chosen on held-out images: Kornblith et al., "Do better ImageNet models transfer

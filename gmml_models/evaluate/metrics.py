@@ -1,6 +1,6 @@
 """Metrics of scores: accuracy for one class per image, seven metrics for several labels. All metrics are in percent.
 
-C is the number of classes.
+The number of classes is c.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Metrics:
         device: the device of the scores.
 
     Shapes:
-        update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
+        update: scores (B, c), before softmax or sigmoid, and labels, (B,) int64 or (B, c) of 0 and 1.
 
     Raises:
         ValueError: at ``update``, the shapes do not fit; at ``compute``, there were no images.
 
     Source:
-        MC-SSL 4.2 names the seven and the threshold, but not the formula of CF1: computing it from CP and CR gives table 1's
-        numbers (21.9 and 55.2 -> 31.4). Leaving out labels that do not occur is our choice; if all occur, as in the paper's data
-        sets, it changes nothing.
+        MC-SSL 4.2 names the seven metrics and the threshold, but not the formula of CF1: computing it from CP and CR gives table
+        1's numbers (21.9 and 55.2 -> 31.4). Leaving out labels that do not occur is our choice; if all occur, as in the paper's
+        data sets, it changes nothing.
     """
 
     def __init__(self, classes: int, *, multi_label: bool = False, device: torch.device | str = "cpu") -> None:
@@ -110,7 +110,7 @@ class Metrics:
 
 
 def measure(scores: Tensor, labels: Tensor, *, multi_label: bool = False) -> dict[str, float]:
-    """`Metrics` of one complete set of scores; the arguments are those of `Metrics.update`."""
+    """Compute `Metrics` of one complete set of scores; the arguments are those of `Metrics.update`."""
     metrics = Metrics(scores.shape[-1], multi_label=multi_label, device=scores.device)
     metrics.update(scores, labels)
     return metrics.compute()
@@ -125,11 +125,12 @@ def score(
     device: torch.device | str = "cpu",
     also: PerClass | None = None,
 ) -> dict[str, float]:
-    """`Metrics` of a classifier, without gradients; the caller sets its mode.
+    """Compute `Metrics` of a classifier, without gradients; the caller sets its mode.
 
     Args:
         model: a function from images (B, C, H, W) to scores (B, c).
-        batches: with ``views``, of which the first is used, and ``labels``; with several processes, the batches of this one.
+        batches: batches with ``views``, of which the first is used, and ``labels``; with several processes, those of this
+            process.
         classes: c.
         multi_label: see `Metrics`.
         device: the device of the model.

@@ -1,4 +1,4 @@
-"""Results class by class: one row per class or label, and a confusion matrix. There are c classes."""
+"""Results class by class: one row per class or label, and a confusion matrix. The number of classes is c."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORST = 3
 
 
 class ClassRow(NamedTuple):
-    """The results of one class or label. Shares are in percent, and 0 if it never occurs or is never predicted.
+    """The results of one class or label. Shares are in percent, and 0 if the class never occurs or is never predicted.
 
     Attributes:
         name: the name of the class or label.
@@ -56,7 +56,7 @@ class ByClass(NamedTuple):
 
 @final
 class PerClass:
-    """Collects scores batch by batch, over one run or several, and counts class by class; `torchmetrics` does the counting.
+    """Collects scores batch by batch, over one or several runs, and counts class by class; `torchmetrics` does the counting.
 
     A label is predicted at a probability above 0.5, as in `gmml_models.evaluate.metrics.Metrics`.
 
@@ -66,7 +66,7 @@ class PerClass:
         device: the device of the scores.
 
     Shapes:
-        update: scores (B, c) before softmax or sigmoid, labels (B,) int64 or (B, c) of 0 and 1.
+        update: scores (B, c), before softmax or sigmoid, and labels, (B,) int64 or (B, c) of 0 and 1.
     """
 
     def __init__(self, classes: Sequence[str], *, multi_label: bool = False, device: torch.device | str = "cpu") -> None:

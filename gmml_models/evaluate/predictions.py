@@ -33,7 +33,7 @@ class Predictions:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def top(self, count: int = 1) -> list[list[tuple[str, float]]]:
-        """The most probable classes of each image with their probabilities; ties are in the order of the classes."""
+        """The most probable classes of each image with their probabilities; ties are ordered by class."""
         values, which = self.probabilities.sort(dim=1, descending=True, stable=True)
         return [
             [(self.classes[place], value) for place, value in zip(places[:count], row[:count], strict=True)]
@@ -49,8 +49,9 @@ class Predictions:
 def to_csv(found: Predictions, *, top: int = 1, threshold: Sequence[float] = (0.5,)) -> str:
     """Format as CSV: a header line, then one line per image.
 
-    One class per image: ``file``, ``class``, ``probability``, and if more are requested ``class_2``, ``probability_2``, ...
-    Several labels: ``file``, ``labels`` (those predicted, joined by "; "), then the probability of each label under its name.
+    For one class per image, the columns are ``file``, ``class``, ``probability``, and, if more are requested, ``class_2``,
+    ``probability_2``, ... For several labels, they are ``file``, ``labels`` (those predicted, joined by "; "), and then the
+    probability of each label under its name.
     """
     held = io.StringIO()
     table = csv.writer(held, lineterminator="\n")

@@ -31,13 +31,13 @@ class Measured:
     """The results of one measure.
 
     Attributes:
-        measure: its name, for example "20-NN, weighted".
+        measure: the name of the measure, for example "20-NN, weighted".
         values: the mean over the runs of each metric, by its name, in percent; see `gmml_models.evaluate.metrics.Metrics`.
         spread: the sample standard deviation over the runs, by name; empty with one run.
         runs: the number of runs.
         seeds: the seeds of the runs; empty if no seed changes anything.
         command: a command that repeats the measurement.
-        left_out: other files that may be images, and images that could not be read.
+        left_out: the numbers of other files that may be images, and of images that could not be read.
         classes: one row per class or label, counted over all runs.
         confusion: for one class per image, (c, c) int64: the number of images of class i predicted as class j, over all runs.
         features: the features that were measured: "weights", or the name of a baseline in `gmml_models.evaluate.baselines.WORDS`.

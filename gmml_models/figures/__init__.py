@@ -1,4 +1,4 @@
-"""The papers' figures for your own images: tensors in, tensors out; `gmml_models.figures.sheets` draws them.
+"""The papers' figures for your own images, as functions from tensors to tensors; `gmml_models.figures.sheets` draws them.
 
 Names are imported on first use.
 """

@@ -57,7 +57,7 @@ class Attention(NamedTuple):
                 or (row, column) for one patch.
 
         Raises:
-            ValueError: an unknown query, the class token of an encoder without one, or a patch outside the grid.
+            ValueError: the query is unknown, the encoder has no class token, or the patch is outside the grid.
         """
         rows = self.weights[..., self.prefix :]  # (..., T, N)
         height, width = self.grid
@@ -92,8 +92,7 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
 
     Raises:
         TypeError: the images are not float.
-        ValueError: images that do not fit the encoder, blocks that it does not have, or blocks whose attention is not timm's
-            `Attention`.
+        ValueError: the images do not fit the encoder, it does not have the blocks, or their attention is not timm's `Attention`.
 
     Source:
         GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is our

@@ -57,7 +57,7 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Everything that is drawn.
+    """The content of a sheet.
 
     All pictures have the same height, those of a column have the same width, and the last rows may have fewer pictures.
     """

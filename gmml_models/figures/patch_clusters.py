@@ -40,7 +40,7 @@ def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (
 
     Raises:
         ImportError: scikit-learn is not installed.
-        TypeError: images that are not float.
+        TypeError: the images are not float.
         ValueError: the images do not fit the encoder, or ``clusters`` are not ascending whole numbers from 2 to the number of
             patches.
 
@@ -88,17 +88,17 @@ def concept_probabilities(
 
     Args:
         vit: the encoder; it runs in evaluation mode and without gradients, and its mode is restored afterwards.
-        head: the concept head that was trained with it; the teacher's, if there is one.
+        head: the concept head that was trained with the encoder; the teacher's, if there is one.
         images: (B, C, H, W), normalised, float, on the device of encoder and head.
         where: (B, h, w) bool, the chosen patches, for example ``concepts(vit, images)[0] == 0``.
         center: (K,) numbers to subtract from the logits, for example the teacher's centre; none by default.
-        temperature: the number that divides the logits after that.
+        temperature: the number by which the logits are divided after that.
 
     Returns:
         (B, K) float32 on the device of the images. Rows sum to one, or are all 0 for an image without a chosen patch.
 
     Raises:
-        TypeError: images that are not float.
+        TypeError: the images are not float.
         ValueError: the images do not fit the encoder, ``where`` does not fit the images, the head has another width, or the
             temperature is not above 0.
 

@@ -54,7 +54,7 @@ class Reconstructions(NamedTuple):
 def reconstructions(
     model: GMMLAutoencoder, images: Tensor, *, corrupt: Corruption, keys: Tensor, blocks: Sequence[int] | None = None
 ) -> Reconstructions:
-    """Corrupt images, and decode the patch tokens of each block by itself, through the final norm and the decoder.
+    """Corrupt images, and decode the patch tokens of each block separately, through the final norm and the decoder.
 
     The model runs in evaluation mode and without gradients; its mode is restored afterwards.
 
@@ -63,12 +63,12 @@ def reconstructions(
         images: (B, C, H, W), normalised, float, on the device of the model.
         corrupt: the corruption to apply, for example one of `corruptions`.
         keys: (B,) int64, one per image, from `gmml_aug.keys`; they determine how the images are corrupted.
-        blocks: which blocks, in ascending order; all by default.
+        blocks: the blocks to use, in ascending order; all by default.
 
     Raises:
         TypeError: ``model`` is not an autoencoder, or the images are not float.
         ValueError: the encoder does not have the blocks, the images do not fit it, the keys do not fit the images, or alien
-            content was asked for with a single image.
+            content was requested for a single image.
 
     Source:
         GMML 4 and figure 9, "Reconstructed images from different transformer blocks". The paper does not say how a single block is
@@ -101,7 +101,7 @@ def corruptions(values: Values | None = None, *, ratio: float = 0.3) -> dict[str
     """The two corruptions of figure 9 by name: ``"noise"``, and ``"alien"`` (the paper's "Replace").
 
     Args:
-        values: the value range of the images; ``(mean, std)`` for normalised ones, see `gmml_aug.Chain`.
+        values: the value range of the images; ``(mean, std)`` for normalised ones; see `gmml_aug.Chain`.
         ratio: the share of every image that is corrupted, exact to the pixel.
 
     Source:

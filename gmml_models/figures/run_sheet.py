@@ -27,7 +27,7 @@ def run_sheet(
         mean: the mean per channel that the images were normalised by.
         std: the standard deviation per channel, in the same form.
         title: on top.
-        about: the line of text below.
+        about: the line of text below the pictures.
         code: the code of the corruption.
     """
     edge = edge_of(max(clean.shape[2:]))
@@ -38,7 +38,7 @@ def run_sheet(
         ("clean", "", to_pictures(clean, mean, std)),
         ("corrupted", "the model's input", to_pictures(found.corrupted, mean, std)),
         ("mask", "white: corrupted", masks),
-        ("restored", "all of it decoded", to_pictures(found.restored, mean, std)),
+        ("restored", "the whole image as decoded", to_pictures(found.restored, mean, std)),
     ]
     rows = [SheetRow(name, note, [Tile(flat(picture, edge), "") for picture in pictures]) for name, note, pictures in stages]
     return Sheet(title, about, [""] * len(clean), rows, (), " ".join(code.split())).draw()

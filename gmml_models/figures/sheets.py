@@ -60,7 +60,8 @@ def reconstruction_sheet(
     together = f"block {fused[0]} alone" if len(fused) == 1 else f"the average of blocks {_listed(fused)}"
     return Sheet(
         title="What every block restores",
-        about=f"Patch tokens of single blocks, decoded; the decoder was trained on {together}, shown on the right. Numbers are the "
+        about=f"Images decoded from the patch tokens of single blocks; the decoder was trained on {together}, shown on the "
+        "right. Numbers are the "
         "mean absolute error over the corrupted pixels, in units of the normalised images." + (f" {HELPED}" if helped else ""),
         columns=["clean", "corrupted", *(f"block {block}" for block in blocks), "as trained"],
         rows=rows,
@@ -82,7 +83,7 @@ def attention_sheet(
     Args:
         found: the attention, averaged over heads.
         seen: (B, L, h, w) the result of `Attention.seen_from`.
-        pictures: the images, squares of one size.
+        pictures: the images, as squares of one size.
         names: the names of the images.
         by: the token that attends, in words.
         code: the code that computes the same tensors.
@@ -104,9 +105,10 @@ def attention_sheet(
     height, width = found.grid
     return Sheet(
         title="Where the blocks look",
-        about=f"Top: how much {by} attends to each of the {height} x {width} patches, mean over the heads. Bottom: how much every "
-        f"patch (row) attends to every other (column), mean over heads and images; lines along the diagonal are neighbours in the "
-        f"image. Each map has its own scale; the number below is its maximum, where 1 x is uniform attention.",
+        about=f"Top: how much {by} attends to each of the {height} x {width} patches, averaged over the heads. Bottom: how much "
+        "every patch (row) attends to every other (column), averaged over heads and images; lines along the diagonal are "
+        "neighbours in the "
+        f"image. Each map has its own scale; the number below is its maximum; 1 x is uniform attention.",
         columns=["image", *(f"block {block}" for block in found.blocks)],
         rows=rows,
         legend=[],
@@ -128,7 +130,7 @@ def concepts_sheet(
     Args:
         labels: (len(clusters), B, h, w) the result of `concepts`.
         clusters: the numbers of clusters.
-        pictures: the images, squares of one size.
+        pictures: the images, as squares of one size.
         names: the names of the images.
         probabilities: (B, K) the result of `concept_probabilities` for the first cluster of the smallest clustering, or None.
         code: the code that computes the same tensors.

@@ -1,7 +1,7 @@
 """Decides where our card goes: README.md, or MODEL_CARD.md if somebody else wrote the existing README.md.
 
 The config records the name and sha256 of the card that was written with it. A README.md with another hash was written or edited
-by somebody: it is kept, in the folder and on the Hub, and ours becomes MODEL_CARD.md.
+by somebody: it is kept, in the folder and on the Hub, and our card becomes MODEL_CARD.md.
 """
 
 from __future__ import annotations

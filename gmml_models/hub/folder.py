@@ -54,7 +54,7 @@ def fetch(
         source: a local folder, or a Hub name "org/name" or "org/name@revision", as accepted by
             `gmml_models.hub.source_name.resolved`; "hf-hub:org/name/sub" names a folder of a repository.
         filename: the file's name in the folder.
-        revision: branch, tag or commit. If it is a full commit (40 hex digits) that is in the cache, no request is made.
+        revision: a branch, tag or commit. If it is a full commit (40 hex digits) that is in the cache, no request is made.
         subfolder: the subfolder of the folder or repository that holds the file.
         token: the token for the Hub client; by default the one that ``hf auth login`` stored.
         cache_dir: a cache folder to use instead of the Hub client's own.
@@ -66,7 +66,7 @@ def fetch(
         WeightsError: the file cannot be fetched; the subclass says why.
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
-        raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give one like 'model.safetensors'.")
+        raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give a name such as 'model.safetensors'.")
     check_subfolder("fetch", subfolder)
     where = resolved("fetch", source)
     if isinstance(where, Path) and where.is_dir():

@@ -1,4 +1,4 @@
-"""The model card of a folder of weights, an autoencoder's or a classifier's, written from its config."""
+"""Writes the model card of a folder of weights, for an autoencoder or a classifier, from its config."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _CITATION = """```bibtex
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """The text of ``README.md`` for the Hugging Face Hub: what the weights are, how they were made, and how to load them.
+    """Write the ``README.md`` for the Hugging Face Hub, which says what the weights are, how they were made, and how to load them.
 
-    It states only what the config says; anything that is missing is shown as not recorded.
+    It states only facts in the config; anything that is missing is shown as not recorded.
 
     Args:
         config: the content of ``config.json``; its ``gmml`` part may have
@@ -233,7 +233,7 @@ processor = AutoImageProcessor.from_pretrained("NAME")
 
 
 def classifier_card(config: Mapping[str, Any]) -> str:
-    """The text of ``README.md`` of a folder that holds an encoder and the head of a classifier.
+    """Write the ``README.md`` of a folder that holds an encoder and the head of a classifier.
 
     Like `model_card`, but without the parts about features.
 

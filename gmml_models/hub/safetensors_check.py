@@ -23,7 +23,7 @@ MOST_BYTES = 8 << 30
 _MOST_HEADER, _MOST_AXES, _MOST_NAME = 16 << 20, 8, 512
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 _LOOKS = {
-    b"PK\x03\x04": "a zip archive, as torch.save writes: a pickle, which may run code",
+    b"PK\x03\x04": "a zip archive as written by torch.save: a pickle, which may run code",
     b"\x80": "a pickle, which may run code",
     b"version https://git-lfs": "a git-lfs pointer: run `git lfs pull` in its folder, or download the file itself",
     b"<": "an HTML or XML page: an error page saved under the name of a file",
@@ -48,8 +48,9 @@ def check_sha256(path: str | os.PathLike[str], expected: str | None, *, who: str
     found = sha256_of(path)
     if found != expected:
         raise WrongBytesError(
-            f"{who}: {os.fspath(path)} has sha256 {found}, expected {expected}; it looks like {looks_like(path)}. It is damaged, "
-            f"or from another revision than the expected hash. Load again with force_download=True to replace the file in the "
+            f"{who}: {os.fspath(path)} has sha256 {found}, but {expected} was expected; it looks like {looks_like(path)}. It "
+            "is damaged, or belongs to another revision than the expected hash. Load again with force_download=True to "
+            "replace the file in the "
             f"cache; "
             "if that does not help, name the revision that the hash belongs to, or copy the folder again."
         )
@@ -101,7 +102,7 @@ def read_tensors(
 
 
 def check_header(path: str | os.PathLike[str], *, who: str) -> None:
-    """Refuse a file whose safetensors header is not complete and plain; reads only the header.
+    """Refuse a file whose safetensors header is not complete and plain; only the header is read.
 
     Raises:
         NotThereError: the file does not exist.
@@ -139,7 +140,9 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
         if not _counts(shape) or len(shape) > _MOST_AXES:
             refuse(f"{name!r} has shape {str(shape)[:80]}; allowed are up to {_MOST_AXES} whole numbers of at least 0")
         if not _counts(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * _BYTES[dtype]:
-            refuse(f"{name!r}, {dtype} {shape}, takes {prod(shape) * _BYTES[dtype]} bytes, not those at {str(offsets)[:80]}")
+            refuse(
+                f"{name!r}, {dtype} {shape}, takes {prod(shape) * _BYTES[dtype]} bytes, which does not match {str(offsets)[:80]}"
+            )
         spans.append((offsets[0], offsets[1], name))
     at = 0
     for begin, end, name in sorted(spans):

@@ -1,4 +1,4 @@
-"""Write a folder of weights, completely or not at all."""
+"""Writes a folder of weights, completely or not at all."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def write_folder(
     from safetensors.torch import save_file
 
     if not tensors or not all(WEIGHTS.fullmatch(name) and tensors[name] for name in tensors):
-        raise ValueError(f"write_folder: files {sorted(tensors)}; give plain names that end in .safetensors, with tensors.")
+        raise ValueError(f"write_folder: the files are {sorted(tensors)}. Give plain names that end in .safetensors, with tensors.")
     beside = dict(extras or {})
     if unfit := sorted(name for name in beside if not is_extra(name)):
-        raise ValueError(f"write_folder: extras {unfit}; give plain names that no other file has, as in 'epochs.jsonl'.")
+        raise ValueError(
+            f"write_folder: the extras {unfit} are not allowed. Give plain names that no other file has, such as 'epochs.jsonl'."
+        )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"write_folder: {folder} is a file. Weights are several files: give a folder, which is created.")

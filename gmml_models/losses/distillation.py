@@ -1,4 +1,4 @@
-"""Losses of a student against its teacher, on concepts of tokens and embeddings of images, and the exchange between processes.
+"""Losses between a student and its teacher, on concepts of tokens and embeddings of images, and the exchange between processes.
 
 B images, d the width of an embedding, K concepts.
 """
@@ -66,7 +66,7 @@ class ConceptLoss(SlowState):
         ValueError: ``classes`` is below 1, a temperature is not above 0, or ``momentum`` is outside [0, 1).
 
     Source:
-        MC-SSL 3.2.2 and its temperatures. The paper does not give the momentum; 0.9 is the release's.
+        MC-SSL 3.2.2 and its temperatures. The paper does not give the momentum; 0.9 comes from the release.
     """
 
     center: Tensor
@@ -166,7 +166,7 @@ def contrastive_loss(
         ValueError: the shapes differ or are not (B, d), the batch is empty, or the ``temperature`` is not above 0.
 
     Source:
-        The code that the authors of SiT published.
+        The code published by the authors of SiT.
     """
     check_temperature("contrastive_loss", "temperature", temperature)
     named = {"student_1": student_1, "student_2": student_2, "teacher_1": teacher_1, "teacher_2": teacher_2}

@@ -17,7 +17,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
 
     Args:
         logits: the scores before the sigmoid.
-        targets: 1 where the label applies, else 0; soft targets work too.
+        targets: 1 if the label applies, otherwise 0; soft targets work too.
         reduction: "batchmean" sums over the labels and averages over the images, "mean" averages over both, "sum" sums over both.
 
     Shapes:
@@ -28,7 +28,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
         ValueError: the shapes differ or are not (B, c), the batch is empty, or the ``reduction`` is unknown.
 
     Source:
-        MC-SSL 4.2; its equation 5 averages over the labels, which is "mean". "batchmean" is the default of timm today.
+        MC-SSL 4.2; its equation 5 averages over the labels, which is "mean". "batchmean" is timm's default today.
     """
     from timm.loss.asymmetric_loss import AsymmetricLossMultiLabel  # the other losses do without timm
 

@@ -42,11 +42,11 @@ def masked_l1(
             ``masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
         mask: True where the pixel was manipulated.
         reduction: the reduction over the images: "mean", "sum", or "none" for one number per image.
-        target: what the model predicts: "pixels", the clean image itself, or "normalised", the clean image with every patch
+        target: the prediction of the model: "pixels", the clean image itself, or "normalised", the clean image with every patch
             normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. These
             statistics include all pixels of the clean patch, also those outside the mask.
         patch: side of a patch, or one side per axis, for the normalised target; not used otherwise.
-        values: only for bytes: ``(mean, std)`` of the channels, for pixels in 0 to 1, or "unit" for no normalisation.
+        values: only for bytes: ``(mean, std)`` of the channels, for pixels between 0 and 1, or "unit" for no normalisation.
 
     Shapes:
         (B, C, *S) float, (B, C, *S) float or uint8, (B, 1, *S) bool -> () or (B,).
@@ -77,7 +77,7 @@ def masked_l2(
     """Squared difference where the image was manipulated; otherwise as in `masked_l1`.
 
     Source:
-        The code that the authors of MC-SSL published; the paper has `l1`.
+        The code published by the authors of MC-SSL; the paper uses `l1`.
     """
     wanted = _wanted("masked_l2", clean, target, patch, values)
     return _reduce("masked_l2", _masked("masked_l2", reconstruction, wanted, mask, squared=True), reduction)
@@ -139,7 +139,7 @@ def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] 
     """The target that the model should predict."""
     if clean.dtype == torch.uint8 and values in (None, "normalised"):
         raise TypeError(
-            f"{who}: clean is torch.uint8 and values={values!r} do not state how to normalise it. Give values=(mean, std), "
+            f"{who}: clean is torch.uint8 and values={values!r} does not state how to normalise it. Give values=(mean, std), "
             "for example corrupt.program.values, or float images."
         )
     if clean.dtype != torch.uint8 and values is not None:
@@ -151,7 +151,7 @@ def _wanted(who: str, clean: Tensor, target: Target, patch: int | Sequence[int] 
         return clean
     check_target(who, target)
     if patch is None:
-        raise ValueError(f"{who}: target='normalised' needs patch. Give the side of a patch, for example the model's patch_size.")
+        raise ValueError(f"{who}: target='normalised' needs patch=. Give the side of a patch, for example the model's patch_size.")
     return normalise_patches(clean, patch)
 
 
@@ -184,7 +184,7 @@ def _reduce(who: str, losses: Tensor, reduction: Reduction) -> Tensor:
 
 
 def same(who: str, **tensors: Tensor) -> list[Tensor]:
-    """Check that the tensors are float and of one shape, and convert them to float32 or the widest of their dtypes."""
+    """Check that the tensors are float and have the same shape, and convert them to float32 or the widest of their dtypes."""
     names, shape = list(tensors), next(iter(tensors.values())).shape
     dtype = torch.float32
     for name, tensor in tensors.items():

@@ -26,22 +26,22 @@ from gmml_models.models.restore import restore, to_pixels
 class GMMLAutoencoder(Pushable):
     """Reconstructs images from corrupted images. The model does no masking itself: the caller corrupts the images.
 
-    The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images of a size other than
-    the encoder's work too, if it is a multiple of the patch size. `gmml_aug` corrupts data with one to three dimensions; these
+    The patch tokens of ``blocks`` are averaged, passed through the encoder's final norm and decoded. Images may have a size other
+    than the encoder's, if it is a multiple of the patch size. `gmml_aug` corrupts data with one to three dimensions; these
     encoders take two-dimensional images.
 
     Args:
         encoder: a name (ours in `gmml_models.models.encoders.SHORT_NAMES`, or one of timm's vision transformers), or a timm
             `VisionTransformer` without classifier, which is used as it is, not copied.
         blocks: the blocks to average, counting from 1, ascending; by default those at a half, two thirds, five sixths and all
-            of the depth. Blocks after the last of these are not run in ``forward``, and get no gradient from it.
+            of the depth. Blocks after the last of these are not run in ``forward``, and get no gradient.
         decoder: ``"paper"``, ``"release"`` or ``"mc_ssl"``: see `gmml_models.models.decoders`.
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
-        mean: the mean per channel that the images were normalised by; recorded for users of the weights; nothing is normalised
-            here. By default that of the ``pretrained_cfg`` of a built or pretrained encoder, else ImageNet's for three channels and
-            0 otherwise.
+        mean: the mean per channel that the images were normalised by; it is recorded for users of the weights, and not applied
+            here. By default it is that of the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else
+            ImageNet's for three channels and 0 otherwise.
         std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
         target: the meaning of the decoder's output: ``"pixels"``, the values of the images, or ``"normalised"``, those of
             `gmml_models.models.patches.normalise_patches`. A call returns the output unchanged; ``restore`` returns pixels in both
@@ -82,7 +82,7 @@ class GMMLAutoencoder(Pushable):
         drops = not isinstance(vit.patch_drop, nn.Identity)
         if drops:
             raise ValueError(
-                "GMMLAutoencoder: this encoder drops patches while it trains, but every patch has to be reconstructed. Build it "
+                "GMMLAutoencoder: this encoder drops patches in training, but every patch has to be reconstructed. Build it "
                 "with patch_drop_rate=0."
             )
         self.encoder = vit
@@ -169,7 +169,7 @@ class GMMLAutoencoder(Pushable):
 
     @classmethod
     def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
-        """The autoencoder that a config describes, with this encoder."""
+        """Build the autoencoder that a config describes, with this encoder."""
         ours, normalised = config["gmml"], config.get("pretrained_cfg", {})
         return cls(
             encoder,
@@ -201,7 +201,7 @@ class GMMLAutoencoder(Pushable):
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images."""
+        """The number of channels of the images."""
         return geometry.in_chans(self.encoder)
 
     @property

@@ -1,4 +1,4 @@
-"""An encoder with a pooling and a head: what fine-tuning trains, saves and loads."""
+"""An encoder with a pooling and a head, which fine-tuning trains, saves and loads."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class Classifier(Pushable):
         img_size: side of the images, or (height, width); by default that of the named model.
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
-        mean: the mean per channel that the images were normalised by; recorded for users of the weights. By default that of the
-            ``pretrained_cfg`` of a built or pretrained encoder, else ImageNet's for three channels and 0 otherwise.
+        mean: the mean per channel that the images were normalised by; it is recorded for users of the weights. By default it is
+            that of the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else ImageNet's for three
+            channels and 0 otherwise.
         std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
         options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
 
@@ -125,7 +126,7 @@ class Classifier(Pushable):
 
     @classmethod
     def _built(cls, encoder: VisionTransformer, config: Mapping[str, Any], source: str) -> Self:
-        """The classifier that a config describes, with this encoder.
+        """Build the classifier that a config describes, with this encoder.
 
         Raises:
             WrongKeysError: the config does not describe a classifier of gmml.
@@ -168,7 +169,7 @@ class Classifier(Pushable):
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images."""
+        """The number of channels of the images."""
         return geometry.in_chans(self.encoder)
 
 

@@ -111,7 +111,7 @@ class ReleaseDecoder(Decoder):
     """Three (linear, GELU) pairs of the encoder's width.
 
     Source:
-        The code that the authors of GMML published; GMML 2.3 has two layers with ReLU instead.
+        The code published by the authors of GMML; GMML 2.3 has two layers with ReLU instead.
     """
 
     def __init__(self, width: int, patch_size: tuple[int, int], channels: int) -> None:

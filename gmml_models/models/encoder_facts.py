@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def shape_of(vit: VisionTransformer) -> dict[str, Any]:
-    """The name of an encoder, if it has one, and its sizes.
+    """Return the name of an encoder, if it has one, and its sizes.
 
     Returns:
         "name": one of `SHORT_NAMES`, or timm's if all arguments are those of the name, or None; "depth", "width", "heads",
@@ -39,7 +39,7 @@ def shape_of(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def gmacs(vit: VisionTransformer) -> float:
-    """Multiply-adds of one image of the encoder's size, in units of 10^9: products of matrices, convolutions and attention.
+    """The multiply-adds of one image of the encoder's size, in units of 10^9: matrix products, convolutions and attention.
 
     They are counted on the meta device by torch's `FlopCounterMode`, which counts two operations each; norms, activations and
     softmax are not counted.

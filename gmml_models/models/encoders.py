@@ -81,7 +81,7 @@ def build_encoder(
     short = SHORT_NAMES.get(encoder)
     if short is not None and pretrained:
         raise ValueError(
-            f"build_encoder: timm has no weights for {encoder!r}, which is our name. Leave pretrained out, or use "
+            f"build_encoder: timm has no weights for {encoder!r}, which is a name of ours. Leave pretrained out, or use "
             "gmml_models.create_model with a name of gmml_models.list_models()."
         )
     if short is None:
@@ -99,8 +99,8 @@ def build_encoder(
 def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
     """Return a description from which an encoder can be rebuilt: ``timm.create_model(architecture, num_classes=0, **model_args)``.
 
-    The description is verified on torch's meta device before it is returned: same keys, same shapes, same layers and heads. Dropout
-    and drop path are left out: they belong to a run, not to the weights.
+    The description is verified on torch's meta device before it is returned: it must have the same keys, shapes, layers and
+    heads. Dropout and drop path are left out, because they belong to a run, not to the weights.
 
     Returns:
         The name of an architecture in timm's registry, and the arguments of timm's `VisionTransformer` that differ from it, in JSON
@@ -132,8 +132,9 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
             "there"
         )
     raise ValueError(
-        f"describe_encoder: this encoder cannot be written as a name of timm's registry with arguments of VisionTransformer; "
-        f"{problem}. Build it with timm.create_model(name, num_classes=0, ...) and numbers, True or False as arguments (a head is "
+        "describe_encoder: this encoder cannot be described by a name in timm's registry with arguments of "
+        f"VisionTransformer; {problem}. Build it with timm.create_model(name, num_classes=0, ...) and numbers, True or "
+        "False as arguments (a head is "
         "removed by encoder.reset_classifier(0)), or save its state_dict yourself."
     )
 
@@ -178,7 +179,7 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
 
 
 def _accept(vit: Any, who: str) -> VisionTransformer:
-    """Check an encoder, and switch it to images of any size."""
+    """Check an encoder, and make it accept images of any size."""
     plain = isinstance(vit, VisionTransformer) and isinstance(vit.patch_embed, PatchEmbed)
     if not plain:
         raise ValueError(
@@ -204,7 +205,7 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
 
 
 def take_any_size(vit: Any) -> None:
-    """Switch an encoder to images of any size that is a multiple of its patch size."""
+    """Make an encoder accept images of any size that is a multiple of its patch size."""
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
 

@@ -1,4 +1,4 @@
-"""Properties of an encoder that all models check before any work: its images (size, channels, preprocessing) and its blocks."""
+"""Properties of an encoder that all models check before any work: the form of its images, and its blocks."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def preprocessing(vit: VisionTransformer) -> dict[str, Any]:
 
 
 def tell(vit: VisionTransformer, facts: Mapping[str, Any]) -> None:
-    """Write the preprocessing into an encoder's ``pretrained_cfg``, which timm reads, completed by `preprocessing`'s defaults.
+    """Write the preprocessing into an encoder's ``pretrained_cfg``, which timm reads, with missing entries from `preprocessing`.
 
     Args:
         vit: the encoder.
@@ -165,7 +165,7 @@ def remember(encoder: VisionTransformer, source: Mapping[str, Any]) -> None:
 
     Args:
         encoder: the encoder.
-        source: file, sha256, kind and network, as far as they are known.
+        source: the file, sha256, kind and network, as far as they are known.
     """
     setattr(encoder, _SOURCE, dict(source))
 
@@ -191,7 +191,7 @@ def _per_channel(who: str, name: str, values: Sequence[float] | None, default: S
 
 
 def default_blocks(depth: int) -> tuple[int, ...]:
-    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; halves are rounded up.
+    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; fractions are rounded, halves upwards.
 
     Source:
         GMML 2.3: 6, 8, 10 and 12 of 12. The blocks for other depths are our choice.

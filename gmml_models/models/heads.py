@@ -30,8 +30,8 @@ class ConceptHead(nn.Module):
         ValueError: a size is below 1; at the call, the tokens have another width.
 
     Source:
-        MC-SSL 3.2.2: two layers of 2048 with GELU, 256, l2-normalised, weight-normalised to K. K = 8192 and the gain fixed at 1 are
-        the release's; the initialisation (normal, 0.02, cut at 2, as in DINO) is our choice.
+        MC-SSL 3.2.2: two layers of 2048 with GELU, 256, l2-normalised, weight-normalised to K. K = 8192 and the gain fixed at 1
+        come from the release; the initialisation (normal, 0.02, cut at 2, as in DINO) is our choice.
     """
 
     def __init__(self, width: int, classes: int = 8192, hidden: int = 2048, bottleneck: int = 256, *, gain: bool = False) -> None:

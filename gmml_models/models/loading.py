@@ -37,11 +37,11 @@ def from_pretrained(
     Args:
         source: a local folder, ``owner/name`` on the Hub, or a name from `list_models`; timm's prefixes ``local-dir:`` and
             ``hf-hub:`` are accepted.
-        revision: branch, tag or commit.
+        revision: a branch, tag or commit.
         subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
         sha256: the hash of ``model.safetensors``, checked instead of the one recorded in the folder.
         verify: True to compare the hash recorded in the folder; use False for weights that another program has saved again.
-        token: for private and gated repositories; the Hub client's own by default.
+        token: a token for private and gated repositories; by default the Hub client's own.
         cache_dir: the cache folder of the Hub client.
         local_files_only: True to never use the network.
         force_download: True to download again and replace a damaged file in the cache.
@@ -75,7 +75,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     """Create a `GMMLAutoencoder` by name; its ``encoder`` is the plain timm model.
 
     Args:
-        name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights of the registry.
+        name: ``gmml_<encoder>``, or ``gmml_<encoder>.<data>`` for weights in the registry.
         pretrained: True to load the weights; otherwise they are random.
         options: the options of `GMMLAutoencoder`; not allowed with ``pretrained``.
 
@@ -94,8 +94,8 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
     encoder, _, tag = name.removeprefix(PREFIX).partition(".")
     if name not in registry() and (pretrained or tag):
         raise NotThereError(
-            f"create_model: there are no weights named {name!r}. {known(name)} For other people's weights use "
-            f"GMMLAutoencoder.from_pretrained(folder or Hub name); for random ones create_model({PREFIX + encoder!r})."
+            f"create_model: there are no weights named {name!r}. {known(name)} For other people's weights, use "
+            f"GMMLAutoencoder.from_pretrained(folder or Hub name); for random ones, use create_model({PREFIX + encoder!r})."
         )
     if not pretrained:
         return GMMLAutoencoder(encoder, **options)

@@ -67,7 +67,7 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
 
     Source:
         The mean and standard deviation "of all pixels in a patch": He et al., "Masked autoencoders are scalable vision learners"
-        (2021), 3. The unbiased variance and 1e-6 are those of its release; the paper does not mention them. The estimate for
+        (2021), 3. The unbiased variance and 1e-6 come from its release; the paper does not mention them. The estimate for
         partly hidden patches is our own.
     """
     sides = _sides("patch_statistics", images, patch)
@@ -116,7 +116,7 @@ def fill_hidden(images: Tensor, seen: Tensor) -> Tensor:
         (B, C, *S) float, (B, 1, *S) bool -> (B, C, *S) float; zeros for an image without known pixels.
 
     Source:
-        Our own; the scheme is known as pull-push: Gortler et al., "The lumigraph" (1996), 4.
+        Our own choice; the scheme is known as pull-push: Gortler et al., "The lumigraph" (1996), 4.
     """
     axes = images.ndim - 2
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[axes]

@@ -1,4 +1,4 @@
-"""Pooling: one vector per image, for probes, k-NN and classifier heads.
+"""Pooling to one vector per image, for probes, k-NN and classifier heads.
 
 B images, d the width of the encoder, N patch tokens.
 """

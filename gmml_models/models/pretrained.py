@@ -38,16 +38,16 @@ _log = logging.getLogger("gmml_models")
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Where weights come from, and how they are checked.
+    """The source of weights, and how they are checked.
 
     Args:
         name: a local folder, or the Hub's ``owner/name``.
-        revision: branch, tag or commit; a commit pins the files.
+        revision: a branch, tag or commit; a commit pins the files.
         subfolder: the subfolder of the folder or repository that holds the files.
         sha256: the hash of ``model.safetensors``, or a mapping from file name to hash: checked instead of the hashes recorded in
             the folder.
         verify: True to compare the hashes recorded in the folder; those in ``sha256`` are always compared.
-        token: for private and gated repositories; the Hub client's own by default.
+        token: a token for private and gated repositories; by default the Hub client's own.
         cache_dir: the cache folder of the Hub client.
         local_files_only: True to never use the network.
         force_download: True to download again and replace damaged files in the cache.
@@ -106,7 +106,7 @@ class WeightsSource:
         pin = f"sha256='{found}'" if filename == ENCODER else f"sha256={{'{filename}': '{found}'}}"
         return (
             f"{path} has sha256 {found}, but {CONFIG} records {expected}. Either {who}saved the weights again after gmml; in "
-            f"this case, load them with verify=False, or with {pin}, which is compared. Or the file is damaged: {repair}."
+            f"this case, load them with verify=False, or with {pin}, which is then compared. Or the file is damaged: {repair}."
         )
 
     def _options(self) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def count(module: nn.Module) -> int:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], who: str) -> None:
-    """Load tensors into a module as float32: exactly its own names and shapes.
+    """Load tensors into a module as float32; they must have exactly its names and shapes.
 
     Raises:
         WrongKeysError: tensors are missing, unexpected or of another shape; the message lists them.

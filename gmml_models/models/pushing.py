@@ -71,11 +71,12 @@ class Pushable(nn.Module, ABC):
         """Write a folder with config and card, from which gmml_models loads the whole model, and timm and transformers the encoder.
 
         Args:
-            folder: created if it does not exist.
+            folder: the folder, which is created if it does not exist.
             about: facts for the card; see `gmml_models.hub.model_card.model_card`.
             license: the licence of the weights; "unknown" by default.
             extras: other files for the folder under plain names, such as a training log, a loss curve or the text of a licence.
-            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or those gathered from FSDP.
+            state_dict: tensors to save instead of the model's own, under its names: averaged weights, or weights gathered from
+                FSDP.
 
         Raises:
             ValueError: the encoder cannot be described, or weights are not finite, are quantised or sharded, or are on the meta
@@ -111,11 +112,11 @@ class Pushable(nn.Module, ABC):
 
         Args:
             source: a folder, ``owner/name``, or a name from `gmml_models.list_models`.
-            revision: branch, tag or commit.
+            revision: a branch, tag or commit.
             subfolder: the subfolder with the weights; 'hf-hub:owner/name/sub' works too.
             sha256: the hash of ``model.safetensors``, or a mapping from file name to hash, checked instead of the recorded ones.
             verify: True to compare the hashes recorded in the folder; use False for weights that another program has saved again.
-            token: for private and gated repositories; the Hub client's own by default.
+            token: a token for private and gated repositories; by default the Hub client's own.
             cache_dir: the cache folder of the Hub client.
             local_files_only: True to never use the network.
             force_download: True to download again and replace damaged files in the cache.
@@ -158,7 +159,7 @@ class Pushable(nn.Module, ABC):
         commit_message: str | None = None,
         message: str | None = None,
     ) -> str:
-        """Push the model to the Hub as one commit, and return the address of the commit or pull request.
+        """Push the model to the Hub as one commit, and return the URL of the commit or pull request.
 
         Args:
             repo: "owner/name", created if it does not exist.

@@ -1,4 +1,4 @@
-"""The ranking: how good the weights of the registry are, one table per data set, including baselines that need no training."""
+"""Ranks the weights in the registry, in one table per data set, together with baselines that need no training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ranked(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """The table of one data set.
+    """The table for one data set.
 
     Attributes:
         dataset: its name.

@@ -32,7 +32,7 @@ class Entry:
 
     Args:
         name: ``gmml_<encoder>.<data>``.
-        folder: its path in the package, or None.
+        folder: the path of the weights in the package, or None.
         repo: the Hub's ``owner/name`` once it is published, or None.
         revision: the commit that ``repo`` is pinned to.
         sha256: maps file names to the hashes to check.

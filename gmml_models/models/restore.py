@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def restore(model: GMMLAutoencoder, corrupted: Tensor, *, clean: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
     """Restore images, in the value range of the images whatever the model's ``target``; the caller sets the model's mode.
 
-    With a normalised target, the mean and contrast of a patch come from the clean images if they are given. A model that predicts
-    pixels has no such help, so do not compare errors between the two. Otherwise they come from the uncorrupted pixels, see
-    `gmml_models.models.patches.patch_statistics`.
+    With a normalised target, the brightness and contrast of a patch come from the clean images if they are given. A model that
+    predicts pixels has no such help, so do not compare errors between the two. Otherwise they come from the uncorrupted pixels;
+    see `gmml_models.models.patches.patch_statistics`.
 
     Args:
         model: an autoencoder.

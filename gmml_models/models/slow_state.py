@@ -17,7 +17,7 @@ NARROW = (torch.float16, torch.bfloat16)
 class SlowState(nn.Module):
     """A module whose tensors are not narrowed by ``.half()``, ``.bfloat16()`` or ``.to(dtype)``.
 
-    It does follow moves to another device and to wider dtypes.
+    It can still be moved to another device or to a wider dtype.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

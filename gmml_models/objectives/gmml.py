@@ -23,14 +23,14 @@ class GMML(Objective):
     It takes any number of views of any size; the loss is the mean over all of them. Part: ``reconstruction``.
 
     Args:
-        encoder: a name or a timm `VisionTransformer` as for `GMMLAutoencoder`, or an autoencoder, which is then trained itself.
+        encoder: a name or a timm `VisionTransformer`, as in `GMMLAutoencoder`, or an autoencoder, which is then trained itself.
         corrupt: the corruption of the views; `gmml_aug.presets.gmml` with the autoencoder's mean and std by default.
         decoder: as in `GMMLAutoencoder`; "paper" by default.
         blocks: as in `GMMLAutoencoder`; the last one must be among them.
         mean: as in `GMMLAutoencoder`.
         std: as in `GMMLAutoencoder`.
         target: as in `GMMLAutoencoder`.
-        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
+        loss: the comparison of the reconstruction: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:

@@ -39,9 +39,9 @@ class MCSSL(Objective):
 
     Args:
         encoder: a name or a timm `VisionTransformer`, or an autoencoder, which is then trained itself.
-        classes: K, the number of concepts. The paper finds that few are enough for patches, 1024 for example.
-        terms: ``"both"``; ``"reconstruction"``, without head and teacher, where the student itself is exported; or
-            ``"concepts"``, where the decoder gets no gradient and does not change.
+        classes: K, the number of concepts. The paper finds that few concepts, for example 1024, are enough for patches.
+        terms: ``"both"``; ``"reconstruction"``, which has no head and no teacher and exports the student itself; or
+            ``"concepts"``, with which the decoder gets no gradient and does not change.
         cls: True to compare class tokens too.
         corrupt: the corruption of the views; `gmml_aug.presets.mc_ssl` with the autoencoder's mean and std by default.
         decoder: as in `GMMLAutoencoder`; "mc_ssl" by default.
@@ -50,7 +50,7 @@ class MCSSL(Objective):
         momentum: the teacher's momentum at the start; it rises to 1 along a cosine.
         student_temperature: the temperature that divides the student's logits.
         teacher_temperature: the temperature that divides the teacher's logits.
-        center_momentum: share of the centre that is kept at each step.
+        center_momentum: the share of the centre that is kept at each step.
         freeze_last: share of the run during which the last layer of the student's head is frozen, 1 / epochs for the first epoch.
             Until then its gradient is zero; weight decay changes only the lengths of its rows, which have no effect.
         hidden: width of the hidden layers of the concept head.
@@ -58,7 +58,7 @@ class MCSSL(Objective):
         mean: as in `GMMLAutoencoder`.
         std: as in `GMMLAutoencoder`.
         target: as in `GMMLAutoencoder`.
-        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
+        loss: the comparison of the reconstruction: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
@@ -153,7 +153,7 @@ class MCSSL(Objective):
         sizes = self._sizes(views, keys)
         if self.cls and len(views) < 2:
             raise ValueError(
-                "MCSSL: cls=True compares the class tokens of different views, but there is only 1 view. Give at least two."
+                "MCSSL: cls=True compares the class tokens of different views, but there is only 1 view. Give at least two views."
             )
         if self.terms == "concepts" and not self.cls and len(sizes) > 1:
             raise ValueError(

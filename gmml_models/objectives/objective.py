@@ -1,4 +1,4 @@
-"""The contract of an objective, which turns views into a loss and is updated after a step; and the teacher that some have.
+"""The contract of an objective, which turns views into a loss and is updated after a step, and the teacher of some objectives.
 
 V views, B images, C channels, (H, W) the size of a view.
 """
@@ -95,13 +95,14 @@ class Objective(nn.Module, ABC):
         """Compute the loss and the parts that it is made of.
 
         Args:
-            views: each (B, C, H, W), normalised, of one float dtype; those whose size differs from the first are *local*.
+            views: tensors (B, C, H, W), normalised, all of the same float dtype; those whose size differs from the first are
+                *local*.
             keys: (B,) int64, one per image: view v is corrupted by ``keys + v``.
 
         Returns:
             The loss, () in float32 or wider, and each part by name, (), detached. Means are taken per image first, so the mean of
-            the losses of two halves of a batch is the loss of the whole, except for SiT's contrast and alien content, which depend
-            on the batch.
+            the losses of two halves of a batch is the loss of the whole batch, except for SiT's contrast and alien content, which
+            depend on the batch.
 
         Raises:
             TypeError: views or keys have the wrong type.
@@ -198,7 +199,7 @@ class Objective(nn.Module, ABC):
             else:
                 sizes.append([number])
         if not first.shape[0]:
-            raise ValueError(f"{self._name}: the views hold no image. Give at least one.")
+            raise ValueError(f"{self._name}: the views hold no image. Give at least one image.")
         check_keys(keys, first.shape[0], first.device)
         return sizes
 
@@ -250,8 +251,8 @@ class Teacher(SlowState, Generic[Head]):
         ValueError: ``momentum`` is outside [0, 1].
 
     Source:
-        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; the same in SiT's
-        release.
+        MC-SSL 3, "phi = lambda phi + (1 - lambda) theta", and 4.1, lambda from 0.996 to 1 along a cosine; SiT's release does the
+        same.
     """
 
     def __init__(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float = 0.996) -> None:

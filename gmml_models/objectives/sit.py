@@ -24,8 +24,8 @@ from gmml_models.schedule import cosine
 class SiT(Objective):
     """Self-supervised vision transformer: contrast between the class tokens of two views, plus masked reconstruction.
 
-    The student sees both views corrupted, the teacher both clean. The loss is `contrastive_loss` of the student of one view
-    against the teacher of the other, in both directions, plus ``reconstruction_weight`` times the mean `masked_l1` of both.
+    The student sees both views corrupted, and the teacher sees both clean. The loss is `contrastive_loss` of the student of one
+    view against the teacher of the other, in both directions, plus ``reconstruction_weight`` times the mean `masked_l1` of both.
     Its parts are ``contrast`` and ``reconstruction``. It takes exactly two views of one size, and at least two images. All images
     of the batch, and of the batches of all processes, are negatives, so gradient accumulation reduces their number.
 
@@ -42,7 +42,7 @@ class SiT(Objective):
         mean: as in `GMMLAutoencoder`.
         std: as in `GMMLAutoencoder`.
         target: as in `GMMLAutoencoder`.
-        loss: how the reconstruction is compared: ``"l1"`` or ``"l2"``.
+        loss: the comparison of the reconstruction: ``"l1"`` or ``"l2"``.
         options: ``img_size``, ``patch_size``, ``in_chans``, and arguments of timm's `VisionTransformer`.
 
     Raises:
@@ -51,7 +51,7 @@ class SiT(Objective):
             were given together with an autoencoder.
 
     Source:
-        The code that the authors of SiT published. Passing both views through the batch norms together is our choice.
+        The code published by the authors of SiT. Passing both views through the batch norms together is our choice.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class SiT(Objective):
         if len(views) != 2 or len(sizes) != 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(
-                f"SiT: it compares two views of one size, but there are {len(views)}: {shapes}. Give two views of equal size."
+                f"SiT: the objective compares two views of one size, but there are {len(views)}: {shapes}. Give two views of "
+                "equal size."
             )
         if len(views[0]) < 2:
             raise ValueError(
@@ -155,7 +156,7 @@ class ContrastiveHead(nn.Module):
         ValueError: a size is below 1; at the call, the shape is wrong, or there is a single image while training.
 
     Source:
-        The code that the authors of SiT published.
+        The code published by the authors of SiT.
     """
 
     def __init__(self, width: int, hidden: int = 4096, out: int = 256) -> None:

@@ -55,7 +55,7 @@ class Knobs:
 
     Args:
         preset: a name in `PRESETS`, or `OWN` for every fill in its own boxes, one after the other.
-        fills: names of `FILLS`; their order matters only with `OWN`.
+        fills: names in `FILLS`; their order matters only with `OWN`.
         choice: with `OWN`, True to apply one of the fills per image instead of all of them.
         ratio: (low, high), the share of the image that a step paints.
         side: (low, high), the share of the image's sides that a box spans.
@@ -78,7 +78,7 @@ class Knobs:
         """The knobs of a preset: if its boxes differ, those of the first, and defaults for settings that it does not have.
 
         Raises:
-            ValueError: ``preset`` is neither a name of `PRESETS` nor `OWN`.
+            ValueError: ``preset`` is neither a name in `PRESETS` nor `OWN`.
         """
         if preset == OWN:
             return cls(preset=OWN)

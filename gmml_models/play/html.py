@@ -13,7 +13,7 @@ from gmml_models.figures.palette import SKY, VERMILION
 from gmml_models.play.pictures import Captioned, Look
 
 NO_MODEL = (
-    "There are no weights here. Start it as gmml play --weights FOLDER, with the Hub's owner/name, or with a name "
+    "No weights were found. Start the page as gmml play --weights FOLDER, with the Hub's owner/name, or with a name "
     "that gmml models lists."
 )
 CSS = """

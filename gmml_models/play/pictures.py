@@ -30,7 +30,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Look:
-    """Everything that the page shows for one composition and key."""
+    """The content of the page for one composition and key."""
 
     whole: tuple[Captioned, ...]  # clean, corrupted, mask, patch mask, who did what, and the reconstruction if there is a model
     steps: tuple[Captioned, ...]  # every step alone, an alien one with its donor behind it
@@ -48,14 +48,14 @@ def look(
 
     Args:
         corrupt: a composition for images normalised by ImageNet's statistics.
-        pictures: names and RGB squares of one size.
+        pictures: the names, and RGB squares of one size.
         key: the seed of `gmml_aug.keys`; the same key gives the same pictures.
         patch: the side in pixels of the patches of the patch mask.
         reconstruction: the model that restores the corrupted picture.
 
     Raises:
         TypeError: the key is not an integer.
-        ValueError: the library's error if the pictures and the composition do not fit together.
+        ValueError: the pictures and the composition do not fit together (with the library's error).
     """
     batch = corruption_steps.normalise(corruption_steps.to_batch([picture for _, picture in pictures]))
     first, plan = batch[:1], corrupt.sample(batch.shape, keys=keys(key, 0, range(len(batch))))[:1]
@@ -92,7 +92,7 @@ def _restored(reconstruction: Restorer, clean: Tensor, corrupted: Tensor, mask: 
         restored = reconstruction(corrupted, clean)
     except ValueError as error:  # a size that its patches do not divide
         return Captioned("reconstruction", Image.new("RGB", (edge, edge), PAPER), str(error))
-    words = f"error where touched {_error(restored, clean, mask)}, was {_error(corrupted, clean, mask)}" if mask.any() else ""
+    words = f"error over touched pixels {_error(restored, clean, mask)}, was {_error(corrupted, clean, mask)}" if mask.any() else ""
     if reconstruction.model.target == "normalised":
         words += f"{', ' if words else ''}brightness and contrast of patches from the clean picture"
     return Captioned("reconstruction", flat(corruption_steps.to_pictures(restored)[0], edge), words)

@@ -1,4 +1,4 @@
-"""A model of the zoo, a folder or the Hub that restores the page's corrupted picture."""
+"""A model from the zoo, a folder or the Hub that restores the corrupted picture of the page."""
 
 from __future__ import annotations
 

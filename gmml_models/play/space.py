@@ -30,7 +30,7 @@ short_description: Corrupt a picture by groups of pixels, and see how
 Groups of connected pixels become noise, alien, grey or blurred content, as in Group Masked Model Learning. Choose a picture, a
 preset, fills, ratios, sides, a budget and a key: the page shows what happened, which step did it, and the code that builds it.
 
-`requirements.txt` asks for the release of gmml that wrote this folder. To run another version, put its address there instead.
+`requirements.txt` names the release of gmml that wrote this folder. To run another version, put its address there instead.
 """
 
 _APP = '''"""The playground of gmml as a Space, open to everybody who can see the Space."""
@@ -42,7 +42,7 @@ raise SystemExit(Play(host="0.0.0.0", no_browser=True).run())
 
 
 def files() -> dict[str, str]:
-    """The names of the folder's files, and their contents."""
+    """Return the names of the folder's files, and their contents."""
     return {"README.md": _README, "app.py": _APP, "requirements.txt": f"gmml[play]=={gmml_aug.__version__}\n"}
 
 
@@ -60,7 +60,7 @@ def write_space(folder: Path) -> None:
     try:
         if whole.exists() and not (whole.is_dir() and not any(whole.iterdir())):
             raise UsageError(
-                f"gmml play: --space {folder} exists already and is not an empty folder. Give the name of a new folder."
+                f"gmml play: --space {folder} already exists and is not an empty folder. Give the name of a new folder."
             )
         aside.mkdir()
         for name, text in files().items():

@@ -24,12 +24,12 @@ Both = tuple[Features, Features]
 
 
 class Compared(NamedTuple):
-    """One kind of features to measure.
+    """A kind of features to measure.
 
     Attributes:
         name: "weights", or a name in `gmml_models.evaluate.baselines.WORDS`.
         of_seed: a function that returns the features of the training and the test images for a seed.
-        seeded: True if they depend on the seed.
+        seeded: True if the features depend on the seed.
     """
 
     name: str

@@ -76,7 +76,7 @@ class PretrainConfig(TrainConfig):
     pictures_every: int = field(default=10, metadata=FREE)
     """Epochs between pictures of reconstructions; there is also one after the first epoch; 0 for none."""
     health_every: int = field(default=10, metadata=FREE)
-    """Epochs between checks of the features of 256 images against the untrained encoder's; 0 for none."""
+    """Epochs between comparisons of the features of 256 images with the untrained encoder's; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,10 @@ class FinetuneConfig(TrainConfig):
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
-    """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
+    """CSV of labels: the first column is the file, then one 0/1 column per " "label, or the " "class. By " "default the " "folder's
+    labels.csv."""
     labels_columns: tuple[str, ...] | None = None
-    """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
+    """Columns of the CSV that are labels (by default all with two values such as 0 and 1), or the column of the class."""
     class_level: int | None = None
     """Folder level that gives the class: 1 is the outermost, 2 the next, -1 the innermost. By default the first level with several
     folders."""
@@ -126,7 +127,7 @@ class FinetuneConfig(TrainConfig):
     clip: float | None = None
     """Largest gradient norm of each parameter; by default no clipping, as in DeiT."""
     layer_decay: float = 1.0
-    """Factor on the learning rate per layer below the head; 1 for none (not in the papers)."""
+    """Factor by which the learning rate falls per layer below the head; 1 for none (not in the papers)."""
     smoothing: float | None = None
     """Label smoothing; by default 0.1, or none with several labels."""
     mixup: float | None = None
@@ -163,9 +164,10 @@ class EvaluateConfig(DataConfig):
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
-    """CSV of labels: first column the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
+    """CSV of labels: the first column is the file, then one 0/1 column per " "label, or the " "class. By " "default the " "folder's
+    labels.csv."""
     labels_columns: tuple[str, ...] | None = None
-    """Columns of the CSV that are labels, by default all with two values such as 0 and 1; or the column of the class."""
+    """Columns of the CSV that are labels (by default all with two values such as 0 and 1), or the column of the class."""
     class_level: int | None = None
     """Folder level that gives the class: 1 is the outermost, 2 the next, -1 the innermost. By default the first level with several
     folders."""
@@ -210,10 +212,10 @@ class PredictConfig:
     out: Path | None = None
     """File for the table, .csv or .json; by default it is printed as CSV."""
     top: int = 1
-    """One class per image: number of most probable classes to print."""
+    """For one class per image: number of most probable classes to print."""
     threshold: tuple[float, ...] = (0.5,)
-    """Several labels per image: smallest probability at which a label is predicted. One for all labels, or one per label in their
-    order."""
+    """For several labels per image: smallest probability at which a label is predicted. One for all labels, or one per label in
+    their order."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 64

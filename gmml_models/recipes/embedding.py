@@ -46,7 +46,7 @@ class Embedded(NamedTuple):
         path: the file.
         images: the number of rows in the file.
         width: the width of a feature.
-        left_out: images that could not be read, and other files that may be images.
+        left_out: the number of images that could not be read, and of other files that may be images.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Embedded(NamedTuple):
 
 
 def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, int], None] = lambda done, of: None) -> Embedded:
-    """Write the features of all images, by default those that the numbers on the card were measured with, in the order of the data.
+    """Write the features of all images in the order of the data, by default those that the card's numbers were measured with.
 
     The file has the names of the images and their features: in npz the arrays ``names``, ``features`` (float32) and ``about``
     (JSON: weights, their sha256, pooling, size, normalisation); in CSV the columns ``name``, ``f0``, ``f1``, ...; in parquet
@@ -64,7 +64,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
 
     Args:
         config: see `EmbedConfig`.
-        dataset: any map data set in Python, instead of ``config.data``.
+        dataset: any map-style data set in Python, instead of ``config.data``.
         progress: a function that is called with the number of finished images and the total.
 
     Raises:
@@ -135,7 +135,9 @@ class _Parts:
                 write_aside(told, json.dumps(about, indent=1))
             before = json.loads(told.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{_WHO}: {self.folder} cannot be used ({error}). Remove it, or give another --out.") from error
+            raise UsageError(
+                f"{_WHO}: {self.folder} cannot be used ({error}). Remove the folder, or give another --out."
+            ) from error
         other = [name for name, value in json.loads(json.dumps(about)).items() if before.get(name) != value]
         if other:
             raise UsageError(

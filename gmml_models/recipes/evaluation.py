@@ -52,8 +52,8 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
 
     Every seed in ``config.seeds`` selects its own few-shot images and its own held-out images for the probe; mean and standard
     deviation are over the seeds. Measures that do not depend on the seed are computed once and have no spread. Images are centre
-    crops. Per-class counts are summed over all seeds: ``classes.csv`` has precision, recall and F1 of each class,
-    ``confusion-*.csv`` the confusion matrices.
+    crops. Per-class counts are summed over all seeds: ``classes.csv`` has precision, recall and F1 of each class, and
+    ``confusion-*.csv`` has the confusion matrices.
 
     Args:
         config: see `EvaluateConfig`.
@@ -173,7 +173,7 @@ def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
 def _batches(
     source: Source, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
 ) -> Iterator[Batch]:
-    """Centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``."""
+    """Load centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``."""
     plan = view_of(start, config, pixels=pixels)
     return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers)
 
@@ -191,7 +191,7 @@ def _check(config: EvaluateConfig) -> None:
         raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, a Hub name, or a name that gmml models lists.")
     if not config.measures or not config.seeds:
         what = "measures" if not config.measures else "seeds"
-        raise UsageError(f"{_WHO}: {what} is empty. Give at least one, for example --measures knn linear --seeds 0 1 2.")
+        raise UsageError(f"{_WHO}: {what} is empty. Give at least one value, for example --measures knn linear --seeds 0 1 2.")
     if not set(config.measures) <= {"knn", "linear", "classifier"}:
         raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
     if config.baselines and not {"knn", "linear"} & set(config.measures):
@@ -207,6 +207,6 @@ def _check(config: EvaluateConfig) -> None:
         if value < 1:
             raise UsageError(f"{_WHO}: {name}={value} is below 1. Give a whole number of at least 1.")
     if not 0 < config.few_shot <= 1:
-        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
+        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0 and at most 1.")
     if config.out.exists() and not config.out.is_dir():
-        raise UsageError(f"{_WHO}: {config.out} is a file. Give --out FOLDER, where the table is written.")
+        raise UsageError(f"{_WHO}: {config.out} is a file. Give --out with a folder for the table.")

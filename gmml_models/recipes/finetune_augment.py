@@ -154,7 +154,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 def view_plan(config: FinetuneConfig, model: Classifier, how: Strength) -> ViewPlan:
-    """The size of a view, its crops if there is no transform, and the centre crop for evaluation."""
+    """Make the plan of a view: its size, its crops if there is no transform, and the centre crop for evaluation."""
     return ViewPlan(
         size=model.img_size,
         views=1,
@@ -179,7 +179,7 @@ def centre_of(size: tuple[int, int]) -> float:
 
 @final
 class Mixing:
-    """MixUp and CutMix over a batch, by timm.
+    """Apply timm's MixUp and CutMix to a batch.
 
     Args:
         how: the parameters of MixUp and CutMix, and the label smoothing.
@@ -213,7 +213,7 @@ def loss_of(scores: Tensor, labels: Tensor, *, multi_label: bool, smoothing: flo
 
     Args:
         scores: (B, c), before softmax or sigmoid.
-        labels: (B,) int64 classes, (B, c) float shares of classes, or with ``multi_label`` (B, c) of 0 and 1.
+        labels: (B,) int64 classes, (B, c) float shares of classes, or, with ``multi_label``, (B, c) of 0 and 1.
         multi_label: True for several labels per image, which need another loss.
         smoothing: the label smoothing, for labels that are not shares yet.
 

@@ -131,7 +131,7 @@ def keep_best(
         model, _ = build_classifier(config, images)
         tuning = Tuning(model, config.ema)
         tuning.load_state_dict(dict(whole))
-    by = f"gmml finetune, epoch {found['epoch']:.0f}, chosen by the {len(images.test)} test images that measure it"
+    by = f"gmml finetune, epoch {found['epoch']:.0f}, chosen by the {len(images.test)} test images on which it is measured"
     try:
         tuning.best.save_pretrained(config.out / BEST, about=told_of(config, images, objective, [found], by))
     except (OSError, ValueError, WeightsError) as error:
@@ -183,10 +183,12 @@ def summary(config: FinetuneConfig, outcome: Outcome) -> str:
         told = ", ".join(f"{name} {value:.2f}" for name, value in last.items() if name != "epoch")
         lines.append(f"Test images, in percent, after epoch {last['epoch']:.0f}: {told}.")
         lines.append(
-            f"Best {main} on the way: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.jsonl'})."
+            f"Best {main} during the run: {best[main]:.2f} after epoch {best['epoch']:.0f} (all in {config.out / 'epochs.jsonl'})."
         )
         if (config.out / BEST).is_dir():
-            lines.append(f"Its weights: {config.out / BEST}. The test images chose it, so measure it on other images.")
+            lines.append(
+                f"Its weights: {config.out / BEST}. The test images chose this epoch, so measure the weights on other images."
+            )
     if not outcome.finished:
         return "\n".join([*lines, f"Stopped at a checkpoint in {config.out}. Run the same command again to resume."])
     return "\n".join([*lines, f"Weights: {config.out / 'weights'}", *after_finetuning(config)])

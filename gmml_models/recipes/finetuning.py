@@ -51,8 +51,8 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
 
     If a run was interrupted, the same call resumes it and ends with the same weights. ``weights`` are those of the last step, or
     the moving average: the test images do not influence them. ``weights-best`` are those of the epoch with the highest "top1" or
-    "mAP" on the test images (the first, if several are equal). Since these images chose it, its score on them is optimistic:
-    measure it on other images.
+    "mAP" on the test images (the first, if several are equal). Since these images chose it, the score on them is optimistic:
+    measure these weights on other images.
 
     Args:
         config: see `FinetuneConfig`.
@@ -83,7 +83,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     whole, parts = config, parts_of(config)
     if how.mixes and batch_of(config) // (parts * world) % 2:
         raise UsageError(
-            f"{_WHO}: MixUp and CutMix take pairs, and batch_size={config.batch_size} in {parts} parts on {world} "
+            f"{_WHO}: MixUp and CutMix need pairs of images, but batch_size={config.batch_size} in {parts} parts on {world} "
             f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
         )
     if config.resident and transform is not None:
@@ -201,11 +201,16 @@ def _channels(config: FinetuneConfig, *, told: bool) -> FinetuneConfig:
 def _check(config: FinetuneConfig) -> None:
     check_installed(_WHO, torchmetrics="torchmetrics", tensorboard="tensorboard")
     if not 0 < config.layer_decay <= 1:
-        raise UsageError(f"{_WHO}: layer_decay={config.layer_decay} is not above 0 and at most 1. Give for example 0.75, or 1.")
+        raise UsageError(
+            f"{_WHO}: layer_decay={config.layer_decay} is out of range. Allowed is above 0 and at most 1. Give for example "
+            "0.75, or 1."
+        )
     if not 0 <= config.ema < 1:
-        raise UsageError(f"{_WHO}: ema={config.ema} is not at least 0 and below 1. Give for example 0.9998, or 0 for none.")
+        raise UsageError(
+            f"{_WHO}: ema={config.ema} is out of range. Allowed is at least 0 and below 1. Give for example 0.9998, or 0 for none."
+        )
     if not 0 < config.few_shot <= 1:
-        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0, up to 1.")
+        raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0 and at most 1.")
     if config.test_every < 0:
         raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
     if config.weights is not None and config.model not in (FinetuneConfig.model, "auto"):

@@ -67,7 +67,8 @@ def open_labelled(
     """Open the data of a config, and check that it is suitable for training and measuring.
 
     Args:
-        config: where the images are. The few-shot selection of a `FinetuneConfig` is applied; that of an `EvaluateConfig` is not.
+        config: the config, which says where the images are. The few-shot selection of a `FinetuneConfig` is applied; that of an
+            `EvaluateConfig` is not.
         who: the name of the command, for errors.
         dataset: a map-style data set in Python instead of ``config.data``.
         test_dataset: the same for the test images.
@@ -82,7 +83,7 @@ def open_labelled(
         if config.test_data or config.test_split or test_dataset is not None:
             raise UsageError(
                 f"{who}: holdout={config.holdout} takes the images to measure on from the training images, but test images were "
-                f"given too. Give one of the two."
+                "given too. Give only one of them."
             )
         test_dataset = dataset
     if measured and dataset is not None and test_dataset is None and not (config.test_data or config.data):

@@ -38,7 +38,7 @@ def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
         dataset: any map-style data set in Python, instead of ``config.images``; its labels are ignored.
 
     Raises:
-        UsageError: there is no classifier, no readable image, or options do not fit; nothing is written.
+        UsageError: there is no classifier or no readable image, or options do not fit; nothing is written.
     """
     _check(config, dataset)
     try:

@@ -143,7 +143,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
 
 
 def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) -> int:
-    """The approximate number of bytes that an image keeps between forward and backward pass."""
+    """The approximate number of bytes kept per image between forward and backward pass."""
     encoder = objective.autoencoder.encoder
     local = plan.local_views * math.prod(plan.local_size) / math.prod(plan.size)
     head = 0
@@ -228,7 +228,7 @@ def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None 
 
 
 def view_plan(config: PretrainConfig, autoencoder: GMMLAutoencoder) -> ViewPlan:
-    """The views that are taken of each image."""
+    """The plan of the views that are made of each image."""
     size, patch = autoencoder.img_size, autoencoder.patch_size
     views = config.views if isinstance(config.views, int) else 1 + (config.method == "gmml" or compares_views(config))
     local = config.local_size or max(size[0] * 3 // 7 // patch[0], 1) * patch[0]

@@ -28,7 +28,7 @@ _FILE = "health.json"
 
 @final
 class HealthCheck:
-    """Measures the mean of an encoder's patch tokens on a few hundred fixed images, at intervals.
+    """Measures at intervals the mean of an encoder's patch tokens on a few hundred fixed images.
 
     The numbers of the encoder at the start are kept in ``health.json`` of the run, so that a resumed run compares with the same
     ones.
@@ -72,7 +72,7 @@ class HealthCheck:
         return health(vectors, self._labels) if bool(torch.isfinite(vectors).all()) else None
 
     def at_epoch(self, epochs: int) -> Mapping[str, float]:
-        """Measure, and report collapsed features; returns numbers to log."""
+        """Measure the features, report a collapse, and return the numbers to log."""
         self.now = self._measured()
         if self.now is None:
             return {}

@@ -1,6 +1,6 @@
 """The autoencoder that pretraining starts from if it continues from weights: a folder, the Hub, the zoo, or timm's.
 
-Its description is kept in the folder of the run, ``start.json``: a resumed run builds the same model from it and loads its
+Its description is kept in ``start.json`` in the folder of the run: a resumed run builds the same model from it and loads its
 checkpoint, so the original weights are not needed again.
 """
 
@@ -38,7 +38,7 @@ class Beginning(NamedTuple):
 
     Attributes:
         autoencoder: the autoencoder with the weights loaded, or random if a checkpoint will be loaded.
-        about: its description, and the origin of the weights, in JSON types.
+        about: the description of the model and the origin of the weights, in JSON types.
         told: a description for the user; empty if a run is resumed.
     """
 
@@ -62,7 +62,9 @@ def with_channels(config: PretrainConfig) -> PretrainConfig:
 
 
 def begin(config: PretrainConfig) -> Beginning | None:
-    """The start from the config's ``weights``, or from the run's own record if it has a checkpoint; None if it is from scratch.
+    """Return the start from the config's ``weights``, or from the run's own record if it has a checkpoint.
+
+    None for a start from scratch.
 
     Raises:
         UsageError: the weights cannot be loaded, or the sizes do not fit them.
@@ -196,7 +198,7 @@ def _decoder_of(name: str) -> dict[str, Tensor]:
 def _from_timm(
     config: PretrainConfig, name: str
 ) -> tuple[VisionTransformer, tuple[float, ...] | None, tuple[float, ...] | None, tuple[int, tuple[int, int]]]:
-    """Load timm's weights, adapted by timm, with the mean and std that they were trained with, channels and size."""
+    """Load timm's weights, adapted by timm, with their channels, their size, and the mean and std that they were trained with."""
     given: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     if config.in_chans != PretrainConfig.in_chans:
         given["in_chans"] = config.in_chans
@@ -205,7 +207,8 @@ def _from_timm(
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise UsageError(
             f"{_WHO}: {name!r} is neither a folder nor a name in the zoo (gmml models lists them), and timm cannot load its "
-            f"weights ({str(error)[:300]}). Give a folder, owner/name on the Hub, or a vision transformer of timm with weights."
+            f"weights ({str(error)[:300]}). Give a folder, owner/name on the Hub, or one of timm's vision transformers that "
+            "has weights."
         ) from error
     patch = tuple(encoder.patch_embed.patch_size)
     if config.patch_size is not None and patch != (config.patch_size, config.patch_size):

@@ -22,7 +22,7 @@ class Start(NamedTuple):
 
     Attributes:
         encoder: the encoder, in evaluation mode and float32.
-        mean: the mean per channel that its images were normalised by; None if another number of channels was requested.
+        mean: the mean per channel that its images were normalised by; None if a different number of channels was requested.
         std: the standard deviation per channel, in the same form.
         pool: the pooling to fine-tune with: `gmml_models.models.pooling.tuned_pool`, or the mean if there is no class token.
         measured: the pooling to measure with: `gmml_models.models.pooling.measured_pool`, or the mean.

@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
     "no batch": ([1.0], (BATCH, MASK), {}, TypeError, "clean"),
     "no axes": (BATCH[0, 0], (BATCH[0, 0], MASK), {}, ValueError, "image"),
     "integers": (BATCH.long(), (BATCH, MASK), {}, TypeError, "int64"),
-    "another batch": (BATCH, (BATCH[:1], MASK), {}, ValueError, "went in"),
+    "another batch": (BATCH, (BATCH[:1], MASK), {}, ValueError, "but the images of out are"),
     "bytes and floats": (BATCH, (BATCH.byte(), MASK), {}, ValueError, "uint8"),
     "a float mask": (BATCH, (BATCH, MASK.float()), {}, ValueError, "mask"),
     "no mask": (BATCH, (BATCH, None), {}, TypeError, "mask"),

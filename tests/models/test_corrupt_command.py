@@ -387,7 +387,7 @@ def test_a_link_to_a_sheet_stays_a_link(run: Run, photos: Path, tmp_path: Path) 
 def test_more_images_than_columns_are_still_one_batch(run: Run, photos: Path, tmp_path: Path) -> None:
     ran = run(*[photos] * 3, "-o", tmp_path / "sheet.png", "--columns", 2, "--batch", 7)
     assert "one batch of 7 images" in ran.out
-    assert "2 files that were not looked at" in ran.out
+    assert "2 files that were not read" in ran.out
 
 
 def test_names_of_any_characters_can_be_shown(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_skipped_step_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
 
 def test_three_in_a_row_end_the_run_with_advice(tmp_path: Path) -> None:
     model = Regression(poisoned=(1, 2, 4, 5, 6, 8))
-    with pytest.raises(UsageError, match=r"3 steps in a row were not finite, each of other images.*--lr"):
+    with pytest.raises(UsageError, match=r"3 steps in a row were not finite, each with different images.*--lr"):
         run(tmp_path / "run", model)
     assert model.calls == 7  # two in a row are left out
 

@@ -120,7 +120,7 @@ def test_without_images_those_of_scikit_image_are_taken_and_the_file_has_the_com
 def test_broken_files_are_named_and_the_others_drawn(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "text.png").write_text("not an image at all")
     ran = run("attention", photos, "--weights", weights, "-o", tmp_path / "figure.png", "--count", "2")
-    assert "2 files that were not looked at" in ran.out
+    assert "2 files that were not read" in ran.out
     ran = run("attention", photos, "--weights", weights, "-o", tmp_path / "figure.png")
     assert ran.code == 1
     assert "text.png is skipped: not an image" in ran.err

@@ -160,7 +160,9 @@ class TestRuns:
         out = tmp_path / "run" / "weights-best"
         told_of_it = json.loads((out / "config.json").read_text())["gmml"]["metrics"][0]
         assert told_of_it["value"] == pytest.approx(max(measured), abs=0.01)
-        assert told_of_it["measured_by"] == (f"gmml finetune, epoch {best + 1}, chosen by the 9 test images that measure it")
+        assert told_of_it["measured_by"] == (
+            f"gmml finetune, epoch {best + 1}, chosen by the 9 test images on which it is measured"
+        )
         again = evaluate(
             EvaluateConfig(
                 weights=str(out), data=str(classes), measures=("classifier",), out=tmp_path / "table", workers=0, cpu=True

@@ -634,7 +634,7 @@ class _Runs:
 
 HARMFUL: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty file"),
-    "one byte": (b"\x01", "no format"),
+    "one byte": (b"\x01", "an unknown format"),
     "html": (b"<!doctype html><html></html>", "HTML"),
     "pickle": (pickle.dumps(_Runs()), "may run code"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
@@ -642,7 +642,7 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     "huge header length": (framed({}, length=1 << 62), "cut short"),
     "header past the end": (framed({"a": entry(0, 4)}, length=500), "cut short"),
     "header longer than allowed": (framed(b"{" + b" " * (17 << 20) + b"}"), "allowed are"),
-    "header not an object": (framed([1]), "no format"),
+    "header not an object": (framed([1]), "an unknown format"),
     "header not JSON": (framed(b"{nonsense}"), "not JSON"),
     "header not text": (framed(b'{"\xff": 1}'), "not JSON"),
     "header deep": (framed(b'{"a":' * 100_000), "not JSON"),

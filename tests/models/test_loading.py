@@ -332,7 +332,7 @@ class TestAdviceIsFollowed:
     def test_a_tag_that_does_not_exist(self) -> None:
         with pytest.raises(NotThereError, match=r"no weights named 'gmml_vit_micro_patch8_64\.nonsense'") as caught:
             gm.create_model("gmml_vit_micro_patch8_64.nonsense")
-        call = re.search(r"for random ones create_model\('(\w+)'\)", str(caught.value))
+        call = re.search(r"for random ones, use create_model\('(\w+)'\)", str(caught.value))
         assert call
         assert gm.create_model(call[1]).img_size == (64, 64)
         assert gm.create_model(ZOO).img_size == (64, 64)  # a tag that there is: random weights of its architecture, as timm has it

@@ -149,7 +149,7 @@ def test_half_types_do_not_overflow_inside(bad: float) -> None:
         ({"mask": torch.zeros(4, 6, 5, dtype=torch.bool)}, ValueError, r"allowed is \(B, 1, \*S\) = \(4, 1, 6, 5\)"),
         ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value per pixel"),
         ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "for images"),
-        ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\) and reconstruction \(4, 3, 6, 5\)"),
+        ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\), but reconstruction has \(4, 3, 6, 5\)"),
         ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.int32)}, TypeError, "clean is torch.int32, not a float type"),
         ({"reduction": "avg"}, ValueError, "'avg' is unknown. Allowed are 'mean', 'sum' and 'none'"),
         (
@@ -514,7 +514,7 @@ def test_bytes_without_statistics_and_floats_with_them_are_refused() -> None:
     stored, mask = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 1, 8, 8, dtype=torch.bool)
     with pytest.raises(TypeError, match=r"masked_l1: clean is torch.uint8 and values=None.*corrupt.program.values"):
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask)
-    with pytest.raises(TypeError, match=r"values='normalised' do not state"):
+    with pytest.raises(TypeError, match=r"values='normalised' does not state"):
         gm.masked_l1(torch.zeros(2, 3, 8, 8), stored, mask, values="normalised")
     with pytest.raises(TypeError, match=r"l2: values='unit' is for bytes, but clean is torch.float32"):
         gm.l2(torch.zeros(2, 3, 8, 8), stored.float(), values="unit")

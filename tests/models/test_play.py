@@ -288,7 +288,7 @@ def test_the_reconstruction_is_shown_with_its_error(weights: Path) -> None:
     pixels = {one.name: np.asarray(one.picture).astype(float) for one in shown.whole}
     dark = (pixels["mask"] == (0x45, 0x45, 0x41)).all(axis=2)
     error, was = (np.abs(pixels[name] - pixels["clean"])[dark].mean() for name in ("reconstruction", "corrupted"))
-    assert shown.whole[-1].words == f"error where touched {error:.1f}, was {was:.1f}"
+    assert shown.whole[-1].words == f"error over touched pixels {error:.1f}, was {was:.1f}"
     nothing = seen(replace(Knobs.of(OWN), ratio=(0.0, 0.0)).composition(), model=restore)
     assert nothing.whole[-1].words == ""
 
@@ -391,7 +391,7 @@ def test_a_space_takes_the_place_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     Play(space=tmp_path / "there").run()  # empty: it is filled
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for place, says in ((tmp_path / "there", "exists already"), (tmp_path / "no" / "space", "could not be written")):
+    for place, says in ((tmp_path / "there", "already exists"), (tmp_path / "no" / "space", "could not be written")):
         with pytest.raises(UsageError, match=says):
             Play(space=place).run()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -425,7 +425,7 @@ CSVS = {
     "file\ntrain/000.png\ntrain/001.png\n": "has no labels",
     "file,text\ntrain/000.png,a\ntrain/001.png,b\n": "has no labels",
     "id,sea\n0,1\n1,0\n": "the first column, 'id', does not hold files",
-    "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"names 1 files that do not exist, the first in line 3: train/gone.png",
+    "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"lists 1 files that do not exist, the first in line 3: train/gone.png",
     "file,sea\ntrain/000.png,1\ntrain/001.png,0\ntrain/002.png,2\n": r"line 4: the label 'sea' is '2'. Allowed are 0 and 1",
     "file,sea\ntrain/000.png,1\ntrain/001.png\n": r"line 3, has 1 columns, but the first line has 2",
     "file,sea\ntrain/000.png,1\ntrain/./000.png,0\n": "twice",
@@ -545,7 +545,7 @@ WRONG: dict[str, tuple[Callable[[int], Any], int, str]] = {
     "large integers": (lambda n: torch.full((3, 8, 8), 1000), 3, "integers from 1000"),
     "complex": (lambda n: torch.zeros(3, 8, 8, dtype=torch.complex64), 3, "complex"),
     "four channels": (lambda n: torch.zeros(4, 8, 8, dtype=torch.uint8), 3, "4 channels.*in_chans is 3"),
-    "colour for five": (picture, 5, "1 or 3 channels, and in_chans is 5"),
+    "colour for five": (picture, 5, "1 or 3 channels, but in_chans is 5"),
     "a batch": (lambda n: torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 3, r"its shape is \(2, 3, 8, 8\)"),
     "empty": (lambda n: torch.zeros(3, 0, 8, dtype=torch.uint8), 3, "its shape"),
     "text": (lambda n: "cat.png", 3, "it is a str"),
@@ -710,7 +710,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
             opened(tmp_path / name)
     with pytest.raises(UsageError, match="no data was given"):
         opened("")
-    with pytest.raises(UsageError, match="image files have 1 or 3 channels, and in_chans is 4"):
+    with pytest.raises(UsageError, match="image files have 1 or 3 channels, but in_chans is 4"):
         opened(tmp_path / "one", in_chans=4)
     with pytest.raises(UsageError, match="only one class, 'cat'"):
         for_training(write_classes(tmp_path / "cats", {"cat": 3}))

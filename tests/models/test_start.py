@@ -168,7 +168,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits_without_the_weights(weigh
     ("options", "message"),
     [
         ({"weights": "no/where"}, "cannot be loaded"),
-        ({"weights": "no_such_model"}, "is neither a folder nor a name of the zoo"),
+        ({"weights": "no_such_model"}, "is neither a folder nor a name in the zoo"),
         ({"model": "vit_micro_patch8_64"}, "weights have their own model"),
         ({"patch_size": 4}, "has patches of 8 x 8"),
         ({"img_size": 20}, "not a whole number of the patches"),

@@ -337,7 +337,7 @@ def test_shards_are_read_by_folder_pattern_and_info_file(shards: Path) -> None:
     whole = sorted(round(float(np.asarray(Image.fromarray(pixels(n)).resize((8, 8), 3)).mean())) for n in range(24))
     assert np.abs(np.array(means(batches)) - np.array(whole)).max() <= 3
     assert not ways[0].broken
-    with pytest.raises(UsageError, match="its info file does not fit"):
+    with pytest.raises(UsageError, match="its info file does not match"):
         named(f"wds/{shards}", split="nonsense")
 
 

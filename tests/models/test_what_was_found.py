@@ -396,7 +396,7 @@ def test_a_run_measures_on_what_it_held_out(tmp_path: Path, capsys: pytest.Captu
     last = call(capsys, *again, "--out", tmp_path / "f")
     assert (last.code, "4 test images" in last.err) == (0, True)
     refused = call(capsys, *tune, "--test-data", root, "--out", tmp_path / "g")
-    assert (refused.code, "Give one of the two" in refused.err) == (2, True)
+    assert (refused.code, "Give only one of them" in refused.err) == (2, True)
 
 
 def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
