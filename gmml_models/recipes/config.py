@@ -99,8 +99,7 @@ class FinetuneConfig(TrainConfig):
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
-    """CSV of labels: the first column is the file, then one 0/1 column per " "label, or the " "class. By " "default the " "folder's
-    labels.csv."""
+    """CSV of labels: first the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
     """Columns of the CSV that are labels (by default all with two values such as 0 and 1), or the column of the class."""
     class_level: int | None = None
@@ -164,8 +163,7 @@ class EvaluateConfig(DataConfig):
     holdout: float | None = None
     """Share of the training images of each class to measure on instead of training on them; 0.2 holds out one fifth."""
     labels: str | None = None
-    """CSV of labels: the first column is the file, then one 0/1 column per " "label, or the " "class. By " "default the " "folder's
-    labels.csv."""
+    """CSV of labels: first the file, then one 0/1 column per label, or the class; by default the folder's labels.csv."""
     labels_columns: tuple[str, ...] | None = None
     """Columns of the CSV that are labels (by default all with two values such as 0 and 1), or the column of the class."""
     class_level: int | None = None
