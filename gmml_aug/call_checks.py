@@ -171,7 +171,7 @@ def _check_ratios(ratios: Any, batch: int, device: torch.device, program: Progra
         )
     if shares.device.type == "cpu" and not followed():
         if not bool(((shares >= 0) & (shares <= 1)).all()):  # NaN is neither
-            raise ValueError(f"gmml_aug: ratios are {shares.tolist()}. Allowed is 0 to 1, a share of the image.")
+            raise ValueError(f"gmml_aug: ratios are {shares.tolist()}. Allowed: 0 to 1, a share of the image.")
         for place in drawing:
             assert place is not None
             most = place.largest_share
@@ -272,7 +272,7 @@ def check_bytes(images: Tensor, values: Values, dtype: torch.dtype, clean: bool)
     mend = " For images that are already floats, call the corruption itself: corrupt(images)."
     check_tensor("images", images, "a uint8 tensor (B, C, *S), 0 to 255", mend, torch.uint8, who="from_bytes")
     if dtype not in NORMALISED:
-        raise TypeError(f"from_bytes: dtype={dtype}. Allowed are {', '.join(map(str, NORMALISED))}.")
+        raise TypeError(f"from_bytes: dtype={dtype}. Allowed: {', '.join(map(str, NORMALISED))}.")
     if values == "normalised":
         raise ValueError(
             'from_bytes: this corruption has values="normalised", so the statistics to normalise by are not known. Give them '

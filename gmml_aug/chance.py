@@ -64,7 +64,7 @@ def keys(
 ) -> Tensor:
     """One key per image, from seed, epoch and index: the key alone decides how the image is corrupted.
 
-    A run with these keys draws the same corruptions when it is resumed or distributed over another number of processes.
+    A run with these keys draws the same corruptions when it is resumed or distributed over a different number of processes.
 
     Args:
         seed: any integer, one per run.

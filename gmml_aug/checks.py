@@ -40,7 +40,7 @@ def check_integer(who: str, name: str, value: object, low: int | None = None, hi
     except (TypeError, ValueError, RuntimeError):  # an array or tensor of several numbers, or of floats
         raise TypeError(f"{who}: {name} is {_kind(value)}. Give one whole number, {_span(low, high)}.") from None
     if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"{who}: {name}={number} is out of range. Allowed is {_span(low, high)}.")
+        raise ValueError(f"{who}: {name}={number} is out of range. Allowed: {_span(low, high)}.")
     return number
 
 
@@ -53,7 +53,7 @@ def check_number(who: str, name: str, value: object, low: float = -math.inf, hig
     except (TypeError, ValueError, RuntimeError):  # an array or tensor of several numbers
         raise TypeError(f"{who}: {name} is {_kind(value)}. Give one number, {_span(low, high)}.") from None
     if not math.isfinite(number) or not low <= number <= high:
-        raise ValueError(f"{who}: {name}={number} is out of range. Allowed is a finite number, {_span(low, high)}.")
+        raise ValueError(f"{who}: {name}={number} is out of range. Allowed: a finite number, {_span(low, high)}.")
     return number
 
 
@@ -90,7 +90,7 @@ def check_choice(who: str, name: str, value: object, allowed: Sequence[object], 
     """Check that the value is one of a few words."""
     if value not in allowed:
         words = (" and " if len(allowed) == 2 else ", ").join(map(repr, allowed))
-        raise ValueError(f"{who}: {name}={value!r} is unknown. Allowed are {words}{note}.")
+        raise ValueError(f"{who}: {name}={value!r} is unknown. Allowed: {words}{note}.")
 
 
 def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def check_shared(who: str, shared: object, dims: int) -> tuple[int, ...]:
     axes = plain(shared)
     axes = (axes,) if isinstance(axes, int) else axes
     if not isinstance(axes, tuple | list):
-        raise TypeError(f"{who}: shared={shared!r} is not a tuple of axes. Give for example shared=(0,).")
+        raise TypeError(f"{who}: shared={shared!r} is not a tuple of axes. Give, for example, shared=(0,).")
     found = sorted(check_integer(who, "shared", axis, 0, dims - 1) for axis in axes)
     if len(set(found)) < len(found) or len(found) == dims:
         raise ValueError(
@@ -129,7 +129,7 @@ def check_values(who: str, values: object) -> Values:
     parts = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
     if len(parts) != 2 or not all(isinstance(part, Iterable) and not isinstance(part, str) for part in parts):
         raise ValueError(
-            f'{who}: values={values!r} is unknown. Allowed are "normalised", "unit", or (mean, std), one number per channel each.'
+            f'{who}: values={values!r} is unknown. Allowed: "normalised", "unit", or (mean, std), one number per channel each.'
         )
     means = tuple(check_number(who, "values (mean)", v) for v in parts[0])
     stds = tuple(check_number(who, "values (std)", v, 1e-12) for v in parts[1])
@@ -258,11 +258,11 @@ def check_generator(generator: object, device: torch.device) -> None:
 
 def check_map(name: str, bound: object, images: Tensor) -> Tensor:
     """Check a map of pixels: (B or 1, 1, *S) bool, on the device of the images."""
-    bound = check_tensor(name, bound, "a bool tensor", f" Give for example {name}=map > 0.5.", torch.bool)
+    bound = check_tensor(name, bound, "a bool tensor", f" Give, for example, {name}=map > 0.5.", torch.bool)
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(bound.shape[1:]) != wanted[1:] or bound.ndim != images.ndim or bound.shape[0] not in (1, wanted[0]):
         raise ValueError(
-            f"gmml_aug: {name} has shape {tuple(bound.shape)} for images {tuple(images.shape)}; allowed is {wanted}, with 1 "
+            f"gmml_aug: {name} has shape {tuple(bound.shape)} for images {tuple(images.shape)}; allowed: {wanted}, with 1 "
             "as the batch size if all images share it. Give one map for all channels, and add missing axes with unsqueeze."
         )
     check_device(name, bound.device, images.device)

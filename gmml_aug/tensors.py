@@ -50,7 +50,7 @@ def check_kind(name: str, given: Tensor) -> Tensor:
         )
     if given.layout is not torch.strided:
         raise TypeError(
-            f"gmml_aug: got {name} with layout {given.layout}. Allowed is torch.strided: convert with images.to_dense()."
+            f"gmml_aug: got {name} with layout {given.layout}. Only torch.strided is accepted: convert with images.to_dense()."
         )
     if type(given) is not Tensor:
         if type(given).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
@@ -91,7 +91,7 @@ def check_dtype(images: Tensor) -> None:
         mend = f"images.{'double' if wide else 'float'}(), which keeps {'integers below 2**53' if wide else 'every value'}"
         mend += "; describe them with values=(mean, std), because noise and zeros are otherwise made for normalised images"
     raise TypeError(
-        f"gmml_aug: images are {kind}. Allowed are float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
+        f"gmml_aug: images are {kind}. Allowed: float16, bfloat16, float32, float64 (any value range) and uint8 (0 to 255); "
         f"convert with {mend}."
     )
 

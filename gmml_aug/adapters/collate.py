@@ -173,7 +173,7 @@ class CollateCorrupt:
             return dict(batch._asdict())
         if not isinstance(batch, tuple | list):
             raise TypeError(
-                f"CollateCorrupt: collated samples are {type(batch).__name__}. Allowed are a tensor, a dict, a tuple or a list."
+                f"CollateCorrupt: collated samples are {type(batch).__name__}. Allowed: a tensor, a dict, a tuple or a list."
             )
         if len(batch) > len(self.fields):
             raise ValueError(

@@ -98,7 +98,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse PIL images, which would pass through unchanged."""
         if any(isinstance(one, PIL.Image.Image) for one in flat_inputs):
-            raise TypeError(f"{_WHO}: got a PIL image. Allowed are tensors: put v2.ToImage() before it.")
+            raise TypeError(f"{_WHO}: got a PIL image. Only tensors are accepted: put v2.ToImage() before it.")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the plan for the image: ``{"plan": plan}``, see `gmml_aug.Plan`; for images of several shapes ``{"plans": ...}``.

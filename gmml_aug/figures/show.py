@@ -68,7 +68,7 @@ def show(
     elif names is not None:
         raise ValueError("show: names of steps were given without kinds. Give kinds=corrupt.kinds(plan) too.")
     if isinstance(rows, str) or not rows or not set(rows) <= set(get_args(RowName)):
-        raise ValueError(f"show: rows={rows!r} is unknown. Allowed is a list of {', '.join(map(repr, get_args(RowName)))}.")
+        raise ValueError(f"show: rows={rows!r} is unknown. Allowed: a list of {', '.join(map(repr, get_args(RowName)))}.")
     shown = min(check_integer("show", "count", count, 1), clean.shape[0])
     columns = min(check_integer("show", "columns", columns, 1), shown)
     if values is not None:
@@ -120,7 +120,7 @@ def _check_batches(clean: Tensor, images: Tensor) -> None:
         check_dtype(batch)
     if not 3 <= clean.ndim <= 5 or min(clean.shape) < 1:
         raise ValueError(
-            f"show: clean has shape {tuple(clean.shape)}. Allowed is (B, C, *S) with one to three spatial axes, none of them "
+            f"show: clean has shape {tuple(clean.shape)}. Allowed: (B, C, *S) with one to three spatial axes, none of them "
             "empty; one image is image[None]."
         )
     if images.shape != clean.shape or (images.dtype == torch.uint8) != (clean.dtype == torch.uint8):
@@ -136,6 +136,5 @@ def _check_map(name: str, part: object, clean: Tensor, dtype: torch.dtype, sourc
         raise TypeError(f"show: {name} must be a tensor, not {type(part).__name__}. Give {source}.")
     if part.dtype != dtype or tuple(part.shape) != wanted:
         raise ValueError(
-            f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed is {dtype} {wanted}, one map for all channels. "
-            f"Give {source}."
+            f"show: {name} is {part.dtype} {tuple(part.shape)}. Allowed: {dtype} {wanted}, one map for all channels. Give {source}."
         )

@@ -39,7 +39,7 @@ class Blur(Fill):
         keep_range(self, "sigma", check_pair("Blur", "sigma", self.sigma, 1e-3, 1e3))
         taps = check_integer_pair("Blur", "kernel", self.kernel, 1, 255)
         if taps[0] % 2 == 0 or taps[1] % 2 == 0:
-            raise ValueError(f"Blur: kernel={taps} must be odd, so that it has a middle. Give for example kernel=(3, 15).")
+            raise ValueError(f"Blur: kernel={taps} must be odd, so that it has a middle. Give, for example, kernel=(3, 15).")
         keep_range(self, "kernel", taps)
         super().__post_init__()
 

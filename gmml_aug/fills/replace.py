@@ -46,7 +46,7 @@ class Constant(Fill):
     Raises:
         TypeError: ``value`` or ``colour`` is not made of numbers.
         ValueError: a number is not finite, low is above high, or both a value and a colour are given; at the call, the images
-            have another number of channels than the colour.
+            do not have as many channels as the colour.
 
     Source:
         GMML 2.2 i, "masking with zeros", generalised; the range is our addition.

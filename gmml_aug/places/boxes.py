@@ -138,7 +138,7 @@ class Boxes(Place):
         """Raise ValueError if the grid of ``align`` is coarser than an image of this size."""
         if any(step > length for step, length in zip(self.steps, size, strict=True)):
             raise ValueError(
-                f"Boxes: align={self.align} is larger than the image, whose sides are {tuple(size)}. Allowed is 1 to {min(size)}."
+                f"Boxes: align={self.align} is larger than the image, whose sides are {tuple(size)}. Allowed: 1 to {min(size)}."
             )
 
     def amount(self, size: Sequence[int]) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class Grid(Place):
         if any(length - edge < self._fewest - 1 for length, edge in zip(size, self.steps, strict=True)):
             raise ValueError(
                 f"{type(self).__name__}: size={self.size} is too large for images whose sides are {tuple(size)}: {self._fewest} of "
-                f"them must fit along every axis. Allowed is up to {max(min(size) + 1 - self._fewest, 1)}."
+                f"them must fit along every axis. Allowed: up to {max(min(size) + 1 - self._fewest, 1)}."
             )
 
     def target(self, words: Tensor, size: Sequence[int], ratios: Tensor | None = None) -> Tensor | None:

@@ -25,7 +25,7 @@ def check_range(who: str, name: str, value: int, low: int, high: int) -> None:
         UsageError: the number is out of range; the message names the option.
     """
     if not low <= value <= high:
-        raise UsageError(f"{who}: --{name} {value} is out of range. Allowed is {low} to {high}.")
+        raise UsageError(f"{who}: --{name} {value} is out of range. Allowed: {low} to {high}.")
 
 
 def check_output(who: str, output: Path, images: Sequence[Path]) -> None:

@@ -95,7 +95,7 @@ class Reconstruct(FigureCommand):
         """Read, corrupt and decode the images, and draw them; the exit code is 1 if files had to be skipped."""
         self.check()
         if not 0.0 < self.ratio <= 1.0:
-            raise UsageError(f"{self.who}: --ratio {self.ratio} is not a share. Allowed are numbers above 0, up to 1.")
+            raise UsageError(f"{self.who}: --ratio {self.ratio} is not a share. Allowed: numbers above 0, up to 1.")
         device = self.on()
         import gmml_aug
         from gmml_models.figures.reconstruction import corruptions, reconstructions

@@ -41,7 +41,7 @@ class Play:
             print(f"gmml play: {self.space} is a Space: README.md, app.py, requirements.txt. Push it to your repository.")
             return 0
         if self.port is not None and not 1 <= self.port <= 65535:
-            raise UsageError(f"gmml play: --port {self.port} is out of range. Allowed is 1 to 65535.")
+            raise UsageError(f"gmml play: --port {self.port} is out of range. Allowed: 1 to 65535.")
         if find_spec("gradio") is None:
             raise UsageError(
                 "gmml play: the page needs gradio, which is not installed. Install it with "

@@ -51,7 +51,7 @@ def pick_network(checkpoint: Mapping[str, Any], *, kind: str | None, network: st
         UnreadableFileError: values are not tensors of finite numbers, or a name is invalid or occurs twice.
     """
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"translate: kind={kind!r} is unknown. Allowed are {', '.join(map(repr, KINDS))}.")
+        raise ValueError(f"translate: kind={kind!r} is unknown. Allowed: {', '.join(map(repr, KINDS))}.")
     places = _places(checkpoint)
     if kind in RELEASES:
         missing = [name for name in RELEASES[kind] if not isinstance(checkpoint.get(name), Mapping)]

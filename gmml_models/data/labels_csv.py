@@ -179,8 +179,8 @@ def _label_columns(
             continue
         if odd:
             raise UsageError(
-                f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed are 0 and 1 "
-                "(or true and false, yes and no; 1 and -1; 1 and empty). Fix that line, or name the label columns with "
+                f"gmml: {path}, line {odd[0] + 2}: the label {header[column]!r} is {rows[odd[0]][column]!r}. Allowed: 0 or 1 "
+                "(or true or false; yes or no; 1 or -1; 1 or empty). Fix that line, or name the label columns with "
                 "--labels-columns."
             )
         if no is not None:

@@ -134,7 +134,7 @@ def size_kept(plan: ViewPlan, resident_size: int | None) -> tuple[int, int]:
     if resident_size is not None:
         if resident_size < 1:
             raise UsageError(
-                f"gmml: resident_size={resident_size} is not a side in pixels. Give for example {round(_LARGER * plan.size[0])}."
+                f"gmml: resident_size={resident_size} is not a side in pixels. Give, for example, {round(_LARGER * plan.size[0])}."
             )
         return resident_size, resident_size
     height, width = plan.size

@@ -121,7 +121,9 @@ def endings_of(extensions: Sequence[str] | None) -> frozenset[str]:
         return endings_of_pillow()
     found = frozenset(f".{one.lower().lstrip('*').lstrip('.')}" for one in extensions)
     if not found or any(not one[1:] or "/" in one for one in found):
-        raise UsageError(f"gmml: extensions={tuple(extensions)} are not file extensions. Give for example --extensions .jpg .png.")
+        raise UsageError(
+            f"gmml: extensions={tuple(extensions)} are not file extensions. Give, for example, --extensions .jpg .png."
+        )
     return found
 
 

@@ -53,7 +53,7 @@ def knn(
         )
     if k < 1 or (temperature is not None and not 0 < temperature < math.inf):
         raise ValueError(
-            f"knn: k={k} and temperature={temperature}: both must be above 0. Give for example k=20, temperature=0.07."
+            f"knn: k={k} and temperature={temperature}: both must be above 0. Give, for example, k=20, temperature=0.07."
         )
     several = labels.ndim == 2
     count = labels.shape[1] if several else classes or int(labels.max()) + 1

@@ -71,7 +71,7 @@ class Attention(NamedTuple):
             seen = rows[..., self.prefix + query[0] * width + query[1], :]
         else:
             raise ValueError(
-                f"attention: query={query!r} is unknown. Allowed are 'cls', 'mean' and (row, column) of a patch, from (0, 0) to "
+                f"attention: query={query!r} is unknown. Allowed: 'cls', 'mean' and (row, column) of a patch, from (0, 0) to "
                 f"({height - 1}, {width - 1})."
             )
         return seen.reshape(*seen.shape[:-1], *self.grid)

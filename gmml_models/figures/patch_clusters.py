@@ -56,7 +56,7 @@ def concepts(vit: VisionTransformer, images: Tensor, clusters: Sequence[int] = (
     if not wanted or not whole or wanted != tuple(sorted(set(wanted))) or not 2 <= wanted[0] <= wanted[-1] <= patches:
         raise ValueError(
             f"concepts: clusters={clusters!r} are not distinct, ascending whole numbers from 2 to {patches}, the patches of these "
-            "images. Give for example (2, 3, 4)."
+            "images. Give, for example, (2, 3, 4)."
         )
     try:
         from sklearn.cluster import KMeans
@@ -109,11 +109,11 @@ def concept_probabilities(
     grid = check_images("concept_probabilities", vit, images)
     if where.dtype != torch.bool or tuple(where.shape) != (len(images), *grid):
         raise ValueError(
-            f"concept_probabilities: where is {where.dtype} {tuple(where.shape)}. Allowed is torch.bool "
+            f"concept_probabilities: where is {where.dtype} {tuple(where.shape)}. Allowed: torch.bool "
             f"{(len(images), *grid)}, one value per patch."
         )
     if not temperature > 0.0:
-        raise ValueError(f"concept_probabilities: temperature={temperature} is not above 0. Give for example 0.04.")
+        raise ValueError(f"concept_probabilities: temperature={temperature} is not above 0. Give, for example, 0.04.")
     with torch.no_grad(), evaluating(head):
         logits: Tensor = head(_patch_tokens(vit, images)).float()  # (B, N, K)
         centred = logits if center is None else logits - center

@@ -125,7 +125,9 @@ def check_subfolder(who: str, subfolder: str | None) -> None:
         ValueError: the subfolder is not plain; the message says what is allowed.
     """
     if subfolder is not None and not _SUBFOLDER.fullmatch(subfolder):
-        raise ValueError(f"{who}: subfolder={subfolder!r} is not a plain relative folder. Give for example subfolder='vit/small'.")
+        raise ValueError(
+            f"{who}: subfolder={subfolder!r} is not a plain relative folder. Give, for example, subfolder='vit/small'."
+        )
 
 
 def read_config(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def check_sha256(path: str | os.PathLike[str], expected: str | None, *, who: str
     if found != expected:
         raise WrongBytesError(
             f"{who}: {os.fspath(path)} has sha256 {found}, but {expected} was expected; it looks like {looks_like(path)}. It "
-            "is damaged, or belongs to another revision than the expected hash. Load again with force_download=True to "
+            "is damaged, or the expected hash is that of another revision. Load again with force_download=True to "
             "replace the file in the "
             f"cache; "
             "if that does not help, name the revision that the hash belongs to, or copy the folder again."
@@ -119,7 +119,7 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
         if len(start) < 8 or length > size - 8 or (head := file.read(1)) != b"{":
             refuse(f"it looks like {looks_like(path)}")
         if length > _MOST_HEADER:
-            refuse(f"a header of {length} bytes, allowed are {_MOST_HEADER}")
+            refuse(f"a header of {length} bytes; allowed: at most {_MOST_HEADER}")
         head += file.read(length - 1)
     try:
         header = json.loads(head.decode("utf-8"), object_pairs_hook=_once, parse_constant=no_constant)
@@ -131,14 +131,14 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
     spans = []
     for name, entry in header.items():
         if not 0 < len(name) <= _MOST_NAME or not name.isprintable() or ".." in name or name[0] in "/\\":
-            refuse(f"a tensor is named {name[:80]!r}; allowed are printable names without '..' that do not start with a slash")
+            refuse(f"a tensor is named {name[:80]!r}; names must be printable, without '..' and must not start with a slash")
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             refuse(f"{name!r} is not described by dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _BYTES:
-            refuse(f"{name!r} has dtype {str(dtype)[:80]!r}, allowed are {', '.join(_BYTES)}")
+            refuse(f"{name!r} has dtype {str(dtype)[:80]!r}; allowed: {', '.join(_BYTES)}")
         if not _counts(shape) or len(shape) > _MOST_AXES:
-            refuse(f"{name!r} has shape {str(shape)[:80]}; allowed are up to {_MOST_AXES} whole numbers of at least 0")
+            refuse(f"{name!r} has shape {str(shape)[:80]}; allowed: at most {_MOST_AXES} whole numbers of at least 0")
         if not _counts(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * _BYTES[dtype]:
             refuse(
                 f"{name!r}, {dtype} {shape}, takes {prod(shape) * _BYTES[dtype]} bytes, which does not match {str(offsets)[:80]}"

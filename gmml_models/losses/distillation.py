@@ -81,7 +81,7 @@ class ConceptLoss(SlowState):
                 f"ConceptLoss: classes={classes!r} is not a whole number above 0. Give the number of classes of the concept head."
             )
         if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"ConceptLoss: momentum={momentum} is outside [0, 1). Give for example momentum=0.9.")
+            raise ValueError(f"ConceptLoss: momentum={momentum} is outside [0, 1). Give, for example, momentum=0.9.")
         check_temperature("ConceptLoss", "student_temperature", student_temperature)
         check_temperature("ConceptLoss", "teacher_temperature", teacher_temperature)
         self.student_temperature = student_temperature
@@ -137,7 +137,7 @@ class ConceptLoss(SlowState):
 def _check_classes(who: str, logits: Tensor, center: Tensor) -> None:
     if center.shape != logits.shape[-1:]:
         raise ValueError(
-            f"{who}: the centre has shape {tuple(center.shape)} for logits {tuple(logits.shape)}; allowed is (K,) = "
+            f"{who}: the centre has shape {tuple(center.shape)} for logits {tuple(logits.shape)}; allowed: (K,) = "
             f"({logits.shape[-1]},). Build the loss with the number of classes of the concept head."
         )
 

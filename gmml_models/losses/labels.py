@@ -33,7 +33,7 @@ def multi_label_loss(logits: Tensor, targets: Tensor, *, reduction: Literal["bat
     from timm.loss.asymmetric_loss import AsymmetricLossMultiLabel  # the other losses do without timm
 
     if reduction not in ("batchmean", "mean", "sum"):
-        raise ValueError(f"multi_label_loss: reduction={reduction!r} is unknown. Allowed are 'batchmean', 'mean' and 'sum'.")
+        raise ValueError(f"multi_label_loss: reduction={reduction!r} is unknown. Allowed: 'batchmean', 'mean' and 'sum'.")
     scores, wanted = same("multi_label_loss", logits=logits, targets=targets.to(logits.dtype))
     if scores.ndim != 2:
         raise ValueError(

@@ -163,7 +163,7 @@ def _masked(who: str, reconstruction: Tensor, clean: Tensor, mask: Tensor, *, sq
     wanted = (one.shape[0], 1, *one.shape[2:])
     if one.ndim < 3 or mask.shape != wanted:
         raise ValueError(
-            f"{who}: mask has shape {tuple(mask.shape)} for images {tuple(one.shape)}; allowed is (B, 1, *S) = {tuple(wanted)}. "
+            f"{who}: mask has shape {tuple(mask.shape)} for images {tuple(one.shape)}; allowed: (B, 1, *S) = {tuple(wanted)}. "
             "Give the mask of the corruption, one value per pixel."
         )
     # both are cut before the difference: a NaN outside the mask would come through 0 * NaN in the gradient
@@ -180,7 +180,7 @@ def _reduce(who: str, losses: Tensor, reduction: Reduction) -> Tensor:
         return losses.sum()
     if reduction == "none":
         return losses
-    raise ValueError(f"{who}: reduction={reduction!r} is unknown. Allowed are 'mean', 'sum' and 'none'.")
+    raise ValueError(f"{who}: reduction={reduction!r} is unknown. Allowed: 'mean', 'sum' and 'none'.")
 
 
 def same(who: str, **tensors: Tensor) -> list[Tensor]:
@@ -205,4 +205,4 @@ def same(who: str, **tensors: Tensor) -> list[Tensor]:
 def check_temperature(who: str, name: str, value: float) -> None:
     """Refuse a temperature by which logits cannot be divided."""
     if not 0.0 < value < math.inf:
-        raise ValueError(f"{who}: {name}={value} is not a finite number above 0. Give for example {name}=0.1.")
+        raise ValueError(f"{who}: {name}={value} is not a finite number above 0. Give, for example, {name}=0.1.")

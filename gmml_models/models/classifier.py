@@ -188,7 +188,7 @@ def _head(width: int, hidden: int, classes: int) -> nn.Sequential:
 
 def _names(classes: int | Sequence[str], least: int) -> tuple[str, ...]:
     if isinstance(classes, bool) or not isinstance(classes, int | list | tuple):
-        raise TypeError(f"Classifier: classes={classes!r} is neither a number nor a list of names. Give for example classes=10.")
+        raise TypeError(f"Classifier: classes={classes!r} is neither a number nor a list of names. Give, for example, classes=10.")
     names = tuple(str(number) for number in range(classes)) if isinstance(classes, int) else tuple(classes)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"Classifier: classes={classes!r} are not all strings. Give the names as strings, or only their number.")

@@ -147,7 +147,7 @@ def build_decoder(name: str, width: int, patch_size: tuple[int, int], channels: 
     """
     if name not in _DECODERS:
         raise ValueError(
-            f"build_decoder: decoder={name!r} is unknown. Allowed are {', '.join(map(repr, DECODERS))}: two layers with ReLU as in "
+            f"build_decoder: decoder={name!r} is unknown. Allowed: {', '.join(map(repr, DECODERS))}: two layers with ReLU as in "
             "the GMML paper, three with GELU as in its release, or the wide one of MC-SSL."
         )
     decoder: Decoder = _DECODERS[name](width, patch_size, channels)

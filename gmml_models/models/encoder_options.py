@@ -54,4 +54,4 @@ def check_options(given: Mapping[str, Any]) -> None:
                     f"{name}=32 or {name}=(32, 48)."
                 )
         if name == "in_chans" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give for example in_chans=3.")
+            raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give, for example, in_chans=3.")

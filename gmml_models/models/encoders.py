@@ -74,8 +74,8 @@ def build_encoder(
         return _accept(encoder, "the given encoder")
     if not isinstance(encoder, str):
         raise TypeError(
-            f"build_encoder: encoder is a {type(encoder).__name__}. Allowed are names and timm's VisionTransformer; give for "
-            "example 'vit_small_patch16_224', or timm.create_model('vit_small_patch16_224', num_classes=0)."
+            f"build_encoder: encoder is a {type(encoder).__name__}. Give a name or timm's VisionTransformer, for example "
+            "'vit_small_patch16_224', or timm.create_model('vit_small_patch16_224', num_classes=0)."
         )
     check_options(given)
     short = SHORT_NAMES.get(encoder)
@@ -183,8 +183,9 @@ def _accept(vit: Any, who: str) -> VisionTransformer:
     plain = isinstance(vit, VisionTransformer) and isinstance(vit.patch_embed, PatchEmbed)
     if not plain:
         raise ValueError(
-            f"build_encoder: {who} is not a plain timm VisionTransformer with patches from a single convolution. Allowed are for "
-            "example 'vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224' or 'deit_small_distilled_patch16_224'."
+            f"build_encoder: {who} is not a plain timm VisionTransformer with patches from a single convolution. Give, for "
+            "example, 'vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224' or "
+            "'deit_small_distilled_patch16_224'."
         )
     surplus = sorted(name for name, _ in vit.named_parameters() if name.split(".")[0] in ("head", "head_dist", "attn_pool"))
     if surplus:

@@ -184,14 +184,14 @@ def _per_channel(who: str, name: str, values: Sequence[float] | None, default: S
     numbers = tuple(float(value) for value in (default if values is None else values))
     if len(numbers) != len(default) or not all(math.isfinite(number) for number in numbers):
         raise ValueError(
-            f"{who}: {name}={values!r} is not {len(default)} finite numbers, one per channel. Give for example "
+            f"{who}: {name}={values!r} is not {len(default)} finite numbers, one per channel. Give, for example, "
             f"{name}={tuple(float(value) for value in default)}."
         )
     return numbers
 
 
 def default_blocks(depth: int) -> tuple[int, ...]:
-    """The blocks at a half, two thirds, five sixths and all of the depth, counting from 1; fractions are rounded, halves upwards.
+    """The blocks nearest to a half, two thirds, five sixths and all of the depth, counting from 1; ties round up.
 
     Source:
         GMML 2.3: 6, 8, 10 and 12 of 12. The blocks for other depths are our choice.

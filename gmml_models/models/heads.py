@@ -65,4 +65,4 @@ def check_sizes(who: str, **sizes: int) -> None:
     """Refuse impossible layer widths."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{who}: {name}={size!r} is not a whole number above 0. Give for example {name}=256.")
+            raise ValueError(f"{who}: {name}={size!r} is not a whole number above 0. Give, for example, {name}=256.")

@@ -85,7 +85,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
         ValueError: the name does not begin with ``gmml_``, or options were given with ``pretrained``.
     """
     if not isinstance(name, str):
-        raise TypeError(f"create_model: name is a {type(name).__name__}. Give for example 'gmml_vit_small_patch16_224'.")
+        raise TypeError(f"create_model: name is a {type(name).__name__}. Give, for example, 'gmml_vit_small_patch16_224'.")
     if not name.startswith(PREFIX):
         raise ValueError(
             f"create_model: {name!r} does not begin with {PREFIX!r}. An autoencoder with this encoder is create_model("

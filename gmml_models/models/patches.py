@@ -41,7 +41,7 @@ def check_target(who: str, target: str) -> None:
         ValueError: the target is unknown; the message says what is allowed.
     """
     if target not in TARGETS:
-        raise ValueError(f"{who}: target={target!r} is unknown. Allowed are {' and '.join(map(repr, TARGETS))}.")
+        raise ValueError(f"{who}: target={target!r} is unknown. Allowed: {' and '.join(map(repr, TARGETS))}.")
 
 
 def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor | None = None) -> PatchStatistics:
@@ -80,7 +80,7 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
     if seen.dtype != torch.bool:
         raise TypeError(f"patch_statistics: seen is {seen.dtype}, not bool. Give True where the pixel is known, for example ~mask.")
     if seen.shape != wanted:
-        raise ValueError(f"patch_statistics: seen has shape {tuple(seen.shape)}; allowed is {wanted}. Give one value per pixel.")
+        raise ValueError(f"patch_statistics: seen has shape {tuple(seen.shape)}; allowed: {wanted}. Give one value per pixel.")
     hidden = ~seen
     known = images.masked_fill(hidden, 0.0)
     count = seen.flatten(1).sum(1) * images.shape[1]
@@ -179,7 +179,7 @@ def denormalise_patches(images: Tensor, statistics: PatchStatistics, patch: int 
     if statistics.mean.shape != wanted or statistics.std.shape != wanted:
         raise ValueError(
             f"denormalise_patches: statistics have shapes {tuple(statistics.mean.shape)} and {tuple(statistics.std.shape)}; "
-            f"allowed is {wanted}. Give the statistics of the same images and patches."
+            f"allowed: {wanted}. Give the statistics of the same images and patches."
         )
     folded = _fold(images.to(statistics.mean.dtype), sides)
     return (folded * _spread(statistics.std) + _spread(statistics.mean)).reshape(images.shape)

@@ -89,6 +89,6 @@ def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:
         ValueError: the pooling is not supported; the message says what is allowed.
     """
     if pool not in POOLS:
-        raise ValueError(f"{who}: pool={pool!r} is unknown. Allowed are 'token', 'mean' and 'both'.")
+        raise ValueError(f"{who}: pool={pool!r} is unknown. Allowed: 'token', 'mean' and 'both'.")
     if pool != "mean" and not encoder.has_class_token:
         raise ValueError(f"{who}: pool={pool!r} needs a class token, but this encoder has none. Give pool='mean'.")

@@ -99,7 +99,7 @@ class WeightsSource:
     def _another(self, path: Path, filename: str, expected: str | None, config: Mapping[str, Any]) -> str:
         """The error message for a file that is not the one recorded in the folder's config."""
         found, by = sha256_of(path), config.get("transformers_version")
-        who = f"transformers {by}, as config.json says, " if isinstance(by, str) else "another program than gmml "
+        who = f"transformers {by}, as config.json says, " if isinstance(by, str) else "a program other than gmml "
         repair = (
             "copy the folder again" if isinstance(resolved("fetch", self.name), Path) else "load again with force_download=True"
         )
@@ -189,7 +189,7 @@ def load_encoder(source: WeightsSource, config: Mapping[str, Any]) -> VisionTran
 
 
 def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
-    """Load the encoder of a folder, adapted by timm, in evaluation mode; it takes images of any size, as from `load_encoder`.
+    """Load the encoder of a folder, adapted by timm, in evaluation mode; like those of `load_encoder`, it takes images of any size.
 
     Args:
         source: the folder.

@@ -102,7 +102,7 @@ class MCSSL(Objective):
         **options: Any,
     ) -> None:
         if terms not in get_args(Terms):
-            raise ValueError(f"MCSSL: terms={terms!r} is unknown. Allowed are {', '.join(map(repr, get_args(Terms)))}.")
+            raise ValueError(f"MCSSL: terms={terms!r} is unknown. Allowed: {', '.join(map(repr, get_args(Terms)))}.")
         if cls and terms == "reconstruction":
             raise ValueError(
                 "MCSSL: cls=True compares concepts, but terms='reconstruction' has none. Give terms='both' or 'concepts'."

@@ -80,7 +80,7 @@ class Objective(nn.Module, ABC):
     def __init__(self, autoencoder: GMMLAutoencoder, corrupt: Corruption | None, loss: Loss = "l1") -> None:
         super().__init__()
         if loss not in get_args(Loss):
-            raise ValueError(f"{self._name}: loss={loss!r} is unknown. Allowed are {' and '.join(map(repr, get_args(Loss)))}.")
+            raise ValueError(f"{self._name}: loss={loss!r} is unknown. Allowed: {' and '.join(map(repr, get_args(Loss)))}.")
         if corrupt is not None and not isinstance(corrupt, Corruption):
             raise TypeError(
                 f"{self._name}: corrupt={corrupt!r} is not a corruption. Give one from gmml_aug, for example presets.gmml(), or "
@@ -258,7 +258,7 @@ class Teacher(SlowState, Generic[Head]):
     def __init__(self, autoencoder: GMMLAutoencoder, head: Head, momentum: float = 0.996) -> None:
         super().__init__()
         if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"Teacher: momentum={momentum} is outside [0, 1]. Give for example momentum=0.996.")
+            raise ValueError(f"Teacher: momentum={momentum} is outside [0, 1]. Give, for example, momentum=0.996.")
         self.momentum = momentum
         self.autoencoder = copy.deepcopy(autoencoder)
         self.autoencoder.set_grad_checkpointing(False)

@@ -89,7 +89,9 @@ class SiT(Objective):
             raise ValueError("SiT: the encoder has no class token to contrast. Give one with class_token=True, or use GMML.")
         for name, value, least in (("reconstruction_weight", reconstruction_weight, 0.0), ("temperature", temperature, 1e-6)):
             if not least <= value < math.inf:
-                raise ValueError(f"SiT: {name}={value} is not a finite number of at least {least:g}. Give for example {name}=1.0.")
+                raise ValueError(
+                    f"SiT: {name}={value} is not a finite number of at least {least:g}. Give, for example, {name}=1.0."
+                )
         self.reconstruction_weight = reconstruction_weight
         self.temperature = temperature
         self.head = ContrastiveHead(autoencoder.encoder.embed_dim, hidden, out)

@@ -122,7 +122,7 @@ class Knobs:
 
     def _in_boxes(self, fill: str) -> InBoxes:
         if fill not in FILLS:
-            raise ValueError(f"gmml play: the fill {fill!r} is unknown. Allowed are {', '.join(FILLS)}.")
+            raise ValueError(f"gmml play: the fill {fill!r} is unknown. Allowed: {', '.join(FILLS)}.")
         boxes = Boxes(ratio=self.ratio, side=self.side, placement=self.placement, align=self.align)
         return InBoxes(boxes, FILLS[fill]())
 
@@ -151,7 +151,7 @@ def code(corrupt: Corruption, key: int) -> str:
 
 def _built(preset: str) -> Chain:
     if preset not in PRESETS:
-        raise ValueError(f"gmml play: the preset {preset!r} is unknown. Allowed are {', '.join((*PRESETS, OWN))}.")
+        raise ValueError(f"gmml play: the preset {preset!r} is unknown. Allowed: {', '.join((*PRESETS, OWN))}.")
     tree = getattr(gmml_aug.presets, preset)(values=VALUES)
     assert isinstance(tree, Chain)
     return tree

@@ -40,7 +40,7 @@ class Tuning(nn.Module):
     def __init__(self, classifier: Classifier, decay: float = 0.0) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise ValueError(f"Tuning: decay={decay} is outside [0, 1). Give for example 0.9998, or 0 for none.")
+            raise ValueError(f"Tuning: decay={decay} is outside [0, 1). Give, for example, 0.9998, or 0 for none.")
         self.classifier = classifier
         self.decay = decay
         self.average = copy.deepcopy(classifier).requires_grad_(False) if decay else None

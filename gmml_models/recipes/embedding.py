@@ -215,7 +215,7 @@ def _check(config: EmbedConfig) -> None:
         raise UsageError(f"{_WHO}: no weights. Give --weights FOLDER, a Hub name, or a name that gmml models lists.")
     if config.out.suffix not in KINDS:
         raise UsageError(
-            f"{_WHO}: --out {config.out} does not end in one of {', '.join(KINDS)}. Give for example --out features.npz."
+            f"{_WHO}: --out {config.out} does not end in one of {', '.join(KINDS)}. Give, for example, --out features.npz."
         )
     if config.out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{_WHO}: parquet needs the package pyarrow. Install it: pip install pyarrow; or give --out features.npz.")

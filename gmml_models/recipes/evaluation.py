@@ -193,7 +193,7 @@ def _check(config: EvaluateConfig) -> None:
         what = "measures" if not config.measures else "seeds"
         raise UsageError(f"{_WHO}: {what} is empty. Give at least one value, for example --measures knn linear --seeds 0 1 2.")
     if not set(config.measures) <= {"knn", "linear", "classifier"}:
-        raise UsageError(f"{_WHO}: measures={config.measures}. Allowed are knn, linear and classifier.")
+        raise UsageError(f"{_WHO}: measures={config.measures}. Allowed: knn, linear and classifier.")
     if config.baselines and not {"knn", "linear"} & set(config.measures):
         raise UsageError(
             f"{_WHO}: --baselines are measured by k-NN and the linear probe. Add knn or linear to --measures, or leave "

@@ -56,11 +56,11 @@ def strength(config: FinetuneConfig, *, multi_label: bool) -> Strength:
     for name in ("smoothing", "erasing", "flip"):
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{who}: {name}={value} is not between 0 and 1. Give for example 0.1.")
+            raise UsageError(f"{who}: {name}={value} is not between 0 and 1. Give, for example, 0.1.")
     for name in ("mixup", "cutmix"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < float("inf"):
-            raise UsageError(f"{who}: {name}={value} is not a number of at least 0. Give for example 0.8, or 0 for none.")
+            raise UsageError(f"{who}: {name}={value} is not a number of at least 0. Give, for example, 0.8, or 0 for none.")
     if config.scale is not None and not 0 < config.scale[0] <= config.scale[1] <= 1:
         raise UsageError(f"{who}: scale={config.scale} is not a range of shares. Give 0 < low <= high <= 1, as in 0.08 1.0.")
     if multi_label:
@@ -102,7 +102,7 @@ def training_transform(config: FinetuneConfig, model: Classifier, how: Strength)
         return _timm_transform(config, model, how, policy)
     except (AssertionError, KeyError, ValueError) as error:
         raise UsageError(
-            f"gmml finetune: timm refuses auto_augment={config.auto_augment!r} ({error}). Give for example rand-m9-mstd0.5-inc1, "
+            f"gmml finetune: timm refuses auto_augment={config.auto_augment!r} ({error}). Give, for example, rand-m9-mstd0.5-inc1, "
             "or none."
         ) from error
 

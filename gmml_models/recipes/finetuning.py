@@ -202,12 +202,12 @@ def _check(config: FinetuneConfig) -> None:
     check_installed(_WHO, torchmetrics="torchmetrics", tensorboard="tensorboard")
     if not 0 < config.layer_decay <= 1:
         raise UsageError(
-            f"{_WHO}: layer_decay={config.layer_decay} is out of range. Allowed is above 0 and at most 1. Give for example "
+            f"{_WHO}: layer_decay={config.layer_decay} is out of range. Allowed: above 0 and at most 1. Give, for example, "
             "0.75, or 1."
         )
     if not 0 <= config.ema < 1:
         raise UsageError(
-            f"{_WHO}: ema={config.ema} is out of range. Allowed is at least 0 and below 1. Give for example 0.9998, or 0 for none."
+            f"{_WHO}: ema={config.ema} is out of range. Allowed: at least 0 and below 1. Give, for example, 0.9998, or 0 for none."
         )
     if not 0 < config.few_shot <= 1:
         raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0 and at most 1.")

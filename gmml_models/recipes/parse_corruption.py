@@ -48,7 +48,7 @@ def corruption_from(words: str, values: Values) -> ga.Corruption:
         return chain if chain.values is not None else replace(chain, values=values)
     except (SyntaxError, TypeError, ValueError) as error:
         raise UsageError(
-            f"gmml: corruption={words!r} cannot be read ({error}). Allowed are a preset ({', '.join(ga.presets.names())}) or the "
+            f"gmml: corruption={words!r} cannot be read ({error}). Allowed: a preset ({', '.join(ga.presets.names())}) or the "
             'code of a composition, for example "InBoxes(Boxes(ratio=0.3), Noise())".'
         ) from error
 

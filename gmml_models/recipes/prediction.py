@@ -99,7 +99,7 @@ def _check(config: PredictConfig, dataset: Any) -> None:
     if config.out is None:
         return
     if config.out.suffix.lower() not in _ENDINGS:
-        raise UsageError(f"{_WHO}: --out {config.out} does not end in {' or '.join(_ENDINGS)}. Give for example predictions.csv.")
+        raise UsageError(f"{_WHO}: --out {config.out} does not end in {' or '.join(_ENDINGS)}. Give, for example, predictions.csv.")
     if config.out.is_dir() or not config.out.parent.is_dir():
         what = "is a folder" if config.out.is_dir() else f"is in a folder that does not exist, {config.out.parent}"
         raise UsageError(f"{_WHO}: --out {config.out} {what}. Give a file in a folder that exists.")
@@ -122,5 +122,5 @@ def _check_fit(config: PredictConfig, model: Classifier) -> None:
     if config.img_size is not None and (config.img_size < max(patch) or any(config.img_size % side for side in patch)):
         raise UsageError(
             f"{_WHO}: img_size={config.img_size} is not a whole number of patches of {patch[0]} x {patch[1]}. "
-            f"Give for example img_size={max(patch[0], config.img_size - config.img_size % patch[0])}."
+            f"Give, for example, img_size={max(patch[0], config.img_size - config.img_size % patch[0])}."
         )

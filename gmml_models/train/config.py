@@ -119,8 +119,8 @@ def check(config: TrainConfig) -> None:
         )
     for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "drop_path", "checkpoint_every"):
         if not 0 <= getattr(config, name) < float("inf"):
-            raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number of at least 0. Give for example 0.")
+            raise UsageError(f"{who}: {name}={getattr(config, name)} is not a finite number of at least 0. Give, for example, 0.")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         raise UsageError(f"{who}: betas={config.betas}. Give two numbers of at least 0 and below 1, for example 0.9 0.999.")
     if config.clip is not None and not config.clip > 0:
-        raise UsageError(f"{who}: clip={config.clip} is not above 0. Give for example 3.0, or None for no clipping.")
+        raise UsageError(f"{who}: clip={config.clip} is not above 0. Give, for example, 3.0, or None for no clipping.")

@@ -75,8 +75,8 @@ def test_wrong_questions_are_errors() -> None:
     corrupt = ga.presets.gmml()
     plan = corrupt.sample((2, 3, 9, 9), keys=some_keys(2))
     for image, pixel, kind, says in (
-        (2, (1, 1), ValueError, "image=2 is out of range. Allowed is -2 to 1"),
-        (0, (1, 9), ValueError, "pixel=9 is out of range. Allowed is 0 to 8"),
+        (2, (1, 1), ValueError, "image=2 is out of range. Allowed: -2 to 1"),
+        (0, (1, 9), ValueError, "pixel=9 is out of range. Allowed: 0 to 8"),
         (0, (1,), ValueError, r"pixel=\(1,\) for 2 spatial axes. Give one integer for each"),
         (0, 5, ValueError, "pixel=5 for 2 spatial axes"),
         (0, (1.5, 1), TypeError, "pixel=1.5 is not an integer"),

@@ -141,7 +141,7 @@ def test_what_cannot_be_registered() -> None:
     for given, kind, says in (
         ((ga.Noise(), "cpu", print), TypeError, r"kind=Noise\(\) is not a class of fill"),
         ((int, "cpu", print), TypeError, "is not a class of fill"),
-        ((Dim, "cuda", print), ValueError, "backend='cuda' is unknown. Allowed are 'reference', 'cpu', 'triton'"),
+        ((Dim, "cuda", print), ValueError, "backend='cuda' is unknown. Allowed: 'reference', 'cpu', 'triton'"),
         ((Dim, "cpu", 3), TypeError, "function=3 cannot be called"),
     ):
         with pytest.raises(kind, match=says):

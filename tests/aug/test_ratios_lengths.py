@@ -59,9 +59,9 @@ def test_bytes_and_a_plan_take_them_too() -> None:
 RATIOS: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": ([0.1, 0.2], ValueError, r"ratios are .*\(2,\) for 4 images. Give one float for each"),
     "a table": (torch.zeros(4, 1), ValueError, r"ratios are .*\(4, 1\) for 4 images"),
-    "above 1": ([0.1, 0.2, 0.3, 1.1], ValueError, r"Allowed is 0 to 1"),
-    "below 0": ([0.1, 0.2, 0.3, -0.1], ValueError, r"Allowed is 0 to 1"),
-    "not a number": (torch.tensor([0.1, 0.2, 0.3, math.nan]), ValueError, r"Allowed is 0 to 1"),
+    "above 1": ([0.1, 0.2, 0.3, 1.1], ValueError, r"Allowed: 0 to 1"),
+    "below 0": ([0.1, 0.2, 0.3, -0.1], ValueError, r"Allowed: 0 to 1"),
+    "not a number": (torch.tensor([0.1, 0.2, 0.3, math.nan]), ValueError, r"Allowed: 0 to 1"),
     "more than boxes": (
         [0.1, 0.2, 0.3, 0.95],
         ValueError,
@@ -111,7 +111,7 @@ def test_spread_ratios_are_dealt_out_by_chance() -> None:
     assert float((mean - 0.15).abs().max()) < 5 * 0.17 / math.sqrt(400)  # half get 0.3 on average, the others nothing
     with pytest.raises(ValueError, match="both keys and a generator"):
         spread_ratios(3, 0.1, 0.5, keys=some_keys(3), generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"high=0.1 is out of range. Allowed is a finite number, 0.5 to 1.0"):
+    with pytest.raises(ValueError, match=r"high=0.1 is out of range. Allowed: a finite number, 0.5 to 1.0"):
         spread_ratios(3, 0.5, 0.1)
 
 
@@ -156,7 +156,7 @@ def test_lengths_of_the_last_axis_in_a_call() -> None:
 
 LENGTHS: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": ([9, 9], ValueError, r"got 2 lengths for 4 images"),
-    "beyond the axis": ([9, 9, 9, 10], ValueError, r"lengths=10 is out of range. Allowed is 1 to 9"),
+    "beyond the axis": ([9, 9, 9, 10], ValueError, r"lengths=10 is out of range. Allowed: 1 to 9"),
     "nothing left": ([9, 9, 9, 0], ValueError, r"lengths=0 is out of range"),
     "floats": ([9.0] * 4, TypeError, r"lengths=9.0 is not an integer"),
     "three for two axes": ([[9, 9, 9]] * 4, ValueError, r"lengths=\[9, 9, 9\] for 2 spatial axes. Give one number.*or 2"),

@@ -129,5 +129,5 @@ def test_endings_are_what_the_user_says(photographs: Path, tmp_path: Path) -> No
         assert all(isinstance(one, torch.Tensor) for one, _ in items(chosen))
         assert {one.reason for one in chosen.left} == {"not one of --extensions (.png)"}
         assert not chosen.lost
-    with pytest.raises(UsageError, match=r"are not file extensions. Give for example --extensions .jpg .png"):
+    with pytest.raises(UsageError, match=r"are not file extensions. Give, for example, --extensions .jpg .png"):
         open_source(PretrainConfig(data=str(root), extensions=()))

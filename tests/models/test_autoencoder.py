@@ -226,7 +226,7 @@ def test_each_patch_is_decoded_from_its_own_token(name: str) -> None:
 
 
 def test_decoders_say_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"'papers' is unknown\. Allowed are 'paper', 'release', 'mc_ssl'"):
+    with pytest.raises(ValueError, match=r"'papers' is unknown\. Allowed: 'paper', 'release', 'mc_ssl'"):
         build_decoder("papers", 8, (2, 2), 3)
     with pytest.raises(ValueError, match=r"not \(B, 2 x 2, 8\)"):
         build_decoder("paper", 8, (2, 2), 3)(images(1, 5, 8), (2, 2))

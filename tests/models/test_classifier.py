@@ -203,7 +203,7 @@ class TestWhatIsRefused:
             ("ab", {}, TypeError, "neither a number nor a list"),
             (True, {}, TypeError, "neither a number nor a list"),
             (["a", 3], {}, TypeError, "not all strings"),
-            (3, {"pool": "max"}, ValueError, "Allowed are 'token', 'mean' and 'both'"),
+            (3, {"pool": "max"}, ValueError, "Allowed: 'token', 'mean' and 'both'"),
             (3, {"hidden": -1}, ValueError, "whole number of at least 0"),
             (3, {"hidden": 2.5}, ValueError, "whole number of at least 0"),
             (3, {"mean": (0.5,)}, ValueError, "3 finite numbers"),

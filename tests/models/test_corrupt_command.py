@@ -327,7 +327,7 @@ def test_without_images_nothing_is_written(run: Run, tmp_path: Path, words: tupl
         (("{tmp}/photos/photo0.png", "-o", "{tmp}/photos/photo0.png"), "never written to"),
         (("-o", "{tmp}/" + "x" * 251 + ".png"), "could not be written"),
         (("-o", "{tmp}/" + "x" * 300 + ".png"), "could not be written"),
-        (("-o", "{tmp}/sheet.png", "--columns", "0"), "--columns 0 is out of range. Allowed is 1 to 64."),
+        (("-o", "{tmp}/sheet.png", "--columns", "0"), "--columns 0 is out of range. Allowed: 1 to 64."),
         (("-o", "{tmp}/sheet.png", "--batch", "99999"), "--batch 99999 is out of range"),
         (("-o", "{tmp}/sheet.png", "--preset", "other"), "gmml_reference"),
         (("-o", "{tmp}/sheet.png", "--seed", "many"), "seed"),
@@ -348,7 +348,7 @@ def test_bad_arguments_end_with_two_and_leave_nothing(
 def test_a_size_out_of_range_is_refused(run: Run, photos: Path, tmp_path: Path) -> None:
     ran = run(photos, "-o", tmp_path / "sheet.png", size=8)
     assert ran.code == 2
-    assert "--size 8 is out of range. Allowed is 16 to 1024." in ran.err
+    assert "--size 8 is out of range. Allowed: 16 to 1024." in ran.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

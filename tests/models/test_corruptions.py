@@ -53,5 +53,5 @@ def test_code_with_options_and_nesting() -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(words: str) -> None:
-    with pytest.raises(UsageError, match=r"cannot be read .* Allowed are a preset \(ablation"):
+    with pytest.raises(UsageError, match=r"cannot be read .* Allowed: a preset \(ablation"):
         corruption_from(words, VALUES)

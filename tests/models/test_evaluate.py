@@ -286,7 +286,7 @@ class TestWhatIsRefused:
             ({"weights": "no/such/folder"}, "cannot be loaded"),
             ({"data": ""}, "no data"),
             ({"measures": ()}, "measures is empty"),
-            ({"measures": ("guess",)}, "Allowed are knn, linear and classifier"),
+            ({"measures": ("guess",)}, "Allowed: knn, linear and classifier"),
             ({"measures": ("classifier",)}, "holds no classifier"),
             ({"seeds": ()}, "seeds is empty"),
             ({"seeds": (1, 1)}, "contain a seed twice"),

@@ -183,7 +183,7 @@ class TestFeatures:
             (torch.randn(2, 1, 32, 32), {}, r"not \(B, 3, H, W\)"),
             (torch.randn(0, 3, 32, 32), {}, "0 images"),
             ([], {}, "no images"),
-            (torch.randn(1, 3, 32, 32), {"pool": "max"}, "Allowed are"),
+            (torch.randn(1, 3, 32, 32), {"pool": "max"}, "Allowed:"),
             (torch.randn(1, 3, 32, 32), {"batch_size": 0}, "batches of 0"),
         ],
     )
@@ -379,7 +379,7 @@ class TestEmbed:
             ({"weights": ""}, "no weights"),
             ({"weights": "no/such"}, "cannot be loaded"),
             ({"batch_size": 0}, "batch_size=0"),
-            ({"pool": "most"}, "Allowed are"),
+            ({"pool": "most"}, "Allowed:"),
         ],
     )
     def test_what_is_refused(self, folder: Path, flat: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:

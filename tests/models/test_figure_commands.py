@@ -153,7 +153,7 @@ def test_a_failed_write_keeps_the_old_figure(
         (("-o", "{tmp}/figure.jpg"), "does not end in .png or .pdf"),
         (("-o", "{tmp}/no/figure.png"), "a folder that does not exist"),
         (("-o", "{tmp}/photos/photo1.png"), "never written to"),
-        (("--count", "0"), "--count 0 is out of range. Allowed is 1 to 64."),
+        (("--count", "0"), "--count 0 is out of range. Allowed: 1 to 64."),
         (("--size", "5000"), "--size 5000 is out of range"),
         (("--size", "36"), "not a whole number of patches of 8 x 8. Give --size 32."),
         (("--size", "3"), "Give --size 8."),

@@ -641,7 +641,7 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     "json": (b'{"a": 1}' * 4, "JSON"),
     "huge header length": (framed({}, length=1 << 62), "cut short"),
     "header past the end": (framed({"a": entry(0, 4)}, length=500), "cut short"),
-    "header longer than allowed": (framed(b"{" + b" " * (17 << 20) + b"}"), "allowed are"),
+    "header longer than allowed": (framed(b"{" + b" " * (17 << 20) + b"}"), "allowed: at most"),
     "header not an object": (framed([1]), "an unknown format"),
     "header not JSON": (framed(b"{nonsense}"), "not JSON"),
     "header not text": (framed(b'{"\xff": 1}'), "not JSON"),
@@ -704,7 +704,7 @@ def test_a_large_promise_costs_no_memory(tmp_path: Path) -> None:
     os.truncate(path, 4 << 30)  # takes no room on the disk
     tracemalloc.start()
     try:
-        with pytest.raises(errors.UnreadableFileError, match="allowed are"):
+        with pytest.raises(errors.UnreadableFileError, match="names must be printable"):
             hub.read_tensors(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:

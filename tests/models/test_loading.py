@@ -223,7 +223,7 @@ class TestSavedAgain:
         ):
             save_file({key: tensor + 1 for key, tensor in load_file(folder / name).items()}, folder / name)
             with pytest.raises(
-                WrongBytesError, match=r"another program than gmml saved the weights again.*copy the folder again"
+                WrongBytesError, match=r"a program other than gmml saved the weights again.*copy the folder again"
             ) as caught:
                 what(folder)
             given = re.search(r"sha256=('[0-9a-f]{64}'|\{.*?\})", str(caught.value))
@@ -336,7 +336,7 @@ class TestAdviceIsFollowed:
         assert call
         assert gm.create_model(call[1]).img_size == (64, 64)
         assert gm.create_model(ZOO).img_size == (64, 64)  # a tag that there is: random weights of its architecture, as timm has it
-        with pytest.raises(TypeError, match=r"name is a NoneType\. Give for example 'gmml_vit_small_patch16_224'"):
+        with pytest.raises(TypeError, match=r"name is a NoneType\. Give, for example, 'gmml_vit_small_patch16_224'"):
             gm.create_model(None)  # type: ignore[arg-type]
 
     def test_options_beside_pretrained(self) -> None:

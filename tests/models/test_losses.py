@@ -146,12 +146,12 @@ def test_half_types_do_not_overflow_inside(bad: float) -> None:
     ("change", "error", "match"),
     [
         ({"mask": torch.zeros(4, 1, 6, 5)}, TypeError, "masked_l1: mask is torch.float32, not bool"),
-        ({"mask": torch.zeros(4, 6, 5, dtype=torch.bool)}, ValueError, r"allowed is \(B, 1, \*S\) = \(4, 1, 6, 5\)"),
+        ({"mask": torch.zeros(4, 6, 5, dtype=torch.bool)}, ValueError, r"allowed: \(B, 1, \*S\) = \(4, 1, 6, 5\)"),
         ({"mask": torch.zeros(4, 3, 6, 5, dtype=torch.bool)}, ValueError, "one value per pixel"),
         ({"mask": torch.zeros(1, 1, 6, 5, dtype=torch.bool)}, ValueError, "for images"),
         ({"clean": torch.zeros(4, 1, 6, 5)}, ValueError, r"clean has shape \(4, 1, 6, 5\), but reconstruction has \(4, 3, 6, 5\)"),
         ({"clean": torch.zeros(4, 3, 6, 5, dtype=torch.int32)}, TypeError, "clean is torch.int32, not a float type"),
-        ({"reduction": "avg"}, ValueError, "'avg' is unknown. Allowed are 'mean', 'sum' and 'none'"),
+        ({"reduction": "avg"}, ValueError, "'avg' is unknown. Allowed: 'mean', 'sum' and 'none'"),
         (
             {"reconstruction": torch.zeros(0, 3, 6, 5), "clean": torch.zeros(0, 3, 6, 5), "mask": torch.zeros(0, 1, 6, 5).bool()},
             ValueError,
@@ -223,7 +223,7 @@ def test_gradients_through_a_normalised_target_are_those_of_finite_differences()
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"target": "normalized", "patch": 3}, "target='normalized' is unknown. Allowed are 'pixels' and 'normalised'"),
+        ({"target": "normalized", "patch": 3}, "target='normalized' is unknown. Allowed: 'pixels' and 'normalised'"),
         ({"target": "normalised"}, "needs patch"),
         ({"target": "normalised", "patch": 4}, "patch=4 does not divide images of 6 x 5"),
     ],

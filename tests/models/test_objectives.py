@@ -153,9 +153,9 @@ def test_a_normalised_target_is_shown_in_pixels(kind: str, monkeypatch: pytest.M
 
 def test_a_target_or_loss_that_nobody_knows_is_named() -> None:
     for kind in KINDS:
-        with pytest.raises(ValueError, match=r"target='normalized' is unknown\. Allowed are 'pixels' and 'normalised'"):
+        with pytest.raises(ValueError, match=r"target='normalized' is unknown\. Allowed: 'pixels' and 'normalised'"):
             small(kind, target="normalized")
-        with pytest.raises(ValueError, match=r"loss='huber' is unknown\. Allowed are 'l1' and 'l2'"):
+        with pytest.raises(ValueError, match=r"loss='huber' is unknown\. Allowed: 'l1' and 'l2'"):
             small(kind, loss="huber")
     with pytest.raises(ValueError, match="target cannot be combined with an autoencoder that is already built"):
         GMML(small().autoencoder, target="normalised")

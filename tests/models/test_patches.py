@@ -181,7 +181,7 @@ def test_masks_and_statistics_of_other_shapes_are_named() -> None:
     images = noise(1, 3, 8, 8)
     with pytest.raises(TypeError, match=r"seen is torch\.float32, not bool"):
         patch_statistics(images, 4, seen=torch.ones(1, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"allowed is \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"allowed: \(1, 1, 8, 8\)"):
         patch_statistics(images, 4, seen=torch.ones(1, 3, 8, 8, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"allowed is \(1, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"allowed: \(1, 1, 2, 2\)"):
         denormalise_patches(images, PatchStatistics(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)), 4)

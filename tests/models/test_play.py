@@ -158,9 +158,9 @@ def test_without_fills_the_library_says_so(preset: str, choice: bool) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'other' is unknown. Allowed are ablation, .*your own"):
+    with pytest.raises(ValueError, match=r"'other' is unknown. Allowed: ablation, .*your own"):
         Knobs.of("other")
-    with pytest.raises(ValueError, match=r"'snow' is unknown. Allowed are noise, "):
+    with pytest.raises(ValueError, match=r"'snow' is unknown. Allowed: noise, "):
         Knobs(fills=("snow",)).composition()
 
 
@@ -420,7 +420,7 @@ def test_the_command_is_listed() -> None:
 
 @pytest.mark.parametrize("port", [0, 70_000])
 def test_a_port_out_of_range_is_refused(port: int) -> None:
-    with pytest.raises(UsageError, match=rf"--port {port} is out of range. Allowed is 1 to 65535."):
+    with pytest.raises(UsageError, match=rf"--port {port} is out of range. Allowed: 1 to 65535."):
         Play(port=port).run()
 
 

@@ -204,7 +204,7 @@ def theirs(folder: Path) -> list[str | Path]:
         (lambda folder: ["--data", folder, "--model", "vit_smal_patch16_224"], "Close names are"),
         (lambda folder: ["--data", folder, "--img-size", "20"], "multiple of patch_size"),
         (lambda folder: ["--data", folder, "--img-size", "4"], "multiple of patch_size"),
-        (lambda folder: ["--data", folder, "--corruption", "gmlm"], "Allowed are a preset"),
+        (lambda folder: ["--data", folder, "--corruption", "gmlm"], "Allowed: a preset"),
         (lambda folder: ["--data", folder, "--method", "autoencoder", "--corruption", "gmml"], "without corruption"),
         (lambda folder: ["--data", folder, "--method", "sit", "--views", "3"], "two views"),
         (lambda folder: ["--data", folder, "--mean", "0.5", "--std", "0.5"], "mean"),

@@ -426,7 +426,7 @@ CSVS = {
     "file,text\ntrain/000.png,a\ntrain/001.png,b\n": "has no labels",
     "id,sea\n0,1\n1,0\n": "the first column, 'id', does not hold files",
     "file,sea\ntrain/000.png,1\ntrain/gone.png,0\n": r"lists 1 files that do not exist, the first in line 3: train/gone.png",
-    "file,sea\ntrain/000.png,1\ntrain/001.png,0\ntrain/002.png,2\n": r"line 4: the label 'sea' is '2'. Allowed are 0 and 1",
+    "file,sea\ntrain/000.png,1\ntrain/001.png,0\ntrain/002.png,2\n": r"line 4: the label 'sea' is '2'. Allowed: 0 or 1",
     "file,sea\ntrain/000.png,1\ntrain/001.png\n": r"line 3, has 1 columns, but the first line has 2",
     "file,sea\ntrain/000.png,1\ntrain/./000.png,0\n": "twice",
     "file,sea\ntest/000.png,1\n": "none of them in",

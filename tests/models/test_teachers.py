@@ -314,7 +314,7 @@ def test_views_that_mc_ssl_has_no_use_for_are_named() -> None:
         ("sit", {"temperature": 0.0}, "temperature=0.0 is not a finite number"),
         ("sit", {"momentum": 1.5}, r"momentum=1.5 is outside \[0, 1\]"),
         ("sit", {"hidden": 0}, "hidden=0 is not a whole number"),
-        ("mc_ssl", {"terms": "all"}, "terms='all' is unknown. Allowed are 'both', 'reconstruction', 'concepts'"),
+        ("mc_ssl", {"terms": "all"}, "terms='all' is unknown. Allowed: 'both', 'reconstruction', 'concepts'"),
         ("mc_ssl", {"terms": "reconstruction", "cls": True}, "terms='reconstruction' has none"),
         ("mc_ssl", {"terms": "reconstruction", "blocks": (1,)}, r"blocks=\(1,\) end before the last block"),
         ("mc_ssl", {"classes": 0}, "classes=0 is not a whole number"),
