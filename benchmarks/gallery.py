@@ -75,7 +75,7 @@ def _place(title: str, code: str, words: str) -> Shown:
 
 WRITTEN = (
     _fill('Noise(distribution="uniform")', 'Uniform over all values: the default of `Noise()` for bytes and `values="unit"`.'),
-    _fill('Noise(distribution="normal")', "Normal: for normalised images N(0, 1), the default of `Noise()` there."),
+    _fill('Noise(distribution="normal")', "Normal: N(0, 1) for normalised images, for which it is the default of `Noise()`."),
     _fill('Noise(distribution="matched")', "Normal, with the mean and standard deviation of each channel of each image."),
     _fill('Noise(per="pixel")', "The same value in all channels of a pixel."),
     _fill("Zeros()", "Black for bytes; the mean colour for normalised images, as in the presets below."),

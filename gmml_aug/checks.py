@@ -1,4 +1,7 @@
-"""Checks of values before any work is done; every message says who raised it, what was passed, what is allowed and what to do."""
+"""Checks of values before any work is done.
+
+Messages say which function raised them, what was passed, what is allowed and what to do.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Corruption(ABC):
 
         Raises:
             TypeError: images, keys or donors have a type or dtype that is not allowed.
-            ValueError: a wrong rank, an empty axis, things on different devices, both keys and a generator, a batch of one where
+            ValueError: a wrong rank, an empty axis, tensors on different devices, both keys and a generator, a batch of one where
                 a donor from the batch is needed, ratios or lengths that do not fit, a backend that cannot do this call.
         """
         chance: Options = {"generator": generator, "keys": keys, "rank": rank, "ratios": ratios, "lengths": lengths}
@@ -218,7 +218,7 @@ class Corruption(ABC):
 
         Raises:
             TypeError: keys are not int64, or the bank is not an integer.
-            ValueError: a wrong shape, both keys and a generator, things on different devices, a batch of one where a donor from
+            ValueError: a wrong shape, both keys and a generator, tensors on different devices, a batch of one where a donor from
                 the batch is needed.
         """
         program = self.program

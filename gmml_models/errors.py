@@ -29,7 +29,7 @@ class HubUnreachableError(WeightsError):
 
 
 class WrongBytesError(WeightsError):
-    """A file exists, but its sha256 or size differs from the recorded or announced one."""
+    """A file exists, but its sha256 or size differs from the one that was recorded or announced."""
 
 
 class UnreadableFileError(WeightsError):

@@ -1,9 +1,9 @@
 """The single entry to the backends: chooses which one makes a plan, and which one paints it.
 
-A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a question,
-``can(program, shape, dtype, device, gradient=...)``: None, or the reason why not (without a dtype it refers to plans). All
-backends make equal plans and masks, and images that agree within float tolerance. A backend that is faster when it does both at
-once also has ``corrupt(program, batch, request)``. When a call is traced, this runs as plain Python.
+A backend is two functions, ``plan(program, request)`` and ``paint(program, batch, plan)``, and a check, ``can(program, shape,
+dtype, device, gradient=...)``, which returns None, or the reason why the backend cannot be used (without a dtype it refers to
+plans). All backends make equal plans and masks, and images that agree within float tolerance. A backend that is faster when it
+does both at once also has ``corrupt(program, batch, request)``. When a call is traced, this runs as plain Python.
 """
 
 from __future__ import annotations

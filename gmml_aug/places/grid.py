@@ -130,8 +130,8 @@ class Blocks(Grid):
 
     Args:
         size: edge of a cell in pixels (for token masks, the patch size): one number, or one per axis.
-        ratio: share of the cells at which drawing ends: a number, or (low, high) from which each image draws uniformly;
-            floor(ratio n) of n cells.
+        ratio: share of the cells at which drawing ends: a number, or (low, high) from which each image draws uniformly; of n
+            cells, at most floor(ratio n) are covered.
         least: number of cells of the smallest block.
         aspect: the range (low, high) of height / width.
         attempts: largest number of blocks drawn per image.

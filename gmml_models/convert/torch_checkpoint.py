@@ -132,7 +132,8 @@ def _from_zip(mapped: _Mapped) -> Any:
             raise RefusedError(f"is a zip archive with the unsafe name {entry.filename[:200]!r}. Nothing in it was used.")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
             raise RefusedError(
-                f"is a zip archive whose {entry.filename[:200]!r} is packed; torch.save packs nothing. Nothing was unpacked."
+                f"is a zip archive whose {entry.filename[:200]!r} is compressed; torch.save compresses nothing. Nothing was "
+                "unpacked."
             )
     if len(names) != len(entries) or len(entries) > _ENTRIES or sum(entry.file_size for entry in entries) > len(mapped):
         raise RefusedError(f"is a zip archive of {len(entries):,} entries, which overlap or are too many. Nothing in it was used.")
@@ -171,7 +172,7 @@ def _from_zip(mapped: _Mapped) -> Any:
     for key, storage in steps.storages.items():
         places[key], size = piece("data/" + key)
         if size != storage.count * storage.dtype.itemsize:
-            raise ValueError(f"{storage.count:,} numbers are announced for data/{key[:40]!r}, which has {size:,} bytes")
+            raise ValueError(f"{storage.count:,} numbers are declared for data/{key[:40]!r}, which has {size:,} bytes")
     return _Plain(mapped, places).plain(value)
 
 
@@ -190,7 +191,7 @@ def _from_pickles(mapped: _Mapped) -> Any:
     for key in keys:
         storage = steps.storages[key]
         if struct.unpack("<q", mapped[at : at + 8])[0] != storage.count:
-            raise ValueError(f"tensor data {key[:40]!r} is not as long as announced, or the file is cut short")
+            raise ValueError(f"tensor data {key[:40]!r} is not as long as declared, or the file is cut short")
         places[key] = at + 8
         at += 8 + storage.count * storage.dtype.itemsize
         if at > len(mapped):

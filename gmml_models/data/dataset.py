@@ -103,7 +103,7 @@ class Source(ABC):
             return None
 
     def identity(self) -> Identity | None:
-        """Return what identifies the data set; None if only its length is known."""
+        """Return the identity of the data set; None if only its length is known."""
         return None
 
     def found(self, who: str, what: str = "images") -> list[str]:

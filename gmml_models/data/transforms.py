@@ -141,7 +141,7 @@ def draw_crops(keys: Tensor, view: int, aspect: Numbers, plan: ViewPlan) -> Crop
 
     The rule of RandomResizedCrop in closed form, without its ten attempts: the share of the area is uniform over ``scale`` (in an
     image longer than 4:3, over the part of it that fits), the aspect is log-uniform over the part of 3/4 to 4/3 (times the view's
-    own aspect) that fits, and the position is uniform. The attempts favour small crops, because large ones are rejected more
+    own aspect) that fits, and the position is uniform. Those attempts favour small crops, because large ones are rejected more
     often; here the share has the requested distribution.
 
     Args:

@@ -107,7 +107,7 @@ def rows(
     *,
     donors: Tensor | None = None,
 ) -> list[SheetRow]:
-    """Make the rows of the contact sheet: the clean images, every step alone, all steps, and the last step at every pixel.
+    """Make the rows of the contact sheet: the clean images, each step on its own, all steps, and the last step at every pixel.
 
     Args:
         corrupt: the corruption.

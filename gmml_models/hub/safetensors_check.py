@@ -76,7 +76,7 @@ def read_tensors(
     Raises:
         NotThereError: the file does not exist.
         WrongBytesError: another hash.
-        UnreadableFileError: the file is not safetensors, malformed, too large, or not finite.
+        UnreadableFileError: the file is too large, is not a valid safetensors file, or holds values that are not finite.
     """
     who = "read_tensors"
     size = regular_size(path, who)
@@ -91,7 +91,7 @@ def read_tensors(
     try:
         tensors: dict[str, Tensor] = load_file(path, device=device)
     except SafetensorError as error:
-        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not sound safetensors: {error}") from error
+        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not a valid safetensors file: {error}") from error
     wrong = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()] if finite else []
     if wrong:
         raise UnreadableFileError(
@@ -106,12 +106,12 @@ def check_header(path: str | os.PathLike[str], *, who: str) -> None:
 
     Raises:
         NotThereError: the file does not exist.
-        UnreadableFileError: the header is not sound; the message says what is wrong.
+        UnreadableFileError: the header is not valid; the message says what is wrong.
     """
     size = regular_size(path, who)
 
     def refuse(problem: str) -> NoReturn:
-        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not sound safetensors: {problem}. Nothing in it was used.")
+        raise UnreadableFileError(f"{who}: {os.fspath(path)} is not a valid safetensors file: {problem}. Nothing in it was used.")
 
     with Path(path).open("rb") as file:
         start = file.read(8)

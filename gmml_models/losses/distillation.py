@@ -159,7 +159,7 @@ def contrastive_loss(
         temperature: the temperature that divides the similarities.
 
     Shapes:
-        four times (B, d) float -> ().
+        four tensors (B, d) float -> ().
 
     Raises:
         TypeError: the embeddings are not float.

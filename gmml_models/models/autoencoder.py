@@ -40,9 +40,10 @@ class GMMLAutoencoder(Pushable):
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
         mean: the mean per channel that the images were normalised by; it is recorded for users of the weights, and not applied
-            here. By default it is that of the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else
+            here. By default it is the mean in the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else
             ImageNet's for three channels and 0 otherwise.
-        std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
+        std: the standard deviation per channel, in the same form and with the same defaults, except that it is 1 where the mean
+            is 0.
         target: the meaning of the decoder's output: ``"pixels"``, the values of the images, or ``"normalised"``, those of
             `gmml_models.models.patches.normalise_patches`. A call returns the output unchanged; ``restore`` returns pixels in both
             cases.

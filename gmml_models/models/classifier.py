@@ -35,9 +35,10 @@ class Classifier(Pushable):
         patch_size: side of a patch, or (height, width); by default that of the named model.
         in_chans: channels of the images; by default those of the named model.
         mean: the mean per channel that the images were normalised by; it is recorded for users of the weights. By default it is
-            that of the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else ImageNet's for three
+            the mean in the ``pretrained_cfg`` of an encoder that is already built or pretrained, or else ImageNet's for three
             channels and 0 otherwise.
-        std: the same for the standard deviation; the last default is ImageNet's for three channels and 1 otherwise.
+        std: the standard deviation per channel, in the same form and with the same defaults, except that it is 1 where the mean
+            is 0.
         options: other arguments of timm's `VisionTransformer`, for example ``drop_path_rate``.
 
     Shapes:

@@ -49,9 +49,8 @@ def check_options(given: Mapping[str, Any]) -> None:
             sides = value if isinstance(value, (tuple, list)) else (value, value)
             if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
                 raise ValueError(
-                    f"build_encoder: {name}={value!r} is neither a whole number above 0 nor a pair of such numbers. Give for "
-                    "example "
-                    f"{name}=32 or {name}=(32, 48)."
+                    f"build_encoder: {name}={value!r} is neither a whole number above 0 nor a pair of such numbers. Give, for "
+                    f"example, {name}=32 or {name}=(32, 48)."
                 )
         if name == "in_chans" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"build_encoder: in_chans={value!r} is not a whole number above 0. Give, for example, in_chans=3.")

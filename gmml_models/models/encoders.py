@@ -222,7 +222,7 @@ def _check_name(name: str) -> None:
 
 
 def _read(vit: VisionTransformer) -> dict[str, Any]:
-    """Read the arguments of `VisionTransformer` that determine weights and results from a model."""
+    """Read from a model the arguments of `VisionTransformer` that determine weights and results."""
     patches, block = vit.patch_embed, vit.blocks[0] if len(vit.blocks) else None
     attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     qkv, fc1 = getattr(attn, "qkv", None), getattr(mlp, "fc1", None)

@@ -59,7 +59,7 @@ def patch_statistics(images: Tensor, patch: int | Sequence[int], *, seen: Tensor
         seen: True where the pixel is known; all of them by default.
 
     Shapes:
-        (B, C, *S) float, (B, 1, *S) bool -> twice (B, 1, *G).
+        (B, C, *S) float, (B, 1, *S) bool -> two tensors (B, 1, *G).
 
     Raises:
         TypeError: the images are not float, or ``seen`` is not bool.

@@ -17,7 +17,7 @@ _QUANTISED = ("torch.ao.", "torch.nn.quantized", "torchao.", "bitsandbytes.", "q
 
 
 def without_prefixes(name: str) -> str:
-    """A parameter's name without the prefixes of wrappers: ``module._orig_mod.norm.bias`` is ``norm.bias``."""
+    """A parameter's name without the prefixes of wrappers: ``module._orig_mod.norm.bias`` becomes ``norm.bias``."""
     before = None
     while name != before:
         before, name = name, _PREFIXES.sub("", name)

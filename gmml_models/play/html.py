@@ -37,7 +37,7 @@ CSS = """
 
 
 def board(look: Look) -> str:
-    """Make the HTML of the pictures with their captions, the legend, and every step alone."""
+    """Make the HTML of the pictures with their captions, of the legend, and of each step on its own."""
     whole = [_figure(one) for one in look.whole]
     if all(one.name != "reconstruction" for one in look.whole):
         whole.append(f'<figure><div class="none">{escape(NO_MODEL)}</div><figcaption><b>reconstruction</b></figcaption></figure>')

@@ -112,7 +112,7 @@ def _mask_picture(clean: Image.Image, mask: Tensor) -> Image.Image:
 
 
 def _patch_picture(clean: Image.Image, share: Tensor, side: float) -> Image.Image:
-    """Draw the share of every patch as depth of colour, with lines between patches of ``side`` pixels.
+    """Draw the share of every patch as the depth of its colour, with lines between patches of ``side`` pixels.
 
     Numbers are added if there is room.
     """

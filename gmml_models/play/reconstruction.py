@@ -15,7 +15,7 @@ from gmml_models.models.registry import registry
 
 @dataclass(frozen=True)
 class Restorer:
-    """An autoencoder for pictures in the page's normalisation."""
+    """An autoencoder for pictures that are normalised as on the page."""
 
     name: str
     model: GMMLAutoencoder

@@ -76,8 +76,8 @@ def open_weights(
             )
         if img_size is not None and (img_size < max(patch) or img_size % patch[0] or img_size % patch[1]):
             raise UsageError(
-                f"{who}: img_size={img_size} is not a whole number of the patches of {name}, {patch[0]} x {patch[1]}. Give for "
-                f"example img_size={max(patch[0], img_size - img_size % patch[0])}."
+                f"{who}: img_size={img_size} is not a whole number of the patches of {name}, {patch[0]} x {patch[1]}. Give, for "
+                f"example, img_size={max(patch[0], img_size - img_size % patch[0])}."
             )
         channels = encoder.patch_embed.proj.in_channels
         asked: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}

@@ -1,1 +1,1 @@
-"""One training loop for all recipes, with processes, optimiser, checkpoints and the folder of a run."""
+"""The training loop of all recipes, and what it needs: processes, optimiser, checkpoints and the folder of a run."""

@@ -186,7 +186,7 @@ def growing() -> dict[str, Case]:
     alias = program(b"](" + tensor((25_000,), under=storage(count=25_000)) * 500 + b"e")
     cases = {
         "ten GB in sixteen bytes": (program(tensor((50_000, 50_000), (0, 0))), ["shape"]),
-        "a storage larger than its entry": (program(tensor((4,), (1,), under=storage(count=1 << 40))), ["announced"]),
+        "a storage larger than its entry": (program(tensor((4,), (1,), under=storage(count=1 << 40))), ["declared"]),
         "beyond the end": (program(tensor((4,), (1,), 1)), ["shape"]),
         "before the start": (program(tensor((4,), (1,), -1)), ["shape"]),
         "negative strides": (program(tensor((4,), (-1,), 3)), ["shape"]),
@@ -292,11 +292,11 @@ def containers() -> dict[str, Case]:
             file.writestr(f"b{n}", b"")
     weights = safetensors_bytes({"a": torch.zeros(4)})
     found = {
-        "zip bomb": (bomb, ["packed"]),
-        "zip bomb that calls itself stored": (bytes(lying), ["packed", "zip"]),
+        "zip bomb": (bomb, ["compressed"]),
+        "zip bomb that calls itself stored": (bytes(lying), ["compressed", "zip"]),
         "overlapping entries": (overlap, ["overlap"]),
         "a name twice": (twice.getvalue(), ["overlap"]),
-        "encrypted": (bytes(hidden), ["packed"]),
+        "encrypted": (bytes(hidden), ["compressed"]),
         "an entry far away": (bytes(far), ["zip", "not what"]),
         "an index larger than the file": (bytes(index), ["zip"]),
         "a byte changed": (damaged, ["checksum"]),
@@ -308,14 +308,14 @@ def containers() -> dict[str, Case]:
         "TorchScript": (archive(program(tensor()), more={"a/constants.pkl": b""}), ["TorchScript"]),
         "the other byte order": (archive(program(tensor())).replace(b"little", b"biggie"), ["checksum", "big-endian"]),
         "no numbers": (archive(program(tensor()), numbers={}), ["not what"]),
-        "short numbers": (archive(program(tensor()), numbers={"0": bytes(12)}), ["announced"]),
+        "short numbers": (archive(program(tensor()), numbers={"0": bytes(12)}), ["declared"]),
         "an empty zip": (b"PK\x05\x06" + bytes(18), ["not what"]),
         "PK and nothing": (b"PK", ["zip", "not what"]),
         "old format, other order": (legacy(b"").replace(b"\x88X", b"\x89X", 1), ["big-endian"]),
         "old format, other keys": (legacy(program(tensor()), ["1"]), ["list of tensors"]),
         "old format, keys of odd types": (legacy(program(tensor()), [3]), ["not what"]),  # type: ignore[list-item]
         "old format, a key twice": (legacy(program(tensor()), ["0", "0"]), ["list of tensors"]),
-        "old format, other count": (legacy(program(tensor()), tail=struct.pack("<q", 5) + bytes(20)), ["announced"]),
+        "old format, other count": (legacy(program(tensor()), tail=struct.pack("<q", 5) + bytes(20)), ["declared"]),
         "old format, negative count": (legacy(program(tensor(under=storage(count=-1)))), ["not what"]),
         "old format, cut": (legacy(program(tensor()))[:-1], ["cut short"]),
         "old format, header only": (legacy(b"")[:60], ["not what"]),

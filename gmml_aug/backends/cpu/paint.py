@@ -32,7 +32,7 @@ _WRONG: Final = ("", "a box", "a donor", "a shift", "a number of taps", "a sigma
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
-    """None, or the reason why not."""
+    """None, or the reason why this backend cannot be used."""
     if device.type != "cpu":
         return f"the compiled core works on the CPU, not on {device}"
     if gradient:

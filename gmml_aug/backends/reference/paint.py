@@ -101,7 +101,7 @@ def _in_groups(program: Program, batch: Batch, plan: Plan, out: Tensor, mask: Te
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
-    """None, or the reason why not: an operation for which no function is registered."""
+    """None, or the reason why this backend cannot be used: an operation for which no function is registered."""
     for step in program.steps:
         if type(step.operation) not in FUNCTIONS and function_of(step.operation, "reference") is None:
             return (

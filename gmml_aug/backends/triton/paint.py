@@ -32,7 +32,7 @@ _LARGEST = 1 << 31  # numbers in an image: offsets inside it are 32 bits wide
 
 
 def can(program: Program, shape: Sequence[int], dtype: torch.dtype | None, device: torch.device, *, gradient: bool) -> str | None:
-    """None, or the reason why not; programs with places that the planning kernel does not support are planned by the reference."""
+    """None, or the reason why this backend cannot be used; places that the planning kernel lacks do not count as one."""
     if not runs_on(device):
         return f"the kernels run on CUDA with Triton 3.4 or newer, outside compiled code, not on {device} here"
     if gradient:

@@ -22,7 +22,7 @@ from gmml_aug.backends.triton.kernels.paint import in_dtype
 def _along(
     base, ring, first, end_row, left, end, width, step, scale, share, radius, RING: tl.constexpr, R: tl.constexpr, W: tl.constexpr
 ):
-    """Filter up to R rows of the box, from ``first`` on, along the row, and put them into the ring."""
+    """Filter up to R rows of the box, starting with ``first``, in the direction along the row, and put them into the ring."""
     row, lane = first + tl.arange(0, R), tl.arange(0, W)
     here = row < end_row
     line, kept = base + (row * width * step)[:, None], ring + (row % RING * ((width + W) // W * W))[:, None]
@@ -45,7 +45,7 @@ def _across(
     base, ring, first, end_row, x0, left, end, height, width, step, scale, share, radius,
     RING: tl.constexpr, VECTORS: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Filter up to R rows of the box, from ``first`` on, across rows from the ring, and write them to the image."""
+    """Filter up to R rows of the box, starting with ``first``, in the direction across rows, from the ring into the image."""
     row, lane = first + tl.arange(0, R), tl.arange(0, W)
     apart = (width + W) // W * W
     middle = ring + (tl.minimum(row, height - 1) % RING * apart)[:, None]
