@@ -151,7 +151,7 @@ def bytes_kept(source: Source, size: tuple[int, int], device: torch.device, aske
         asked: True to require it, False for never, None to do so on a GPU if it takes less than a quarter of the free memory.
 
     Raises:
-        UsageError: it was required, but there is not enough memory.
+        UsageError: it must be kept there, but there is not enough memory.
     """
     if asked is False or (asked is None and device.type != "cuda"):
         return 0

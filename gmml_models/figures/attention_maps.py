@@ -92,7 +92,8 @@ def attention(vit: VisionTransformer, images: Tensor, blocks: Sequence[int] | No
 
     Raises:
         TypeError: the images are not float.
-        ValueError: the images do not fit the encoder, it does not have the blocks, or their attention is not timm's `Attention`.
+        ValueError: the images do not fit the encoder, the encoder does not have the blocks, or their attention layers are not
+            timm's `Attention`.
 
     Source:
         GMML figure 3, "Visualization of average attention from block 2, 4, 6, 8, and 10": `Attention.between_patches` is our
