@@ -44,9 +44,9 @@ def build_encoder(
     For a size other than its own, the position embedding is resampled in every call (timm's ``dynamic_img_size``); weights and
     results at its own size do not change. An encoder that is already built is changed in place to accept any size, and returned.
 
-    The preprocessing (mean, std, interpolation, crop) is in ``pretrained_cfg``, as in timm: it is timm's for an encoder that is
-    already built and with ``pretrained``, and ImageNet's for new weights, because timm's values for a name belong to its
-    pretrained weights.
+    The preprocessing (mean, std, interpolation, crop) is in ``pretrained_cfg``, as in timm. Encoders that are already built, or
+    built with ``pretrained``, have timm's; new weights have ImageNet's, because timm's values for a name belong to its pretrained
+    weights.
 
     Args:
         encoder: a name of `SHORT_NAMES`, a name of timm's vision transformers, or an encoder that is already built.

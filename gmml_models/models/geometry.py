@@ -76,7 +76,7 @@ def check_blocks(who: str, blocks: Sequence[int], depth: int, *, example: Sequen
         least: smallest number of blocks to choose.
 
     Raises:
-        ValueError: the blocks are not distinct, ascending whole numbers from 1 to the depth, or too few.
+        ValueError: there are too few blocks, or they are not distinct, ascending whole numbers from 1 to the depth.
     """
     chosen = tuple(blocks)
     whole = all(isinstance(block, int) and not isinstance(block, bool) for block in chosen)

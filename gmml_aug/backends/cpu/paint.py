@@ -238,7 +238,7 @@ class _Call:
 
 
 def _format_of(images: Tensor) -> torch.memory_format | None:
-    """The memory format of the images, or None if it is neither contiguous nor channels last."""
+    """The memory format of the images; None if they are neither contiguous nor channels last."""
     if images.is_contiguous():
         return torch.contiguous_format
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)

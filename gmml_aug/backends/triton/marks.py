@@ -59,7 +59,7 @@ def joined(program: Program, plan: Plan) -> tuple[Tensor, list[int]]:
 
 
 def _step(rows: int) -> int:
-    """Round up to a power of two, or to a multiple of the boxes in a word."""
+    """Round up to a power of two, or to a multiple of the number of boxes in a word."""
     return 1 << (rows - 1).bit_length() if rows <= WORD // 2 else WORD << (-(-rows // WORD) - 1).bit_length()
 
 
