@@ -64,7 +64,7 @@ class OneOf(Corruption):
 
     Args:
         parts: the corruptions to choose from.
-        weights: their relative probabilities; equal by default.
+        weights: the relative probabilities of the parts; equal by default.
 
     Raises:
         TypeError: a part is not a corruption, or a weight is not a number.

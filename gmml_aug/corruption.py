@@ -275,7 +275,7 @@ class Corruption(ABC):
         Args:
             plan: a plan of this corruption.
             image: number of the image in the plan.
-            pixel: its position, one integer per axis.
+            pixel: the position of the pixel, one integer per axis.
 
         Returns:
             One `Touch` per step, in order; each prints as a sentence. The effects of ``allowed`` and ``forced`` are not part of a

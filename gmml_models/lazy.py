@@ -11,9 +11,9 @@ def lazily(package: str, modules: Mapping[str, str], public: list[str]) -> tuple
     """Make a package's ``__getattr__`` and ``__dir__``.
 
     Args:
-        package: its ``__name__``.
+        package: the ``__name__`` of the package.
         modules: maps each name to the module that defines it; a leading dot means a module of the package.
-        public: its ``__all__``.
+        public: the ``__all__`` of the package.
     """
 
     def get(name: str) -> Any:

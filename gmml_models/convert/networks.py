@@ -28,9 +28,9 @@ class Network(NamedTuple):
     """One vision transformer of a checkpoint, without the prefixes of wrappers.
 
     Attributes:
-        name: its name in the checkpoint, as accepted by ``network=``.
+        name: the network's name in the checkpoint, as accepted by ``network=``.
         kind: the method that made it, one of `KINDS`.
-        backbone: its tensors, under their names in the file without their common prefix.
+        backbone: the tensors of the vision transformer, under their names in the file without their common prefix.
         decoder: the tensors of ``head_recons`` (GMML, SiT, MC-SSL), without that prefix.
         heads: all other tensors of the network.
     """
@@ -123,9 +123,9 @@ def no_transformer(checkpoint: Mapping[str, Any]) -> str:
             return f"the checkpoint {words}."
     shown = [f"{key}{_unread(value)}" for key, value in checkpoint.items()]
     return (
-        f"the checkpoint holds {listing(shown)}, and no vision transformer: none has patch_embed.proj.weight. Supported "
-        "are files of "
-        "GMML ('SiT_model'), SiT, MC-SSL, DINO and iBOT ('student', 'teacher'), MAE and SimMIM ('model'), timm and Lightning "
+        f"the checkpoint holds {listing(shown)}, and no vision transformer: none has patch_embed.proj.weight. The "
+        "supported files are those of GMML ('SiT_model'), SiT, MC-SSL, DINO and iBOT ('student', 'teacher'), MAE and "
+        "SimMIM ('model'), timm and Lightning "
         "('state_dict'), and plain tensors under the names of timm or transformers."
     )
 

@@ -21,7 +21,7 @@ class Opened(NamedTuple):
 
     Attributes:
         path: the path of the file.
-        checkpoint: its dict of networks, or of tensors.
+        checkpoint: the file's dict of networks, or of tensors.
         beside: the content of transformers' JSON files next to it, by ``config`` and ``preprocessor``.
     """
 

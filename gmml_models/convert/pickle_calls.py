@@ -164,7 +164,7 @@ def passed_over(what: Unread, given: tuple[Any, ...]) -> Unread:
 
     Args:
         what: the name of the function or class that is called.
-        given: its arguments.
+        given: the arguments of the call.
 
     Raises:
         RefusedError: the call is to a function that must not be skipped.

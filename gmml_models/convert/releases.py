@@ -41,7 +41,7 @@ class Translated(NamedTuple):
     """A checkpoint under our names.
 
     Attributes:
-        encoder: its tensors under timm's names, without a prefix.
+        encoder: the tensors of the encoder under timm's names, without a prefix.
         decoder: ``decoder.*`` as in `gmml_models.models.decoders`, and ``heads.*`` for everything else that was trained, under
             its own names.
         config: the content of ``config.json``, without the source.

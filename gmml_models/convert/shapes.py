@@ -65,9 +65,9 @@ def encoder_of(
     grid = _grid(positions - extra - distilled, img_size, (down, across))
     if grid is None or depth > _DEPTH:
         what = (
-            "Supported are a class token and a square of patches"
+            "gmml supports a class token and a square of patches"
             if strict
-            else "Supported is a square of patches, or the shape given by img_size="
+            else "gmml supports a square of patches, or the shape given by img_size="
         )
         raise WrongKeysError(
             f"translate: {name} has {positions} positions and {depth} blocks. {what}, and at most {_DEPTH} blocks."

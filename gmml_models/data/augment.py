@@ -131,7 +131,7 @@ class Finish:
 
         Args:
             images: (B, C, H, W), uint8, or float32 in [0, 1], which is overwritten.
-            view: its number; None leaves colours and sharpness unchanged.
+            view: the number of the view; None leaves colours and sharpness unchanged.
             keys: (B,) int64, on the CPU.
 
         Returns:

@@ -55,7 +55,8 @@ class FileSource(Source):
 
     Args:
         files: the bytes and names of the files.
-        targets: their labels, as (N, c) of 0 and 1, or as (N,) int64 or a sequence of class numbers; None without labels.
+        targets: the labels of the files, as (N, c) of 0 and 1, or as (N,) int64 or a sequence of class numbers; None without
+            labels.
         classes: the names of the classes or labels.
         channels: 1 or 3.
         multi_label: True if labels are (c,) tensors.

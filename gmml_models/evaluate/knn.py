@@ -27,7 +27,7 @@ def knn(
 
     Args:
         train: features of the training images.
-        labels: their classes, or, for several labels per image, 0 or 1 for each label.
+        labels: the classes of these images, or, for several labels per image, 0 or 1 for each label.
         test: features of the test images.
         k: the number of neighbours; if there are fewer training images, all of them are used.
         classes: c; by default the largest class that occurs, plus one.

@@ -53,7 +53,7 @@ def linear_probe(
 
     Args:
         train: features of the training images.
-        labels: their classes, or, for several labels per image, 0 or 1 for each label.
+        labels: the classes of these images, or, for several labels per image, 0 or 1 for each label.
         test: features of the test images.
         classes: c; by default the largest class that occurs, plus one.
         seed: the seed that selects the held-out part.

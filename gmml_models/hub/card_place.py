@@ -49,7 +49,7 @@ def keeping_the_hubs_card(
         repo: "owner/name", which exists.
         revision: the branch.
         folder: the folder to upload.
-        config: its config.
+        config: the config of the folder.
         subfolder: the subfolder of the repository that it goes to.
     """
     names = sorted({name for name in (CARD, card_of(config)) if (folder / name).is_file()})

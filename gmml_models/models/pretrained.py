@@ -193,7 +193,7 @@ def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[
 
     Args:
         source: the folder.
-        config: its config.
+        config: the config of the folder.
         options: timm's options: ``num_classes``, ``img_size``, ``in_chans``, ...
 
     Raises:

@@ -35,7 +35,7 @@ class Ranking(NamedTuple):
     """The table for one data set.
 
     Attributes:
-        dataset: its name.
+        dataset: the name of the data set.
         split: the split that the results are measured on.
         images: the number of images.
         measures: the columns.
@@ -100,7 +100,7 @@ def encoder_words(about: Mapping[str, Any]) -> str:
     """Describe the encoder of a folder and its cost in a few words.
 
     Args:
-        about: its config.json.
+        about: the config.json of the folder.
     """
     ours, shape = mapping(about.get("gmml")), _shape(about)
     count, cost = mapping(ours.get("parameters")).get("encoder"), mapping(ours.get("cost"))

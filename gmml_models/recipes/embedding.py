@@ -160,7 +160,7 @@ class _Parts:
             ) from error
 
     def whole(self, firsts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Read all finished batches, in order; a batch without readable images is missing."""
+        """Read all finished batches, in order, without those that have no readable image."""
         found = []
         for first in firsts:
             if self.has(first):

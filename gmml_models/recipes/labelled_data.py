@@ -108,7 +108,7 @@ def open_test(
     Args:
         config: where the images are.
         who: the name of the command, for errors.
-        classes: their names, in the model's order.
+        classes: the names of the classes, in the model's order.
         multi_label: True if an image may have several labels.
         dataset: a map-style data set in Python, used instead.
 

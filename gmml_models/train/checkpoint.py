@@ -72,7 +72,7 @@ def save(
         run: the folder.
         model: the unwrapped model.
         optimizer: the optimiser of its parameters.
-        state: its progress.
+        state: the progress of the run.
         facts: facts about data and model, in JSON types; `resume` refuses a run with different ones.
         keep: number of newest checkpoints to keep, at least 1.
         parallel: the processes.

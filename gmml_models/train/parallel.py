@@ -25,7 +25,7 @@ class Parallel:
 
     Attributes:
         device: the device of this process.
-        rank: its number.
+        rank: the number of this process.
         world: number of processes.
         autocast: a context for the run's precision, in which the networks run.
         fsdp: True if parameters and optimiser are sharded.

@@ -87,7 +87,7 @@ def run(function: Any, about: int, call: array[int], memory: int, threads: int) 
 
     Args:
         function: a function that takes its input struct, the call, and memory.
-        about: the address of its input struct.
+        about: the address of the function's input struct.
         call: the call.
         memory: the number of bytes that each thread needs for itself.
         threads: the number of threads.

@@ -24,7 +24,7 @@ class Touch(NamedTuple):
     """The effect of one step on one pixel.
 
     Attributes:
-        step: its number, from 1, as in `Corruption.kinds`.
+        step: the number of the step, from 1, as in `Corruption.kinds`.
         fill: the name of its fill.
         touched: True if it changed the pixel, or was allowed to.
         box: (starts, sizes) of the box that covers the pixel, or that covered it before it was cut; None if no box does.
