@@ -42,8 +42,8 @@ def masked_l1(
             ``masked_l1(model(out.images), images, out.mask, values=corrupt.program.values)``.
         mask: True where the pixel was manipulated.
         reduction: the reduction over the images: "mean", "sum", or "none" for one number per image.
-        target: the prediction of the model: "pixels", the clean image itself, or "normalised", the clean image with every patch
-            normalised by its own mean and standard deviation, see `gmml_models.models.patches.normalise_patches`. These
+        target: the prediction of the model: "pixels" (the clean image itself), or "normalised" (the clean image with every patch
+            normalised by its own mean and standard deviation; see `gmml_models.models.patches.normalise_patches`). These
             statistics include all pixels of the clean patch, also those outside the mask.
         patch: side of a patch, or one side per axis, for the normalised target; not used otherwise.
         values: only for bytes: ``(mean, std)`` of the channels, for pixels between 0 and 1, or "unit" for no normalisation.

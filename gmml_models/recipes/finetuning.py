@@ -47,7 +47,7 @@ _BASE_BATCH = 512  # DeiT's, that its learning rate is meant for
 
 
 def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any = None) -> Outcome:
-    """Train a classifier, and write config, losses, measures, checkpoints and ``weights`` into ``config.out``.
+    """Train a classifier, and write config, losses, measurements, checkpoints and ``weights`` into ``config.out``.
 
     If a run was interrupted, the same call resumes it and ends with the same weights. ``weights`` are those of the last step, or
     the moving average: the test images do not influence them. ``weights-best`` are those of the epoch with the highest "top1" or
