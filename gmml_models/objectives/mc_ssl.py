@@ -200,8 +200,7 @@ class MCSSL(Objective):
         return self._error(restored, batch.clean, batch.mask if self.masked else None)
 
     def _concepts(self, sizes: list[list[int]], encoded: list[Encoded], clean: Tensor) -> dict[str, Tensor]:
-        """The losses of the student's patch and class tokens, against those of the teacher on the clean images of the first
-        size."""
+        """The losses of the student's patch and class tokens against those of the teacher on clean images of the first size."""
         assert self.teacher is not None
         assert self.head is not None
         assert self.patch_loss is not None
