@@ -35,7 +35,7 @@ def in_chans(vit: VisionTransformer) -> int:
 
 
 def check_images(who: str, vit: VisionTransformer, images: Tensor) -> tuple[int, int]:
-    """Return the grid (h, w) of patches of images.
+    """Return the grid (h, w) of the images' patches.
 
     Args:
         who: the name of the caller, for errors.

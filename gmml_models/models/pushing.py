@@ -178,7 +178,7 @@ class Pushable(nn.Module, ABC):
 
         Raises:
             ValueError: there are two different branches or messages; also as in ``save_pretrained``.
-            WeightsError: the Hub refuses or cannot be reached; nothing was committed.
+            WeightsError: the Hub refuses the request or cannot be reached; nothing was committed.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, about=about, license=license, extras=extras, state_dict=state_dict)

@@ -95,8 +95,7 @@ class Objective(nn.Module, ABC):
         """Compute the loss and the parts that it is made of.
 
         Args:
-            views: tensors (B, C, H, W), normalised, all of the same float dtype; those whose size differs from the first are
-                *local*.
+            views: tensors (B, C, H, W), normalised, of equal float dtype; those whose size differs from the first are *local*.
             keys: (B,) int64, one per image: view v is corrupted by ``keys + v``.
 
         Returns:

@@ -62,7 +62,7 @@ class Parallel:
         """Move a model to its device, replicated or sharded over the processes, and create its optimiser.
 
         Args:
-            model: the model, which is moved, and under FSDP changed, in place.
+            model: the model, which is moved in place, and under FSDP also changed in place.
             make: a function that creates the optimiser of a model.
 
         Returns:
