@@ -82,7 +82,7 @@ def _pick(where: str, splits: Collection[str], purpose: Purpose) -> str:
 
 
 def open_shards(folder: str, split: str | None, purpose: Purpose, config: DataConfig) -> StreamSource:
-    """Open shards of webdataset: those named by an _info.json as in timm, by a pattern given as split, or all tars of the folder.
+    """Open shards of webdataset: those named by an _info.json, as in timm; those that match a pattern given as split; or all tars.
 
     Raises:
         UsageError: there are no shards, the library is missing, or the number of images is not known.

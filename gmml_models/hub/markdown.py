@@ -47,7 +47,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
-    """Return the mappings in a list, and none for anything else."""
+    """Return the mappings in a list, and an empty list for anything else."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list | tuple) else []
 
 
