@@ -158,7 +158,7 @@ def _undrawn() -> dict[str, Any]:
 
 @cache
 def _named(architecture: str) -> Any:
-    """The named encoder without a change, to read its shape from."""
+    """Build the named encoder unchanged, on the meta device, so that its shape can be read."""
     return _on_meta(architecture, {})
 
 

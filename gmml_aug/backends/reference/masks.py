@@ -79,7 +79,7 @@ def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Se
 
 
 def _by_words(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, *size) bool of int64 boxes. Bit i of a word says that box i crosses a coordinate: ten times as fast on a CPU."""
+    """(B, *size) bool mask of int64 boxes. Bit i of a word says that box i crosses a coordinate; on a CPU, ten times as fast."""
     batch, dims = len(boxes), len(size)
     mask = torch.zeros(batch, *size, dtype=torch.bool, device=boxes.device)
     for some in boxes.split(WORD, dim=1):

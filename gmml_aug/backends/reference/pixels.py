@@ -176,7 +176,7 @@ FUNCTIONS: dict[type, Any] = {Colour: _colour, Take: _take, Draw: _draw, Mix: _m
 
 
 def _bounding_boxes(inside: Tensor) -> dict[int, list[slice]]:
-    """The smallest box around the True pixels of each image of (B, *S) bool that has any, by the image's number."""
+    """The smallest box around the True pixels of each image in (B, *S) bool, by its number; images without any are left out."""
     pixels, axes = inside.to(torch.uint8), range(1, inside.ndim)
     sides = []
     for axis in axes:
