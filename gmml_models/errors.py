@@ -81,7 +81,8 @@ def from_hub(error: Exception, what: str) -> Exception:
         )
     if status in (401, 403):
         return AccessDeniedError(
-            f"{what}: the Hub refuses (status {status}). The repository is private; the token is missing, invalid or not "
+            f"{what}: the Hub refuses the request (status {status}). The repository is private; the token is missing, "
+            "invalid or not "
             "allowed to do this; or the name is misspelt. Check the name, log in with `hf auth login`, or give token=."
         )
     if status == 404:
@@ -97,7 +98,7 @@ def from_hub(error: Exception, what: str) -> Exception:
         "again later"
         return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. Files in the cache need no network.")
     if status is not None:
-        return WeightsError(f"{what}: the Hub refuses (status {status}: {said}). Correct this, and try again.")
+        return WeightsError(f"{what}: the Hub refuses the request (status {status}: {said}). Correct this, and try again.")
     if isinstance(cause, hub.LocalTokenNotFoundError):
         return AccessDeniedError(f"{what}: no token is stored on this machine. Log in with `hf auth login`, or give token=.")
     if "Consistency check failed" in said:

@@ -31,7 +31,7 @@ class Noise(Fill):
     Values outside the range of ``values="unit"`` and uint8 are clamped.
 
     Raises:
-        ValueError: ``distribution`` or ``per`` is not one of these.
+        ValueError: ``distribution`` or ``per`` is unknown.
 
     Source:
         GMML 2.2 ii, "masking with noise", and 3.1. The paper does not name the distribution; all of these are our choices.

@@ -110,7 +110,7 @@ class Alien(Fill):
 
     Raises:
         TypeError: ``same_place`` is neither True nor False.
-        ValueError: ``alone`` is neither of these; at the call, the batch holds one image and ``alone`` is ``"error"``.
+        ValueError: ``alone`` is unknown; at the call, the batch holds one image and ``alone`` is ``"error"``.
 
     Source:
         GMML 2.2 iii: one random image of the batch gives all the alien content. Excluding the image itself, and taking content

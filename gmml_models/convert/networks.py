@@ -176,7 +176,7 @@ def _kind(
     decoder: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
 ) -> str:
-    """Recognise the method that made a network from its tensors and from other entries of the checkpoint."""
+    """Recognise, by the tensors of a network and by other entries of the checkpoint, the method that made it."""
     beside = [value for value in checkpoint.values() if isinstance(value, Mapping)]
     every = {without_prefixes(key) for value in beside for key in value if isinstance(key, str)} | set(heads)
     if {"rot_token", "contrastive_token"} <= backbone.keys():

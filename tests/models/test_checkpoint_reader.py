@@ -194,7 +194,7 @@ def test_hostile_files_run_nothing_fill_nothing_and_are_named(
 
 
 def test_other_things_than_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(NotThereError, match="no file"):
+    with pytest.raises(NotThereError, match="does not exist"):
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(UnreadableFileError, match="is a folder"):
         read_checkpoint(tmp_path)
