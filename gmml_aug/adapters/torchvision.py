@@ -231,9 +231,8 @@ class Corrupt(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             size = (*size[:-4], size[-3], size[-4], *size[-2:])
         if len(size) < axes or (video and dims == 1):
             raise ValueError(
-                f"{_WHO}: {type(image).__name__} {size} was given, but this corruption works on {dims} spatial axes. Give (..., C, "
-                f"*S), "
-                f"or a corruption for it, Boxes(dims={2 if video else max(len(size) - 1, 1)})."
+                f"{_WHO}: {type(image).__name__} {size} was given, but this corruption works on {dims} spatial axes. Give images "
+                f"(..., C, *S), or build the corruption for these, with Boxes(dims={2 if video else max(len(size) - 1, 1)})."
             )
         frames = size[-axes - 1] if video and dims == 2 else 1
         lead = size[: -axes - 1] if video and dims == 2 else size[:-axes]
