@@ -652,7 +652,7 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     "hole": (framed({"a": entry(0, 4), "b": entry(8, 12)}, b"\0" * 12), "begins at"),
     "does not start at 0": (framed({"a": entry(4, 8)}, b"\0" * 8), "begins at"),
     "truncated": (framed({"a": entry(0, 8)}, b"\0" * 4), "cut short"),
-    "trailing": (framed({"a": entry(0, 8)}, b"\0" * 12), "tail"),
+    "trailing": (framed({"a": entry(0, 8)}, b"\0" * 12), "extra bytes"),
     "wrong shape": (framed({"a": entry(0, 8, [3])}, b"\0" * 8), "takes 12 bytes"),
     "huge shape": (framed({"a": entry(0, 8, [1 << 62, 1 << 62])}, b"\0" * 8), "takes"),
     "negative shape": (framed({"a": entry(0, 8, [-1, -2])}, b"\0" * 8), "has shape"),
