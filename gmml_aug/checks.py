@@ -146,7 +146,7 @@ def check_channels(who: str, values: Values, channels: int, *, last: int | None 
     if not isinstance(values, str) and len(values[0]) not in (1, channels):
         exchanged = len(values[0]) == last
         raise ValueError(
-            f"{who}: values=(mean, std) has {len(values[0])} channels, the images have {channels} channels. Give one number, or "
+            f"{who}: values=(mean, std) has {len(values[0])} channels, but the images have {channels}. Give one number, or "
             f"one per channel{'; if the channels come last, put them first: images.movedim(-1, 1)' if exchanged else ''}."
         )
 
@@ -276,8 +276,8 @@ def check_device(what: str, got: torch.device, wanted: torch.device) -> None:
     """Check that two things are on the same device, because a copy would wait for the device."""
     if got.type != wanted.type or (got.index or 0) != (wanted.index or 0):
         raise ValueError(
-            f"gmml_aug: the {what} is on {got}, but the images are on {wanted}. Make it on {wanted}: a copy inside the call "
-            "would make the device wait."
+            f"gmml_aug: the {what} must be on the device of the images, {wanted}, not on {got}. Make it there: a copy "
+            "inside the call would make the device wait."
         )
 
 

@@ -1,4 +1,4 @@
-"""How much memory is free: of a GPU, or of a computer, a container and a process that has a limit."""
+"""Measures the free memory of a GPU, or of a computer, of a container and of a process that has a limit."""
 
 from __future__ import annotations
 

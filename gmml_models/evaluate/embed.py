@@ -60,7 +60,7 @@ def features(
 
     Raises:
         OSError: a path that is no file.
-        ValueError: an unknown ``pool``, no images, or images whose size or channels do not fit.
+        ValueError: ``pool`` is unknown, there are no images, or their size or channels do not fit.
         WeightsError: the model cannot be loaded.
     """
     found = _opened(model)

@@ -1,4 +1,4 @@
-"""What a recipe chooses itself where it is told ``auto``: the model by the device, epochs and the size of a step by the images.
+"""Chooses the values of ``auto`` options: the model to suit the device, epochs and batch size from the number of images.
 
 The number of parts that a step is computed in follows from the memory: `gmml_models.train.memory`.
 
@@ -101,8 +101,8 @@ def chosen(config: Config, images: int, parallel: Parallel) -> Config:
 
     Args:
         config: of the run. What it states is kept.
-        images: of an epoch.
-        parallel: where the run computes.
+        images: the number of images in an epoch.
+        parallel: the processes and the device of the run.
 
     Raises:
         UsageError: the record of the run that is resumed is damaged, or the options do not fit each other.
@@ -126,9 +126,9 @@ def tell_chosen(asked: TrainConfig, config: TrainConfig, images: int, parallel: 
 
     Args:
         asked: the config that was given.
-        config: all that is known of it.
-        images: of an epoch.
-        parallel: where the run computes.
+        config: the config, as far as it is known.
+        images: the number of images in an epoch.
+        parallel: the processes and the device of the run.
         who: speaks.
     """
     theirs = ["model"] if getattr(asked, "weights", None) is not None else []

@@ -110,9 +110,10 @@ class FinetuneConfig(TrainConfig):
     few_shot: float = 1.0
     """Share of the training images of each class to use, at least one of each."""
     pool: Literal["token", "mean", "both"] | None = None
-    """Input of the head: class token, mean of the patch tokens, or both; by default that of the weights' method, else the token."""
+    """Input of the head: class token, mean of the patch tokens, or both; by default that of the weights' method, or else the
+    class token."""
     epochs: OrAuto = 200
-    """Number of epochs (GMML 3.1); auto: by the number of images."""
+    """Number of epochs (GMML 3.1); auto derives it from the number of images."""
     batch_size: OrAuto = 256
     """Images per step, over all processes and accumulated parts; auto: the recipe's number, fewer for few images."""
     lr: float = 5e-4

@@ -29,7 +29,7 @@ class TrainConfig(DataConfig):
     patch_size: int | None = None
     """Side of a patch in pixels; by default that of the model."""
     epochs: OrAuto = 800
-    """Number of epochs; auto: by the number of images."""
+    """Number of epochs; auto derives it from the number of images."""
     batch_size: OrAuto = 256
     """Images per step, over all processes and accumulated parts; auto: the recipe's number, fewer for few images."""
     accumulate: OrAuto | None = None

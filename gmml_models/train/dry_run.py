@@ -44,11 +44,11 @@ def told(
     Args:
         run: a function that trains by the config ``part``.
         whole: the config of the run.
-        part: what is done of it: all, or for ``--dry-run`` the `small_part`.
-        images: to learn from.
-        model: all that the run holds.
+        part: which part of the run to do: all of it, or for ``--dry-run`` the `small_part`.
+        images: the number of images to learn from.
+        model: the complete model of the run.
         memory: that it needs.
-        parallel: which process this is.
+        parallel: the processes of the run.
     """
     if not (whole.dry_run and parallel.first):
         return run()
@@ -60,14 +60,14 @@ def told(
 
 
 def small_part(config: Config, device: torch.device, world: int) -> Config:
-    """The config of the measured steps: one part of a step, on a CPU only a few images of it, decoded without caching."""
+    """The config of the measured steps: one part of a step (on a CPU only a few images of it), decoded without caching."""
     part = batch_of(config) // (parts_of(config) * world)
     part = part if device.type == "cuda" else min(part, _IMAGES)
     return replace(config, batch_size=part * world, accumulate=1, resident=False, workers=0)
 
 
 def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, free: int | None) -> str:
-    """What a run would need, calculated: parameters, memory, steps.
+    """Calculate what a run would need: parameters, memory, steps.
 
     Args:
         config: the config of the run.
@@ -83,7 +83,7 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, fr
     parts = f"{share.accumulate} part{'s' * (share.accumulate != 1)} a step"
     steps = share.steps_per_epoch * epochs_of(config)
     return (
-        f"parameters: {held:,}, of which {learnt:,} learn\n"
+        f"parameters: {held:,}, of which {learnt:,} are trained\n"
         f"memory: {memory.model / 2**20:,.0f} MiB for weights, gradients and optimiser, {resident}about "
         f"{share.part_size * memory.image / 2**20:,.0f} MiB for {share.part_size} images at once ({parts}){there}\n"
         f"steps: {steps:,} = {config.epochs} epochs of {share.steps_per_epoch} ({share.images:,} images)"

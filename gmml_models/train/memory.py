@@ -52,8 +52,8 @@ def activation_bytes(encoder: VisionTransformer, *, views: int = 1, more: int = 
 
     Args:
         encoder: a vision transformer, with or without gradient checkpointing.
-        views: number of views of its size per image.
-        more: further numbers per image, outside the blocks: the logits of a head.
+        views: the number of views per image that have the encoder's size.
+        more: the number of further values per image outside the blocks, such as the logits of a head.
     """
     tokens, width, blocks = int(encoder.patch_embed.num_patches) + 1, int(encoder.embed_dim), len(encoder.blocks)
     held = _KEPT * blocks + _HELD if encoder.grad_checkpointing else blocks * _HELD
@@ -70,7 +70,8 @@ def parts_that_fit(
         needs: the memory that a process needs.
         device: the device of a process.
         world: number of processes.
-        pairs: make the sizes of parts even, for MixUp. Otherwise a part has at least two images, because aliens need another one.
+        pairs: True to make the sizes of parts even, for MixUp. Otherwise a part has at least two images, because aliens need
+            another one.
         free: bytes; activations, model, resident images and 300 MiB for buffers then also fit into 70 % of them.
 
     Raises:

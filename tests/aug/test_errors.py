@@ -220,13 +220,19 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "donors of another dtype": (ALIEN, GOOD, {"donors": GOOD.half()}, ValueError, r"donors are torch.float16.*torch.float32"),
     "no donors": (ALIEN, GOOD, {"donors": GOOD[:0]}, ValueError, r"donors are .*at least one"),
     "a list of donors": (ALIEN, GOOD, {"donors": [GOOD[0]]}, TypeError, r"donors must be a tensor.*list"),
-    "donors elsewhere": (ALIEN, GOOD, {"donors": GOOD.to("meta")}, ValueError, r"donors is on meta, the images are on cpu"),
+    "donors elsewhere": (
+        ALIEN,
+        GOOD,
+        {"donors": GOOD.to("meta")},
+        ValueError,
+        r"donors must be on the device of the images, cpu, not on meta",
+    ),
     "keys elsewhere": (
         SOME,
         GOOD,
         {"keys": some_keys(4).to("meta")},
         ValueError,
-        r"keys is on meta, the images are on cpu.*Make it on cpu",
+        r"keys must be on the device of the images, cpu, not on meta",
     ),
     "too few keys": (SOME, GOOD, {"keys": some_keys(3)}, ValueError, r"keys have shape \(3,\).*4 images.*one (key )?per image"),
     "a table of keys": (
@@ -250,7 +256,13 @@ CALLED: dict[str, tuple[ga.Corruption, Any, dict[str, Any], type[Exception], str
     "fused kernels for float64": (SOME, GOOD.double(), {"backend": "fused"}, ValueError, r'fused" cannot.*cpu.*="auto"'),
     "out of another shape": (SOME, GOOD, {"out": shaped(4, 3, 16, 15)}, ValueError, r"out is .*\(4, 3, 16, 15\).*torch.empty_like"),
     "out of another dtype": (SOME, GOOD, {"out": GOOD.double()}, ValueError, r"out is torch.float64.*torch.empty_like"),
-    "out elsewhere": (SOME, GOOD, {"out": GOOD.to("meta")}, ValueError, r"out is on meta, the images are on cpu"),
+    "out elsewhere": (
+        SOME,
+        GOOD,
+        {"out": GOOD.to("meta")},
+        ValueError,
+        r"out must be on the device of the images, cpu, not on meta",
+    ),
     "out no tensor": (SOME, GOOD, {"out": True}, TypeError, r"out must be a tensor"),
     "out of one repeated image": (SOME, GOOD, {"out": shaped(1, 3, 16, 16).expand(4, -1, -1, -1)}, ValueError, r"gmml_aug: out .*"),
     "an unknown option": (SOME, GOOD, {"seed": 3}, TypeError, r"seed"),
@@ -291,10 +303,10 @@ def test_keys_and_a_generator_together_are_an_error(generator: torch.Generator) 
 
 def test_a_generator_on_another_device_is_an_error() -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"generator is on cpu, the images are on meta"):
+        with pytest.raises(ValueError, match=r"generator must be on the device of the images, meta, not on cpu"):
             SOME(GOOD.to("meta"), generator=torch.Generator())
         return
-    with pytest.raises(ValueError, match=r"generator is on cuda.*images are on cpu.*Make it on cpu"):
+    with pytest.raises(ValueError, match=r"generator must be on the device of the images, cpu, not on cuda"):
         SOME(GOOD, generator=torch.Generator("cuda"))
 
 
@@ -308,7 +320,12 @@ def test_a_generator_on_another_device_is_an_error() -> None:
         (16, {}, TypeError, r"gmml_aug: .*shape"),
         ((4, 3, 16, 16), {"bank": 0}, ValueError, r"sample: bank=0 .*1 or more"),
         ((4, 3, 16, 16), {"bank": 2.5}, TypeError, r"sample: bank=2.5 is not an integer"),
-        ((4, 3, 16, 16), {"keys": some_keys(4), "device": "meta"}, ValueError, r"keys is on cpu, the images are on meta"),
+        (
+            (4, 3, 16, 16),
+            {"keys": some_keys(4), "device": "meta"},
+            ValueError,
+            r"keys must be on the device of the images, meta, not on cpu",
+        ),
     ],
     ids=str,
 )
@@ -321,7 +338,7 @@ def test_a_plan_that_cannot_be_sampled_is_an_error(
 
 def test_a_plan_on_another_device_is_an_error() -> None:
     plan = SOME.sample(GOOD.shape, keys=some_keys(4)).to("meta")
-    with pytest.raises(ValueError, match=r"plan is on meta, the images are on cpu"):
+    with pytest.raises(ValueError, match=r"plan must be on the device of the images, cpu, not on meta"):
         SOME.apply(GOOD, plan)
 
 

@@ -377,7 +377,7 @@ def test_pictures_become_images_and_come_back() -> None:
     grey = tiles.to_images(pictures, (0.0,), (1.0,))
     assert grey.shape == (2, 1, 16, 16)
     assert np.array_equal((grey[0, 0] * 255).round().byte().numpy(), np.asarray(pictures[0].convert("L")))
-    with pytest.raises(ValueError, match="1 channel or 3, but 2"):
+    with pytest.raises(ValueError, match="1 channel or 3, but the model takes 2"):
         tiles.to_images(pictures, (0.0, 0.0), (1.0, 1.0))
 
 
