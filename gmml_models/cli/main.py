@@ -6,7 +6,9 @@ in `Command.run` and reports wrong usage with `UsageError`, which ends the progr
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import gc
 import io
 import os
 import re
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands = _commands(given)
         print(help_of(given[0], commands[given[0]]) if given[0] in commands else overview(_DESCRIPTION, commands))
         sys.exit(0)
+    atexit.register(gc.freeze)  # a second and a half of the processor in which Python's end would look through all of torch
     command = read(given)
     try:
         code = command.run()
