@@ -63,8 +63,12 @@ class Convert:
         size = " x ".join(map(str, about["input_size"][1:]))
         names = ", ".join(ours["heads"]) or "none"
         print(f"{ours['source']['kind']} ({ours['network']}) from {self.checkpoint}, sha256 {ours['source']['sha256']}")
-        print(f"  encoder  {config['architecture']} {config['model_args'] or ''}, {size} pixels")
-        print(f"  decoder  {ours['decoder'] or 'not one of ours; kept with the heads'}, on blocks {ours['blocks']}")
+        arguments = f" {config['model_args']}" if config["model_args"] else ""
+        print(f"  encoder  {config['architecture']}{arguments}, {size} pixels")
+        if ours["decoder"]:
+            print(f"  decoder  {ours['decoder']}, on blocks {ours['blocks']}")
+        else:
+            print(f"  decoder  {'not one of ours; kept with the heads' if ours['heads'] else 'none'}")
         print(f"  heads    {names}")
         print(f"  licence  {about['license']}: these weights belong to somebody else")
         print(f"  folder   {folder}")

@@ -88,8 +88,8 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> GMML
         raise TypeError(f"create_model: name is a {type(name).__name__}. Give, for example, 'gmml_vit_small_patch16_224'.")
     if not name.startswith(PREFIX):
         raise ValueError(
-            f"create_model: {name!r} does not begin with {PREFIX!r}. An autoencoder with this encoder is create_model("
-            f"{PREFIX + name!r}); the encoder alone is gmml_models.build_encoder({name!r}), any other network timm.create_model."
+            f"create_model: {name!r} does not begin with {PREFIX!r}. Of a vision transformer, the autoencoder is create_model("
+            f"{PREFIX + name!r}), the encoder alone gmml_models.build_encoder({name!r}). Other networks: timm.create_model."
         )
     encoder, _, tag = name.removeprefix(PREFIX).partition(".")
     if name not in registry() and (pretrained or tag):

@@ -21,6 +21,7 @@ from gmml_models.convert.releases import convert_checkpoint, translate
 from gmml_models.convert.torch_checkpoint import read_checkpoint
 from gmml_models.errors import NotThereError, UnreadableFileError, WrongKeysError
 from gmml_models.models.autoencoder import GMMLAutoencoder
+from gmml_models.models.encoders import build_encoder
 
 from . import hostile
 
@@ -302,6 +303,17 @@ def test_the_command_converts_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
         main(["convert", str(path), str(tmp_path / "out")])
     assert ended.value.code == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_an_encoder_alone_is_told_to_have_no_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": build_encoder("vit_micro_patch8_64").state_dict()}, tmp_path / "checkpoint.pth")
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(tmp_path / "checkpoint.pth"), str(tmp_path / "out"), "--heads", "4"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  decoder  none" in lines
+    assert "  heads    none" in lines
+    assert not any(" ," in line for line in lines)
 
 
 def test_the_command_line_stays_light() -> None:
