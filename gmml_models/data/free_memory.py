@@ -1,4 +1,4 @@
-"""Measures the free memory of a GPU, or of a computer, of a container and of a process that has a limit."""
+"""How much memory a process may still take: on a GPU, on a computer, in a container, or under ``ulimit``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes for this process on a device; None if unknown.
+    """Return how many bytes this process can still allocate on a device; None if unknown.
 
-    On a CPU the least of what the system has available (its total memory, where it does not say), what is left in the control
-    groups of the process, of which a container is one, and what is left of its address space (``ulimit -v``).
+    On a CPU this is the smallest of three numbers: the memory that the system reports as available (or its total memory, if it
+    reports no more than that), the memory left to the process's control groups, such as a container, and the address space left
+    to it (``ulimit -v``).
     """
     if device.type == "cuda":
         spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, from earlier work
@@ -36,7 +37,7 @@ def _of_the_system() -> Iterator[int]:
 
 
 def _of_groups() -> Iterator[int]:
-    """What is left in each control group, of version 1 or 2, that limits this process; cached files do not count as used."""
+    """Bytes left in each control group (version 1 or 2) that limits this process; cached files do not count as used."""
     try:
         lines = (_PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
 """Chooses the values of ``auto`` options: the model to suit the device, epochs and batch size from the number of images.
 
-The number of parts that a step is computed in follows from the memory: `gmml_models.train.memory`.
+`gmml_models.train.memory` chooses the number of parts of a step from the memory.
 
 The rules are described in docs/recipes.md. A run that is resumed keeps the choices made at its start, which are in its
 config.json.
@@ -42,8 +42,8 @@ class Length(NamedTuple):
 
 
 _LEAST = 20  # epochs
-_STEPS, _FEWEST = 8, 8  # steps of an epoch, images of a step: at least, where there are as many images
-_PLENTY = 8  # workers, that a GPU does not wait for
+_STEPS, _FEWEST = 8, 8  # the fewest steps per epoch and images per step, if there are enough images
+_PLENTY = 8  # workers that keep a GPU busy
 _ADVICE = "remove it, and give the options that the run began with"
 LENGTHS = {
     "pretrain": Length(480_000, 8_000_000, 800),  # 64 epochs of the 7,450 photographs of the zoo; 800 of 10,000
@@ -65,9 +65,9 @@ def epochs_for(kind: str, images: int, *, gpu: bool) -> int:
 
 
 def batch_for(config: TrainConfig, images: int) -> int:
-    """Images per step: the recipe's number, halved until an epoch has 8 steps; below 8 images only where there are fewer.
+    """Images per step: the recipe's number, halved until an epoch has 8 steps, but not below 8 images unless there are fewer.
 
-    The device plays no part, so that the steps and learning rates of a run are the same on every machine.
+    The device does not matter, so the steps and learning rates of a run are the same on every machine.
     """
     batch = int(RECIPES[config.kind][recipe_of(config)].get("batch_size", type(config).batch_size))
     while batch > max(images, 1) or (batch > _FEWEST and images < _STEPS * batch):
@@ -76,17 +76,17 @@ def batch_for(config: TrainConfig, images: int) -> int:
 
 
 def compares_views(config: PretrainConfig) -> bool:
-    """The method compares two views of an image."""
+    """Whether the method compares two views of an image."""
     return config.method == "sit" or (config.method == "mc_ssl" and config.cls_loss)
 
 
 def views_for(config: PretrainConfig, device: torch.device, *, resident: bool) -> int:
-    """Views per image: 2 where the method compares them, or where fewer than 8 workers decode images that are not resident."""
+    """Views per image: 2 if the method compares them, or if images are not resident and fewer than 8 workers decode them."""
     return 1 + (compares_views(config) or not (resident or workers_for(device, config.workers) >= _PLENTY))
 
 
 def model_for(config: TrainConfig, device: torch.device) -> str:
-    """The encoder for a device: that of given weights, of recipe small without a GPU and in that recipe, else ViT-Ti or ViT-S."""
+    """The encoder: that of the weights if there are any, recipe small's without a GPU or in that recipe, else ViT-Ti or ViT-S."""
     if getattr(config, "weights", None) is not None:
         return type(config).model
     small = str(PRETRAIN["small"]["model"])
@@ -97,22 +97,22 @@ def model_for(config: TrainConfig, device: torch.device) -> str:
 
 
 def chosen(config: Config, images: int, parallel: Parallel) -> Config:
-    """The config with a model, a number of epochs and a batch size in place of ``auto``; a run that is resumed keeps all it chose.
+    """Replace ``auto`` with a model, a number of epochs and a batch size; a resumed run keeps what it chose before.
 
     Args:
-        config: of the run. What it states is kept.
+        config: the config of the run; values other than ``auto`` are kept.
         images: the number of images in an epoch.
         parallel: the processes and the device of the run.
 
     Raises:
-        UsageError: the record of the run that is resumed is damaged, or the options do not fit each other.
+        UsageError: the record of the resumed run is damaged, or the options contradict each other.
     """
     device, kept = parallel.device, read_json(config.out / "config.json", _ADVICE) if _resumes(config) else {}
     rules: dict[str, Callable[[], int | str]] = {
         "model": lambda: model_for(config, device),
         "epochs": lambda: epochs_for(config.kind, images, gpu=device.type == "cuda"),
         "batch_size": lambda: batch_for(config, images),
-        "views": lambda: "auto",  # these two when the model is there
+        "views": lambda: "auto",  # these two are chosen once the model is built
         "accumulate": lambda: "auto",
     }
     found: dict[str, Any] = {name: kept.get(name) or rules[name]() for name in _asked(config)}
@@ -122,14 +122,14 @@ def chosen(config: Config, images: int, parallel: Parallel) -> Config:
 
 
 def tell_chosen(asked: TrainConfig, config: TrainConfig, images: int, parallel: Parallel, *, who: str) -> None:
-    """Say on stderr what was chosen now.
+    """Print to stderr what was chosen.
 
     Args:
         asked: the config that was given.
         config: the config, as far as it is known.
         images: the number of images in an epoch.
         parallel: the processes and the device of the run.
-        who: speaks.
+        who: the command that prints.
     """
     theirs = ["model"] if getattr(asked, "weights", None) is not None else []
     names = [] if _resumes(asked) else [name for name in _asked(asked) if name not in theirs]

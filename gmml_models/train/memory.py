@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 _HELD = 17  # numbers a token and width that a block of a ViT keeps for its gradients: counted by saved tensors, 16.7 to 17.2
-_KEPT = 2  # with gradient checkpointing, counted likewise; the block that is recomputed needs the others
+_KEPT = 2  # the same with gradient checkpointing; the block that is recomputed needs the others
 _ON_A_CPU = 1 << 30  # bytes of activations: larger parts are no faster there
 _OF_A_GPU = 0.6  # share of its memory
-_OF_FREE = 0.7  # share that --accumulate auto uses: activations may be a third more than calculated
+_OF_FREE = 0.7  # the share that --accumulate auto uses: activations may take a third more than calculated
 _BESIDE = 300 << 20  # bytes, for buffers and libraries: 230 to 340 MiB measured with ViT-T and ViT-S on a CPU
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -42,7 +42,7 @@ class Needs(NamedTuple):
 
 
 def needs_of(model: nn.Module, image: int, resident: int, parallel: Parallel) -> Needs:
-    """The memory for a model in float32, of which each process holds a shard with FSDP; see `Needs`."""
+    """Return the memory that a model needs in float32; with FSDP each process holds a shard. See `Needs`."""
     held = sum((16 if one.requires_grad else 4) * one.numel() for one in model.parameters())
     return Needs(held // (parallel.world if parallel.fsdp else 1), image, resident)
 
@@ -72,10 +72,10 @@ def parts_that_fit(
         world: number of processes.
         pairs: True to make the sizes of parts even, for MixUp. Otherwise a part has at least two images, because aliens need
             another one.
-        free: bytes; activations, model, resident images and 300 MiB for buffers then also fit into 70 % of them.
+        free: bytes of free memory; if given, activations, model, resident images and 300 MiB for buffers must fit into 70 %.
 
     Raises:
-        UsageError: the batch cannot be divided evenly, or even the smallest part does not fit into what is free.
+        UsageError: the batch cannot be divided evenly, or not even the smallest part fits into the free memory.
     """
     if batch_size % world:
         raise UsageError(
@@ -102,10 +102,10 @@ def parts_that_fit(
 
 
 def fitted(config: Config, needs: Needs, parallel: Parallel, *, pairs: bool = False) -> Config:
-    """The config with the number of parts of a step, unless it is stated: `parts_that_fit`, for auto into what is free now.
+    """Set the number of parts of a step unless it was given: `parts_that_fit`, and for ``auto`` in the memory that is free now.
 
     Raises:
-        UsageError: for auto, nothing fits.
+        UsageError: ``auto`` was given, and not even the smallest part fits.
     """
     if config.accumulate not in (None, "auto"):
         return config
