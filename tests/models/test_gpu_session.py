@@ -118,7 +118,7 @@ def test_the_pieces_end_in_time_and_every_part_says_what_it_decides() -> None:
 
 
 def test_the_predictions_are_those_of_the_docs() -> None:
-    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("before any of it has run there")[1]
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("before any of this had run there")[1]
     lines = {"float32": "| float32 |", "bfloat16": "| bfloat16 |", "uint8": "| bytes to bfloat16, both batches |"}
     for kind, begin in lines.items():
         (line,) = (line for line in text.splitlines() if line.startswith(begin))
