@@ -82,10 +82,17 @@ def check(corrupt: ga.Corruption, images: Tensor, dtype: torch.dtype, **options:
 
 
 def check_alone(corrupt: ga.Corruption, images: Tensor, wanted: ga.CorruptedPair, **options: Any) -> None:
-    """Without the clean images the others are the same, to the bit."""
+    """Without the clean images the others are the same, to the bit.
+
+    Not so in Triton's interpreter, which drops bits in bfloat16: what a step reads of the clean images comes from a kernel if they
+    are wanted, and from torch, which rounds, if they are not.
+    """
     found = corrupt.from_bytes(images, clean=False, **options)
     assert type(found) is ga.Corrupted
-    assert same_bits(found.images, wanted.images)
+    if INTERPRETS and wanted.images.dtype == torch.bfloat16:
+        torch.testing.assert_close(found.images, wanted.images, rtol=2.0**-5, atol=2.0**-5)
+    else:
+        assert same_bits(found.images, wanted.images)
     assert torch.equal(found.mask, wanted.mask)
     assert found.images.stride() == wanted.images.stride()
 
