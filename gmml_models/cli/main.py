@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands = _commands(given)
         print(help_of(given[0], commands[given[0]]) if given[0] in commands else overview(_DESCRIPTION, commands))
         sys.exit(0)
-    atexit.register(gc.freeze)  # a second and a half of the processor in which Python's end would look through all of torch
+    atexit.register(gc.freeze)  # Python's last collection would look through all of torch: 1.4 s
     command = read(given)
     try:
         code = command.run()
