@@ -192,7 +192,7 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
     "unknown rows": (BATCH, (BATCH, MASK), {"rows": ["dirty"]}, ValueError, "'clean'"),
     "rows as a word": (BATCH, (BATCH, MASK), {"rows": "clean"}, ValueError, "list"),
     "unknown values": (BATCH, (BATCH, MASK), {"values": "bytes"}, ValueError, "unit"),
-    "two of three means": (BATCH, (BATCH, MASK), {"values": ((0.5, 0.5), (1.0, 1.0))}, ValueError, "has 2 channels, but the images have 3"),
+    "two of three means": (BATCH, (BATCH, MASK), {"values": ((0.5, 0.5), (1.0, 1.0))}, ValueError, "2 channels, but the images"),
 }
 
 
