@@ -162,9 +162,11 @@ def pure_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _install_words(told: str, wheel: Path) -> list[str]:
-    """The words behind ``pip install``, with the wheel in place of the clone."""
+    """The words behind ``pip install``, with the wheel in place of the clone, editable or not: a wheel cannot be."""
     *options, what = told.split()
-    return [*options, re.sub(r"^\.", str(wheel), what) if what.startswith(".") else what]
+    if not what.startswith("."):
+        return [*options, what]
+    return [*(option for option in options if option != "-e"), re.sub(r"^\.", str(wheel), what)]
 
 
 @pytest.mark.slow
