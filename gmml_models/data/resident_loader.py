@@ -97,7 +97,7 @@ def keep(
     """Decode all images.
 
     Returns:
-        Return the images, (N, C, *size) uint8, on the device; their width / height, (N,); and their labels, on the CPU. A broken
+        The images, (N, C, *size) uint8, on the device; their width / height, (N,); and their labels, on the CPU. A broken
         image is replaced by the next readable one, as in `Source`.
 
     Raises:

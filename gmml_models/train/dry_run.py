@@ -47,7 +47,7 @@ def told(
         part: which part of the run to do: all of it, or for ``--dry-run`` the `small_part`.
         images: the number of images to learn from.
         model: the complete model of the run.
-        memory: that it needs.
+        memory: the calculated memory of the run.
         parallel: the processes of the run.
     """
     if not (whole.dry_run and parallel.first):
@@ -73,7 +73,7 @@ def needs(config: TrainConfig, share: Share, model: nn.Module, memory: Needs, fr
         config: the config of the run.
         share: this process's share of the images.
         model: the complete model.
-        memory: that it needs.
+        memory: the calculated memory of the run.
         free: bytes that are free now, if known.
     """
     held = sum(one.numel() for one in model.parameters())
@@ -96,7 +96,7 @@ def took(config: TrainConfig, share: Share, measured: TrainConfig, seconds: floa
     Args:
         config: the config of the run.
         share: this process's share of the images.
-        measured: the measurements of these steps.
+        measured: the config of the measured steps.
         seconds: seconds per measured step, without waiting for data.
         device: the device on which they ran.
     """
