@@ -94,8 +94,9 @@ def from_hub(error: Exception, what: str) -> Exception:
             gone = "the Hub knows no such repository, or it is private. Check the name, or log in with `hf auth login`"
         return NotThereError(f"{what}: {gone}.")
     if status in (408, 429) or (status is not None and status >= 500):
-        busy = "too many requests: wait, or log in for a higher limit" if status == 429 else "the Hub has an internal error: try "
-        "again later"
+        busy = "too many requests: wait, or log in for a higher limit"
+        if status != 429:
+            busy = "the Hub has an internal error: try again later"
         return HubUnreachableError(f"{what}: the Hub answers with status {status}, {busy}. Files in the cache need no network.")
     if status is not None:
         return WeightsError(f"{what}: the Hub refuses the request (status {status}: {said}). Correct this, and try again.")

@@ -166,6 +166,25 @@ def test_neighbours_do_not_know_each_other() -> None:
             assert not (name.startswith(two) and any(other.startswith(one) for other in others)), name
 
 
+@pytest.mark.parametrize("package", ["gmml_aug", "gmml_models", "benchmarks", "tests"])
+def test_no_string_stands_alone(package: str) -> None:
+    """Except for docstrings and the text under a documented assignment: it would be half of a message that was broken in two."""
+    has_docstring = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    alone = []
+    for path in sources(package).values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in ("body", "orelse", "finalbody"):
+                lines = part if isinstance(part := getattr(node, name, None), list) else []
+                for number, line in enumerate(lines):
+                    value = line.value if isinstance(line, ast.Expr) else None
+                    if not (isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))):
+                        continue
+                    documents = number and isinstance(lines[number - 1], ast.Assign | ast.AnnAssign)
+                    if not (documents or (not number and isinstance(node, has_docstring))):
+                        alone.append(f"{path.relative_to(ROOT)}:{line.lineno}")
+    assert not alone
+
+
 def test_a_class_of_gmml_models_has_its_name_to_itself() -> None:
     where: dict[str, str] = {}
     for name, path in sources("gmml_models").items():

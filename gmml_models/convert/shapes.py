@@ -120,15 +120,17 @@ def _heads(width: int, said: Mapping[str, Any], beside: Mapping[str, Mapping[str
 
 def _of_timm(said: Mapping[str, Any]) -> Any:
     """The timm model that a run names, on the meta device; None if it names none, or one that is not a plain vision transformer."""
-    import timm
     from timm.models.vision_transformer import VisionTransformer
 
+    from gmml_models.models.encoders import on_meta, plain_names
+
     arch = said.get("arch") or said.get("model")
-    plain = {name for module in ("vision_transformer", "deit") for name in timm.list_models(module=module)}
-    if not isinstance(arch, str) or arch.split(".")[0] not in plain or not timm.is_model(arch):
+    if not isinstance(arch, str) or arch.split(".")[0] not in plain_names():
         return None
-    with torch.device("meta"):
-        model = timm.create_model(arch, weight_init="skip")
+    try:
+        model = on_meta(arch)
+    except RuntimeError:  # a tag of weights that this timm does not know
+        return None
     return model if isinstance(model, VisionTransformer) else None
 
 

@@ -119,7 +119,7 @@ def describe_encoder(vit: VisionTransformer) -> tuple[str, dict[str, Any]]:
             arguments = {name: value for name, value in _read(vit).items() if value != reference[name]}
             if "global_pool" in arguments:  # timm would derive it from the pooling
                 arguments["fc_norm"] = not isinstance(vit.fc_norm, nn.Identity)
-            found = _fingerprint(_on_meta(architecture, arguments))
+            found = _fingerprint(on_meta(architecture, arguments))
         except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
             problem = problem or f"timm cannot build it as {architecture}: {error}"
             continue
@@ -146,9 +146,16 @@ def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
 
 
-def _on_meta(architecture: str, arguments: dict[str, Any]) -> Any:
+def on_meta(architecture: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    """Build timm's model on the meta device, without a head: its shape can be read, and it takes no memory."""
     with torch.device("meta"):
-        return timm.create_model(architecture, num_classes=0, **_undrawn(), **arguments)
+        return timm.create_model(architecture, num_classes=0, **_undrawn(), **(arguments or {}))
+
+
+@cache
+def plain_names() -> tuple[str, ...]:
+    """The names of timm's plain vision transformers, without the tags of weights."""
+    return tuple(name for module in sorted(_MODULES) for name in timm.list_models(module=module))
 
 
 def _undrawn() -> dict[str, Any]:
@@ -159,7 +166,7 @@ def _undrawn() -> dict[str, Any]:
 @cache
 def _named(architecture: str) -> Any:
     """Build the named encoder unchanged, on the meta device, so that its shape can be read."""
-    return _on_meta(architecture, {})
+    return on_meta(architecture)
 
 
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
@@ -212,11 +219,12 @@ def take_any_size(vit: Any) -> None:
 
 
 def _check_name(name: str) -> None:
-    if name.split(".")[0] in {known for module in _MODULES for known in timm.list_models(module=module)}:
+    if name.split(".")[0] in plain_names():
         return
-    known = [*SHORT_NAMES, *(model for module in sorted(_MODULES) for model in timm.list_models(module=module))]
-    what = "is in timm, but not one of its plain vision transformers" if timm.is_model(name) else "is known neither to timm nor to "
-    "gmml"
+    known = [*SHORT_NAMES, *plain_names()]
+    what = "is in timm, but not one of its plain vision transformers"
+    if not timm.is_model(name):
+        what = "is known neither to timm nor to gmml"
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [*SHORT_NAMES, "vit_small_patch16_224"]
     raise ValueError(f"build_encoder: {name!r} {what}. Close names are {', '.join(close)}; or give a VisionTransformer object.")
 

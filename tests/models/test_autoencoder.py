@@ -128,7 +128,9 @@ def test_a_changed_layer_is_not_described_as_the_plain_one() -> None:
 
 
 def test_names_that_timm_does_not_know_bring_close_ones() -> None:
-    with pytest.raises(ValueError, match=r"'vit_smal_patch16_224' is known neither to timm.*vit_small_patch16_224"):
+    with pytest.raises(
+        ValueError, match=r"'vit_smal_patch16_224' is known neither to timm nor to gmml\. Close names are .*vit_small_patch16_224"
+    ):
         build_encoder("vit_smal_patch16_224")
     for name in ("resnet18", "vit_tiny_r_s16_p8_224"):
         with pytest.raises(ValueError, match="is in timm, but not one of its plain vision transformers"):

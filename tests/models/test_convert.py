@@ -181,6 +181,13 @@ def test_other_sizes_are_read_from_the_shapes() -> None:
     model.load_state_dict(done.encoder)
 
 
+def test_a_tag_of_weights_that_timm_does_not_know_does_not_matter() -> None:
+    network = hostile.network(width=64, patch=4, side=3, depth=7)
+    done = translate({"SiT_model": network, "args": {"arch": "vit_tiny_patch16_224.of_another_year"}})
+    model: Any = timm.create_model(done.config["architecture"], num_classes=0, **done.config["model_args"])
+    assert model.blocks[0].attn.num_heads == 1
+
+
 def test_arguments_are_kept_as_plain_data() -> None:
     args = {
         "num_heads": 2, "lr": float("nan"), "nested": {"a": [1, {"b": [2, {"c": 3}]}]}, "tensor": torch.zeros(1),

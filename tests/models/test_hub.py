@@ -377,12 +377,15 @@ def test_a_push_that_is_refused_commits_nothing(stocked: Hub, folder: Path, step
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", ["429", "503"])
-def test_a_busy_hub_is_told_apart_after_the_clients_retries(stocked: Hub, status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [("429", "wait, or log in for a higher limit"), ("503", "an internal error: try again later")]
+)
+def test_a_busy_hub_is_told_apart_after_the_clients_retries(stocked: Hub, status: str, reason: str) -> None:
     stocked.faults.append(Fault(status))
     found = stocked.call("fetch", REPO, MODEL)
     assert found.error == "HubUnreachableError"
     assert f"status {status}" in found.message
+    assert reason in found.message
     stocked.faults.clear()
     assert stocked.call("fetch", REPO, MODEL).error is None
 
