@@ -78,16 +78,35 @@ def make_feed(
         raise UsageError(f"gmml: a transform takes pictures of 1 or 3 channels, but in_chans is {source.channels}.")
     count = source.images if isinstance(source, StreamSource) else len(source)
     share = Share(images=count, batch_size=batch_size, accumulate=accumulate, rank=rank, world=world, seed=seed)
-    if resident and (isinstance(source, StreamSource) or transform is not None):
-        what = "a stream" if isinstance(source, StreamSource) else "a data set with its own transform"
-        raise UsageError(f"gmml: {what} cannot be resident on the device. Leave --resident out.")
+    kept = resident_bytes(source, plan, device=where, resident=resident, resident_size=resident_size, transform=transform)
     if isinstance(source, StreamSource):
         return StreamFeed(source, plan, share, device=where, workers=workers, transform=transform)
-    if transform is None:
+    if kept:
         size = size_kept(plan, resident_size)
-        if bytes_kept(source, size, where, resident):
-            return ResidentFeed(source, plan, share, device=where, size=size, threads=workers, progress=progress)
+        return ResidentFeed(source, plan, share, device=where, size=size, threads=workers, progress=progress)
     return WorkerFeed(source, plan, share, device=where, workers=workers, transform=transform)
+
+
+def resident_bytes(
+    source: Source | StreamSource,
+    plan: ViewPlan,
+    *,
+    device: torch.device,
+    resident: bool | None = None,
+    resident_size: int | None = None,
+    transform: Callable[[Image.Image], Tensor] | None = None,
+) -> int:
+    """The bytes of images that `make_feed` would keep on the device with these arguments; 0 if it would not.
+
+    Raises:
+        UsageError: they must be kept, but they are a stream, have their own transform, or do not fit the memory.
+    """
+    if isinstance(source, StreamSource) or transform is not None:
+        if resident:
+            what = "a stream" if isinstance(source, StreamSource) else "a data set with its own transform"
+            raise UsageError(f"gmml: {what} cannot be resident on the device. Leave --resident out.")
+        return 0
+    return bytes_kept(source, size_kept(plan, resident_size), device, resident)
 
 
 def in_order(

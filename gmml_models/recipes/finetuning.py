@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gmml_models.data.loaders import Batch, in_order, make_feed
-from gmml_models.data.resident_loader import bytes_kept, size_kept
+from gmml_models.data.loaders import Batch, in_order, make_feed, resident_bytes
 from gmml_models.data.sampling import Share
 from gmml_models.errors import UsageError, check_installed
 from gmml_models.evaluate.metrics import score
@@ -75,9 +74,19 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     model, objective = build_classifier(config, images)
     transform, plan = training_transform(config, model, how), view_plan(config, model, how)
     world = parallel.world
-    resident = 0
-    if transform is None:
-        resident = bytes_kept(images.train, size_kept(plan, config.resident_size), parallel.device, config.resident)
+    if config.resident and transform is not None:
+        raise UsageError(
+            f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
+            "Give --auto-augment none --erasing 0, or leave --resident out."
+        )
+    resident = resident_bytes(
+        images.train,
+        plan,
+        device=parallel.device,
+        resident=config.resident,
+        resident_size=config.resident_size,
+        transform=transform,
+    )
     memory = needs_of(model, activation_bytes(model.encoder), resident, parallel)
     begun, config = config, fitted(config, memory, parallel, pairs=how.mixes)
     whole, parts = config, parts_of(config)
@@ -85,11 +94,6 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         raise UsageError(
             f"{_WHO}: MixUp and CutMix need pairs of images, but batch_size={config.batch_size} in {parts} parts on {world} "
             f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
-        )
-    if config.resident and transform is not None:
-        raise UsageError(
-            f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
-            "Give --auto-augment none --erasing 0, or leave --resident out."
         )
     tell_chosen(given, config, len(images.train), parallel, who=_WHO)
     if config.dry_run:
@@ -104,7 +108,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         world=world,
         device=parallel.device,
         workers=config.workers,
-        resident=config.resident,
+        resident=resident > 0,
         resident_size=config.resident_size,
         progress=teller("images decoded", shown=parallel.first),
         transform=transform,

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gmml_models.data.config import record
-from gmml_models.data.loaders import ViewPlan, make_feed
-from gmml_models.data.resident_loader import bytes_kept, size_kept
+from gmml_models.data.loaders import ViewPlan, make_feed, resident_bytes
 from gmml_models.data.sampling import Share
 from gmml_models.data.sources import Source, open_source
 from gmml_models.errors import UsageError, WeightsError, check_installed
@@ -80,9 +79,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
             keep(config, beginning)
     objective = build_objective(config, None if beginning is None else beginning.autoencoder)
     plan = view_plan(config, objective.autoencoder)
-    resident = 0
-    if isinstance(source, Source):
-        resident = bytes_kept(source, size_kept(plan, config.resident_size), parallel.device, config.resident)
+    resident = resident_bytes(source, plan, device=parallel.device, resident=config.resident, resident_size=config.resident_size)
     if config.views == "auto":
         config = replace(config, views=views_for(config, parallel.device, resident=resident > 0))
         plan = view_plan(config, objective.autoencoder)
@@ -103,7 +100,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
         world=parallel.world,
         device=parallel.device,
         workers=config.workers,
-        resident=config.resident,
+        resident=resident > 0,
         resident_size=config.resident_size,
         progress=teller("images decoded", shown=parallel.first),
     )
