@@ -49,7 +49,9 @@ def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False
     otherwise only if that gives fewer cells.
     """
     count = start.shape[1]
-    one = torch.ones_like(start[:1, :1])
+    if pixels or length <= 2 * count + 1:
+        left = torch.zeros_like(start[:, :1]) + torch.arange(length, device=start.device)  # in memory, also under vmap
+        return Axis(left, torch.ones_like(left), pixel_words(start, size, length))
     end = start + size
     wraps = end >= length
     edges = torch.cat([torch.zeros_like(start[:, :1]), start, torch.where(wraps, end - length, end)], dim=1)
@@ -58,19 +60,26 @@ def axis_cells(start: Tensor, size: Tensor, length: int, *, pixels: bool = False
     box = (order - 1) % count
     opens = (order > 0).long() - 2 * (order > count).long()  # +1 a start, -1 an end, 0 the first pixel
     opens = opens * ((size > 0) & (size < length)).gather(1, box)  # others begin and end nowhere; whole ones are in `across`
-    change = opens * (one << (box % WORD))
-    number = torch.arange(count, device=start.device)
-    across = wraps.long() * (one << (number % WORD))  # boxes that already cover the first pixel
+    bit = _bits(count, start.device)
+    change = opens * bit[box]
+    across = wraps.long() * bit  # boxes that already cover the first pixel
     groups = range(math.ceil(count / WORD))
     words = [change] if len(groups) == 1 else [change.masked_fill(box // WORD != w, 0) for w in groups]
     first = [across[:, w * WORD : (w + 1) * WORD].sum(1, keepdim=True) for w in groups]
     bits = torch.stack([word.cumsum(1) + start for word, start in zip(words, first, strict=True)], dim=1)
-    if pixels or length <= 2 * count + 1:
-        left = torch.zeros_like(start[:, :1]) + torch.arange(length, device=start.device)  # in memory, also under vmap
-        cell = torch.searchsorted(edges, left, right=True) - 1
-        bits = bits.gather(2, cell[:, None].expand(-1, bits.shape[1], -1))
-        return Axis(left, torch.ones_like(left), bits)
     return Axis(edges, torch.diff(edges, dim=1, append=torch.full_like(edges[:, :1], length)), bits)
+
+
+def pixel_words(start: Tensor, size: Tensor, length: int) -> Tensor:
+    """(B, W, length) int64: which of the boxes (B, N) cross each pixel of an axis. Takes what `axis_cells` takes."""
+    count, line = start.shape[1], 2 * length + 1
+    words = max(1, math.ceil(count / WORD))
+    row = torch.arange(count, device=start.device) // WORD * line  # where the word of a box begins
+    bit = _bits(count, start.device).expand_as(start)
+    change = start.new_zeros(start.shape[0], words * line)
+    change = change.scatter_add_(1, row + start, bit).scatter_add_(1, row + start + size, -bit)
+    word: Tensor = change.unflatten(1, (words, line)).cumsum(2)
+    return word[..., :length] | word[..., length:-1]  # beyond the border the axis begins again
 
 
 def cover_until(
@@ -142,6 +151,12 @@ def meet(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor] = tor
     for part in parts[1:]:
         out = join(out[..., None], part.reshape(part.shape[0], *[1] * (out.ndim - 1), -1))
     return out
+
+
+def _bits(count: int, device: torch.device) -> Tensor:
+    """(N,) int64: the bit of each of ``count`` boxes in its word."""
+    number = torch.arange(count, device=device)
+    return torch.ones_like(number) << (number % WORD)
 
 
 def _pad_to_words(boxes: Tensor, others: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmml_aug.backends.reference.coverage import WORD, Limit, meet
+from gmml_aug.backends.reference.coverage import Limit, meet, pixel_words
 from gmml_aug.tensors import followed
 
 
@@ -80,17 +80,11 @@ def cover_in_order(order: Tensor, levels: int, target: Tensor | None, limits: Se
 
 def _by_words(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """(B, *size) bool mask of int64 boxes. Bit i of a word says that box i crosses a coordinate; on a CPU, ten times as fast."""
-    batch, dims = len(boxes), len(size)
-    mask = torch.zeros(batch, *size, dtype=torch.bool, device=boxes.device)
-    for some in boxes.split(WORD, dim=1):
-        bit = (boxes.new_ones(()) << torch.arange(some.shape[1], device=boxes.device)).expand(batch, -1)
-        words = []
-        for axis, length in enumerate(size):
-            start, end = some[..., axis], some[..., axis] + some[..., dims + axis]
-            change = boxes.new_zeros(batch, 2 * length + 1).scatter_add_(1, start, bit).scatter_add_(1, end, -bit)
-            word = change.cumsum(1)
-            words.append(word[:, :length] | word[:, length:-1])
-        mask |= meet(words).bool()
+    dims = len(size)
+    axes = [pixel_words(boxes[..., d], boxes[..., dims + d], length) for d, length in enumerate(size)]
+    mask = meet([axis[:, 0] for axis in axes]).bool()
+    for w in range(1, axes[0].shape[1]):
+        mask |= meet([axis[:, w] for axis in axes]).bool()
     return mask
 
 
