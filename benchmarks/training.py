@@ -87,7 +87,7 @@ def recipe_step(config: PretrainConfig, dataset: Any) -> Callable[[], object]:
         resident_size=config.resident_size,
     )
 
-    going = train_steps(config, objective, feed, RunFolder(config), parallel)
+    going = train_steps(config, objective, feed, RunFolder(config).start(), parallel)
     return lambda: next(going)
 
 

@@ -273,7 +273,7 @@ config = small(out, method=method, classes=32, head_width=32, checkpoint_every=0
 objective = build_objective(config)
 plan = view_plan(config, objective.autoencoder)
 feed = make_feed(open_source(config, dataset=Pictures()), plan, batch_size=8, workers=workers, resident=resident)
-steps = train_steps(config, objective, feed, RunFolder(config), start_processes(config))
+steps = train_steps(config, objective, feed, RunFolder(config).start(), start_processes(config))
 files = set()
 def called(frame, event, argument):
     if event == "call" and "/gmml_models/" in frame.f_code.co_filename:

@@ -28,7 +28,7 @@ from gmml_models.recipes.finetune_augment import Mixing, loss_of, strength, trai
 from gmml_models.recipes.finetuned_weights import build_classifier, export, is_best, keep_best, summary
 from gmml_models.recipes.labelled_data import open_labelled, tell_unreadable
 from gmml_models.recipes.run_pictures import Curves
-from gmml_models.recipes.start_weights import channels_of
+from gmml_models.recipes.start_weights import channels_of, check_weights
 from gmml_models.train import checkpoint
 from gmml_models.train.config import batch_of, check, epochs_of, parts_of
 from gmml_models.train.dry_run import small_part, told
@@ -115,7 +115,7 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
     )
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(begun, writes=parallel.first and not config.dry_run, data=images.train.identity())
-        run.settle(whole if begun.accumulate else begun)
+        run.start(whole if begun.accumulate else begun)
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
 
@@ -217,8 +217,4 @@ def _check(config: FinetuneConfig) -> None:
         raise UsageError(f"{_WHO}: few_shot={config.few_shot} is not a share. Give a number above 0 and at most 1.")
     if config.test_every < 0:
         raise UsageError(f"{_WHO}: test_every={config.test_every} is below 0. Give a number of epochs, or 0 to measure nothing.")
-    if config.weights is not None and config.model not in (FinetuneConfig.model, "auto"):
-        raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} were both given, but weights have their own model. Give "
-            f"one of them."
-        )
+    check_weights(config, who=_WHO, models=(FinetuneConfig.model, "auto"))

@@ -30,6 +30,7 @@ from gmml_models.recipes.parse_corruption import corruption_from
 from gmml_models.recipes.run_health import HealthCheck
 from gmml_models.recipes.run_pictures import Curves, draw, due
 from gmml_models.recipes.start_autoencoder import begin, keep, with_channels
+from gmml_models.recipes.start_weights import check_weights
 from gmml_models.recipes.training_log import training_log
 from gmml_models.train import checkpoint
 from gmml_models.train.config import batch_of, check, epochs_of, parts_of
@@ -61,7 +62,7 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     """
     check(config)
     check_installed("gmml pretrain", tensorboard="tensorboard")
-    _check_start(config)
+    check_weights(config, who=_WHO, models=(PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model", "auto"), "auto"))
     parallel = start_processes(config)
     config = with_channels(config)
     source = open_source(config, purpose="pretrain", dataset=dataset)
@@ -72,38 +73,42 @@ def pretrain(config: PretrainConfig, *, dataset: Any = None) -> Outcome:
     Share(images=images, batch_size=batch_of(config), world=parallel.world)  # refuses a step that is larger, before any work
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
         run = RunFolder(config, writes=parallel.first and not config.dry_run, data=source.identity())
-    beginning = begin(config)
-    if parallel.first and beginning is not None and beginning.told:
-        print(beginning.told, file=sys.stderr, flush=True)
-        if not config.dry_run:
-            keep(config, beginning)
-    objective = build_objective(config, None if beginning is None else beginning.autoencoder)
-    plan = view_plan(config, objective.autoencoder)
-    resident = resident_bytes(source, plan, device=parallel.device, resident=config.resident, resident_size=config.resident_size)
-    if config.views == "auto":
-        config = replace(config, views=views_for(config, parallel.device, resident=resident > 0))
+    with run.unless_refused():
+        beginning = begin(config)
+        if parallel.first and beginning is not None and beginning.told:
+            print(beginning.told, file=sys.stderr, flush=True)
+        objective = build_objective(config, None if beginning is None else beginning.autoencoder)
         plan = view_plan(config, objective.autoencoder)
-    memory = needs_of(objective, activations(config, objective, plan), resident, parallel)
-    begun, config = config, fitted(config, memory, parallel)
-    whole = config
-    run.settle(config if begun.accumulate else begun)
-    tell_chosen(asked, config, images, parallel, who=_WHO)
-    if config.dry_run:
-        config = small_part(config, parallel.device, parallel.world)
-    feed = make_feed(
-        source,
-        plan,
-        batch_size=batch_of(config),
-        accumulate=parts_of(config),
-        seed=config.seed,
-        rank=parallel.rank,
-        world=parallel.world,
-        device=parallel.device,
-        workers=config.workers,
-        resident=resident > 0,
-        resident_size=config.resident_size,
-        progress=teller("images decoded", shown=parallel.first),
-    )
+        resident = resident_bytes(
+            source, plan, device=parallel.device, resident=config.resident, resident_size=config.resident_size
+        )
+        if config.views == "auto":
+            config = replace(config, views=views_for(config, parallel.device, resident=resident > 0))
+            plan = view_plan(config, objective.autoencoder)
+        memory = needs_of(objective, activations(config, objective, plan), resident, parallel)
+        begun, config = config, fitted(config, memory, parallel)
+        whole = config
+        tell_chosen(asked, config, images, parallel, who=_WHO)
+        if config.dry_run:
+            config = small_part(config, parallel.device, parallel.world)
+        feed = make_feed(
+            source,
+            plan,
+            batch_size=batch_of(config),
+            accumulate=parts_of(config),
+            seed=config.seed,
+            rank=parallel.rank,
+            world=parallel.world,
+            device=parallel.device,
+            workers=config.workers,
+            resident=resident > 0,
+            resident_size=config.resident_size,
+            progress=teller("images decoded", shown=parallel.first),
+        )
+    with parallel.first_goes_ahead():  # only now can nothing be refused any more
+        run.start(whole if begun.accumulate else begun)
+        if parallel.first and not config.dry_run:
+            keep(config, beginning)
 
     alone = parallel.first and not config.fsdp and not config.dry_run
     objective.to(parallel.device)
@@ -147,15 +152,6 @@ def activations(config: PretrainConfig, objective: Objective, plan: ViewPlan) ->
     if config.method == "mc_ssl" and config.terms != "reconstruction":  # hidden layers, then logits and their softmax
         head = plan.views * encoder.patch_embed.num_patches * (6 * (config.head_width or 2048) + 4 * config.classes)
     return activation_bytes(encoder, views=plan.views + math.ceil(local), more=head)
-
-
-def _check_start(config: PretrainConfig) -> None:
-    theirs = (PretrainConfig.model, PRETRAIN[recipe_of(config)].get("model"), "auto")
-    if config.weights is not None and config.model not in theirs:
-        raise UsageError(
-            f"{_WHO}: model={config.model} and weights={config.weights} were both given, but weights have their own model. Give "
-            f"one of them."
-        )
 
 
 def build_objective(config: PretrainConfig, autoencoder: GMMLAutoencoder | None = None) -> Objective:

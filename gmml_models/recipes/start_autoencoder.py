@@ -71,7 +71,7 @@ def begin(config: PretrainConfig) -> Beginning | None:
     """
     if config.weights is None:
         return None
-    kept = _kept(config.out)
+    kept = None if config.overwrite else _kept(config.out)
     if kept is None:
         return _opened(config, config.weights)
     try:
@@ -86,12 +86,12 @@ def begin(config: PretrainConfig) -> Beginning | None:
 
 
 def keep(config: PretrainConfig, beginning: Beginning | None) -> None:
-    """Write the record of the start into the run's folder; only one process may call this.
+    """Write the record of a new start into the run's folder; only one process may call this.
 
     Raises:
         UsageError: there is no space or no permission.
     """
-    if beginning is None:
+    if beginning is None or not beginning.told:
         return
     try:
         write_aside(config.out / _FILE, json.dumps(beginning.about, indent=2))

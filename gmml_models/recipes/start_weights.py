@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmml_models.data.transforms import ViewPlan
@@ -14,7 +16,7 @@ from gmml_models.recipes.finetune_augment import centre_of
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-    from gmml_models.recipes.config import EmbedConfig, EvaluateConfig
+    from gmml_models.recipes.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PretrainConfig
 
 
 class Start(NamedTuple):
@@ -37,6 +39,32 @@ class Start(NamedTuple):
     measured: Pool
     objective: str | None
     sha256: str | None
+
+
+def check_weights(config: PretrainConfig | FinetuneConfig, *, who: str, models: Collection[str]) -> None:
+    """Refuse options that contradict the weights to start from.
+
+    Args:
+        config: the config of the run.
+        who: the name of the command, for errors.
+        models: the values of ``config.model`` that ask for no model of their own.
+
+    Raises:
+        UsageError: the config also asks for a model, or it would overwrite the weights.
+    """
+    if config.weights is None:
+        return
+    if config.model not in models:
+        raise UsageError(
+            f"{who}: model={config.model} and weights={config.weights} were both given, but weights have their own model. Give "
+            f"one of them."
+        )
+    place = Path(config.weights)
+    if config.overwrite and place.exists() and place.resolve().is_relative_to(config.out.resolve()):
+        raise UsageError(
+            f"{who}: --overwrite would remove the weights that the run is to start from, {config.weights}. Give another --out, or "
+            f"copy them first."
+        )
 
 
 def open_weights(

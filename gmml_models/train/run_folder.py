@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -45,14 +46,14 @@ class RunFolder:
     """The files of one run, written by its first process, which owns the folder; see `Owner`.
 
     ``config.json``, ``data.json``, ``steps.jsonl``, ``epochs.jsonl``, ``tensorboard/``, ``checkpoints/`` and, at the end,
-    ``finished.json``.
+    ``finished.json``. The folder is only checked and locked here; `start` writes to it, once nothing can be refused any more.
 
     A finished run continues if ``config.epochs`` was raised. Schedules are functions of the step and of the number of epochs, so
     the remaining steps follow the schedule of the longer run: the learning rate jumps from its final value to its value in that
     run.
 
     Args:
-        config: the config of the run. With ``config.overwrite``, the files of an earlier run are removed first.
+        config: the config of the run. With ``config.overwrite``, `start` first removes the files of an earlier run.
         writes: False for all processes but the first, which then only read.
         data: the identity of the training images, if known.
 
@@ -68,6 +69,9 @@ class RunFolder:
         self._board: Any = None
         self._from = 0
         self._owner: Owner | None = None
+        self._config, self._data = config, data
+        self._extended: dict[str, Any] | None = None
+        self._made = writes and not self.folder.exists()
         known = self.folder / _CONFIG
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"gmml: {self.folder} is a file. Give another --out: an empty folder, or a new one.")
@@ -83,37 +87,65 @@ class RunFolder:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._owner = Owner(self.folder)
             except OSError as error:
+                self.abandon()
                 raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
         try:
-            if writes and config.overwrite and known.exists():
-                self._clear()
             # one without a checkpoint has nothing to lose, unless it is finished
-            began = begun(self.folder)
+            began = begun(self.folder) and not config.overwrite
             self._new = writes and (not began or not known.exists())
-            if began and known.exists() and not config.overwrite:
+            if began and known.exists():
                 self._same(config, data)
-            self.settle(config)
-            if writes and data is not None and (not began or not (self.folder / _DATA).exists()):
-                write_aside(self.folder / _DATA, json.dumps(data._asdict(), indent=2))
-        except OSError as error:
-            self._release()
+        except (OSError, UsageError) as error:
+            self.abandon()
+            if isinstance(error, UsageError):
+                raise
             raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
-        except UsageError:
-            self._release()
+
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Leave the folder as it was found if the body, which prepares the run, raises an error."""
+        try:
+            yield
+        except BaseException:
+            self.abandon()
             raise
 
-    def settle(self, config: TrainConfig) -> None:
-        """Record the options of a run that begins, and once more where some of them are chosen later.
+    def start(self, config: TrainConfig | None = None) -> RunFolder:
+        """Record a run that begins, or one that goes on for more epochs than before.
+
+        Args:
+            config: the config of the run, where more of it was chosen since.
 
         Raises:
             UsageError: no space or no permission.
         """
-        if not self._new:
-            return
+        config, self._made = config or self._config, False
+        if not self._writes:
+            return self
         try:
-            write_aside(self.folder / _CONFIG, json.dumps({"kind": config.kind, **record(config)}, indent=2))
+            if self._new and config.overwrite and (self.folder / _CONFIG).exists():
+                self._clear()
+            if self._new:
+                write_aside(self.folder / _CONFIG, json.dumps({"kind": config.kind, **record(config)}, indent=2))
+            if self._extended is not None:
+                write_aside(self.folder / _CONFIG, json.dumps(self._extended, indent=2))
+                (self.folder / _DONE).unlink(missing_ok=True)
+            if self._data is not None and (self._new or not (self.folder / _DATA).exists()):
+                write_aside(self.folder / _DATA, json.dumps(self._data._asdict(), indent=2))
         except OSError as error:
+            self.abandon()
             raise UsageError(f"gmml: cannot write to {self.folder} ({error}). Give another --out.") from error
+        return self
+
+    def abandon(self) -> None:
+        """Let go of the folder, and remove it if it was made here and `start` was not called."""
+        if self._made:
+            with suppress(OSError):  # it could not be made, or something else lies in it by now
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
 
     @property
     def done(self) -> int | None:
@@ -175,18 +207,11 @@ class RunFolder:
             print(f"The data is now in {shown(config.data)}, and was in {lay}: its names and sizes are the same.")
         if longer and self._writes:
             epochs = [*told.get("epochs_before", []), told["epochs"]]
-            whole = {"kind": config.kind, **record(config), "epochs_before": epochs}
-            write_aside(self.folder / _CONFIG, json.dumps(whole, indent=2))
-            (self.folder / _DONE).unlink(missing_ok=True)
+            self._extended = {"kind": config.kind, **record(config), "epochs_before": epochs}
             print(
                 f"The finished run continues from epoch {epochs[-1]} to {config.epochs}: learning rate, weight decay and momentum "
                 f"are those of a run of {config.epochs} epochs from here on."
             )
-
-    def _release(self) -> None:
-        if self._owner is not None:
-            self._owner.release()
-            self._owner = None
 
     def rewind(self, step: int) -> None:
         """Remove the rows after ``step``, where the run continues."""
@@ -244,7 +269,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Flush TensorBoard, and release the folder."""
-        self._release()
+        self.abandon()
         board, self._board = self._board, None
         if board is not None:
             try:

@@ -83,7 +83,7 @@ def run(
     **changes: Any,
 ) -> Outcome:
     config = small(out, **{"epochs": 3, "lr": 2.0, "checkpoint_every": 0, "batch_size": 8, **changes})
-    folder = RunFolder(config)
+    folder = RunFolder(config).start()
     try:
         return train(config, model, feed(config), folder, start_processes(config), loss=loss, at_epoch=at_epoch)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gmml_models.data.config import differences, record
 from gmml_models.data.dataset import Identity
 from gmml_models.errors import UsageError
 from gmml_models.recipes.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from gmml_models.recipes.finetuning import finetune
 from gmml_models.recipes.pretraining import pretrain
 from gmml_models.schedule import Schedule
 from gmml_models.train.config import check
@@ -31,13 +33,13 @@ def config(folder: Path, **changes: object) -> PretrainConfig:
 
 def begun(folder: Path) -> None:
     """A run with a checkpoint."""
-    held = RunFolder(config(folder))
+    held = RunFolder(config(folder)).start()
     (held.checkpoints / "step-00000001").mkdir(parents=True)
 
 
 def test_a_run_without_a_checkpoint_may_be_told_anew(tmp_path: Path) -> None:
-    RunFolder(config(tmp_path))
-    RunFolder(config(tmp_path, lr=0.1))
+    RunFolder(config(tmp_path)).start()
+    RunFolder(config(tmp_path, lr=0.1)).start()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["lr"] == 0.1
 
 
@@ -85,7 +87,7 @@ def test_a_config_survives_json(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_exactly_and_rewind_to_a_step(tmp_path: Path) -> None:
-    held = RunFolder(config(tmp_path))
+    held = RunFolder(config(tmp_path)).start()
     losses = [0.1 + 0.2, 1 / 3, 2.5e-17]
     for number, loss in enumerate(losses, 1):
         held.row("epochs", {"epoch": number, "step": 10 * number, "loss": loss})
@@ -103,7 +105,7 @@ def test_rows_come_back_exactly_and_rewind_to_a_step(tmp_path: Path) -> None:
 
 
 def test_a_torn_row_is_forgotten(tmp_path: Path) -> None:
-    held = RunFolder(config(tmp_path))
+    held = RunFolder(config(tmp_path)).start()
     path = tmp_path / "run" / "epochs.jsonl"
     whole = '{"epoch": 1, "step": 10, "loss": 0.5}\n'
     path.write_text(whole + '{"epoch": 2, "step": 20, "loss": 0.')
@@ -120,7 +122,7 @@ def test_a_torn_row_is_forgotten(tmp_path: Path) -> None:
 def test_numbers_stand_in_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    held = RunFolder(config(tmp_path))
+    held = RunFolder(config(tmp_path)).start()
     held.row("epochs", {"epoch": 1, "step": 10, "loss": 0.25})
     held.finish({"steps": 10})
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -195,7 +197,7 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
 def test_of_two_processes_one_owns_the_folder_and_the_other_says_who(tmp_path: Path) -> None:
     code = (
         "from gmml_models.recipes.config import PretrainConfig; from gmml_models.train.run_folder import RunFolder;"
-        f"held = RunFolder(PretrainConfig(data='flowers', out={str(tmp_path / 'run')!r}, epochs=3))"
+        f"held = RunFolder(PretrainConfig(data='flowers', out={str(tmp_path / 'run')!r}, epochs=3)).start()"
     )
     child = in_another_process(code)
     before = (tmp_path / "run" / "config.json").read_bytes()
@@ -241,12 +243,12 @@ def test_a_torn_config_is_named_and_can_be_written_anew(tmp_path: Path, torn: st
     with pytest.raises(UsageError, match=r"config.json is damaged \(.*The checkpoints are intact: remove it"):
         RunFolder(config(tmp_path))
     known.unlink()
-    RunFolder(config(tmp_path))
+    RunFolder(config(tmp_path)).start()
     assert json.loads(known.read_text())["epochs"] == 3
 
 
 def test_other_data_is_refused_though_there_is_as_much_of_it(tmp_path: Path) -> None:
-    held = RunFolder(config(tmp_path), data=KNOWN)
+    held = RunFolder(config(tmp_path), data=KNOWN).start()
     (held.checkpoints / "step-00000001").mkdir(parents=True)
     RunFolder(config(tmp_path), data=KNOWN)
     with pytest.raises(UsageError, match=r"other data: images: 4 images of the same size together, but with other names"):
@@ -254,7 +256,7 @@ def test_other_data_is_refused_though_there_is_as_much_of_it(tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"other data: images: 4 images of 1000 bytes -> 5 of 1200"):
         RunFolder(config(tmp_path), data=Identity(images=5, bytes=1200, sha256="bb"))
     (tmp_path / "run" / "data.json").unlink()  # as in runs of before
-    RunFolder(config(tmp_path), data=KNOWN)
+    RunFolder(config(tmp_path), data=KNOWN).start()
     assert json.loads((tmp_path / "run" / "data.json").read_text()) == KNOWN._asdict()
 
 
@@ -263,7 +265,7 @@ def test_the_same_data_may_lie_elsewhere_or_be_spelt_otherwise(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flowers").mkdir()
-    held = RunFolder(config(tmp_path), data=KNOWN)
+    held = RunFolder(config(tmp_path), data=KNOWN).start()
     (held.checkpoints / "step-00000001").mkdir(parents=True)
     for spelling in ("flowers/", "./flowers", str(tmp_path / "flowers")):
         RunFolder(config(tmp_path, data=spelling), data=KNOWN)
@@ -285,6 +287,11 @@ def run_of(folder: Path, **changes: object) -> PretrainConfig:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file but the lock, which says who was there last."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock.json"}
+
+
 def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
     pretrain(run_of(tmp_path), dataset=Pictures())
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
@@ -301,6 +308,42 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="do not belong to a run"):  # a folder that no run began is not touched
         pretrain(replace(fresh, out=tmp_path / "theirs", overwrite=True), dataset=Pictures())
     assert (tmp_path / "theirs" / "weights").read_text() == "mine"
+
+
+REFUSED = [
+    ({"weights": "no/such/folder", "model": "auto"}, "no/such/folder"),
+    ({"model": "resnet18"}, "resnet18"),
+    ({"blocks": (99,)}, "blocks"),
+    ({"resident": True, "resident_size": 10**7}, "GB are free"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_is_refused_leaves_no_folder_and_overwrites_nothing(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    plain = run_of(tmp_path)
+    wrong = run_of(tmp_path, overwrite=True, **changes)
+    with pytest.raises(UsageError, match=message):
+        pretrain(replace(wrong, out=tmp_path / "new"), dataset=Pictures())
+    assert not list(tmp_path.iterdir())
+    pretrain(plain, dataset=Pictures())
+    before = files_of(plain.out)
+    with pytest.raises(UsageError, match=message):
+        pretrain(wrong, dataset=Pictures())
+    assert files_of(plain.out) == before
+
+
+def test_overwriting_the_weights_to_start_from_is_refused(tmp_path: Path) -> None:
+    plain = run_of(tmp_path)
+    pretrain(plain, dataset=Pictures())
+    before = files_of(plain.out)
+    weights = str(plain.out / "weights")
+    with pytest.raises(UsageError, match=r"gmml pretrain: --overwrite would remove the weights.*Give another --out, or copy"):
+        pretrain(run_of(tmp_path, weights=weights, model="auto", overwrite=True), dataset=Pictures())
+    with pytest.raises(UsageError, match="gmml finetune: --overwrite would remove the weights"):
+        finetune(FinetuneConfig(data="pictures", out=plain.out, weights=weights, overwrite=True), dataset=Pictures())
+    assert files_of(plain.out) == before
+    shutil.copytree(plain.out / "weights", tmp_path / "kept")  # the advice
+    pretrain(run_of(tmp_path, weights=str(tmp_path / "kept"), model="auto", overwrite=True), dataset=Pictures())
 
 
 def test_a_dry_run_overwrites_nothing(tmp_path: Path) -> None:
