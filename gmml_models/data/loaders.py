@@ -119,6 +119,7 @@ def in_order(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     transform: Callable[[Image.Image], Tensor] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """Return a feed of every image once, in order, for measuring. Broken ones are skipped and listed in ``source.broken``.
 
@@ -131,9 +132,19 @@ def in_order(
         device: the device of the batches.
         workers: the number of processes that decode; 0 uses this process; None uses `workers_for`.
         transform: a function from a Pillow image to a tensor, used instead of the centre crop; see `make_feed`.
+        progress: a function that is called whenever the caller is done with a batch.
     """
     first, last = rank * len(source) // world, (rank + 1) * len(source) // world
     numbers = [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]
     where = torch.device(device)
     workers = workers_for(where, workers)
-    return every_image(source, plan, numbers, device=where, workers=workers, transform=transform, broken=source.broken)
+    batches = every_image(source, plan, numbers, device=where, workers=workers, transform=transform, broken=source.broken)
+    return batches if progress is None else _counted(batches, last - first, progress)
+
+
+def _counted(batches: Iterator[Batch], images: int, progress: Progress) -> Iterator[Batch]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.index)
+        progress(done, images)

@@ -28,6 +28,7 @@ from gmml_models.recipes.command_line_of import command_of
 from gmml_models.recipes.config import EvaluateConfig
 from gmml_models.recipes.labelled_data import LabelledData, open_labelled, open_test, tell, tell_unreadable
 from gmml_models.recipes.start_weights import Start, open_weights, view_of
+from gmml_models.train.progress import teller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,7 +176,8 @@ def _batches(
 ) -> Iterator[Batch]:
     """Load centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``."""
     plan = view_of(start, config, pixels=pixels)
-    return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers)
+    progress = teller("images read" if pixels else "images put through the network", shown=True)
+    return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers, progress=progress)
 
 
 def _open_classifier(config: EvaluateConfig) -> Classifier:

@@ -133,7 +133,14 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         alone = config.fsdp or len(images.test) < world
         rank, of = (0, 1) if alone else (parallel.rank, world)
         return in_order(
-            images.test, plan, batch_size=batch_of(config), rank=rank, world=of, device=parallel.device, workers=config.workers
+            images.test,
+            plan,
+            batch_size=batch_of(config),
+            rank=rank,
+            world=of,
+            device=parallel.device,
+            workers=config.workers,
+            progress=teller("test images measured", shown=parallel.first),
         )
 
     chart = Curves(run)

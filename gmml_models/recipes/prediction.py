@@ -22,6 +22,7 @@ from gmml_models.models.classifier import Classifier
 from gmml_models.recipes.config import PredictConfig
 from gmml_models.recipes.finetune_augment import centre_of
 from gmml_models.recipes.labelled_data import tell, tell_unreadable
+from gmml_models.train.progress import teller
 
 if TYPE_CHECKING:
     from gmml_models.data.dataset import Source
@@ -58,8 +59,16 @@ def predict(config: PredictConfig, *, dataset: Any = None) -> Predictions:
     size = model.img_size if config.img_size is None else (config.img_size, config.img_size)
     plan = ViewPlan(size=size, views=1, centre=centre_of(size), mean=model.mean, std=model.std)
     numbers, said = list[int](), list[torch.Tensor]()
+    batches = in_order(
+        source,
+        plan,
+        batch_size=config.batch_size,
+        device=device,
+        workers=config.workers,
+        progress=teller("images predicted", shown=True),
+    )
     with torch.inference_mode():
-        for batch in in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers):
+        for batch in batches:
             said.append(model.probabilities(batch.views[0]).cpu())
             numbers += batch.index.tolist()
     tell_unreadable(_WHO, source, "images")

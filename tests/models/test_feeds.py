@@ -390,7 +390,9 @@ def test_every_image_comes_once_and_in_order(tmp_path: Path, workers: int) -> No
     root = write_classes(tmp_path, {"cat": 6, "dog": 5})
     truncate(root / "cat" / "004.png")
     source = source_of(root)
-    batches = list(in_order(source, PLAN, batch_size=4, workers=workers))
+    told: list[tuple[int, int]] = []
+    batches = list(in_order(source, PLAN, batch_size=4, workers=workers, progress=lambda *done: told.append(done)))
+    assert told == [(4, 11), (7, 11), (10, 11)]
     assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
     assert [len(batch.views[0]) for batch in batches] == [4, 3, 3]
     assert torch.cat([batch.labels for batch in batches if batch.labels is not None]).tolist() == [0] * 5 + [1] * 5
