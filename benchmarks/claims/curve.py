@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.claims.rows import BY_NAME, MEASURES
 from benchmarks.claims.run import Results
 from benchmarks.claims.table import values
-from gmml_models.figures.palette import BLUE, LINE, PALE, VERMILION
+from gmml_models.figures.palette import BLACK, BLUE, LINE, PALE, VERMILION
 from gmml_models.train.config import epochs_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def draw(results: Results) -> Figure:
     with rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": PALE, "font.size": 9}):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), ("top1", "linear"), strict=True):
+            seeds: dict[float, set[int]] = {}
             for (data, some), colour in zip(points(results, measure).items(), (VERMILION, BLUE), strict=True):
                 if not some:
                     continue
@@ -58,10 +59,13 @@ def draw(results: Results) -> Figure:
                 spread = [stdev(numbers) if len(numbers) > 1 else 0.0 for _, numbers in some]
                 axes.errorbar(x, y, yerr=spread, color=colour, marker="o", ms=5, lw=1.8, capsize=3)
                 axes.annotate(data, (x[-1], y[-1]), xytext=(0, 7), textcoords="offset points", ha="right", color=colour)
-                for place, (_, numbers) in zip(zip(x, y, strict=True), some, strict=True):
-                    seeds = "1 seed" if len(numbers) == 1 else f"{len(numbers)} seeds"
-                    axes.annotate(seeds, place, xytext=(5, -11), textcoords="offset points", fontsize=7, color=PALE)
-            axes.set(xlabel="images seen in pretraining, thousands", ylabel=f"{MEASURES[measure]}, top-1, percent", ylim=(0, None))
+                for views, numbers in some:
+                    seeds.setdefault(views / 1000, set()).add(len(numbers))
+            for x_of, number in seeds.items():
+                words, offset = " or ".join(map(str, sorted(number))), {"xytext": (0, 3), "textcoords": "offset points"}
+                axes.annotate(words, (x_of, 0), ha="center", fontsize=8, color=BLACK, **offset)
+            axes.set(xlabel="images seen in pretraining, thousands\n(above the axis: number of seeds)", ylim=(0, None))
+            axes.set(ylabel=f"{MEASURES[measure]}, top-1, percent")
             axes.grid(color=LINE, lw=0.6)
     return figure
 
