@@ -30,3 +30,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def generator(device: torch.device) -> torch.Generator:
     """A fresh generator on the device, always seeded alike."""
     return torch.Generator(device).manual_seed(2024)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the Hub's client refuse requests at once; without a network it tries each for 23 seconds."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

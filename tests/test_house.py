@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -257,8 +258,18 @@ def test_the_way_of_a_call_is_straight() -> None:
     assert changes <= 90
 
 
-STEP = """
-import sys
+# decoding in workers of their own is the recipe's default; in the same process three files more are entered
+WALKS = [
+    ("gmml", "decoded", 2, 14),
+    ("gmml", "resident", 0, 14),
+    ("gmml", "decoded", 0, 16),
+    ("autoencoder", "resident", 0, 14),
+    ("sit", "decoded", 2, 14),
+    ("mc_ssl", "decoded", 2, 14),
+    ("mc_ssl", "resident", 0, 14),
+]
+STEPS = """
+import json, sys
 from pathlib import Path
 from gmml_models.data.loaders import make_feed
 from gmml_models.data.sources import open_source
@@ -268,40 +279,31 @@ from gmml_models.train.run_folder import RunFolder
 from gmml_models.train.trainer import train_steps
 from tests.models.runs import Pictures, small
 
-out, method, resident, workers = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resident", int(sys.argv[4])
-config = small(out, method=method, classes=32, head_width=32, checkpoint_every=0)
-objective = build_objective(config)
-plan = view_plan(config, objective.autoencoder)
-feed = make_feed(open_source(config, dataset=Pictures()), plan, batch_size=8, workers=workers, resident=resident)
-steps = train_steps(config, objective, feed, RunFolder(config).start(), start_processes(config))
-files = set()
 def called(frame, event, argument):
     if event == "call" and "/gmml_models/" in frame.f_code.co_filename:
         files.add(frame.f_code.co_filename.rpartition("/gmml_models/")[2])
-next(steps), next(steps)
-sys.setprofile(called)
-next(steps)
-sys.setprofile(None)
-steps.close()
-print(*sorted(files))
+
+for number, (method, images, workers) in enumerate(json.loads(sys.argv[2])):
+    config = small(Path(sys.argv[1]) / str(number), method=method, classes=32, head_width=32, checkpoint_every=0)
+    objective = build_objective(config)
+    plan = view_plan(config, objective.autoencoder)
+    source = open_source(config, dataset=Pictures())
+    feed = make_feed(source, plan, batch_size=8, workers=workers, resident=images == "resident")
+    steps = train_steps(config, objective, feed, RunFolder(config).start(), start_processes(config))
+    files = set()
+    next(steps), next(steps)
+    sys.setprofile(called)
+    next(steps)
+    sys.setprofile(None)
+    steps.close()
+    print(*sorted(files))
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "images", "workers", "most"),
-    # decoding in workers of their own is the recipe's default; in the same process three files more are entered
-    [
-        ("gmml", "decoded", 2, 14),
-        ("gmml", "resident", 0, 14),
-        ("gmml", "decoded", 0, 16),
-        ("autoencoder", "resident", 0, 14),
-        ("sit", "decoded", 2, 14),
-        ("mc_ssl", "decoded", 2, 14),
-        ("mc_ssl", "resident", 0, 14),
-    ],
-)
-def test_a_step_of_pretraining_is_a_short_walk(method: str, images: str, workers: int, most: int, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", STEP, str(tmp_path / "run"), method, images, str(workers)]
-    files = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert "train/trainer.py" in files
-    assert len(files) <= most, files
+def test_a_step_of_pretraining_is_a_short_walk(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", STEPS, str(tmp_path), json.dumps([walk[:3] for walk in WALKS])]
+    lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for (method, images, workers, most), line in zip(WALKS, lines, strict=True):
+        files = line.split()
+        assert "train/trainer.py" in files
+        assert len(files) <= most, (method, images, workers, files)

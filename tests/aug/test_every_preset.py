@@ -21,11 +21,8 @@ SMALL = {
     "dinov2": {"patch": 4},
     "tubes": {"patch": 4},
 }
-# compiled every time: all fills, one fill of several, cells, blocks, three axes; the others before a release
-COMPILED = [
-    pytest.param(name, marks=[] if name in ("gmml", "gmml_reference", "mae", "beit", "tubes") else pytest.mark.slow)
-    for name in NAMES
-]
+# compiled every time: all fills, blocks, three axes; the others before a release
+COMPILED = [pytest.param(name, marks=[] if name in ("gmml", "beit", "tubes") else pytest.mark.slow) for name in NAMES]
 
 
 @pytest.fixture(autouse=True)

@@ -55,12 +55,16 @@ def test_the_dense_path_gives_what_the_compact_path_gives(fill: ga.Fill, dtype: 
             assert torch.equal(corrupt.kinds(plan) > 0, wanted.mask)
 
 
-@each_fill
-def test_it_compiles_in_one_graph(fill: ga.Fill) -> None:
+@pytest.mark.parametrize(
+    "fills",
+    [pytest.param(FILLS[n::3], id=f"{n + 1} of 3") for n in range(3)]
+    + [pytest.param([fill], id=repr(fill), marks=pytest.mark.slow) for fill in FILLS],
+)
+def test_they_compile_in_one_graph(fills: list[ga.Fill]) -> None:
     try:
         one = ga.Boxes(count=1, side=(0.3, 0.8))  # boxes up to a ratio are compiled in test_compile, and take twice as long
-        corrupt = ga.Chain([ga.InBoxes(one, ga.Chain([ga.Constant(value=0.5), fill]), p=0.9)], values=KNOWN)
-        images, keys = random_images((5, 3, 20, 24)), some_keys(5)
+        parts = [ga.InBoxes(one, ga.Chain([ga.Constant(value=0.5), fill]), p=0.9) for fill in fills]
+        corrupt, images, keys = ga.Chain(parts, values=KNOWN), random_images((5, 3, 20, 24)), some_keys(5)
         found = compiled(lambda images, keys: corrupt(images, keys=keys), "aot_eager")(images, keys)
         assert_alike(found, corrupt(images, keys=keys))
     finally:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,14 +17,13 @@ from torch import Tensor
 import gmml_aug as ga
 from gmml_aug import values as raw
 from gmml_aug.backends.base import backend_of
-from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.values import Values
+from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once
 from tests.helpers import lay_out, random_images, same_bits, some_keys
 from tests.strategies import every_tree, shapes, small_sizes
 
 KNOWN = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-INTERPRETS = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def some_bytes(shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -270,7 +266,7 @@ def test_fused_layouts(where: torch.device, layout: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@examples(8)
 @given(data=st.data(), dims=st.integers(1, 3), dtype=st.sampled_from(DTYPES))
 def test_fused_any_tree(where: torch.device, data: st.DataObject, dims: int, dtype: torch.dtype) -> None:
     tree = data.draw(every_tree(dims=dims))
@@ -282,8 +278,7 @@ def test_fused_any_tree(where: torch.device, data: st.DataObject, dims: int, dty
         check_fused(tree, images, dtype)
 
 
-@pytest.mark.skipif(INTERPRETS or not fused_steps.has_triton(), reason="needs triton, and runs once")
-def test_the_fused_ones_by_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "fused and not interpreter", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+@runs_once
+@few_or_all
+def test_the_fused_ones_by_the_interpreter(everything: bool) -> None:
+    by_interpreter(__file__, everything=everything, only="fused and not interpreter")

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import gmml_aug as ga
 from gmml_aug.backends.call import Maps
 from gmml_aug.backends.reference.paint import step_mask
-from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.backends.triton import marks as fused_marks
 from gmml_aug.backends.triton import plan as fused_plan
 from gmml_aug.backends.triton.layout import tiling
 from gmml_aug.chance import AHEAD
 from gmml_aug.places.boxes import Placement
 from gmml_aug.presets import masked as masking
+from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once
 from tests.helpers import plans_equal, random_images, some_keys
 from tests.strategies import every_tree, small_sizes
 
-INTERPRETS = os.environ.get("TRITON_INTERPRET") == "1"
 KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
-slowly = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+slowly = examples(15)
 
 
 def check(corrupt: ga.Corruption, shape: tuple[int, ...], where: torch.device, seed: int = 0, *, taken: bool = True) -> ga.Plan:
@@ -205,8 +201,7 @@ def test_no_interpreter_and_no_gpu_say_no() -> None:
         ga.presets.gmml().sample((2, 3, 8, 8), backend="gpu")  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(INTERPRETS or not fused_steps.has_triton(), reason="needs triton, and runs once")
-def test_all_of_it_by_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+@runs_once
+@few_or_all
+def test_all_of_it_by_the_interpreter(everything: bool) -> None:
+    by_interpreter(__file__, everything=everything)

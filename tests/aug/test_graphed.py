@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,8 +17,8 @@ import gmml_aug as ga
 from gmml_aug.adapters import graph
 from gmml_aug.backends import base, kept
 from gmml_aug.backends.base import Choice
-from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.backends.triton import plan as fused_plan
+from tests.aug.interpreter import by_interpreter, few_or_all, runs_once
 from tests.helpers import random_images, same_bits, some_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, in the interpreter, of what is silent on a GPU
@@ -219,8 +216,7 @@ def test_nothing_can_be_asked_of_the_device_while_a_graph_is_recorded() -> None:
     assert doubled.tolist() == [2.0, 4.0, 6.0]
 
 
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1" or not fused_steps.has_triton(), reason="needs triton, and runs once")
-def test_all_of_it_by_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+@runs_once
+@few_or_all
+def test_all_of_it_by_the_interpreter(everything: bool) -> None:
+    by_interpreter(__file__, everything=everything)

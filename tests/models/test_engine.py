@@ -291,7 +291,8 @@ def test_fsdp_asks_for_processes(tmp_path: Path) -> None:
         run(tmp_path / "run", Regression(), fsdp=True)
 
 
-def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path, stops: int) -> None:
     shape: dict[str, Any] = {"method": "mc_ssl", "classes": 32, "head_width": 64, "drop_path": 0.0, "checkpoint_every": 0}
     found = {}
     for name in ("replicated", "sharded"):
@@ -303,7 +304,7 @@ def test_a_sharded_run_equals_a_replicated_one_and_resumes(tmp_path: Path) -> No
     for one, other in zip(found["sharded"], found["replicated"], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
     config = small(tmp_path / "stopped", fsdp=True, stop_after=0.0, **shape)
-    for _ in range(3):  # one step each
+    for _ in range(stops):  # one step each
         finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")
     config = small(tmp_path / "stopped", fsdp=True, **shape)
     finish(start(config, Pictures(), tmp_path / "log", world=2), tmp_path / "log")

@@ -372,6 +372,7 @@ class TestEmbed:
         with np.load(out) as found:
             assert len(found["names"]) == 10
 
+    @pytest.mark.usefixtures("offline")
     @pytest.mark.parametrize(
         ("change", "message"),
         [

@@ -163,6 +163,7 @@ def test_a_data_set_in_python(classifier: Path, tmp_path: Path) -> None:
 
 
 class TestWhatIsRefused:
+    @pytest.mark.usefixtures("offline")
     @pytest.mark.parametrize(
         ("change", "message"),
         [

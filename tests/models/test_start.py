@@ -164,6 +164,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits_without_the_weights(weigh
     assert np.isfinite([row["loss"] for row in runs.rows(killed.out / "epochs.jsonl")]).all()
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
