@@ -23,6 +23,7 @@ from gmml_aug.tensors import followed, vmapped
 from gmml_aug.values import normalise
 
 _GROUP_BYTES = 4 << 20  # of images at a time on the CPU: what stays in its caches
+_FRESH_BYTES = 128 << 10  # above it glibc takes fresh pages for a buffer: a third of the time
 _KEPT_BYTES = 16 << 20  # of pages that the allocator keeps between the buffers of a call
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -87,9 +88,9 @@ def _steps(
 def _in_groups(program: Program, batch: Batch, plan: Plan, out: Tensor, mask: Tensor) -> None:
     """Paint a few images at a time into ``out``; steps that work on none of them cost nothing."""
     clean = batch.images
-    # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer (a third of the time)
-    large = clean.numel() * clean.element_size() > _GROUP_BYTES
-    if large:
+    held = clean.numel() * clean.element_size()
+    large = held > _GROUP_BYTES
+    if held > _FRESH_BYTES:  # a freed block of this size tells glibc to keep pages instead of asking for fresh ones at every buffer
         torch.empty(_KEPT_BYTES, dtype=torch.uint8, device=clean.device)
     group = max(1, _GROUP_BYTES // (clean[0].numel() * max(clean.element_size(), 4)))
     works = plan.active.t().tolist()
