@@ -70,51 +70,53 @@ def finetune(config: FinetuneConfig, *, dataset: Any = None, test_dataset: Any =
         images.tell(_WHO)
     given, config = config, chosen(config, len(images.train), parallel)
     Share(images=len(images.train), batch_size=batch_of(config), world=parallel.world)  # refuses a step that is larger
-    how = strength(config, multi_label=images.multi_label)
-    model, objective = build_classifier(config, images)
-    transform, plan = training_transform(config, model, how), view_plan(config, model, how)
-    world = parallel.world
-    if config.resident and transform is not None:
-        raise UsageError(
-            f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single images. "
-            "Give --auto-augment none --erasing 0, or leave --resident out."
-        )
-    resident = resident_bytes(
-        images.train,
-        plan,
-        device=parallel.device,
-        resident=config.resident,
-        resident_size=config.resident_size,
-        transform=transform,
-    )
-    memory = needs_of(model, activation_bytes(model.encoder), resident, parallel)
-    begun, config = config, fitted(config, memory, parallel, pairs=how.mixes)
-    whole, parts = config, parts_of(config)
-    if how.mixes and batch_of(config) // (parts * world) % 2:
-        raise UsageError(
-            f"{_WHO}: MixUp and CutMix need pairs of images, but batch_size={config.batch_size} in {parts} parts on {world} "
-            f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
-        )
-    tell_chosen(given, config, len(images.train), parallel, who=_WHO)
-    if config.dry_run:
-        config = small_part(config, parallel.device, world)
-    feed = make_feed(
-        images.train,
-        plan,
-        batch_size=batch_of(config),
-        accumulate=parts_of(config),
-        seed=config.seed,
-        rank=parallel.rank,
-        world=world,
-        device=parallel.device,
-        workers=config.workers,
-        resident=resident > 0,
-        resident_size=config.resident_size,
-        progress=teller("images decoded", shown=parallel.first),
-        transform=transform,
-    )
     with parallel.first_goes_ahead():  # one makes the folder, the others find it
-        run = RunFolder(begun, writes=parallel.first and not config.dry_run, data=images.train.identity())
+        run = RunFolder(config, writes=parallel.first and not config.dry_run, data=images.train.identity())
+    with run.unless_refused():
+        how = strength(config, multi_label=images.multi_label)
+        model, objective = build_classifier(config, images)
+        transform, plan = training_transform(config, model, how), view_plan(config, model, how)
+        world = parallel.world
+        if config.resident and transform is not None:
+            raise UsageError(
+                f"{_WHO}: resident images are cropped and mirrored on the device, but auto_augment and erasing work on single "
+                "images. Give --auto-augment none --erasing 0, or leave --resident out."
+            )
+        resident = resident_bytes(
+            images.train,
+            plan,
+            device=parallel.device,
+            resident=config.resident,
+            resident_size=config.resident_size,
+            transform=transform,
+        )
+        memory = needs_of(model, activation_bytes(model.encoder), resident, parallel)
+        begun, config = config, fitted(config, memory, parallel, pairs=how.mixes)
+        whole, parts = config, parts_of(config)
+        if how.mixes and batch_of(config) // (parts * world) % 2:
+            raise UsageError(
+                f"{_WHO}: MixUp and CutMix need pairs of images, but batch_size={config.batch_size} in {parts} parts on {world} "
+                f"process(es) gives odd batches. Give a multiple of {2 * parts * world}, or --mixup 0 --cutmix 0."
+            )
+        tell_chosen(given, config, len(images.train), parallel, who=_WHO)
+        if config.dry_run:
+            config = small_part(config, parallel.device, world)
+        feed = make_feed(
+            images.train,
+            plan,
+            batch_size=batch_of(config),
+            accumulate=parts_of(config),
+            seed=config.seed,
+            rank=parallel.rank,
+            world=world,
+            device=parallel.device,
+            workers=config.workers,
+            resident=resident > 0,
+            resident_size=config.resident_size,
+            progress=teller("images decoded", shown=parallel.first),
+            transform=transform,
+        )
+    with parallel.first_goes_ahead():  # only now can nothing be refused any more
         run.start(whole if begun.accumulate else begun)
     tuning = Tuning(model, config.ema)
     mixing = Mixing(how, len(images.classes)) if how.mixes else None
