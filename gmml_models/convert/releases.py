@@ -121,6 +121,7 @@ def convert_checkpoint(
         tensors={"model.safetensors": done.encoder} | ({"decoder.safetensors": done.decoder} if done.decoder else {}),
         config=config,
         card=card,
+        who="convert",
     )
     return folder
 

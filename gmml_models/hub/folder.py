@@ -66,38 +66,40 @@ def fetch(
         WeightsError: the file cannot be fetched; the subclass says why.
     """
     if not re.fullmatch(r"\w[\w.-]*", filename, re.ASCII):
-        raise ValueError(f"fetch: filename={filename!r} is not a plain file name. Give a name such as 'model.safetensors'.")
-    check_subfolder("fetch", subfolder)
-    where = resolved("fetch", source)
+        raise ValueError(
+            f"from_pretrained: filename={filename!r} is not a plain file name. Give a name such as 'model.safetensors'."
+        )
+    check_subfolder("from_pretrained", subfolder)
+    where = resolved("from_pretrained", source)
     if isinstance(where, Path) and where.is_dir():
         where = where / subfolder if subfolder else where
         if revision is not None:
-            raise ValueError(f"fetch: {where} is a local folder and has no revision={revision!r}. Leave it out.")
+            raise ValueError(f"from_pretrained: {where} is a local folder and has no revision={revision!r}. Leave it out.")
         for path in (where / NEXT / filename, where / filename):  # the first: a write that was cut short
             if path.is_file():
                 return path
-        raise errors.NotThereError(f"fetch: there is no file {filename} in the folder {where}.")
+        raise errors.NotThereError(f"from_pretrained: there is no file {filename} in the folder {where}.")
     if isinstance(where, Path) and where.is_file():
         raise errors.NotThereError(
-            f"fetch: {where} is a file, not a folder. Give its folder, if gmml wrote it; the encoder of somebody "
+            f"from_pretrained: {where} is a file, not a folder. Give its folder, if gmml wrote it; the encoder of somebody "
             f"else's file is gmml_models.encoder_from({os.fspath(where)!r})."
         )
     name = None if isinstance(where, Path) or where.startswith(".") else _HUB_NAME.fullmatch(where)
     # without the prefix of timm "a/b/c" is a path that is misspelt: the Hub is not asked for it
     if name is None or (name["sub"] and (os.fspath(source) == where or not _SUBFOLDER.fullmatch(name["sub"]))):
         raise errors.NotThereError(
-            f"fetch: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
+            f"from_pretrained: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
             "'org/name@revision'; a folder of a repository is 'hf-hub:org/name/sub', or subfolder='sub' with 'org/name'."
         )
     if name["sub"] and subfolder not in (None, name["sub"]):
-        raise ValueError(f"fetch: {where!r} names one subfolder and subfolder={subfolder!r} another. Give one of them.")
+        raise ValueError(f"from_pretrained: {where!r} names one subfolder and subfolder={subfolder!r} another. Give one of them.")
     if name["revision"] and revision not in (None, name["revision"]):
-        raise ValueError(f"fetch: {where!r} names one revision and revision={revision!r} another. Give one of them.")
+        raise ValueError(f"from_pretrained: {where!r} names one revision and revision={revision!r} another. Give one of them.")
     repo, subfolder, revision = name["repo"], subfolder or name["sub"], name["revision"] or revision
     from huggingface_hub import hf_hub_download
 
     place = f"{filename} of {repo}" + (f", folder {subfolder}" * bool(subfolder)) + (f" at revision {revision}" if revision else "")
-    with _hub_errors("fetch", place):
+    with _hub_errors("from_pretrained", place):
         return Path(
             hf_hub_download(
                 repo,
@@ -175,16 +177,16 @@ def push_folder(
     Raises:
         WeightsError: the upload failed; the subclass says why, and nothing was committed.
     """
-    check_subfolder("push_folder", subfolder)
+    check_subfolder("push_to_hub", subfolder)
     folder = Path(folder)
     finish(folder)
     files = (config := read_config(folder))["gmml"]["files"]
     for name in files:
-        check_sha256(folder / name, expected_sha256(config, name), who="push_folder")
+        check_sha256(folder / name, expected_sha256(config, name), who="push_to_hub")
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with _hub_errors("push_folder", repo):
+    with _hub_errors("push_to_hub", repo):
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)

@@ -35,6 +35,7 @@ def write_folder(
     config: Mapping[str, Any],
     card: str | Callable[[Mapping[str, Any]], str],
     extras: Mapping[str, bytes] | None = None,
+    who: str = "save_pretrained",
 ) -> None:
     """Write a folder that `read_config` and `read_tensors` can load, completely or not at all.
 
@@ -50,6 +51,7 @@ def write_folder(
         card: the text of the card, or a function that makes it from the completed config.
         extras: other files under plain names, such as a log, a picture or a licence. The config records them under
             ``gmml.extras``. An existing file that we did not write is not touched.
+        who: the name of the caller, for errors.
 
     Raises:
         ValueError: there is nothing to write, a name is not plain, weights are not finite, or the config cannot be written as
@@ -62,19 +64,19 @@ def write_folder(
     from safetensors.torch import save_file
 
     if not tensors or not all(WEIGHTS.fullmatch(name) and tensors[name] for name in tensors):
-        raise ValueError(f"write_folder: the files are {sorted(tensors)}. Give plain names that end in .safetensors, with tensors.")
+        raise ValueError(f"{who}: the files are {sorted(tensors)}. Give plain names that end in .safetensors, with tensors.")
     beside = dict(extras or {})
     if unfit := sorted(name for name in beside if not is_extra(name)):
         raise ValueError(
-            f"write_folder: the extras {unfit} are not allowed. Give plain names that no other file has, such as 'epochs.jsonl'."
+            f"{who}: the extras {unfit} are not allowed. Give plain names that no other file has, such as 'epochs.jsonl'."
         )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"write_folder: {folder} is a file. Weights are several files: give a folder, which is created.")
+        raise FileExistsError(f"{who}: {folder} is a file. Weights are several files: give a folder, which is created.")
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder)
     for name in [name for name in beside if os.path.lexists(folder / name) and not _is_our_extra(folder / name, _config(folder))]:
-        _log.warning("write_folder: %s was not written by gmml and is kept", folder / name)
+        _log.warning("%s: %s was not written by gmml and is kept", who, folder / name)
         del beside[name]
     for left in folder.glob(".gmml-aside-*"):  # of a writer that was killed
         if time.time() - left.stat().st_mtime > 3600:
@@ -86,15 +88,15 @@ def write_folder(
         for name, each in tensors.items():
             wrong = [key for key, tensor in each.items() if not torch.isfinite(tensor).all()]
             if wrong:
-                raise ValueError(f"write_folder: {name} would hold weights that are not finite: {', '.join(sorted(wrong)[:5])}.")
+                raise ValueError(f"{who}: {name} would hold weights that are not finite: {', '.join(sorted(wrong)[:5])}.")
             # a copy of each: tied or sliced tensors share storage, which safetensors refuses; lazy signs are carried out
             own = {key: tensor.detach().to("cpu", copy=True) for key, tensor in each.items()}
             own = {key: tensor.resolve_conj().resolve_neg().contiguous() for key, tensor in own.items()}
             try:
                 save_file(own, aside / name, metadata={"format": "pt"})
             except SafetensorError as error:
-                raise OSError(f"write_folder: cannot write {name} into {folder}: {error}") from error
-            check_header(aside / name, who="write_folder")
+                raise OSError(f"{who}: cannot write {name} into {folder}: {error}") from error
+            check_header(aside / name, who=who)
             files[name] = {"sha256": sha256_of(aside / name), "size": (aside / name).stat().st_size}
         ours = {**config.get("gmml", {}), "files": files}
         for name, content in beside.items():

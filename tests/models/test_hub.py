@@ -265,7 +265,7 @@ def test_a_broken_download_is_said_and_the_next_call_works(stocked: Hub, folder:
     stocked.faults.append(Fault(kind, "/cdn/", "GET"))
     found = stocked.call("fetch", REPO, MODEL)
     assert found.error == error
-    assert found.message.startswith(f"fetch: {MODEL} of {REPO}: ")
+    assert found.message.startswith(f"from_pretrained: {MODEL} of {REPO}: ")
     assert "Try again" in found.message
     stocked.faults.clear()
     assert loads(stocked.call("fetch", REPO, MODEL).value, hub.read_config(folder))
@@ -325,7 +325,7 @@ def test_each_refusal_has_its_own_error_and_the_next_call_works(stocked: Hub, fa
     found = stocked.call("fetch", REPO, MODEL, token=TOKEN)
     assert found.error == error, found.message
     assert words in found.message
-    assert found.message.startswith(f"fetch: {MODEL} of {REPO}")
+    assert found.message.startswith(f"from_pretrained: {MODEL} of {REPO}")
     stocked.faults.clear()
     assert stocked.call("fetch", REPO, MODEL, token=TOKEN).error is None
 
@@ -372,7 +372,7 @@ def test_a_push_that_is_refused_commits_nothing(stocked: Hub, folder: Path, step
     before = dict(stocked.repos[REPO].refs)
     found = stocked.call("push_folder", folder, REPO, token=TOKEN)
     assert found.error == "AccessDeniedError", found.message
-    assert found.message.startswith(f"push_folder: {REPO}: ")
+    assert found.message.startswith(f"push_to_hub: {REPO}: ")
     assert stocked.repos[REPO].refs == before
 
 
