@@ -244,7 +244,16 @@ class Chance:
         return words(self.keys, count, self._used - count)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(B, *shape) float32 in [0, 1)."""
+        """(B, *shape) float32 in [0, 1).
+
+        Raises:
+            TypeError: the shape holds a number that is not whole, as a range would.
+        """
+        if any(isinstance(length, float) for length in shape):
+            raise TypeError(
+                f"chance.uniform: the shape is {shape}, but lengths are whole numbers. It draws from 0 to 1; for another range: "
+                "low + (high - low) * chance.uniform()."
+            )
         return to_uniform(self.words(math.prod(shape))).reshape(-1, *shape)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:

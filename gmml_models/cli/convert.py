@@ -51,7 +51,8 @@ class Convert:
                 most_bytes=self.most_bytes,
             )
         except (WeightsError, ValueError, OSError) as error:
-            raise UsageError(f"gmml convert: {str(error).removeprefix('convert_checkpoint: ')}") from error
+            words = str(error).removeprefix("convert_checkpoint: ").replace("force=True", "--force")
+            raise UsageError(f"gmml convert: {words}") from error
         self._tell(folder)
         return 0
 
@@ -68,7 +69,7 @@ class Convert:
         if ours["decoder"]:
             print(f"  decoder  {ours['decoder']}, on blocks {ours['blocks']}")
         else:
-            print(f"  decoder  {'not one of ours; kept with the heads' if ours['heads'] else 'none'}")
-        print(f"  heads    {names}")
+            print("  decoder  none of gmml's")
+        print(f"  heads    {names}" + (", kept in decoder.safetensors, and not used" if ours["heads"] else ""))
         print(f"  licence  {about['license']}: these weights belong to somebody else")
         print(f"  folder   {folder}")

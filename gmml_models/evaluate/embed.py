@@ -21,7 +21,7 @@ from gmml_models.models import geometry
 from gmml_models.models.autoencoder import GMMLAutoencoder
 from gmml_models.models.classifier import Classifier
 from gmml_models.models.encoders import evaluating
-from gmml_models.models.pooling import Pool, check_pool, own_pool, pooled
+from gmml_models.models.pooling import Pool, assumed, check_pool, measured_pool, own_pool, pooled
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -150,7 +150,11 @@ def _opened(model: Any) -> _Opened:
     from timm.models.vision_transformer import VisionTransformer
 
     if isinstance(model, GMMLAutoencoder | Classifier):
-        pool: Pool = model.pool if isinstance(model, Classifier) else "mean"
+        pool: Pool = "mean"
+        if isinstance(model, Classifier):
+            pool = model.pool
+        elif model.encoder.has_class_token:
+            pool = measured_pool(assumed(model.encoder, {}))
         return _Opened(model.encoder, pool, model.mean, model.std)
     if isinstance(model, VisionTransformer):
         about = geometry.preprocessing(model)
@@ -160,7 +164,6 @@ def _opened(model: Any) -> _Opened:
             f"features: the model is a {type(model).__name__}. Give a name, a folder, a GMMLAutoencoder, a Classifier or timm's "
             "VisionTransformer."
         )
-    from gmml_models.models.pooling import measured_pool
     from gmml_models.models.pretrained import load_encoder
     from gmml_models.models.registry import located
 

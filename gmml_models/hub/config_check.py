@@ -34,7 +34,13 @@ def check_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         refuse(f"is not JSON ({error}); it looks like {looks_like(path)}.")
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        refuse("is not a JSON object with an 'architecture'.")
+        weights = Path(path).parent / "weights"
+        of_a_run = isinstance(config, dict) and "kind" in config and (weights / CONFIG).is_file()
+        refuse(
+            f"describes a run. Its weights are in {weights}: give that."
+            if of_a_run
+            else "is not a JSON object with an 'architecture'."
+        )
     if not isinstance(config.get("gmml"), dict):
         refuse("has no 'gmml' part: it was not written by gmml_models. Others' weights: gmml_models.encoder_from(folder).")
     if (version := config.get("format_version")) != FORMAT_VERSION or isinstance(version, bool):

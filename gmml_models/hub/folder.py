@@ -91,6 +91,11 @@ def fetch(
             f"from_pretrained: {os.fspath(source)!r} is neither a folder that exists nor a Hub name. Give a folder, 'org/name' or "
             "'org/name@revision'; a folder of a repository is 'hf-hub:org/name/sub', or subfolder='sub' with 'org/name'."
         )
+    if os.fspath(source) == where and (owner := Path(name["repo"]).parent).is_dir():
+        raise errors.NotThereError(
+            f"from_pretrained: there is no folder {where!r} in {os.fspath(owner)!r}, which is a folder here. Correct the path; a "
+            f"repository of that name on the Hub is 'hf-hub:{where}'."
+        )
     if name["sub"] and subfolder not in (None, name["sub"]):
         raise ValueError(f"from_pretrained: {where!r} names one subfolder and subfolder={subfolder!r} another. Give one of them.")
     if name["revision"] and revision not in (None, name["revision"]):

@@ -21,6 +21,7 @@ _MADE_BY = {
     "dino": "DINO", "ibot": "iBOT", "mae": "MAE", "simmim": "SimMIM", "beit": "BEiT", "timm": "timm's training script",
     "lightning": "a run of Lightning", "transformers": "transformers",
 }  # fmt: skip
+_BEGUN = {"timm_weights": "Weights of timm"} | dict.fromkeys(_METHODS, "Begun with")
 _CITATION = """```bibtex
 @article{atito2022gmml,
   title  = {{GMML} is All you Need},
@@ -83,7 +84,7 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Size of the files", f"{sum(whole) / 1e6:.1f} MB" if sizes and len(whole) == len(sizes) else None),
                 ("Multiply-adds of an image", f"{cost['gmacs']:.3g} G" if is_number(cost.get("gmacs")) else None),
                 ("Throughput", _throughput(cost)),
-                ("Converted from" if source.get("kind") != "timm_weights" else "Weights of timm", source.get("file")),
+                (_BEGUN.get(str(source.get("kind")), "Converted from"), source.get("file")),
                 ("sha256 of that file", source.get("sha256")),
             ],
         ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from gmml_models.models.encoders import all_tokens
+from gmml_models.models.geometry import source_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -74,6 +75,18 @@ def tuned_pool(about: Mapping[str, Any]) -> Pool:
 def own_pool(encoder: VisionTransformer) -> Pool:
     """The pooling that an encoder was built with, if we support it."""
     return "mean" if encoder.global_pool == "avg" or not encoder.has_class_token else "token"
+
+
+def assumed(encoder: VisionTransformer, about: Mapping[str, Any]) -> dict[str, str]:
+    """What decides the pooling of an autoencoder's features if ``about`` does not: the objective that its weights began with.
+
+    Nothing is assumed of weights of others, who may have trained the class token. Weights of unknown origin are taken for those of
+    an autoencoder, which does not train it: their features are the mean of the patch tokens.
+    """
+    if {"objective", "pool", "classifier"} & set(about):
+        return {}
+    kind = (source_of(encoder) or {}).get("kind")
+    return {"pool": "mean"} if kind is None else {"objective": kind} if kind in _MEASURED else {}
 
 
 def _told(about: Mapping[str, Any]) -> Pool | None:

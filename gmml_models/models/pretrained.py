@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -66,7 +68,7 @@ class WeightsSource:
     def pinned(self) -> WeightsSource:
         """Return the same source at its current commit, so that all its files belong together."""
         config = fetch(self.name, CONFIG, **self._options())
-        commit = None if isinstance(resolved("fetch", self.name), Path) else commit_of(config)
+        commit = None if isinstance(resolved("from_pretrained", self.name), Path) else commit_of(config)
         return self if commit is None else replace(self, name=os.fspath(self.name).partition("@")[0], revision=commit)
 
     def config(self) -> dict[str, Any]:
@@ -101,7 +103,9 @@ class WeightsSource:
         found, by = sha256_of(path), config.get("transformers_version")
         who = f"transformers {by}, as config.json says, " if isinstance(by, str) else "a program other than gmml "
         repair = (
-            "copy the folder again" if isinstance(resolved("fetch", self.name), Path) else "load again with force_download=True"
+            "copy the folder again"
+            if isinstance(resolved("from_pretrained", self.name), Path)
+            else "load again with force_download=True"
         )
         pin = f"sha256='{found}'" if filename == ENCODER else f"sha256={{'{filename}': '{found}'}}"
         return (
@@ -136,11 +140,18 @@ def make_config(
         std: the standard deviation per channel, in the same form.
         gmml: the facts for the card: decoder, blocks, objective, data, recipe, metrics. If its features are evaluated as the mean
             of the patch tokens, the encoder returns that mean wherever it is loaded.
-        license: the licence of the weights.
+        license: the licence of the weights; by default that of the weights that they began with, if it is known.
     """
     architecture, arguments = describe_encoder(encoder)
     pool, arguments = _pooling(encoder, gmml, arguments)
     source = source_of(encoder)
+    inherited = (source or {}).get("license", "unknown")
+    if license is not None and inherited not in ("unknown", license):
+        warnings.warn(
+            f"save_pretrained: these weights began with {(source or {}).get('file', 'others')}, whose licence is {inherited!r}; "
+            f"the folder says {license!r}. Make sure that you may say so, or leave license= out.",
+            stacklevel=3,
+        )
     height, width = encoder.patch_embed.img_size
     channels = encoder.patch_embed.proj.in_channels
     return {
@@ -158,7 +169,7 @@ def make_config(
             "num_classes": 0,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
-            "license": license or "unknown",
+            "license": license or inherited,
         },
         "gmml": {"encoder": shape_of(encoder), **({"source": source} if source else {}), **gmml},
     }
@@ -167,6 +178,8 @@ def make_config(
 def _pooling(encoder: VisionTransformer, gmml: Mapping[str, Any], arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Timm's name for the pooling of a saved encoder, and the arguments that produce it: the pooling of the measured features."""
     pool, measured = encoder.global_pool, measured_pool(gmml)
+    if isinstance(encoder, VisionTransformerDistilled):  # timm pools it in one way only
+        return pool, arguments
     plain = {name: value for name, value in arguments.items() if name not in ("global_pool", "fc_norm")}
     if measured == "mean" and pool != "avg":
         # without fc_norm the last norm keeps its name and comes before the mean, as in `pooled`
@@ -223,8 +236,18 @@ def load_for(source: WeightsSource, config: Mapping[str, Any], options: Mapping[
 
 
 def _remember_what(encoder: VisionTransformer, config: Mapping[str, Any]) -> None:
-    if isinstance(told := config.get("gmml", {}).get("source"), dict):
+    """Record where the weights come from: what their folder says of it, or else the folder itself."""
+    ours = config.get("gmml", {})
+    if isinstance(told := ours.get("source"), dict):
         remember(encoder, told)
+    elif isinstance(objective := ours.get("objective"), str):
+        facts = {
+            "kind": objective,
+            "file": ours.get("name"),
+            "sha256": expected_sha256(config, ENCODER),
+            "license": config.get("pretrained_cfg", {}).get("license"),
+        }
+        remember(encoder, {name: fact for name, fact in facts.items() if isinstance(fact, str)})
 
 
 def count(module: nn.Module) -> int:

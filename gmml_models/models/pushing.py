@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gmml_models.errors import WrongKeysError
 from gmml_models.hub.folder import push_folder, write_folder
 from gmml_models.models import pretrained
+from gmml_models.models.pooling import assumed
 from gmml_models.models.registry import located
 from gmml_models.models.wrappers import plain_names, saveable
 
@@ -73,7 +74,7 @@ class Pushable(nn.Module, ABC):
         Args:
             folder: the folder, which is created if it does not exist.
             about: facts for the card; see `gmml_models.hub.model_card.model_card`.
-            license: the licence of the weights; "unknown" by default.
+            license: the licence of the weights; by default that of the weights they began with, or "unknown".
             extras: other files for the folder under plain names, such as a training log, a loss curve or the text of a licence.
             state_dict: tensors to save instead of the model's own, under its names: averaged weights, or weights gathered from
                 FSDP.
@@ -86,6 +87,7 @@ class Pushable(nn.Module, ABC):
         with saveable("save_pretrained", self, shapes_only=state_dict is not None):
             tensors = state_of(self, state_dict)
             ours = {**(about or {}), **self._described()}
+            ours |= assumed(self.encoder, ours)
             write_folder(
                 folder,
                 tensors={pretrained.ENCODER: part_of(tensors, "encoder."), pretrained.DECODER: self._beside(tensors)},

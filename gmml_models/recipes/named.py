@@ -39,8 +39,8 @@ PRETRAIN: Mapping[Recipe, Mapping[str, Any]] = {
 }
 """For `gmml_models.recipes.PretrainConfig`: ``PretrainConfig(**PRETRAIN["small"], data="flowers")``.
 
-``small`` is for a few thousand images and a CPU: a small encoder for small images, alien content alone over 70 % of each image,
-and the squared difference to patches that are normalised individually. docs/recipes.md describes its origin.
+``small`` is for a few thousand images and a CPU: a small encoder for small images, alien content alone over 0 to
+70 % of each image, and the squared difference to patches that are normalised individually. docs/recipes.md describes its origin.
 """
 FINETUNE: Mapping[Recipe, Mapping[str, Any]] = {
     "paper": {},

@@ -65,18 +65,19 @@ class Curves:
         """Draw the content of the log; if the disk is full, the run continues."""
         if not now and time.monotonic() < self._due:
             return
+        rows = self._run.history()
         marks = {name: {"untrained": value} for name, value in self._before.items() if value is not None}
         panels = [
-            Panel("loss", _LOSSES),
+            Panel("loss", [name for name in _LOSSES if name == "loss" or any(row.get(name) != row.get("loss") for row in rows)]),
             Panel("test images, in percent", ("top1", "top5", "mAP", "CF1", "OF1")),
-            Panel("neighbours, in percent", ("knn",), marks.get("knn", {})),
+            Panel("k-NN accuracy, in percent", ("knn",), marks.get("knn", {})),
             Panel("effective rank of the features", ("rank",), marks.get("rank", {})),
             Panel("spread of the features", ("spread",), marks.get("spread", {}), (0.0, 1.0)),
             Panel("gradient norm", ("grad_norm",)),
             Panel("learning rate", ("lr",)),
         ]
         try:
-            picture = curves(self._run.history(), panels, title=self._run.folder.name)
+            picture = curves(rows, panels, title=self._run.folder.name)
             if picture is not None:
                 save_sheet(picture, self._run.folder / _PICTURE)
         except OSError as error:

@@ -205,3 +205,15 @@ def test_a_buffer_is_made_as_the_error_says() -> None:
     assert advice is not None
     out = followed(advice[0], images=images)
     assert SOME(images, out=out).images is out
+
+
+def test_a_range_of_random_numbers_is_made_as_the_error_says() -> None:
+    chance = ga.Chance(some_keys(3), 0, (3, 1, 4, 4), 3, from_batch=True)
+    with pytest.raises(
+        TypeError, match=r"chance\.uniform: the shape is \(-1\.0, 1\.0\).*low \+ \(high - low\) \* chance\.uniform\(\)"
+    ):
+        chance.uniform(-1.0, 1.0)  # type: ignore[arg-type]
+    low, high = -1.0, 1.0
+    drawn = low + (high - low) * chance.uniform()
+    assert drawn.shape == (3,)
+    assert -1 <= float(drawn.min()) <= float(drawn.max()) < 1

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
@@ -91,6 +94,47 @@ def test_gmml_timm_and_transformers_load_the_same_features(folder: Path) -> None
     assert tuple(processor.data_config["mean"]) == (0.485, 0.456, 0.406)
 
 
+def test_an_autoencoder_is_saved_with_the_pooling_that_it_has(tmp_path: Path) -> None:
+    """GMML does not train the class token: in memory, by name and in timm the features are the mean of the patch tokens."""
+    pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
+    fresh = gm.GMMLAutoencoder("vit_micro_patch4_32")
+    again = gm.create_model("gmml_vit_micro_patch8_64.openclipart", pretrained=True)
+    for number, model in enumerate((fresh, again)):
+        place = tmp_path / str(number)
+        model.save_pretrained(place, about={"method": "gmml"})
+        wanted = gm.features(model, pictures)
+        torch.testing.assert_close(gm.features(str(place), pictures), wanted)
+        vit: Any = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
+        prepared = torch.stack([gm.transform(str(place))(picture) for picture in pictures])
+        with torch.no_grad():
+            torch.testing.assert_close(vit(prepared), wanted, rtol=1e-4, atol=1e-5)
+    mine = tmp_path / "mine"
+    fresh.save_pretrained(mine, about={"pool": "token"})  # who trains the class token may say so
+    assert not torch.allclose(gm.features(str(mine), pictures), gm.features(fresh, pictures))
+
+
+def test_weights_that_are_saved_again_say_what_they_began_with(tmp_path: Path) -> None:
+    model = gm.create_model("gmml_vit_micro_patch8_64.photos", pretrained=True)
+    model.save_pretrained(tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["pretrained_cfg"]["license"] == "research use only"
+    assert config["gmml"]["objective"] == "gmml"
+    assert config["gmml"]["source"]["file"] == "gmml_vit_micro_patch8_64.photos"
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "pretrained without labels by Group Masked Model Learning" in card
+    assert "| Begun with | gmml_vit_micro_patch8_64.photos |" in card
+    gm.GMMLAutoencoder.from_pretrained(tmp_path / "again").save_pretrained(tmp_path / "twice")
+    assert json.loads((tmp_path / "twice" / "config.json").read_text())["gmml"]["source"] == config["gmml"]["source"]
+    with pytest.warns(
+        UserWarning, match=r"began with gmml_vit_micro_patch8_64.photos, whose licence is 'research use only'"
+    ) as told:
+        model.save_pretrained(tmp_path / "other", license="apache-2.0")
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gm.GMMLAutoencoder("vit_micro_patch4_32").save_pretrained(tmp_path / "own", license="apache-2.0")
+
+
 def test_an_encoder_is_loaded_for_another_use(folder: Path) -> None:
     model = gm.from_pretrained(folder, num_classes=7, img_size=96, in_chans=1)
     assert model(images(1, 96, 96)).shape == (2, 7)
@@ -105,8 +149,12 @@ def test_a_vit_of_timm_becomes_the_encoder_and_is_saved_as_one(tmp_path: Path, n
     model = gm.GMMLAutoencoder(vit).eval()
     assert model.encoder is vit
     model.save_pretrained(tmp_path / "model")
-    by_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
-    assert torch.equal(by_timm(images(3, 32, 32)), vit(images(3, 32, 32)))
+    by_timm: Any = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    assert torch.equal(by_timm.forward_features(images(3, 32, 32)), vit.forward_features(images(3, 32, 32)))
+    if "distilled" in name:  # timm pools these in one way only
+        assert torch.equal(by_timm(images(3, 32, 32)), vit(images(3, 32, 32)))
+    else:  # an autoencoder does not train the class token
+        assert torch.equal(by_timm(images(3, 32, 32)), vit.pool(vit.forward_features(images(3, 32, 32)), "avg"))
 
 
 def test_bfloat16_weights_are_read_as_float32(folder: Path) -> None:
@@ -183,6 +231,19 @@ class TestWhatIsRefused:
         (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
         with pytest.raises(UnreadableFileError, match="gmml"):
             gm.from_pretrained(tmp_path)
+
+    def test_a_path_that_is_misspelt_is_not_looked_for_on_the_hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "runs").mkdir()
+        with pytest.raises(NotThereError, match=r"no folder 'runs/flower' in 'runs', which is a folder here.*'hf-hub:runs/flower'"):
+            gm.from_pretrained("runs/flower")
+
+    def test_the_folder_of_a_run_is_told_where_its_weights_are(self, folder: Path, tmp_path: Path) -> None:
+        shutil.copytree(folder, tmp_path / "run" / "weights")
+        (tmp_path / "run" / "config.json").write_text('{"kind": "pretrain", "epochs": 3}')
+        with pytest.raises(UnreadableFileError, match=r"describes a run\. Its weights are in .*weights: give that") as caught:
+            gm.from_pretrained(tmp_path / "run")
+        assert gm.from_pretrained(str(caught.value).partition("are in ")[2].partition(": give")[0]) is not None
 
     def test_a_name_that_is_nothing(self) -> None:
         with pytest.raises(NotThereError, match="neither a folder that exists nor a Hub name"):
