@@ -190,5 +190,5 @@ def speed(corrupt: Corruption, batch: torch.Tensor) -> str:
     call, clone = (min(times) for times in zip(*rounds, strict=True))
     return (
         f"{several(len(batch), 'image')} in {call * 1e3:.2f} ms, {len(batch) / call:,.0f} img/s, "
-        f"{call / clone:.1f} x batch.clone() ({clone * 1e3:.2f} ms)"
+        f"{call / clone:.1f} x batch.clone() with fresh memory ({clone * 1e3:.2f} ms)"
     )

@@ -99,7 +99,7 @@ def markdown(rows: Sequence[Measured], facts: Mapping[str, Any]) -> str:
     lines = [head, ["---"] * len(head)]
     for each in rows:
         cells = [_number(each.values.get(name), each.spread.get(name)) for name in names]
-        seeds = " ".join(map(str, each.seeds)) or "none matters"
+        seeds = " ".join(map(str, each.seeds)) or "no random choice"
         lines.append([*[_whose(each)] * several, each.measure, *cells, str(each.runs), seeds])
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **versions()}.items())
     commands = "\n".join(dict.fromkeys(each.command for each in rows))

@@ -83,8 +83,10 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
         assert images.test is not None
         images.tell(_WHO)
         start.encoder.to(device)
+        names = {id(images.train): "training images", id(images.test): "test images"}
         known, given = (
-            features(start.encoder, _batches(source, start, config, device), pool) for source in (images.train, images.test)
+            features(start.encoder, _batches(source, names[id(source)], start, config, device), pool)
+            for source in (images.train, images.test)
         )
         facts |= {"images": len(known.vectors), "test images": len(given.vectors), "classes": len(images.classes), "pool": pool}
         tell_unreadable(_WHO, images.train, "training images")
@@ -96,7 +98,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
             measured += baselines(
                 start.encoder,
                 pool,
-                lambda source, pixels: _batches(source, start, config, device, pixels=pixels),
+                lambda source, pixels: _batches(source, f"{names[id(source)]} of a baseline", start, config, device, pixels=pixels),
                 images,
                 device=device,
             )
@@ -109,7 +111,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
             tell(_WHO, test, "test images")
         start = start._replace(encoder=heads.encoder, mean=heads.mean, std=heads.std)
         heads.to(device)
-        batches = _batches(test, start, config, device)
+        batches = _batches(test, "test images", start, config, device)
         by_class = PerClass(heads.classes, multi_label=heads.multi_label, device=device)
         found = score(heads, batches, classes=len(heads.classes), multi_label=heads.multi_label, device=device, also=by_class)
         rows.append(row("classifier", [found], (), command, by_class.compute()))
@@ -172,11 +174,11 @@ def _few(source: Source, known: Features, share: float, seed: int) -> Tensor:
 
 
 def _batches(
-    source: Source, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
+    source: Source, what: str, start: Start, config: EvaluateConfig, device: torch.device, *, pixels: bool = False
 ) -> Iterator[Batch]:
-    """Load centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``."""
+    """Load centre crops of all images, normalised as the weights require, or in [0, 1] with ``pixels``; ``what`` names them."""
     plan = view_of(start, config, pixels=pixels)
-    progress = teller("images read" if pixels else "images put through the network", shown=True)
+    progress = teller(f"{what} {'read' if pixels else 'put through the network'}", shown=True)
     return in_order(source, plan, batch_size=config.batch_size, device=device, workers=config.workers, progress=progress)
 
 

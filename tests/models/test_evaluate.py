@@ -110,7 +110,7 @@ class TestTable:
         assert (weighted.runs, weighted.seeds, dict(weighted.spread)) == (1, (), {})
         assert plain.runs == 1
         assert (probe.runs, probe.seeds) == (3, (0, 1, 2))
-        assert "none matters" in (tmp_path / "table.md").read_text()
+        assert "no random choice" in (tmp_path / "table.md").read_text()
 
     def test_the_features_are_those_of_centre_crops_normalised(self, textures: Path, weights: Path, tmp_path: Path) -> None:
         encoder = gm.from_pretrained(weights)
