@@ -1,5 +1,5 @@
 # Two commands for a fresh machine that has python3 and make: `make demo` and `make test`.
-# Each sets up what it needs in .venv (about two minutes the first time, a few seconds later).
+# Each sets up what it needs in .venv (about two to five minutes the first time, a few seconds later).
 
 PYTHON ?= python3
 VENV := .venv
