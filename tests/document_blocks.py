@@ -33,7 +33,6 @@ ALLOWED = {
     r"git clone <this repository> && cd gmml": "where the repository is, the reader knows",
     r"pip install (\.|'\.\[[\w,]+\]')": "installs; tests/test_packages.py does it into an empty environment",
     r"python3 -m venv \.venv && source \.venv/bin/activate": "sets up an environment, as `make` does",
-    r"pip install torch torchvision --index-url https://download\.pytorch\.org/whl/cpu": "downloads; CI itself installs this torch",
     r"pip install jupyter|jupyter lab docs/notebooks": "serves until it is stopped; tests/test_notebooks.py runs the cells",
     r"make (demo( IMAGES=folder)?|test|slow|bench|docs|gallery|clean)": "sets up .venv; CI itself is `make test`",
     r"(make |python -m benchmarks\.)claims .*": "hours; tests/models/test_claims.py runs a row of it",
