@@ -39,7 +39,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("data", "data_root", "split", "test_data", "test_split", "holdout", "stream_images", "few_shot"),
         *("in_chans", "mean", "std", "labels", "labels_columns", "multi_label", "class_level", "extensions"),
     ),
-    "model and weights": ("recipe", "model", "weights", "img_size", "patch_size", "pool", "drop_path"),
+    "model and weights": ("recipe", "model", "weights", "img_size", "patch_size", "pool", "last_blocks", "drop_path"),
     "objective": (
         *("method", "corruption", "decoder", "blocks", "target", "loss", "reconstruction_weight", "momentum"),
         *("terms", "classes", "head_width", "cls_loss"),

@@ -41,6 +41,7 @@ def features(
     images: Tensor | Image.Image | str | os.PathLike[str] | Sequence[Image.Image | str | os.PathLike[str]],
     *,
     pool: Pool | None = None,
+    last_blocks: int = 1,
     batch_size: int = 64,
 ) -> Tensor:
     """Compute one vector per image, by default the feature with which the numbers on the model card are measured.
@@ -53,19 +54,21 @@ def features(
         pool: "token", "mean" or "both", as in `gmml_models.models.pooling.pooled`; by default the pooling of the weights: the
             mean of the patch tokens for GMML and MC-SSL, "both" for SiT, and a classifier's own; for an encoder, the pooling that
             it was built with.
+        last_blocks: the number of blocks whose vectors are concatenated, as in `gmml_models.models.pooling.pooled`.
         batch_size: the number of images per forward pass.
 
     Shapes:
-        (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device. One image gives (1, d).
+        (B, C, H, W), or B pictures -> (B, d) float32, with "both" (B, 2 d), on the model's device; ``last_blocks`` times as wide.
+        One image gives (1, d).
 
     Raises:
         OSError: a path that is no file.
-        ValueError: ``pool`` is unknown, there are no images, or their size or channels do not fit.
+        ValueError: ``pool`` is unknown, there are fewer blocks or no images, or their size or channels do not fit.
         WeightsError: the model cannot be loaded.
     """
     found = _opened(model)
     chosen = found.pool if pool is None else pool
-    check_pool("features", found.encoder, chosen)
+    check_pool("features", found.encoder, chosen, last_blocks=last_blocks)
     batch = images if isinstance(images, Tensor) else _prepared(images, _transform_of(found))
     batch = batch[None] if batch.ndim == 3 else batch
     geometry.check_images("features", found.encoder, batch)
@@ -75,7 +78,10 @@ def features(
         )
     where = next(found.encoder.parameters())
     with evaluating(found.encoder), torch.no_grad():
-        parts = [pooled(found.encoder, part.to(where.device, where.dtype), chosen).float() for part in batch.split(batch_size)]
+        parts = [
+            pooled(found.encoder, part.to(where.device, where.dtype), chosen, last_blocks=last_blocks).float()
+            for part in batch.split(batch_size)
+        ]
     return torch.cat(parts)
 
 

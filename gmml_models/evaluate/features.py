@@ -20,7 +20,7 @@ class Features(NamedTuple):
     """The feature vectors of a data set, in its order.
 
     Attributes:
-        vectors: (images, d) or (images, 2 d) float32, on the CPU.
+        vectors: (images, d) float32, on the CPU, where d is the width of what `pooled` returns.
         labels: (images,) int64 classes or (images, c) float32 of 0 and 1, on the CPU; None without labels.
         numbers: (images,) int64, the indices of the images in the data set.
     """
@@ -31,7 +31,12 @@ class Features(NamedTuple):
 
 
 def features(
-    encoder: VisionTransformer, batches: Iterable[Batch], pool: Pool = "token", *, device: torch.device | str | None = None
+    encoder: VisionTransformer,
+    batches: Iterable[Batch],
+    pool: Pool = "token",
+    *,
+    last_blocks: int = 1,
+    device: torch.device | str | None = None,
 ) -> Features:
     """Compute the feature vectors of all images, in evaluation mode and without gradients.
 
@@ -42,6 +47,7 @@ def features(
         batches: batches with ``views``, of which the first is used, ``labels`` and ``index``; see
             `gmml_models.data.sampling.Batch`.
         pool: as in `pooled`.
+        last_blocks: as in `pooled`.
         device: the device of the encoder; by default that of its parameters.
 
     Raises:
@@ -53,7 +59,7 @@ def features(
     try:
         with torch.inference_mode():
             for batch in batches:
-                vectors.append(pooled(encoder, batch.views[0].to(where), pool).float().cpu())
+                vectors.append(pooled(encoder, batch.views[0].to(where), pool, last_blocks=last_blocks).float().cpu())
                 numbers.append(batch.index)
                 if batch.labels is not None:
                     labels.append(batch.labels.cpu())

@@ -146,6 +146,17 @@ def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
 
 
+def last_tokens(vit: VisionTransformer, images: Tensor, blocks: int) -> list[Tensor]:
+    """The tokens of the last blocks, each after the final norm and in the form of `all_tokens`; the earliest first."""
+    if blocks == 1:
+        return [all_tokens(vit, images)]
+    found: Any = vit.forward_intermediates(
+        images, indices=blocks, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+    )
+    norm = final_norm(vit)
+    return [norm(torch.cat([prefix, patches], dim=1)) for patches, prefix in found]
+
+
 def on_meta(architecture: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """Build timm's model on the meta device, without a head: its shape can be read, and it takes no memory."""
     with torch.device("meta"):

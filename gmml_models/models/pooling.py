@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from gmml_models.models.encoders import all_tokens
+from gmml_models.models.encoders import last_tokens
 from gmml_models.models.geometry import source_of
 
 if TYPE_CHECKING:
@@ -23,31 +23,34 @@ _MEASURED: dict[str, Pool] = {"gmml": "mean", "autoencoder": "mean", "mc_ssl": "
 _TRAINED: dict[str, Pool] = {"mc_ssl": "mean", "sit": "both"}
 
 
-def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token") -> Tensor:
-    """Pool the tokens of the last block, after the final norm, to one vector per image.
+def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token", *, last_blocks: int = 1) -> Tensor:
+    """Pool the tokens of the last block or blocks, after the final norm, to one vector per image.
 
     Args:
         encoder: the encoder; the ``global_pool`` that it was built with has no influence.
         images: (B, C, H, W), normalised.
         pool: "token", the class token; "mean", the mean of the patch tokens (without registers and class token); "both", the
             class token and that mean, concatenated.
+        last_blocks: the number of blocks whose vectors are concatenated, the last block's at the end.
 
     Shapes:
-        (B, C, H, W) -> (B, d), with "both" (B, 2 d).
+        (B, C, H, W) -> (B, last_blocks d), with "both" (B, 2 last_blocks d).
 
     Raises:
-        ValueError: ``pool`` is unknown, or needs a class token that the encoder does not have.
+        ValueError: ``pool`` is unknown, or needs a class token that the encoder does not have; or there are fewer blocks.
 
     Source:
         "token" is used by ViT and GMML 3.1 (as in DeiT), "mean" by MC-SSL 4.3, "both" by the code that the authors of SiT
-        published.
+        published. DINO concatenates the class tokens of the last four blocks (Caron et al., 2021, appendix).
     """
-    check_pool("pooled", encoder, pool)
-    tokens = all_tokens(encoder, images)  # (B, prefix + N, d)
-    if pool == "token":
-        return tokens[:, 0]
-    mean = tokens[:, encoder.num_prefix_tokens :].mean(1)
-    return mean if pool == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+    check_pool("pooled", encoder, pool, last_blocks=last_blocks)
+    parts: list[Tensor] = []
+    for tokens in last_tokens(encoder, images, last_blocks):  # (B, prefix + N, d)
+        if pool != "mean":
+            parts.append(tokens[:, 0])
+        if pool != "token":
+            parts.append(tokens[:, encoder.num_prefix_tokens :].mean(1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def measured_pool(about: Mapping[str, Any]) -> Pool:
@@ -95,7 +98,7 @@ def _told(about: Mapping[str, Any]) -> Pool | None:
     return next((pool for pool in POOLS if pool == told), None)
 
 
-def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:
+def check_pool(who: str, encoder: VisionTransformer, pool: str, *, last_blocks: int = 1) -> None:
     """Refuse a pooling that does not exist or that this encoder does not support.
 
     Raises:
@@ -105,3 +108,7 @@ def check_pool(who: str, encoder: VisionTransformer, pool: str) -> None:
         raise ValueError(f"{who}: pool={pool!r} is unknown. Allowed: 'token', 'mean' and 'both'.")
     if pool != "mean" and not encoder.has_class_token:
         raise ValueError(f"{who}: pool={pool!r} needs a class token, but this encoder has none. Give pool='mean'.")
+    if type(last_blocks) is not int or not 1 <= last_blocks <= len(encoder.blocks):
+        raise ValueError(
+            f"{who}: last_blocks={last_blocks!r}, but this encoder has {len(encoder.blocks)} blocks. Give a number from 1 to that."
+        )

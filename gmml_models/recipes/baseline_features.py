@@ -43,6 +43,7 @@ def baselines(
     batches: Callable[[Source, bool], Iterable[Batch]],
     images: LabelledData,
     *,
+    last_blocks: int = 1,
     device: torch.device,
 ) -> list[Compared]:
     """Return all baselines in `gmml_models.evaluate.baselines.WORDS` for the images of a measurement.
@@ -53,6 +54,7 @@ def baselines(
         batches: a function that returns the batches of a source, normalised for the encoder, or as pixels in [0, 1] if the second
             argument is True.
         images: the training and test images.
+        last_blocks: the number of blocks whose features are concatenated, of both encoders.
         device: the device of the encoders.
     """
     assert images.test is not None
@@ -61,7 +63,7 @@ def baselines(
 
     def random(seed: int) -> Both:
         blank = untrained(encoder, seed).to(device)
-        train, test = (features(blank, batches(source, False), pool) for source in sources)
+        train, test = (features(blank, batches(source, False), pool, last_blocks=last_blocks) for source in sources)
         return train, test
 
     def by_hand(pair: Both, seed: int) -> Both:

@@ -185,6 +185,8 @@ class EvaluateConfig(DataConfig):
     """Number of neighbours."""
     pool: Literal["token", "mean", "both"] | None = None
     """Features to measure: class token, mean of the patch tokens, or both; by default those of the weights (GMML, MC-SSL: mean)."""
+    last_blocks: int = 1
+    """Number of blocks whose features are concatenated, counted from the last (DINO: 4)."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256
@@ -241,6 +243,8 @@ class EmbedConfig(DataConfig):
     """A folder, a Hub name, or a name in the zoo."""
     pool: Literal["token", "mean", "both"] | None = None
     """Class token, mean of the patch tokens, or both; by default the pooling with which the numbers on the card were measured."""
+    last_blocks: int = 1
+    """Number of blocks whose features are concatenated, counted from the last (DINO: 4)."""
     img_size: int | None = None
     """Side of the input in pixels; by default that of the weights."""
     batch_size: int = 256

@@ -75,7 +75,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
     encoder, pool = start.encoder, config.pool or start.measured
     config = replace(config, in_chans=encoder.patch_embed.proj.in_channels)
     try:
-        check_pool(_WHO, encoder, pool)
+        check_pool(_WHO, encoder, pool, last_blocks=config.last_blocks)
     except ValueError as error:
         raise UsageError(str(error)) from error
     source = open_source(config, purpose="pretrain", dataset=dataset)
@@ -88,6 +88,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
         "weights": config.weights,
         "sha256": start.sha256,
         "pool": pool,
+        **({"last_blocks": config.last_blocks} if config.last_blocks > 1 else {}),
         "size": list(plan.size),
         "mean": list(plan.mean),
         "std": list(plan.std),
@@ -102,7 +103,7 @@ def embed(config: EmbedConfig, *, dataset: Any = None, progress: Callable[[int, 
     batches: Iterator[Batch] = every_image(source, plan, left, device=device, workers=workers, transform=None, broken=source.broken)
     with evaluating(encoder), torch.inference_mode():
         for batch in batches:
-            vectors = pooled(encoder, batch.views[0], pool).float().cpu().numpy()
+            vectors = pooled(encoder, batch.views[0], pool, last_blocks=config.last_blocks).float().cpu().numpy()
             first = int(batch.index[0]) // config.batch_size * config.batch_size
             parts.keep(first, batch.index.numpy(), vectors)
             done = min(first + config.batch_size, len(source))

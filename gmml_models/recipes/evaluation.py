@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
     if probes:
         pool = config.pool or start.measured
         try:
-            check_pool(_WHO, start.encoder, pool)
+            check_pool(_WHO, start.encoder, pool, last_blocks=config.last_blocks)
         except ValueError as error:
             raise UsageError(str(error)) from error
         images = open_labelled(config, who=_WHO, dataset=dataset, test_dataset=test_dataset)
@@ -85,10 +85,14 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
         start.encoder.to(device)
         names = {id(images.train): "training images", id(images.test): "test images"}
         known, given = (
-            features(start.encoder, _batches(source, names[id(source)], start, config, device), pool)
+            features(
+                start.encoder, _batches(source, names[id(source)], start, config, device), pool, last_blocks=config.last_blocks
+            )
             for source in (images.train, images.test)
         )
         facts |= {"images": len(known.vectors), "test images": len(given.vectors), "classes": len(images.classes), "pool": pool}
+        if config.last_blocks > 1:
+            facts["last blocks"] = config.last_blocks
         tell_unreadable(_WHO, images.train, "training images")
         tell_unreadable(_WHO, images.test, "test images")
         left_out = images.lost
@@ -100,6 +104,7 @@ def evaluate(config: EvaluateConfig, *, dataset: Any = None, test_dataset: Any =
                 pool,
                 lambda source, pixels: _batches(source, f"{names[id(source)]} of a baseline", start, config, device, pixels=pixels),
                 images,
+                last_blocks=config.last_blocks,
                 device=device,
             )
         for each in measured:

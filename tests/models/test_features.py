@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,25 @@ def test_a_picture_is_prepared_by_every_client_for_the_same_feature(folder: Path
 
 
 class TestFeatures:
+    def test_the_last_blocks_stand_side_by_side_each_after_the_final_norm(self, folder: Path) -> None:
+        images, encoder = torch.randn(2, 3, 32, 32), gm.from_pretrained(folder)
+        seen: list[Tensor] = []
+        hook = encoder.blocks[-2].register_forward_hook(lambda block, given, tokens: seen.append(tokens))
+        with torch.no_grad():
+            encoder(images)
+            hook.remove()
+            norm = encoder.norm if not isinstance(encoder.norm, torch.nn.Identity) else encoder.fc_norm
+            before = norm(seen[0])
+            found: dict[Pool, list[Tensor]] = {
+                "mean": [before[:, 1:].mean(1)],
+                "both": [before[:, 0], before[:, 1:].mean(1)],
+            }
+            for pool, parts in found.items():
+                wanted = torch.cat([*parts, pooled(encoder, images, pool)], dim=1)
+                assert torch.allclose(gm.features(folder, images, pool=pool, last_blocks=2), wanted, atol=1e-5)
+                assert torch.allclose(pooled(encoder, images, pool, last_blocks=2), wanted, atol=1e-5)
+            assert torch.equal(pooled(encoder, images, "mean", last_blocks=1), pooled(encoder, images, "mean"))
+
     def test_each_pooling_and_each_kind_of_model(self, folder: Path) -> None:
         model, encoder, images = gm.GMMLAutoencoder.from_pretrained(folder), gm.from_pretrained(folder), torch.randn(5, 3, 32, 40)
         with torch.no_grad():
@@ -184,6 +204,8 @@ class TestFeatures:
             (torch.randn(0, 3, 32, 32), {}, "0 images"),
             ([], {}, "no images"),
             (torch.randn(1, 3, 32, 32), {"pool": "max"}, "Allowed:"),
+            (torch.randn(1, 3, 32, 32), {"last_blocks": 99}, r"this encoder has \d+ blocks. Give a number from 1 to that"),
+            (torch.randn(1, 3, 32, 32), {"last_blocks": 0}, "last_blocks=0"),
             (torch.randn(1, 3, 32, 32), {"batch_size": 0}, "batches of 0"),
         ],
     )
@@ -306,6 +328,17 @@ class TestWhatIsRecorded:
         )
 
 
+def test_a_probe_reads_the_last_blocks_as_features_gives_them(folder: Path, data: Path, tmp_path: Path) -> None:
+    config = EvaluateConfig(data=str(data), weights=str(folder), out=tmp_path, k=5, workers=0, cpu=True, measures=("knn",))
+    measured = evaluate(replace(config, last_blocks=2))[0].values["top1"]
+    assert json.loads((tmp_path / "table.json").read_text())["facts"]["last blocks"] == 2
+    files = {split: sorted((data / split).glob("*/*.png")) for split in ("train", "test")}
+    vectors = {split: gm.features(folder, some, last_blocks=2) for split, some in files.items()}
+    assert nearest(vectors, files, 5) == pytest.approx(measured, abs=1e-3)
+    with pytest.raises(UsageError, match=r"gmml evaluate: last_blocks=99, but this encoder has"):
+        evaluate(replace(config, last_blocks=99))
+
+
 class TestEmbed:
     @pytest.fixture
     def flat(self, tmp_path: Path) -> Path:
@@ -324,6 +357,10 @@ class TestEmbed:
             assert [Path(str(name)).name for name in found["names"]] == [file.name for file in files]
             assert np.allclose(found["features"], wanted, atol=1e-6)
             assert json.loads(str(found["about"]))["pool"] == "mean"
+        assert embed(self.told(folder, flat, tmp_path / "wide.npz", last_blocks=2)).width == 64
+        with np.load(tmp_path / "wide.npz") as found:
+            assert np.allclose(found["features"], gm.features(folder, files, last_blocks=2).numpy(), atol=1e-6)
+            assert json.loads(str(found["about"]))["last_blocks"] == 2
         embed(self.told(folder, flat, tmp_path / "a.csv"))
         lines = (tmp_path / "a.csv").read_text().splitlines()
         assert lines[0].split(",")[:3] == ["name", "f0", "f1"]
