@@ -1,4 +1,4 @@
-"""Reports of `gmml bench` that are kept in the repository, ours and contributed ones, against their JSON schema."""
+"""Results that are kept in the repository: reports of `gmml bench` against their JSON schema, and the table of margins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import margins
 from tests.document_blocks import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,3 +67,22 @@ def test_a_spoilt_report_is_refused(spoil: Callable[[dict[str, Any]], object], t
 def test_the_schema_describes_every_field_that_we_write() -> None:
     properties = read(RESULTS / "schema.json")["$defs"]["row"]["properties"]
     assert {name for row in read(OURS)["rows"] for name in row} <= set(properties)
+
+
+def test_the_table_of_margins_is_drawn_from_its_results() -> None:
+    found = json.loads(margins.RESULTS.read_text())
+    assert margins.draw(found) in margins.PAGE.read_text()
+    best = max(found["choice"].values(), key=lambda sets: sum(sets.values()))
+    assert found["choice"][str(found["last_blocks"])] == best, "chosen on training images"
+
+
+def test_the_interval_of_a_difference_is_a_paired_one() -> None:
+    generator = torch.Generator().manual_seed(1)
+    ours = torch.rand(1000, generator=generator) < 0.4
+    theirs = ours & (torch.rand(1000, generator=generator) < 0.9)
+    difference, low, high = margins.interval(ours, theirs)
+    assert difference == pytest.approx(100 * float(ours.double().mean() - theirs.double().mean()))
+    discordant = float((ours & ~theirs).double().mean())  # of one kind only: the variance is p (1 - p) / n
+    spread = 196 * (discordant * (1 - discordant) / 1000) ** 0.5
+    assert (difference - low, high - difference) == (pytest.approx(spread, rel=0.1), pytest.approx(spread, rel=0.1))
+    assert margins.interval(ours, ours) == (0.0, 0.0, 0.0)
