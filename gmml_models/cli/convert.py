@@ -69,7 +69,7 @@ class Convert:
         if ours["decoder"]:
             print(f"  decoder  {ours['decoder']}, on blocks {ours['blocks']}")
         else:
-            print("  decoder  none of gmml's")
+            print("  decoder  none of gmml's" if "decoder" in names else "  decoder  none")
         print(f"  heads    {names}" + (", kept in decoder.safetensors, and not used" if ours["heads"] else ""))
         print(f"  licence  {about['license']}: these weights belong to somebody else")
         print(f"  folder   {folder}")

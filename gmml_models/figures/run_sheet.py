@@ -38,7 +38,7 @@ def run_sheet(
         ("clean", "", to_pictures(clean, mean, std)),
         ("corrupted", "the model's input", to_pictures(found.corrupted, mean, std)),
         ("mask", "white: corrupted", masks),
-        ("restored", "the decoder's output", to_pictures(found.restored, mean, std)),
+        ("restored", "as decoded", to_pictures(found.restored, mean, std)),
     ]
     rows = [SheetRow(name, note, [Tile(flat(picture, edge), "") for picture in pictures]) for name, note, pictures in stages]
     return Sheet(title, about, [""] * len(clean), rows, (), " ".join(code.split())).draw()
