@@ -146,17 +146,6 @@ def all_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
     return final_norm(vit)(tokens) if isinstance(vit.norm, nn.Identity) else tokens
 
 
-def last_tokens(vit: VisionTransformer, images: Tensor, blocks: int) -> list[Tensor]:
-    """The tokens of the last blocks, each after the final norm and in the form of `all_tokens`; the earliest first."""
-    if blocks == 1:
-        return [all_tokens(vit, images)]
-    found: Any = vit.forward_intermediates(
-        images, indices=blocks, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
-    )
-    norm = final_norm(vit)
-    return [norm(torch.cat([prefix, patches], dim=1)) for patches, prefix in found]
-
-
 def on_meta(architecture: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """Build timm's model on the meta device, without a head: its shape can be read, and it takes no memory."""
     with torch.device("meta"):
@@ -165,7 +154,7 @@ def on_meta(architecture: str, arguments: Mapping[str, Any] | None = None) -> An
 
 @cache
 def plain_names() -> tuple[str, ...]:
-    """The names of timm's plain vision transformers, without the tags of weights."""
+    """Timm's plain vision transformers, without the tags of weights."""
     return tuple(name for module in sorted(_MODULES) for name in timm.list_models(module=module))
 
 
@@ -176,7 +165,6 @@ def _undrawn() -> dict[str, Any]:
 
 @cache
 def _named(architecture: str) -> Any:
-    """Build the named encoder unchanged, on the meta device, so that its shape can be read."""
     return on_meta(architecture)
 
 
@@ -232,11 +220,9 @@ def take_any_size(vit: Any) -> None:
 def _check_name(name: str) -> None:
     if name.split(".")[0] in plain_names():
         return
-    known = [*SHORT_NAMES, *plain_names()]
     what = "is in timm, but not one of its plain vision transformers"
-    if not timm.is_model(name):
-        what = "is known neither to timm nor to gmml"
-    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [*SHORT_NAMES, "vit_small_patch16_224"]
+    what = what if timm.is_model(name) else "is known neither to timm nor to gmml"
+    close = difflib.get_close_matches(name, [*SHORT_NAMES, *plain_names()], 4, 0.5) or [*SHORT_NAMES, "vit_small_patch16_224"]
     raise ValueError(f"build_encoder: {name!r} {what}. Close names are {', '.join(close)}; or give a VisionTransformer object.")
 
 

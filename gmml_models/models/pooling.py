@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from gmml_models.models.encoders import last_tokens
-from gmml_models.models.geometry import source_of
+from gmml_models.models.encoders import all_tokens
+from gmml_models.models.geometry import final_norm, source_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -45,12 +45,23 @@ def pooled(encoder: VisionTransformer, images: Tensor, pool: Pool = "token", *, 
     """
     check_pool("pooled", encoder, pool, last_blocks=last_blocks)
     parts: list[Tensor] = []
-    for tokens in last_tokens(encoder, images, last_blocks):  # (B, prefix + N, d)
+    for tokens in _last_tokens(encoder, images, last_blocks):  # (B, prefix + N, d)
         if pool != "mean":
             parts.append(tokens[:, 0])
         if pool != "token":
             parts.append(tokens[:, encoder.num_prefix_tokens :].mean(1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _last_tokens(encoder: VisionTransformer, images: Tensor, blocks: int) -> list[Tensor]:
+    """The tokens of the last blocks, each after the final norm and in the form of `all_tokens`; the earliest first."""
+    if blocks == 1:
+        return [all_tokens(encoder, images)]
+    found: Any = encoder.forward_intermediates(
+        images, indices=blocks, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+    )
+    norm = final_norm(encoder)
+    return [norm(torch.cat([prefix, patches], dim=1)) for patches, prefix in found]
 
 
 def measured_pool(about: Mapping[str, Any]) -> Pool:

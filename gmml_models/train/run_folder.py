@@ -23,21 +23,8 @@ if TYPE_CHECKING:
 _CONFIG, _DATA, _DONE = "config.json", "data.json", "finished.json"
 _DYING = "checkpoints.part"
 _LEFT = (  # what a run leaves beside its config
-    "finished.json",
-    "checkpoints",
-    _DYING,
-    "data.json",
-    "start.json",
-    "health.json",
-    "curves.png",
-    "steps.jsonl",
-    "epochs.jsonl",
-    "steps.csv",
-    "epochs.csv",
-    "tensorboard",
-    "pictures",
-    "weights",
-    "weights-best",
+    *("finished.json", "checkpoints", _DYING, "data.json", "start.json", "health.json", "curves.png"),
+    *("steps.jsonl", "epochs.jsonl", "steps.csv", "epochs.csv", "tensorboard", "pictures", "weights", "weights-best"),
 )
 
 

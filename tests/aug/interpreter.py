@@ -16,6 +16,8 @@ _ALL = "GMML_TEST_EVERYTHING"
 BRIEF = INTERPRETS and _ALL not in os.environ  # it takes a hundred times as long as a GPU: fewer examples, smaller images
 
 runs_once = pytest.mark.skipif(INTERPRETS or not lower.has_triton(), reason="needs triton, and runs once")
+# random shapes may look like clips, of which the library rightly warns: test_advice.py
+volumes_are_meant = pytest.mark.filterwarnings("ignore:gmml_aug. images of shape .* are treated as volumes:UserWarning")
 few_or_all = pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "all"])
 
 

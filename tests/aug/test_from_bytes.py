@@ -18,9 +18,11 @@ import gmml_aug as ga
 from gmml_aug import values as raw
 from gmml_aug.backends.base import backend_of
 from gmml_aug.values import Values
-from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once
+from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once, volumes_are_meant
 from tests.helpers import lay_out, random_images, same_bits, some_keys
 from tests.strategies import every_tree, shapes, small_sizes
+
+pytestmark = volumes_are_meant
 
 KNOWN = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

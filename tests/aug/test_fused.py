@@ -19,11 +19,14 @@ from gmml_aug.backends.triton import blur as fused_blur
 from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.chance import to_normal
 from gmml_aug.presets import masked as masking
-from tests.aug.interpreter import BRIEF, by_interpreter, examples, few_or_all, runs_once
+from tests.aug.interpreter import BRIEF, by_interpreter, examples, few_or_all, runs_once, volumes_are_meant
 from tests.helpers import lay_out, random_bits, random_images, same_bits, some_keys
 from tests.strategies import RANGES, any_boxes, every_tree, small_sizes
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, in the interpreter, of what is silent on a GPU
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy, in the interpreter, of what is silent on a GPU
+    volumes_are_meant,
+]
 
 HAS_TRITON = fused_steps.has_triton()
 STATISTICS = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))

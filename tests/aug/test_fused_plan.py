@@ -18,9 +18,11 @@ from gmml_aug.backends.triton.layout import tiling
 from gmml_aug.chance import AHEAD
 from gmml_aug.places.boxes import Placement
 from gmml_aug.presets import masked as masking
-from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once
+from tests.aug.interpreter import INTERPRETS, by_interpreter, examples, few_or_all, runs_once, volumes_are_meant
 from tests.helpers import plans_equal, random_images, some_keys
 from tests.strategies import every_tree, small_sizes
+
+pytestmark = volumes_are_meant
 
 KNOWN = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 slowly = examples(15)
