@@ -85,7 +85,7 @@ def model_card(config: Mapping[str, Any]) -> str:
                 ("Multiply-adds of an image", f"{cost['gmacs']:.3g} G" if is_number(cost.get("gmacs")) else None),
                 ("Throughput", _throughput(cost)),
                 (_BEGUN.get(str(source.get("kind")), "Converted from"), source.get("file")),
-                ("sha256 of that file", source.get("sha256")),
+                ("sha256 of that file" if source.get("file") else "Begun with weights of sha256", source.get("sha256")),
             ],
         ),
         "## Data",

@@ -123,6 +123,10 @@ def test_weights_that_are_saved_again_say_what_they_began_with(tmp_path: Path) -
     card = (tmp_path / "again" / "README.md").read_text()
     assert "pretrained without labels by Group Masked Model Learning" in card
     assert "| Begun with | gmml_vit_micro_patch8_64.photos |" in card
+    own = gm.GMMLAutoencoder("vit_micro_patch4_32")
+    own.save_pretrained(tmp_path / "first", about={"objective": "gmml"})  # a run has no name
+    gm.GMMLAutoencoder.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    assert "| Begun with weights of sha256 | " in (tmp_path / "second" / "README.md").read_text()
     gm.GMMLAutoencoder.from_pretrained(tmp_path / "again").save_pretrained(tmp_path / "twice")
     assert json.loads((tmp_path / "twice" / "config.json").read_text())["gmml"]["source"] == config["gmml"]["source"]
     with pytest.warns(
