@@ -121,7 +121,7 @@ def convert_checkpoint(
         tensors={"model.safetensors": done.encoder} | ({"decoder.safetensors": done.decoder} if done.decoder else {}),
         config=config,
         card=card,
-        who="convert",
+        who="convert_checkpoint",
     )
     return folder
 

@@ -16,7 +16,6 @@ import gmml_aug as ga
 from gmml_aug.backends.base import backend_of
 from gmml_aug.backends.call import Batch, Maps, Painted
 from gmml_aug.backends.triton import blur as fused_blur
-from gmml_aug.backends.triton import lower as fused_steps
 from gmml_aug.chance import to_normal
 from gmml_aug.presets import masked as masking
 from tests.aug.interpreter import BRIEF, by_interpreter, examples, few_or_all, runs_once, volumes_are_meant
@@ -28,7 +27,6 @@ pytestmark = [
     volumes_are_meant,
 ]
 
-HAS_TRITON = fused_steps.has_triton()
 STATISTICS = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 NOWHERE = Maps()
